@@ -1,0 +1,59 @@
+"""hypergrad: gradients of a dev loss with respect to hyperparameters, in PyTorch.
+
+    min_λ f(w*(λ), λ)   with   w*(λ) = argmin_w g(w, λ)
+
+An `InnerProblem` says what is trained and tuned, a `HypergradEstimator` forms dF/dλ, a `Trainer` steps λ.
+"""
+
+from hypergrad.autodiff import Tensors
+from hypergrad.errors import (
+    DivergenceError,
+    HypergradError,
+    IndefiniteError,
+    NonFiniteError,
+    NotConvergedWarning,
+    UnusedHyperparameterError,
+)
+from hypergrad.estimator.base import HypergradEstimator, Hypergradient
+from hypergrad.estimator.implicit import Implicit
+from hypergrad.estimator.unrolled import Unrolled
+from hypergrad.hyperparameter import Hyperparameter
+from hypergrad.linsolve.base import LinearSolution, LinearSolver
+from hypergrad.linsolve.cg import CG
+from hypergrad.linsolve.dense import Dense
+from hypergrad.linsolve.neumann import Neumann
+from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.quadratic import Quadratic
+from hypergrad.problem.ridge import Ridge
+from hypergrad.solver.base import InnerSolver
+from hypergrad.solver.gradient_descent import GradientDescent
+from hypergrad.solver.momentum import Momentum
+from hypergrad.trainer import Result, Trainer
+
+__all__ = [
+    "CG",
+    "Dense",
+    "DivergenceError",
+    "GradientDescent",
+    "HypergradError",
+    "HypergradEstimator",
+    "Hypergradient",
+    "Hyperparameter",
+    "Implicit",
+    "IndefiniteError",
+    "InnerProblem",
+    "InnerSolver",
+    "LinearSolution",
+    "LinearSolver",
+    "Momentum",
+    "Neumann",
+    "NonFiniteError",
+    "NotConvergedWarning",
+    "Quadratic",
+    "Result",
+    "Ridge",
+    "Tensors",
+    "Trainer",
+    "Unrolled",
+    "UnusedHyperparameterError",
+]

@@ -1,0 +1,101 @@
+"""Differentiation primitives on named tensors: the one home of gradients, products and finite differences."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+"""Named tensors: the parameters w, or the hyperparameters λ."""
+
+
+def flatten(tensors: Tensors) -> Tensor:
+    """One flat vector, shape (n,), of all entries in the order of the names."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors.values()])
+
+
+def unflatten(flat: Tensor, like: Tensors) -> Tensors:
+    """The named tensors, shaped as in `like`, whose `flatten` is `flat` (views, not copies)."""
+    pieces = flat.split([tensor.numel() for tensor in like.values()])
+    return {name: piece.view_as(like[name]) for name, piece in zip(like, pieces, strict=True)}
+
+
+def detach(tensors: Tensors) -> Tensors:
+    """The same values outside any graph."""
+    return {name: tensor.detach() for name, tensor in tensors.items()}
+
+
+def leaves(tensors: Tensors) -> Tensors:
+    """The same values as new leaves that require gradients; the arguments stay untouched."""
+    return {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
+
+
+def value_and_gradient(function: Callable[[Tensors], Tensor], params: Tensors) -> tuple[Tensor, Tensors]:
+    """The scalar f(w) and ∇f(w).
+
+    Both can be differentiated again exactly where grad mode is enabled, with respect to whatever `params` and the
+    closure of `function` depend on; under `torch.no_grad()` no graph is kept. A tensor that f ignores has gradient 0.
+
+    Args:
+        function: maps named tensors to a tensor of shape ().
+        params: where to differentiate.
+
+    Returns:
+        f(w), shape (), and ∇f(w), shaped as `params`.
+    """
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        if differentiable:
+            point = {name: p if p.requires_grad else p.detach().requires_grad_() for name, p in params.items()}
+        else:
+            point = leaves(params)
+        value = function(point)
+        grads = torch.autograd.grad(
+            value, tuple(point.values()), create_graph=differentiable, allow_unused=True, materialize_grads=True
+        )
+    return value if differentiable else value.detach(), dict(zip(point, grads, strict=True))
+
+
+def vjp(outputs: Tensors, inputs: Tensors) -> Callable[[Tensor], Tensor]:
+    """The map v ↦ (∂outputs/∂inputs)ᵀ v on flat vectors, from a graph that is kept while the map is.
+
+    For outputs = ∇_w g(w) and inputs = w this is the Hessian-vector product, reverse over reverse: the fastest eager
+    product on a CPU, because the gradient's graph is built once and each product walks it backwards once.
+
+    Args:
+        outputs: named tensors with a graph that reaches `inputs`.
+        inputs: the tensors to differentiate with respect to.
+
+    Returns:
+        A function from shape (number of outputs,) to shape (number of inputs,); an input that no output depends on
+        contributes zeros.
+    """
+    outs, ins = tuple(outputs.values()), tuple(inputs.values())
+
+    def product(v: Tensor) -> Tensor:
+        cotangents = tuple(unflatten(v, outputs).values())
+        pulled = torch.autograd.grad(
+            outs, ins, cotangents, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return torch.cat([p.reshape(-1) for p in pulled])
+
+    return product
+
+
+def central_difference(
+    function: Callable[[Tensors], Tensor], point: Tensors, direction: Tensors, step: float
+) -> Tensor:
+    """The directional derivative (f(x + h d) − f(x − h d)) / 2h, with error O(h²) before rounding.
+
+    Args:
+        function: maps named tensors to a tensor.
+        point: x.
+        direction: d, shaped as `point`.
+        step: h > 0, in units of `point` per unit of `direction`.
+
+    Returns:
+        The estimate, shaped as the values of `function`.
+    """
+    ahead = function({name: x + step * direction[name] for name, x in point.items()})
+    behind = function({name: x - step * direction[name] for name, x in point.items()})
+    return (ahead - behind) / (2 * step)

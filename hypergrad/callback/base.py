@@ -1,0 +1,107 @@
+"""The promise of a callback, and what it is told about a run."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hypergrad.autodiff import Tensors
+from hypergrad.estimator.base import Stats
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known when a run starts.
+
+    Attributes:
+        outer_steps: updates of the hyperparameters to come.
+        config: the resolved config, or whatever describes the run, as nested dicts of plain values.
+    """
+
+    outer_steps: int
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one outer step saw at λ, before λ moved; the last record, after the last step, is at the final λ.
+
+    Attributes:
+        step: outer steps taken so far, from 0.
+        hparams: λ in natural units.
+        grad: dF/dλ in natural units.
+        params: the trained parameters.
+        outer_loss: the dev loss.
+        metrics: what the problem's `metrics` gave, such as `test_loss`.
+        stats: the estimator's statistics.
+        num_matvecs: Hessian products since the run began.
+        seconds: wall time since the run began.
+    """
+
+    step: int
+    hparams: Tensors
+    grad: Tensors
+    params: Tensors
+    outer_loss: float
+    metrics: dict[str, float]
+    stats: Stats
+    num_matvecs: int
+    seconds: float
+
+    def scalars(self) -> dict[str, float]:
+        """Every number of the record by its tag, the same in TensorBoard and in `metrics.jsonl`."""
+        numbers = {"loss/inner": float(self.stats["inner_loss"]), "loss/dev": self.outer_loss}
+        for name, value in self.metrics.items():
+            numbers["loss/test" if name == "test_loss" else f"metric/{name}"] = value
+        for name, value in self.hparams.items():
+            if value.ndim == 0:
+                numbers[f"hparam/{name}"] = value.item()
+            else:
+                numbers[f"hparam_norm/{name}"] = torch.linalg.vector_norm(value).item()
+        flat = torch.cat([g.reshape(-1) for g in self.grad.values()])
+        numbers["hypergradient/norm"] = torch.linalg.vector_norm(flat).item()
+        for key, tag in _STAT_TAGS.items():
+            if key in self.stats:
+                value = self.stats[key]
+                numbers[tag] = float(value == "converged") if isinstance(value, str) else float(value)
+        numbers["run/products"] = float(self.num_matvecs)
+        numbers["run/seconds"] = self.seconds
+        return numbers
+
+
+_STAT_TAGS = {
+    "inner_grad_norm": "inner/grad_norm",
+    "inner_steps": "inner/steps",
+    "inner_status": "inner/converged",
+    "adjoint_residual": "adjoint/residual",
+    "num_matvecs": "adjoint/products",
+    "adjoint_status": "adjoint/converged",
+}
+
+
+class Callback:
+    """What happens around an outer step. Every method may be left out; none may change what it is given."""
+
+    def on_start(self, run: Run) -> None:
+        """Before the first outer step."""
+
+    def on_step(self, record: Record) -> None:
+        """After each estimate, with the λ at which it was made."""
+
+    def on_end(self, first: Record, last: Record) -> None:
+        """After the last step."""
+
+    def on_error(self, error: BaseException, last: Record | None) -> None:
+        """When the run is cut short by an error or Ctrl-C; `last` is the last good record, if there is one."""
+
+
+def claim(path: Path) -> None:
+    """Make the folder of `path` and see that no other run has written there.
+
+    Raises:
+        FileExistsError: if the file exists.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        raise FileExistsError(f"{path} belongs to another run; choose another folder.")

@@ -1,0 +1,47 @@
+"""A progress bar."""
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from hypergrad.callback.base import Callback, Record, Run
+
+_LINES = 10
+
+
+class ProgressBar(Callback):
+    """A bar with the dev loss, the hypergradient's norm and the time left; plain lines where there is no terminal.
+
+    Args:
+        console: where to draw; standard output when None.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console()
+
+    def on_start(self, run: Run) -> None:
+        self._total = run.outer_steps
+        self._bar = Progress(
+            TextColumn("outer step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.fields[losses]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=run.outer_steps, losses="")
+        self._bar.start()
+
+    def on_step(self, record: Record) -> None:
+        numbers = record.scalars()
+        losses = f"dev loss {record.outer_loss:.6g}  ‖dF/dλ‖ {numbers['hypergradient/norm']:.2e}"
+        self._bar.update(self._task, completed=record.step, losses=losses)
+        is_due = record.step % max(1, self._total // _LINES) == 0 or record.step == self._total
+        if not self.console.is_terminal and is_due:
+            self.console.print(f"outer step {record.step}/{self._total}  {losses}", highlight=False)
+
+    def on_end(self, first: Record, last: Record) -> None:
+        self._bar.stop()
+
+    def on_error(self, error: BaseException, last: Record | None) -> None:
+        self._bar.stop()

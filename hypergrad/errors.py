@@ -1,0 +1,25 @@
+"""What hypergrad raises when a number would have been meaningless, and warns of when it is merely inexact."""
+
+
+class HypergradError(RuntimeError):
+    """Base of every error that hypergrad raises about a computation (bad arguments are ValueError or TypeError)."""
+
+
+class NonFiniteError(HypergradError):
+    """A loss, gradient or matrix product is NaN or infinite."""
+
+
+class DivergenceError(HypergradError):
+    """Training, or a series of products, grows instead of settling."""
+
+
+class IndefiniteError(HypergradError):
+    """A solver for positive definite systems met a direction that does not curve upwards."""
+
+
+class UnusedHyperparameterError(HypergradError):
+    """Nothing that the estimator can see depends on a hyperparameter."""
+
+
+class NotConvergedWarning(UserWarning):
+    """The hypergradient is inexact: the inner problem or the adjoint system was not solved to tolerance."""

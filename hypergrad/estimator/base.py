@@ -1,0 +1,113 @@
+"""The promise of an estimator: a hypergradient, and the numbers that say how far to trust it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from hypergrad.autodiff import Tensors
+from hypergrad.errors import NonFiniteError, UnusedHyperparameterError
+from hypergrad.problem.base import InnerProblem
+
+Stats = dict[str, float | int | str]
+"""How an estimate came about.
+
+- `inner_loss`, `inner_grad_norm`: g and ‖∇_w g‖ at the trained parameters.
+- `inner_steps`, `inner_status`: steps of training, and "converged", "max_iter", or "not_required".
+- `num_matvecs`: Hessian products, by a linear solver or by the backward sweep through training.
+- `adjoint_residual`, `adjoint_status`: of the linear system, for implicit estimators.
+"""
+
+
+@dataclass(frozen=True)
+class Hypergradient:
+    """A hypergradient dF/dλ with what it stands on.
+
+    Attributes:
+        grad: dF/dλ in natural units, shaped as the hyperparameters.
+        params: the trained parameters, detached.
+        outer_loss: f at those parameters.
+        stats: see `Stats`.
+    """
+
+    grad: Tensors
+    params: Tensors
+    outer_loss: float
+    stats: Stats = field(default_factory=dict)
+
+
+class HypergradEstimator(ABC):
+    """How the hypergradient is formed: dF/dλ = ∂f/∂λ + (∂w*/∂λ)ᵀ ∂f/∂w, direct plus indirect term."""
+
+    inner_steps: int
+
+    @abstractmethod
+    def estimate(
+        self,
+        problem: InnerProblem,
+        hparams: Tensors,
+        params: Tensors,
+        *,
+        outer_step: int = 0,
+        inner_step: int = 0,
+    ) -> Hypergradient:
+        """Train at `hparams` from `params` and estimate the hypergradient there.
+
+        Args:
+            problem: what is tuned.
+            hparams: λ in natural units; not changed, no `.grad` is written.
+            params: where training starts; not changed.
+            outer_step: which outer batch judges, ≥ 0.
+            inner_step: index of the first inner batch, ≥ 0.
+
+        Returns:
+            The hypergradient and its statistics; "not converged" is a status in them.
+
+        Raises:
+            NonFiniteError: if a loss, gradient or product is NaN or infinite.
+            DivergenceError: if training or a series of products blows up.
+            IndefiniteError: if a linear solver that needs a positive definite Hessian meets another one.
+            UnusedHyperparameterError: if the estimate could not depend on a hyperparameter.
+            ValueError: if a solver's coefficient names no hyperparameter, or one of the wrong shape.
+        """
+
+
+def require_finite_loss(outer_loss: Tensor) -> float:
+    """The outer loss as a number.
+
+    Raises:
+        NonFiniteError: if it is NaN or infinite.
+        ValueError: if it is not a scalar.
+    """
+    if outer_loss.numel() != 1:
+        raise ValueError(f"The outer loss must have shape (), but it has shape {tuple(outer_loss.shape)}.")
+    value = outer_loss.item()
+    if not abs(value) < float("inf"):
+        raise NonFiniteError(
+            f"The outer loss is {value} at the trained parameters; look for NaN in the dev data, or an operation that "
+            "is not defined there."
+        )
+    return value
+
+
+def add_terms(direct: Mapping[str, Tensor | None], indirect: Mapping[str, Tensor | None], hint: str) -> Tensors:
+    """dF/dλ from its two terms, where None says that nothing in the term depends on the hyperparameter.
+
+    Raises:
+        UnusedHyperparameterError: if both terms of a hyperparameter are None.
+        NonFiniteError: if the sum is not finite.
+    """
+    grad: Tensors = {}
+    for name, direct_term in direct.items():
+        terms = [term for term in (direct_term, indirect[name]) if term is not None]
+        if not terms:
+            raise UnusedHyperparameterError(f"Nothing depends on the hyperparameter {name!r}: {hint}")
+        grad[name] = torch.stack(terms).sum(0).detach()
+        if not grad[name].isfinite().all():
+            raise NonFiniteError(
+                f"The hypergradient with respect to {name!r} holds NaN or infinite values although the losses are "
+                "finite; look for an operation whose derivative is infinite at these values."
+            )
+    return grad

@@ -1,0 +1,89 @@
+"""Hyperparameters: an initial value, a shape, and the set in which the value must stay."""
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.distributions import biject_to, constraints
+from torch.distributions.constraints import Constraint
+from torch.distributions.transforms import Transform, identity_transform
+
+# Past this, a sigmoid or an exponential has lost its slope and the hyperparameter could never move again.
+_LARGEST_UNCONSTRAINED = 50.0
+
+
+@dataclass(frozen=True, eq=False)
+class Hyperparameter:
+    """A value λ to tune, kept inside a constraint by optimising u with λ = transform(u).
+
+    Attributes:
+        init: where to start, in natural units: a number, or a tensor that gives the shape.
+        shape: the shape of λ when `init` is a number that all entries share; () is a scalar.
+        constraint: from `torch.distributions.constraints`: `real` (default), `positive`, `interval(a, b)`, `simplex`, …
+
+    Raises:
+        TypeError: if init is not a number or floating-point tensor.
+        ValueError: if init is not finite, violates the constraint, lies on its boundary (where no step could leave
+            again), or the constraint has no bijection to unconstrained values.
+    """
+
+    init: float | Tensor
+    shape: tuple[int, ...] | None = None
+    constraint: Constraint = constraints.real
+
+    def __post_init__(self) -> None:
+        value = self.value(torch.float64)
+        if not value.isfinite().all():
+            raise ValueError(f"A hyperparameter must start at a finite value, but init is {self._shown(value)}.")
+        if not torch.as_tensor(self.constraint.check(value)).all():
+            raise ValueError(
+                f"init = {self._shown(value)} violates the constraint {self.constraint}; start from a value inside it."
+            )
+        unconstrained = self.to_unconstrained(value)
+        limit = math.inf if self._transform is identity_transform else _LARGEST_UNCONSTRAINED
+        if not (unconstrained.isfinite() & (unconstrained.abs() <= limit)).all():
+            raise ValueError(
+                f"init = {self._shown(value)} lies on the boundary of the constraint {self.constraint}, where the "
+                "gradient vanishes and no step could leave again; start from a value strictly inside it."
+            )
+
+    def to_natural(self, unconstrained: Tensor) -> Tensor:
+        """λ = transform(u), differentiable."""
+        return cast(Tensor, self._transform(unconstrained))
+
+    def to_unconstrained(self, natural: Tensor) -> Tensor:
+        """U = transform⁻¹(λ); its shape is that of λ but for constraints that couple the entries, such as simplex."""
+        return cast(Tensor, self._transform.inv(natural))
+
+    @property
+    def _transform(self) -> Transform:
+        try:
+            return biject_to(self.constraint)
+        except NotImplementedError:
+            raise ValueError(
+                f"torch.distributions has no bijection onto the constraint {self.constraint}; use one that biject_to "
+                "knows, such as positive, interval or simplex."
+            ) from None
+
+    def value(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
+        """The initial value in natural units, as a tensor of this hyperparameter's shape.
+
+        Raises:
+            TypeError: if init is neither a number nor a tensor.
+        """
+        if not isinstance(self.init, Tensor) and (
+            isinstance(self.init, bool) or not isinstance(self.init, int | float)
+        ):
+            raise TypeError(
+                f"init must be a number or a tensor, but it is {self.init!r} of {type(self.init).__name__}."
+            )
+        value = torch.as_tensor(self.init).detach().to(device=device, dtype=dtype)
+        return value.clone() if self.shape is None else value.expand(self.shape).clone()
+
+    @staticmethod
+    def _shown(value: Tensor) -> str:
+        if value.numel() <= 4:
+            return str(value.tolist())
+        return f"{value.numel()} values from {value.min().item():.3g} to {value.max().item():.3g}"

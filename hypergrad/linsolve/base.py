@@ -1,0 +1,87 @@
+"""The promise of a linear solver: A x = b from products with A, and a word on how well."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hypergrad.errors import NonFiniteError
+
+Matvec = Callable[[Tensor], Tensor]
+"""The linear map v ↦ A v on vectors of shape (n,)."""
+
+
+@dataclass(frozen=True)
+class LinearSolution:
+    """What a linear solver found.
+
+    Attributes:
+        x: the approximate solution, shape (n,).
+        residual: ‖b − A x‖ / ‖b‖, dimensionless; 0 when b = 0.
+        num_matvecs: products with A spent.
+        status: "converged", or why the tolerance was not met: "max_iter" (the products ran out) or "stagnated"
+            (rounding errors allow no smaller residual).
+    """
+
+    x: Tensor
+    residual: float
+    num_matvecs: int
+    status: str
+
+    @property
+    def converged(self) -> bool:
+        """Whether the residual met the tolerance."""
+        return self.status == "converged"
+
+
+class LinearSolver(ABC):
+    """How A x = b is solved from products with a symmetric positive definite A."""
+
+    @abstractmethod
+    def solve(self, matvec: Matvec, b: Tensor, x0: Tensor | None = None) -> LinearSolution:
+        """Solve A x = b; b = 0 gives x = 0 without a product.
+
+        Args:
+            matvec: v ↦ A v.
+            b: the right-hand side, shape (n,); it is not changed.
+            x0: where to start, shape (n,); zero when None; it is not changed.
+
+        Returns:
+            The solution, its relative residual, and the products it took.
+
+        Raises:
+            NonFiniteError: if b, or a product with A, is NaN or infinite.
+            IndefiniteError: if A is met to be not positive definite.
+            DivergenceError: if the iteration grows.
+        """
+
+
+def rhs_norm(b: Tensor) -> float:
+    """‖b‖, after a check that it is finite.
+
+    Raises:
+        NonFiniteError: if it is not.
+    """
+    norm = torch.linalg.vector_norm(b).item()
+    if not norm < float("inf"):
+        count = int((~b.isfinite()).sum())
+        raise NonFiniteError(
+            f"The right-hand side of the linear system (∂f/∂w for a hypergradient) holds {count} of {b.numel()} values "
+            "that are NaN or infinite; look for NaN in the dev data, or for parameters that blew up."
+        )
+    return norm
+
+
+def zero_solution(b: Tensor) -> LinearSolution:
+    """The solution for b = 0."""
+    return LinearSolution(x=torch.zeros_like(b), residual=0.0, num_matvecs=0, status="converged")
+
+
+def bad_product(count: int) -> str:
+    """What to say of product number `count` (from 1) that came back NaN or infinite."""
+    return (
+        f"Product {count} with A came back NaN or infinite. Look for NaN in the train data, or for an operation in "
+        "the inner loss whose second derivative is infinite at these parameters, such as a square root at 0."
+    )

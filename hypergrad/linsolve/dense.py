@@ -1,0 +1,67 @@
+"""A dense factorisation of A."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hypergrad.errors import IndefiniteError, NonFiniteError
+from hypergrad.linsolve.base import LinearSolution, LinearSolver, Matvec, bad_product, rhs_norm, zero_solution
+from hypergrad.validation import require_int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense(LinearSolver):
+    """Cholesky factorisation of A, built from n products with the unit vectors.
+
+    Exact up to rounding, in n products, 8n² bytes and n³/3 operations: the reference for small problems.
+
+    Attributes:
+        max_size: largest n to accept, ≥ 1; a larger system is refused before any memory is taken.
+
+    Raises:
+        ValueError: (from `solve`) if n exceeds `max_size`, or A is not symmetric.
+    """
+
+    max_size: int = 4000
+
+    def __post_init__(self) -> None:
+        require_int(self, "max_size", least=1)
+
+    def solve(self, matvec: Matvec, b: Tensor, x0: Tensor | None = None) -> LinearSolution:
+        n = b.numel()
+        if n > self.max_size:
+            raise ValueError(
+                f"A dense factorisation of {n} parameters would take {n * n * b.element_size() / 1e9:.1f} GB and {n} "
+                f"products, and max_size is {self.max_size}. Use CG, or raise max_size."
+            )
+        b_norm = rhs_norm(b)
+        if b_norm == 0:
+            return zero_solution(b)
+        A = _matrix(matvec, b)
+        factor, failed = torch.linalg.cholesky_ex(A)
+        if failed:
+            least = torch.linalg.eigvalsh(A)[0].item()
+            raise IndefiniteError(
+                f"Cholesky needs a positive definite matrix, but the smallest eigenvalue is {least:.2e}. Solve the "
+                f"inner problem further, or add damping larger than {max(-least, 0.0):.2e}."
+            )
+        x = torch.cholesky_solve(b[:, None], factor)[:, 0]
+        residual = torch.linalg.vector_norm(b - A @ x).item() / b_norm
+        return LinearSolution(x=x, residual=residual, num_matvecs=n, status="converged")
+
+
+def _matrix(matvec: Matvec, b: Tensor) -> Tensor:
+    unit_vectors = torch.eye(b.numel(), dtype=b.dtype, device=b.device)
+    A = torch.stack([matvec(e) for e in unit_vectors], dim=1)
+    if not A.isfinite().all():
+        raise NonFiniteError(bad_product(int((~A.isfinite()).any(0).nonzero()[0]) + 1))
+    asymmetry = (
+        torch.linalg.matrix_norm(A - A.T) / torch.linalg.matrix_norm(A).clamp_min(torch.finfo(A.dtype).tiny)
+    ).item()
+    if asymmetry > torch.finfo(A.dtype).eps ** 0.5:
+        raise ValueError(
+            f"Cholesky needs a symmetric matrix, but ‖A − Aᵀ‖/‖A‖ = {asymmetry:.1e}: the optimality condition is not "
+            "a gradient."
+        )
+    return (A + A.T) / 2

@@ -1,0 +1,96 @@
+"""Truncated Neumann series."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hypergrad.errors import DivergenceError, NonFiniteError
+from hypergrad.linsolve.base import LinearSolution, LinearSolver, Matvec, bad_product, rhs_norm, zero_solution
+from hypergrad.linsolve.spectrum import largest_eigenvalue
+from hypergrad.validation import require_int, require_real
+
+_POWER_ITERATIONS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neumann(LinearSolver):
+    """K terms of the Neumann series, for symmetric positive definite A with scale < 2/λ_max.
+
+    x_K = scale · Σ_{k<K} (I − scale · A)^k b, whose residual is (I − scale · A)^K b. K terms take K products with A,
+    the last of which says what the residual is. At the solution of the inner problem, K terms with scale = lr are
+    exactly K steps of gradient descent differentiated through.
+
+    Attributes:
+        num_terms: most terms K, ≥ 1.
+        scale: step of the series, > 0, in units of 1/A; None estimates 1/λ_max with 20 further products.
+        tol: stop early once ‖b − A x‖ ≤ tol ‖b‖ (dimensionless), ≥ 0.
+
+    Source: Lorraine, Vicol & Duvenaud, "Optimizing millions of hyperparameters by implicit differentiation",
+    AISTATS (2020).
+    """
+
+    num_terms: int = 100
+    scale: float | None = None
+    tol: float = 1e-6
+
+    def __post_init__(self) -> None:
+        require_int(self, "num_terms", least=1)
+        require_real(self, "tol", least=0)
+        if self.scale is not None:
+            require_real(self, "scale", above=0)
+
+    def solve(self, matvec: Matvec, b: Tensor, x0: Tensor | None = None) -> LinearSolution:
+        b_norm = rhs_norm(b)
+        if b_norm == 0:
+            return zero_solution(b)
+        x = torch.zeros_like(b) if x0 is None else x0.clone()
+        r = b.clone() if x0 is None else b - matvec(x)
+        products = 0 if x0 is None else 1
+        norm = _norm(r, products)
+        scale = self.scale
+        if scale is None:
+            scale = _inverse_of_largest_eigenvalue(matvec, b)
+            products += _POWER_ITERATIONS
+
+        for term in range(self.num_terms):
+            if norm <= self.tol * b_norm:
+                break
+            Ar = matvec(r)
+            products += 1
+            before, previous = r, norm
+            x.add_(r, alpha=scale)
+            r = r.sub(Ar, alpha=scale)
+            norm = _norm(r, products)
+            # For a symmetric A the ratio of successive residuals never falls, so one growth means growth without end.
+            if norm > previous * (1 + torch.finfo(b.dtype).eps ** 0.5):
+                rayleigh = (torch.dot(before, Ar) / torch.dot(before, before)).item()
+                raise _divergence(term, norm / previous, scale, rayleigh)
+
+        status = "converged" if norm <= self.tol * b_norm else "max_iter"
+        return LinearSolution(x=x, residual=norm / b_norm, num_matvecs=products, status=status)
+
+
+def _norm(r: Tensor, products: int) -> float:
+    norm = torch.linalg.vector_norm(r).item()
+    if not norm < float("inf"):
+        raise NonFiniteError(bad_product(products))
+    return norm
+
+
+def _inverse_of_largest_eigenvalue(matvec: Matvec, b: Tensor) -> float:
+    estimate = largest_eigenvalue(matvec, b, num_iter=_POWER_ITERATIONS)
+    if estimate <= torch.finfo(b.dtype).tiny:
+        raise DivergenceError("The Neumann series cannot converge: A is zero. Add damping.")
+    return 1 / estimate
+
+
+def _divergence(term: int, growth: float, scale: float, rayleigh: float) -> DivergenceError:
+    if rayleigh > 0:
+        remedy = f"scale must be below 2/λ_max, and so below {2 / rayleigh:.2e}; leave it out to have it estimated"
+    else:
+        remedy = f"A is not positive definite: solve the inner problem further, or add damping above {-rayleigh:.2e}"
+    return DivergenceError(
+        f"The Neumann series diverges: term {term} multiplied the residual by {growth:.3g} with scale = {scale:.2e}, "
+        f"where the curvature rᵀAr/rᵀr is {rayleigh:.2e}. The remedy: {remedy}."
+    )

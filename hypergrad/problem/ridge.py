@@ -1,0 +1,93 @@
+"""Ridge regression, whose best response and hypergradient are known in closed form."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from hypergrad.autodiff import Tensors
+from hypergrad.data import Splits
+from hypergrad.hyperparameter import Hyperparameter
+from hypergrad.problem.base import InnerProblem
+
+
+class Ridge(InnerProblem):
+    """Ridge regression with one L2 penalty, or one per feature.
+
+    g(w, λ) = ‖X w − y‖² / n + Σ_j λ_j w_j²  on train,    f(w) = ‖X w − y‖² / m  on dev.
+
+    The parameter is `weight`, shape (p,), the hyperparameter `l2` > 0, shape () or (p,). There is no intercept: centre
+    X and y. scikit-learn's `Ridge(alpha)` has the same solution at alpha = n λ.
+
+    Args:
+        data: train, dev and test parts.
+        l2: the penalty to start from, > 0.
+        per_feature: tune one penalty per feature instead of one for all.
+
+    Raises:
+        ValueError: if the parts disagree about the number of features or examples, are empty, or hold NaN.
+
+    Source: Hoerl & Kennard, "Ridge regression", Technometrics (1970).
+    """
+
+    X: Tensor
+    y: Tensor
+    X_dev: Tensor
+    y_dev: Tensor
+    X_test: Tensor
+    y_test: Tensor
+
+    def __init__(self, data: Splits, *, l2: float = 1.0, per_feature: bool = False) -> None:
+        super().__init__()
+        num_features = data.train.X.shape[-1]
+        for name, (X, y) in zip(data._fields, data, strict=True):
+            if X.ndim != 2 or len(X) == 0 or y.shape != X.shape[:1] or X.shape[1] != num_features:
+                raise ValueError(
+                    f"The {name} part needs X of shape (n, {num_features}) and y of shape (n,) with n ≥ 1, but X is "
+                    f"{tuple(X.shape)} and y is {tuple(y.shape)}."
+                )
+            bad = int((~X.isfinite()).sum() + (~y.isfinite()).sum())
+            if bad:
+                raise ValueError(f"The {name} part holds {bad} values that are NaN or infinite; drop or impute them.")
+            suffix = "" if name == "train" else f"_{name}"
+            self.register_buffer(f"X{suffix}", X)
+            self.register_buffer(f"y{suffix}", y)
+        shape = (num_features,) if per_feature else ()
+        self._hyperparameters = {"l2": Hyperparameter(l2, shape=shape, constraint=constraints.positive)}
+
+    def init_params(self) -> Tensors:
+        return {"weight": self.X.new_zeros(self.X.shape[1])}
+
+    def hyperparameters(self) -> dict[str, Hyperparameter]:
+        return self._hyperparameters
+
+    def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        w = params["weight"]
+        return mean_squared_error(self.X, w, self.y) + (hparams["l2"] * w**2).sum()
+
+    def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        return mean_squared_error(self.X_dev, params["weight"], self.y_dev)
+
+    def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
+        return {"test_loss": mean_squared_error(self.X_test, params["weight"], self.y_test)}
+
+    def solution(self, hparams: Tensors) -> Tensors:
+        A = self._half_hessian(hparams["l2"])
+        return {"weight": torch.linalg.solve(A, self.X.T @ self.y / len(self.y))}
+
+    def hypergradient(self, hparams: Tensors) -> Tensors:
+        """dF/dλ in closed form: −2 w_j [H⁻¹ ∇f]_j for each feature, summed when one penalty serves them all."""
+        w = self.solution(hparams)["weight"]
+        df_dw = 2 * self.X_dev.T @ (self.X_dev @ w - self.y_dev) / len(self.y_dev)
+        adjoint = torch.linalg.solve(2 * self._half_hessian(hparams["l2"]), df_dw)
+        return {"l2": (-2 * w * adjoint).sum_to_size(hparams["l2"].shape)}
+
+    def _half_hessian(self, l2: Tensor) -> Tensor:
+        penalty = l2 * torch.ones_like(self.X[0])
+        return self.X.T @ self.X / len(self.y) + penalty.diag()
+
+
+def mean_squared_error(X: Tensor, w: Tensor, y: Tensor) -> Tensor:
+    """‖X w − y‖² / n, shape ()."""
+    return (X @ w - y).square().mean()

@@ -1,0 +1,51 @@
+"""Checks of the fields of a strategy; each refuses a bad value by name and returns nothing."""
+
+import math
+from typing import Any
+
+
+def require_int(owner: object, name: str, *, least: int) -> None:
+    """Require that field `name` of `owner` is an integer ≥ `least`.
+
+    Raises:
+        TypeError: if it is not an integer.
+        ValueError: if it is below `least`.
+    """
+    value = getattr(owner, name)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{type(owner).__name__}.{name} must be an integer, but it is {_shown(value)}.")
+    if value < least:
+        raise ValueError(f"{type(owner).__name__}.{name} must be at least {least}, but it is {value}.")
+
+
+def require_real(owner: object, name: str, *, above: float | None = None, least: float | None = None) -> None:
+    """Require that field `name` of `owner` is a finite number, > `above` or ≥ `least` where given.
+
+    Raises:
+        TypeError: if it is not a number.
+        ValueError: if it is not finite or out of range.
+    """
+    value = getattr(owner, name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{type(owner).__name__}.{name} must be a number, but it is {_shown(value)}.")
+    if not math.isfinite(value):
+        raise ValueError(f"{type(owner).__name__}.{name} must be finite, but it is {value}.")
+    if above is not None and not value > above:
+        raise ValueError(f"{type(owner).__name__}.{name} must be greater than {above:g}, but it is {value:g}.")
+    if least is not None and not value >= least:
+        raise ValueError(f"{type(owner).__name__}.{name} must be at least {least:g}, but it is {value:g}.")
+
+
+def require_instance(owner: object, name: str, kind: type) -> None:
+    """Require that field `name` of `owner` is an instance of `kind`.
+
+    Raises:
+        TypeError: if it is not.
+    """
+    value = getattr(owner, name)
+    if not isinstance(value, kind):
+        raise TypeError(f"{type(owner).__name__}.{name} must be a {kind.__name__}, but it is {_shown(value)}.")
+
+
+def _shown(value: Any) -> str:
+    return f"{value!r} of type {type(value).__name__}"
