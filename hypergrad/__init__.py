@@ -5,7 +5,10 @@
 An `InnerProblem` says what is trained and tuned, a `HypergradEstimator` forms dF/dλ, a `Trainer` steps λ.
 """
 
+from torch.distributions.constraints import interval, positive, simplex, unit_interval
+
 from hypergrad.autodiff import Tensors
+from hypergrad.data import Split, Splits, diabetes
 from hypergrad.errors import (
     DivergenceError,
     HypergradError,
@@ -52,8 +55,15 @@ __all__ = [
     "Quadratic",
     "Result",
     "Ridge",
+    "Split",
+    "Splits",
     "Tensors",
     "Trainer",
     "Unrolled",
     "UnusedHyperparameterError",
+    "diabetes",
+    "interval",
+    "positive",
+    "simplex",
+    "unit_interval",
 ]

@@ -8,10 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 from torch.distributions.constraints import Constraint
-from torch.distributions.transforms import Transform, identity_transform
-
-# Past this, a sigmoid or an exponential has lost its slope and the hyperparameter could never move again.
-_LARGEST_UNCONSTRAINED = 50.0
+from torch.distributions.transforms import Transform
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +38,7 @@ class Hyperparameter:
             raise ValueError(
                 f"init = {self._shown(value)} violates the constraint {self.constraint}; start from a value inside it."
             )
-        unconstrained = self.to_unconstrained(value)
-        limit = math.inf if self._transform is identity_transform else _LARGEST_UNCONSTRAINED
-        if not (unconstrained.isfinite() & (unconstrained.abs() <= limit)).all():
+        if self._is_on_boundary(value):
             raise ValueError(
                 f"init = {self._shown(value)} lies on the boundary of the constraint {self.constraint}, where the "
                 "gradient vanishes and no step could leave again; start from a value strictly inside it."
@@ -81,6 +76,13 @@ class Hyperparameter:
             )
         value = torch.as_tensor(self.init).detach().to(device=device, dtype=dtype)
         return value.clone() if self.shape is None else value.expand(self.shape).clone()
+
+    def _is_on_boundary(self, value: Tensor) -> bool:
+        # torch's transforms clamp there, so that their values would not show it.
+        is_simplex = self.constraint is constraints.simplex
+        low = 0.0 if is_simplex else getattr(self.constraint, "lower_bound", -math.inf)
+        high = getattr(self.constraint, "upper_bound", math.inf)
+        return bool(((value <= low) | (value >= high)).any()) or not bool(self.to_unconstrained(value).isfinite().all())
 
     @staticmethod
     def _shown(value: Tensor) -> str:

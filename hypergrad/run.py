@@ -50,7 +50,7 @@ def tune(cfg: DictConfig) -> float:
         raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, but it is {cfg.dtype}.")
     if str(cfg.device).startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device is {cfg.device}, but torch {torch.__version__} finds no GPU here; use device=cpu.")
-    if cfg.problem is None:
+    if cfg.get("problem") is None:
         raise ValueError("No problem is configured: choose experiment=ridge, or one of your own with --config-dir.")
     before = torch.get_default_dtype()
     torch.set_default_dtype(_DTYPES[cfg.dtype])

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -39,7 +39,6 @@ class LinearSolution:
 class LinearSolver(ABC):
     """How A x = b is solved from products with a symmetric positive definite A."""
 
-    @abstractmethod
     def solve(self, matvec: Matvec, b: Tensor, x0: Tensor | None = None) -> LinearSolution:
         """Solve A x = b; b = 0 gives x = 0 without a product.
 
@@ -56,27 +55,33 @@ class LinearSolver(ABC):
             IndefiniteError: if A is met to be not positive definite.
             DivergenceError: if the iteration grows.
         """
+        norm = _norm(b)
+        if norm == 0:
+            return LinearSolution(x=torch.zeros_like(b), residual=0.0, num_matvecs=0, status="converged")
+        found = self.solve_unit(matvec, b / norm, None if x0 is None else x0 / norm)
+        return replace(found, x=found.x * norm)
+
+    @abstractmethod
+    def solve_unit(self, matvec: Matvec, b: Tensor, x0: Tensor | None) -> LinearSolution:
+        """Solve A x = b where ‖b‖ = 1, so that no square under- or overflows; b and x0 may be overwritten."""
 
 
-def rhs_norm(b: Tensor) -> float:
-    """‖b‖, after a check that it is finite.
+def _norm(b: Tensor) -> float:
+    """‖b‖, also where its square is no floating-point number.
 
     Raises:
-        NonFiniteError: if it is not.
+        NonFiniteError: if b is not finite.
     """
-    norm = torch.linalg.vector_norm(b).item()
-    if not norm < float("inf"):
+    largest = b.abs().max().item()
+    if largest == 0:
+        return 0.0
+    if not largest < float("inf"):
         count = int((~b.isfinite()).sum())
         raise NonFiniteError(
             f"The right-hand side of the linear system (∂f/∂w for a hypergradient) holds {count} of {b.numel()} values "
             "that are NaN or infinite; look for NaN in the dev data, or for parameters that blew up."
         )
-    return norm
-
-
-def zero_solution(b: Tensor) -> LinearSolution:
-    """The solution for b = 0."""
-    return LinearSolution(x=torch.zeros_like(b), residual=0.0, num_matvecs=0, status="converged")
+    return largest * torch.linalg.vector_norm(b / largest).item()
 
 
 def bad_product(count: int) -> str:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hypergrad.errors import IndefiniteError, NonFiniteError
-from hypergrad.linsolve.base import LinearSolution, LinearSolver, Matvec, bad_product, rhs_norm, zero_solution
+from hypergrad.linsolve.base import LinearSolution, LinearSolver, Matvec, bad_product
 from hypergrad.validation import require_int, require_real
 
 
@@ -32,13 +32,8 @@ class CG(LinearSolver):
         require_int(self, "max_iter", least=1)
         require_real(self, "tol", least=0)
 
-    def solve(self, matvec: Matvec, b: Tensor, x0: Tensor | None = None) -> LinearSolution:
-        b_norm = rhs_norm(b)
-        if b_norm == 0:
-            return zero_solution(b)
-        # In units of ‖b‖, so that squared norms neither overflow nor underflow.
-        b = b / b_norm
-        x = torch.zeros_like(b) if x0 is None else x0 / b_norm
+    def solve_unit(self, matvec: Matvec, b: Tensor, x0: Tensor | None) -> LinearSolution:
+        x = torch.zeros_like(b) if x0 is None else x0
         r = b.clone() if x0 is None else b - matvec(x)
         products = 0 if x0 is None else 1
         p, rr = r.clone(), torch.dot(r, r)
@@ -72,7 +67,7 @@ class CG(LinearSolver):
             p.mul_(rr / previous).add_(r)
             residual, is_true = _root(rr, products), False
 
-        return LinearSolution(x=x * b_norm, residual=residual, num_matvecs=products, status=status)
+        return LinearSolution(x=x, residual=residual, num_matvecs=products, status=status)
 
 
 def _root(rr: Tensor, products: int) -> float:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hypergrad.errors import IndefiniteError, NonFiniteError
-from hypergrad.linsolve.base import LinearSolution, LinearSolver, Matvec, bad_product, rhs_norm, zero_solution
+from hypergrad.linsolve.base import LinearSolution, LinearSolver, Matvec, bad_product
 from hypergrad.validation import require_int
 
 
@@ -28,16 +28,13 @@ class Dense(LinearSolver):
     def __post_init__(self) -> None:
         require_int(self, "max_size", least=1)
 
-    def solve(self, matvec: Matvec, b: Tensor, x0: Tensor | None = None) -> LinearSolution:
+    def solve_unit(self, matvec: Matvec, b: Tensor, x0: Tensor | None) -> LinearSolution:
         n = b.numel()
         if n > self.max_size:
             raise ValueError(
                 f"A dense factorisation of {n} parameters would take {n * n * b.element_size() / 1e9:.1f} GB and {n} "
                 f"products, and max_size is {self.max_size}. Use CG, or raise max_size."
             )
-        b_norm = rhs_norm(b)
-        if b_norm == 0:
-            return zero_solution(b)
         A = _matrix(matvec, b)
         factor, failed = torch.linalg.cholesky_ex(A)
         if failed:
@@ -47,7 +44,7 @@ class Dense(LinearSolver):
                 f"inner problem further, or add damping larger than {max(-least, 0.0):.2e}."
             )
         x = torch.cholesky_solve(b[:, None], factor)[:, 0]
-        residual = torch.linalg.vector_norm(b - A @ x).item() / b_norm
+        residual = torch.linalg.vector_norm(b - A @ x).item()
         return LinearSolution(x=x, residual=residual, num_matvecs=n, status="converged")
 
 

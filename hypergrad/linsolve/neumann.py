@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hypergrad.errors import DivergenceError, NonFiniteError
-from hypergrad.linsolve.base import LinearSolution, LinearSolver, Matvec, bad_product, rhs_norm, zero_solution
+from hypergrad.linsolve.base import LinearSolution, LinearSolver, Matvec, bad_product
 from hypergrad.linsolve.spectrum import largest_eigenvalue
 from hypergrad.validation import require_int, require_real
 
@@ -40,35 +40,35 @@ class Neumann(LinearSolver):
         if self.scale is not None:
             require_real(self, "scale", above=0)
 
-    def solve(self, matvec: Matvec, b: Tensor, x0: Tensor | None = None) -> LinearSolution:
-        b_norm = rhs_norm(b)
-        if b_norm == 0:
-            return zero_solution(b)
-        x = torch.zeros_like(b) if x0 is None else x0.clone()
-        r = b.clone() if x0 is None else b - matvec(x)
+    def solve_unit(self, matvec: Matvec, b: Tensor, x0: Tensor | None) -> LinearSolution:
+        x = torch.zeros_like(b) if x0 is None else x0
+        r = b if x0 is None else b - matvec(x)
         products = 0 if x0 is None else 1
-        norm = _norm(r, products)
+        norm, status = _norm(r, products), "max_iter"
         scale = self.scale
         if scale is None:
             scale = _inverse_of_largest_eigenvalue(matvec, b)
             products += _POWER_ITERATIONS
 
-        for term in range(self.num_terms):
-            if norm <= self.tol * b_norm:
+        for term in range(self.num_terms + 1):
+            if norm <= self.tol:
+                status = "converged"
+            if norm <= self.tol or term == self.num_terms:
                 break
-            Ar = matvec(r)
+            x = x.add(r, alpha=scale)
+            # The true residual, which costs the same product as the recursion r − scale · A r and cannot drift.
+            r, before, previous = b - matvec(x), r, norm
             products += 1
-            before, previous = r, norm
-            x.add_(r, alpha=scale)
-            r = r.sub(Ar, alpha=scale)
             norm = _norm(r, products)
-            # For a symmetric A the ratio of successive residuals never falls, so one growth means growth without end.
             if norm > previous * (1 + torch.finfo(b.dtype).eps ** 0.5):
-                rayleigh = (torch.dot(before, Ar) / torch.dot(before, before)).item()
-                raise _divergence(term, norm / previous, scale, rayleigh)
+                if norm <= 100 * torch.finfo(b.dtype).eps * torch.linalg.vector_norm(x).item() / scale:
+                    status = "stagnated"
+                    break
+                # For a symmetric A the ratio of successive residuals never falls: growth once is growth without end.
+                curvature = (torch.dot(before, before - r) / torch.dot(before, before)).item() / scale
+                raise DivergenceError(_divergence(term, norm / previous, scale, curvature))
 
-        status = "converged" if norm <= self.tol * b_norm else "max_iter"
-        return LinearSolution(x=x, residual=norm / b_norm, num_matvecs=products, status=status)
+        return LinearSolution(x=x, residual=norm, num_matvecs=products, status=status)
 
 
 def _norm(r: Tensor, products: int) -> float:
@@ -85,12 +85,12 @@ def _inverse_of_largest_eigenvalue(matvec: Matvec, b: Tensor) -> float:
     return 1 / estimate
 
 
-def _divergence(term: int, growth: float, scale: float, rayleigh: float) -> DivergenceError:
-    if rayleigh > 0:
-        remedy = f"scale must be below 2/λ_max, and so below {2 / rayleigh:.2e}; leave it out to have it estimated"
+def _divergence(term: int, growth: float, scale: float, curvature: float) -> str:
+    if curvature > 0:
+        remedy = f"scale must be below 2/λ_max, and so below {2 / curvature:.2e}; leave it out to have it estimated"
     else:
-        remedy = f"A is not positive definite: solve the inner problem further, or add damping above {-rayleigh:.2e}"
-    return DivergenceError(
+        remedy = f"A is not positive definite: solve the inner problem further, or add damping above {-curvature:.2e}"
+    return (
         f"The Neumann series diverges: term {term} multiplied the residual by {growth:.3g} with scale = {scale:.2e}, "
-        f"where the curvature rᵀAr/rᵀr is {rayleigh:.2e}. The remedy: {remedy}."
+        f"where the curvature rᵀAr/rᵀr is {curvature:.2e}. The remedy: {remedy}."
     )

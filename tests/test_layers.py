@@ -1,0 +1,79 @@
+"""The shape of the tree: imports point one way, each strategy has its YAML, only run.py knows hydra."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "hypergrad"
+ORDER = [
+    {"errors", "validation"},
+    {"autodiff", "hyperparameter"},
+    {"data"},
+    {"linsolve"},
+    {"problem"},
+    {"solver"},
+    {"estimator"},
+    {"callback"},
+    {"trainer"},
+    {"explain"},
+    {"run"},
+]
+LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+FAMILIES = {"problem", "solver", "linsolve", "estimator", "callback"}
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    here = path.relative_to(PACKAGE).with_suffix("").parts
+    for module in imported(path):
+        parts = module.split(".")
+        if parts[0] == "hydra" or parts[0] == "omegaconf":
+            assert here == ("run",), f"{path} imports {module}, which only run.py may"
+        if parts[0] != "hypergrad" or len(parts) == 1:
+            continue
+        assert LEVEL[parts[1]] <= LEVEL[here[0]], f"{path} imports {module}, which stands above it"
+        if here[-1] == "base" and parts[1] == here[0]:
+            raise AssertionError(f"{path} is a promise, and imports {module}, which keeps it")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_a_config_stands_where_its_code_stands(path):
+    config = yaml.safe_load(path.read_text())
+    if path.parent.name not in FAMILIES:
+        return
+    if path.parent.name == "callback":  # callbacks are a dict of their own, by name
+        config = config[path.stem]
+    if "_target_" not in config:  # a variant of another config of its group
+        assert (path.parent / f"{config['defaults'][0]}.yaml").exists()
+        return
+    module = config["_target_"].rsplit(".", 1)[0]
+    assert module.startswith(f"hypergrad.{path.parent.name}.")
+    assert (ROOT / (module.replace(".", "/") + ".py")).exists()
+
+
+STRATEGIES = [
+    path
+    for family in sorted(FAMILIES)
+    for path in sorted((PACKAGE / family).glob("*.py"))
+    if path.stem not in ("__init__", "base", "spectrum", "training")
+]
+
+
+@pytest.mark.parametrize("path", STRATEGIES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_every_strategy_has_a_config(path):
+    target = f"hypergrad.{path.parent.name}.{path.stem}."
+    assert any(target in yml.read_text() for yml in (ROOT / "configs" / path.parent.name).glob("*.yaml"))

@@ -1,0 +1,212 @@
+"""The command line as a person meets it."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from scipy.optimize import minimize_scalar
+
+import hypergrad as hg
+from hypergrad import run
+
+ROOT = Path(__file__).parent.parent
+
+
+def command(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-m", "hypergrad.run", *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def summaries(folder: Path) -> dict[str, dict]:
+    return {path.parent.name: json.loads(path.read_text()) for path in folder.rglob("summary.json")}
+
+
+def brute_force(seed: int = 3) -> float:
+    """log λ of the lowest dev loss, by a fine grid on the closed form and a bounded search around its best point."""
+    problem = hg.Ridge(hg.diabetes(seed=seed))
+
+    def dev_loss(log_l2: float) -> float:
+        hparams = {"l2": torch.tensor(math.exp(log_l2))}
+        return problem.outer_loss(problem.solution(hparams), hparams, None).item()
+
+    grid = torch.linspace(-12, 6, 1801).tolist()
+    best = min(grid, key=dev_loss)
+    found = minimize_scalar(dev_loss, bounds=(best - 0.02, best + 0.02), method="bounded", options={"xatol": 1e-9})
+    return float(found.x)
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """One multirun over all estimators."""
+    folder = tmp_path_factory.mktemp("estimators")
+    return folder, command("-m", "experiment=ridge", "estimator=glob(*)", cwd=folder)
+
+
+def test_every_estimator_finds_the_minimiser_of_brute_force(everything):
+    folder, done = everything
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+    found = summaries(folder)
+    assert {name.split("=")[1] for name in found} == {"unrolled", "ift_cg", "ift_neumann", "ift_dense"}
+    for name, summary in found.items():
+        assert abs(math.log(summary["last"]["hparam/l2"]) - brute_force()) < 1e-3, name
+
+
+def test_a_multirun_ends_with_one_table_of_all(everything):
+    folder, done = everything
+    table = done.stdout[done.stdout.index("all runs") :]
+    for name, summary in summaries(folder).items():
+        assert name in table
+        assert f"{summary['last']['loss/dev']:.8g}" in table
+    assert re.search(r"tensorboard --logdir \S+multirun/ridge/\S+\n", table)
+
+
+def test_a_run_shows_and_keeps_everything(tmp_path):
+    done = command("experiment=ridge", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for text in ("outer step 15/15", "l2", "inner loss", "dev loss", "test loss", "Hessian products", "wall time"):
+        assert text in done.stdout
+    (folder,) = (tmp_path / "outputs" / "ridge").iterdir()
+    assert f"tensorboard --logdir {folder}" in done.stdout
+    assert {path.name for path in folder.iterdir()} >= {"metrics.jsonl", "summary.json", "state.pt", ".hydra"}
+    first, last = (json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()[::15])
+    assert last["loss/dev"] < first["loss/dev"]
+
+
+def test_every_solver_composes_with_every_linear_solver(tmp_path):
+    done = command(
+        "-m",
+        "estimator=ift_cg",
+        "solver=glob(*)",
+        "linsolve=glob(*)",
+        "outer_steps=1",
+        "callback=[summary]",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    losses = [summary["last"]["loss/dev"] for summary in summaries(tmp_path).values()]
+    assert len(losses) == 6
+    assert max(losses) - min(losses) < 1e-6
+
+
+@pytest.fixture
+def main(tmp_path, monkeypatch, capsys):
+    """The command line in this process: exit code and what it printed to standard error."""
+
+    def call(*arguments: str) -> tuple[object, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+        monkeypatch.setattr(sys, "argv", ["hypergrad", *arguments])
+        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+        with pytest.raises(SystemExit) as caught:
+            run.main()
+        return caught.value.code, f"{caught.value.code}\n{capsys.readouterr().err}"
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["estimatr=unrolled"], "Did you mean 'estimator'? The choices are: callback, data, device"),
+        (["solver.lrr=3"], "Did you mean 'lr'?"),
+        (["experiment=rigde"], "Could not find 'experiment/rigde'"),
+        (["estimator=unroled"], "Available options in 'estimator':\n\tift_cg\n\tift_dense\n\tift_neumann\n\tunrolled"),
+        (["outer_steps=abc"], "Trainer.outer_steps must be an integer, but it is 'abc' of type str"),
+        (["linsolve.max_iter=1.5"], "linsolve: CG.max_iter must be an integer, but it is 1.5"),
+        (["+linsolve.maxiter=3"], "Did you mean 'max_iter'? The choices are: max_iter, tol."),
+        (["solver.lr=-1"], "solver: GradientDescent.lr must be greater than 0, but it is -1"),
+        (["solver.lr=rate"], "GradientDescent.lr = 'rate' names no hyperparameter; the problem has l2"),
+        (["solver.lr=0.5"], "The learning rate 5.00e-01 is above 2.04e-01, the bound for stability"),
+        (["problem.l2=-1"], "init = -1.0 violates the constraint"),
+        (["data.dev=0"], "The dev part would hold 0 of 442 examples"),
+        (["dtype=float16"], "dtype must be one of float32, float64, but it is float16"),
+        (["problem._target_=nowhere.Thing"], "No module named 'nowhere'"),
+        (["~experiment"], "No problem is configured"),
+        (["problem._target_=builtins.dict"], "problem must be an InnerProblem"),
+        (["optimizer._target_=torch.optim.Adamm"], "Adamm"),
+        (["optimizer=sgd", "optimizer.lr=1e400"], "lower the lr"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_a_mistake_is_named_without_a_traceback(main, arguments, message):
+    code, printed = main(*arguments)
+    assert code not in (0, None)
+    assert message in printed
+    assert "Traceback" not in printed
+    assert "HYDRA_FULL_ERROR=1 shows the traceback." in printed
+
+
+def test_the_traceback_can_be_had(tmp_path):
+    done = command("outer_steps=abc", cwd=tmp_path, HYDRA_FULL_ERROR="1")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_an_error_keeps_the_last_good_state(tmp_path):
+    """A step of the optimiser leads to a penalty at which the learning rate is too high."""
+    done = command("optimizer=sgd", "optimizer.lr=6000", "problem.l2=1e-2", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Training blew up" in done.stderr
+    (folder,) = (tmp_path / "outputs" / "ridge").iterdir()
+    rows = (folder / "metrics.jsonl").read_text().splitlines()
+    assert torch.load(folder / "state.pt", weights_only=True)["step"] == len(rows) - 1
+    assert json.loads((folder / "summary.json").read_text())["status"] == "failed"
+
+
+def test_a_failed_run_does_not_take_the_others_down(tmp_path):
+    done = command("-m", "solver.lr=0.5,0.1", "outer_steps=1", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "1 of 2 runs failed" in done.stderr
+    assert "Training blew up" in done.stderr
+    assert sorted(summary["status"] for summary in summaries(tmp_path).values()) == ["failed", "finished"]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def users_folder(tmp_path):
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "my_problem.py").write_text(blocks("python")[0])
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(blocks("yaml")[0])
+    return tmp_path
+
+
+def test_readme_shows_a_problem_of_ones_own_that_runs(users_folder):
+    assert len(blocks("python")[0].splitlines()) <= 10
+    assert len(blocks("yaml")[0].splitlines()) <= 6
+    done = command("--config-dir", "conf", "experiment=mine", cwd=users_folder)
+    assert done.returncode == 0, done.stderr
+    (summary,) = summaries(users_folder / "outputs").values()
+    assert summary["last"]["loss/dev"] < summary["first"]["loss/dev"]
+
+
+def test_a_mistake_in_ones_own_problem_is_shown_where_it_is(users_folder):
+    path = users_folder / "my_problem.py"
+    path.write_text(path.read_text().replace("self.dev.X @", "self.dev.X.T @"))
+    done = command("--config-dir", "conf", "experiment=mine", cwd=users_folder)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert re.search(r"at \S+my_problem.py:10 in outer_loss", done.stderr)
+
+
+def test_readme_shows_python_that_runs(capsys):
+    exec(compile(blocks("python")[1], "README.md", "exec"), {})
+    assert "adjoint_residual" in capsys.readouterr().out
