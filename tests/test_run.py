@@ -132,7 +132,7 @@ def main(tmp_path, monkeypatch, capsys):
         (["+linsolve.maxiter=3"], "Did you mean 'max_iter'? The choices are: max_iter, tol."),
         (["solver.lr=-1"], "solver: GradientDescent.lr must be greater than 0, but it is -1"),
         (["solver.lr=rate"], "GradientDescent.lr = 'rate' names no hyperparameter; the problem has l2"),
-        (["solver.lr=0.5"], "The learning rate 5.00e-01 is above 2.04e-01, the bound for stability"),
+        (["solver.lr=0.5"], "The learning rate 5.00e-01 is above 1.99e-01, the bound for stability"),
         (["problem.l2=-1"], "init = -1.0 violates the constraint"),
         (["data.dev=0"], "The dev part would hold 0 of 442 examples"),
         (["dtype=float16"], "dtype must be one of float32, float64, but it is float16"),
