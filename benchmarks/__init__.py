@@ -1,0 +1,1 @@
+"""Speed and memory against what one would write by hand: `python -m benchmarks.implicit`, `… benchmarks.unrolled`."""

@@ -1,0 +1,131 @@
+"""Interleaved timing, peak memory in a process of its own, and the table that shows both."""
+
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+THREADS = 2
+Work = Callable[[], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contestant.
+
+    Attributes:
+        seconds: median time of one call.
+        spread: (third − first quartile) / median.
+        error: relative error of its result against the reference result.
+        megabytes: peak memory above what the process held before.
+    """
+
+    seconds: float
+    spread: float
+    error: float
+    megabytes: float
+
+
+def interleaved(contestants: dict[str, Work], *, repeats: int) -> dict[str, list[float]]:
+    """Seconds of `repeats` calls of each, taken in turns, so that a slow moment hits all alike."""
+    for work in contestants.values():
+        work()
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(repeats):
+        for name, work in contestants.items():
+            begin = time.perf_counter()
+            work()
+            times[name].append(time.perf_counter() - begin)
+    return times
+
+
+def peak_megabytes(make: Callable[[str], Work], name: str) -> float:
+    """Peak resident memory of one call, above what the process held before, in a fresh process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak, (make, name))
+
+
+def _peak(make: Callable[[str], Work], name: str) -> float:
+    torch.set_num_threads(THREADS)
+    torch.set_default_dtype(torch.float64)
+    work = make(name)
+    torch.autograd.grad(
+        (torch.ones(1, requires_grad=True) * 2).sum(), [torch.ones(1, requires_grad=True)], allow_unused=True
+    )
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+    work()
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1])
+    raise RuntimeError(f"/proc/self/status has no {key}: peak memory needs Linux.")
+
+
+def compare(
+    title: str,
+    make: Callable[[str], Work],
+    names: list[str],
+    *,
+    reference: str,
+    truth: str,
+    unchecked: tuple[str, ...] = (),
+    tolerance: float = 1e-8,
+    repeats: int = 7,
+) -> dict[str, Row]:
+    """Time all contestants in turns, check their results against each other, and print the table.
+
+    Args:
+        title: of the table.
+        make: builds the contestant of a name, ready to be called; picklable, for the memory runs.
+        names: the contestants.
+        reference: the contestant whose time is 1.
+        truth: the contestant whose result the others must have.
+        unchecked: contestants that compute something else, such as plain training.
+        tolerance: largest relative error allowed.
+        repeats: timed calls of each, ≥ 7.
+
+    Returns:
+        The rows by name.
+
+    Raises:
+        RuntimeError: if a result differs by more than the tolerance.
+    """
+    contestants = {name: make(name) for name in names}
+    right = contestants[truth]()
+    times = interleaved(contestants, repeats=max(7, repeats))
+    rows: dict[str, Row] = {}
+    for name, work in contestants.items():
+        error = float("nan") if name in unchecked else ((work() - right).norm() / right.norm()).item()
+        if error > tolerance:
+            raise RuntimeError(f"{title}: {name} is off by {error:.1e}, which is more than {tolerance:.0e}.")
+        low, median, high = statistics.quantiles(times[name], n=4)
+        rows[name] = Row(median, (high - low) / median, error, peak_megabytes(make, name))
+    _print(title, rows, reference)
+    return rows
+
+
+def _print(title: str, rows: dict[str, Row], reference: str) -> None:
+    table = Table(
+        "", "× reference", "ms", "quartile spread", "peak MB", "relative error", title=title, title_justify="left"
+    )
+    for name, row in rows.items():
+        error = "" if row.error != row.error else f"{row.error:.0e}"
+        table.add_row(
+            f"{name} (reference)" if name == reference else name,
+            f"{row.seconds / rows[reference].seconds:.2f}",
+            f"{1e3 * row.seconds:.1f}",
+            f"{100 * row.spread:.0f} %",
+            f"{row.megabytes:.0f}",
+            error,
+        )
+    Console(width=110).print(table)

@@ -1,0 +1,69 @@
+"""One hypergradient through T steps of gradient descent, next to what one would write by hand.
+
+python -m benchmarks.unrolled
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+import hypergrad as hg
+from benchmarks.measure import THREADS, Work, compare
+from benchmarks.softmax import SoftmaxRegression
+
+LR = 0.5
+
+
+def make(num_steps: int, name: str) -> Work:
+    """The contestant of a name."""
+    problem = SoftmaxRegression()
+    hparams = problem.init_hparams()
+    if name == "hypergrad":
+        estimator = hg.Unrolled(solver=hg.GradientDescent(lr=LR), inner_steps=num_steps)
+        return lambda: estimator.estimate(problem, hparams, problem.init_params()).grad["l2"]
+    by_name = {"plain training": plain_training, "by hand, create_graph": by_hand}
+    return partial(by_name[name], problem, hparams["l2"], num_steps)
+
+
+def plain_training(problem: SoftmaxRegression, l2: Tensor, num_steps: int) -> Tensor:
+    """The same steps without a hypergradient."""
+    W = torch.zeros(64, 10, requires_grad=True)
+    for _ in range(num_steps):
+        loss = cross_entropy(problem.X @ W, problem.y) + (l2 * W * W).sum() / 2
+        (g,) = torch.autograd.grad(loss, W)
+        with torch.no_grad():
+            W -= LR * g
+    return W.detach()
+
+
+def by_hand(problem: SoftmaxRegression, l2: Tensor, num_steps: int) -> Tensor:
+    """The shortest create_graph loop anyone would write."""
+    W, l2 = torch.zeros(64, 10, requires_grad=True), l2.detach().requires_grad_()
+    for _ in range(num_steps):
+        loss = cross_entropy(problem.X @ W, problem.y) + (l2 * W * W).sum() / 2
+        (g,) = torch.autograd.grad(loss, W, create_graph=True)
+        W = W - LR * g
+    return torch.autograd.grad(cross_entropy(problem.X_dev @ W, problem.y_dev), l2)[0]
+
+
+def main() -> None:
+    """Print one table per number of steps."""
+    torch.set_num_threads(THREADS)
+    torch.set_default_dtype(torch.float64)
+    names = ["by hand, create_graph", "plain training", "hypergrad"]
+    for num_steps, repeats in ((100, 31), (1000, 9)):
+        compare(
+            f"unrolled hypergradient, softmax regression on digits, 640 penalties, T = {num_steps}",
+            partial(make, num_steps),
+            names,
+            reference=names[0],
+            truth=names[0],
+            unchecked=("plain training",),
+            repeats=repeats,
+        )
+
+
+if __name__ == "__main__":
+    main()
