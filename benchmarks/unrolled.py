@@ -53,7 +53,7 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     torch.set_default_dtype(torch.float64)
     names = ["by hand, create_graph", "plain training", "hypergrad"]
-    for num_steps, repeats in ((100, 31), (1000, 9)):
+    for num_steps, repeats in ((100, 31), (1000, 15)):
         compare(
             f"unrolled hypergradient, softmax regression on digits, 640 penalties, T = {num_steps}",
             partial(make, num_steps),

@@ -10,14 +10,14 @@ Tensors = dict[str, Tensor]
 
 
 def flatten(tensors: Tensors) -> Tensor:
-    """One flat vector, shape (n,), of all entries in the order of the names."""
-    return torch.cat([tensor.reshape(-1) for tensor in tensors.values()])
+    """One flat vector, shape (n,), of all entries in the order of the names; a view where there is one tensor only."""
+    return _join(tuple(tensors.values()))
 
 
 def unflatten(flat: Tensor, like: Tensors) -> Tensors:
     """The named tensors, shaped as in `like`, whose `flatten` is `flat` (views, not copies)."""
-    pieces = flat.split([tensor.numel() for tensor in like.values()])
-    return {name: piece.view_as(like[name]) for name, piece in zip(like, pieces, strict=True)}
+    shapes = [tensor.shape for tensor in like.values()]
+    return dict(zip(like, _cut(flat, shapes), strict=True))
 
 
 def detach(tensors: Tensors) -> Tensors:
@@ -71,15 +71,32 @@ def vjp(outputs: Tensors, inputs: Tensors) -> Callable[[Tensor], Tensor]:
         contributes zeros.
     """
     outs, ins = tuple(outputs.values()), tuple(inputs.values())
+    shapes = [tensor.shape for tensor in outs]
 
     def product(v: Tensor) -> Tensor:
-        cotangents = tuple(unflatten(v, outputs).values())
-        pulled = torch.autograd.grad(
-            outs, ins, cotangents, retain_graph=True, allow_unused=True, materialize_grads=True
+        cotangents = _cut(v, shapes)
+        return _join(
+            torch.autograd.grad(outs, ins, cotangents, retain_graph=True, allow_unused=True, materialize_grads=True)
         )
-        return torch.cat([p.reshape(-1) for p in pulled])
 
     return product
+
+
+# Each torch call costs some microseconds, which show in a product of a small problem: one tensor is neither cut nor
+# joined.
+
+
+def _cut(flat: Tensor, shapes: list[torch.Size]) -> tuple[Tensor, ...]:
+    if len(shapes) == 1:
+        return (flat.view(shapes[0]),)
+    pieces = flat.split_with_sizes([shape.numel() for shape in shapes])
+    return tuple(piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True))
+
+
+def _join(pieces: tuple[Tensor, ...]) -> Tensor:
+    if len(pieces) == 1:
+        return pieces[0].reshape(-1)
+    return torch.cat([piece.reshape(-1) for piece in pieces])
 
 
 def central_difference(

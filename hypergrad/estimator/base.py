@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from hypergrad.autodiff import Tensors
@@ -104,7 +103,7 @@ def add_terms(direct: Mapping[str, Tensor | None], indirect: Mapping[str, Tensor
         terms = [term for term in (direct_term, indirect[name]) if term is not None]
         if not terms:
             raise UnusedHyperparameterError(f"Nothing depends on the hyperparameter {name!r}: {hint}")
-        grad[name] = torch.stack(terms).sum(0).detach()
+        grad[name] = sum(terms[1:], start=terms[0]).detach()
         if not grad[name].isfinite().all():
             raise NonFiniteError(
                 f"The hypergradient with respect to {name!r} holds NaN or infinite values although the losses are "

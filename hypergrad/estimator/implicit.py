@@ -1,18 +1,19 @@
 """Hypergradients by the implicit function theorem."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hypergrad.autodiff import Tensors, detach, flatten, leaves, unflatten, vjp
-from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms, require_finite_loss
+from hypergrad.estimator.base import HypergradEstimator, Hypergradient, Stats, add_terms, require_finite_loss
 from hypergrad.linsolve.base import LinearSolver, Matvec
 from hypergrad.linsolve.cg import CG
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.gradient_descent import GradientDescent
-from hypergrad.solver.training import train
+from hypergrad.solver.training import Point, require_finite, train
 from hypergrad.validation import require_instance, require_int, require_real
 
 
@@ -27,7 +28,8 @@ class Implicit(HypergradEstimator):
     Attributes:
         solver: how the inner problem is trained.
         linsolve: how the adjoint system is solved.
-        inner_steps: most inner steps, ≥ 0; 0 takes the given parameters as trained.
+        inner_steps: most inner steps, ≥ 0; 0 takes the given parameters as trained, and `inner_grad_norm` in the stats
+            says whether they are.
         inner_tol: training stops once ‖∇g(w)‖ ≤ inner_tol ‖∇g(w₀)‖ (dimensionless), ≥ 0.
         damping: δ ≥ 0, solves with ∂φ/∂w + δI instead, in units of the Hessian; biases the hypergradient.
 
@@ -51,17 +53,17 @@ class Implicit(HypergradEstimator):
     def estimate(
         self, problem: InnerProblem, hparams: Tensors, params: Tensors, *, outer_step: int = 0, inner_step: int = 0
     ) -> Hypergradient:
-        self.solver.validate(hparams, self.inner_steps)
-        trained = train(
-            problem, self.solver, hparams, params, max_steps=self.inner_steps, first_step=inner_step, tol=self.inner_tol
-        )
-        w, hp = leaves(trained.params), leaves(hparams)
+        params, inner_stats = self._train(problem, hparams, params, inner_step)
+        w, hp = leaves(params), leaves(hparams)
         names, lam = tuple(hp), tuple(hp.values())
         with torch.enable_grad():
             outer_loss = problem.outer_loss(w, hp, problem.outer_batch(outer_step))
             outer_value = require_finite_loss(outer_loss)
             df_dw, direct = _outer_gradients(outer_loss, w, hp)
-            phi = problem.optimality(w, hp, problem.inner_batch(inner_step + trained.steps))
+            batch = problem.inner_batch(inner_step + int(inner_stats["inner_steps"]))
+            inner_loss, phi = _optimality(problem, w, hp, batch)
+            point = Point.of(inner_loss, phi)
+            require_finite(point, hparams)
             solved = self.linsolve.solve(self._damped(vjp(phi, w)), df_dw)
             mixed = torch.autograd.grad(
                 tuple(phi.values()), lam, tuple(unflatten(-solved.x, w).values()), allow_unused=True
@@ -75,20 +77,39 @@ class Implicit(HypergradEstimator):
             params=detach(w),
             outer_loss=outer_value,
             stats={
-                "inner_loss": trained.end.loss,
-                "inner_grad_norm": trained.end.grad_norm,
-                "inner_steps": trained.steps,
-                "inner_status": trained.status,
+                "inner_loss": point.loss,
+                "inner_grad_norm": point.grad_norm,
+                **inner_stats,
                 "num_matvecs": solved.num_matvecs,
                 "adjoint_residual": solved.residual,
                 "adjoint_status": solved.status,
             },
         )
 
+    def _train(
+        self, problem: InnerProblem, hparams: Tensors, params: Tensors, inner_step: int
+    ) -> tuple[Tensors, Stats]:
+        self.solver.validate(hparams, self.inner_steps)
+        if self.inner_steps == 0:
+            return params, {"inner_steps": 0, "inner_status": "not_required"}
+        trained = train(
+            problem, self.solver, hparams, params, max_steps=self.inner_steps, first_step=inner_step, tol=self.inner_tol
+        )
+        return trained.params, {"inner_steps": trained.steps, "inner_status": trained.status}
+
     def _damped(self, matvec: Matvec) -> Matvec:
         if self.damping == 0:
             return matvec
         return lambda v: matvec(v).add(v, alpha=self.damping)
+
+
+def _optimality(problem: InnerProblem, w: Tensors, hp: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
+    """The inner loss and φ with its graph, from one forward pass where φ is the gradient of g."""
+    if type(problem).optimality is InnerProblem.optimality:
+        return problem.inner_loss_and_gradient(w, hp, batch)
+    with torch.no_grad():
+        loss = problem.inner_loss(w, hp, batch)
+    return loss, problem.optimality(w, hp, batch)
 
 
 def _outer_gradients(outer_loss: Tensor, w: Tensors, hp: Tensors) -> tuple[Tensor, dict[str, Tensor | None]]:

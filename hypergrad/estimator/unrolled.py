@@ -10,7 +10,7 @@ from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_term
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.gradient_descent import GradientDescent
-from hypergrad.solver.training import blew_up, explain_divergence, look, look_at_start
+from hypergrad.solver.training import blew_up, explain_divergence, look, require_finite
 from hypergrad.validation import require_instance, require_int
 
 
@@ -49,7 +49,8 @@ class Unrolled(HypergradEstimator):
     ) -> Hypergradient:
         self.solver.validate(hparams, self.inner_steps)
         hp, start = leaves(hparams), detach(params)
-        begin = look_at_start(problem, start, hparams, inner_step)
+        begin = look(problem, start, hparams, inner_step)
+        require_finite(begin, hparams)
         horizon = self.inner_steps if self.horizon is None else self.horizon
         first, last = inner_step, inner_step + self.inner_steps
         state = self.solver.init(start)

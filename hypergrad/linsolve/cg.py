@@ -36,55 +36,58 @@ class CG(LinearSolver):
         x = torch.zeros_like(b) if x0 is None else x0
         r = b.clone() if x0 is None else b - matvec(x)
         products = 0 if x0 is None else 1
-        p, rr = r.clone(), torch.dot(r, r)
-        residual, verified, status = _root(rr, products), 1.0, "max_iter"
+        p, rr = r.clone(), _square(r, products)
+        verified, status = 1.0, "max_iter"
         is_true = True  # r is b − A x itself, not its recursion
 
         for step in range(self.max_iter + 1):
-            if residual <= self.tol or residual == 0:
+            if rr <= self.tol**2:
                 if not is_true:
                     r = b - matvec(x)
                     products += 1
-                    p, rr, is_true = r.clone(), torch.dot(r, r), True
-                    residual = _root(rr, products)
-                if residual <= self.tol:
+                    p, rr, is_true = r.clone(), _square(r, products), True
+                if rr <= self.tol**2:
                     status = "converged"
                     break
-                if residual > verified / 2:
+                if rr > verified / 4:
                     status = "stagnated"
                     break
-                verified = residual
+                verified = rr
             if step == self.max_iter:
                 break
             Ap = matvec(p)
             products += 1
-            curvature = torch.dot(p, Ap)
-            _refuse_bad_curvature(curvature, p, step, products)
-            alpha = rr / curvature
-            x.addcmul_(p, alpha)
-            r.addcmul_(Ap, alpha, value=-1)
-            rr, previous = torch.dot(r, r), rr
+            alpha = rr / _curvature(p, Ap, step, products)
+            x.add_(p, alpha=alpha)
+            r.sub_(Ap, alpha=alpha)
+            rr, previous = _square(r, products), rr
             p.mul_(rr / previous).add_(r)
-            residual, is_true = _root(rr, products), False
+            is_true = False
 
-        return LinearSolution(x=x, residual=residual, num_matvecs=products, status=status)
+        return LinearSolution(x=x, residual=rr**0.5, num_matvecs=products, status=status)
 
 
-def _root(rr: Tensor, products: int) -> float:
-    root = rr.item() ** 0.5
-    if not root < float("inf"):
+def _square(r: Tensor, products: int) -> float:
+    square = torch.dot(r, r).item()
+    if not square < float("inf"):
         raise NonFiniteError(bad_product(products))
-    return root
+    return square
 
 
-def _refuse_bad_curvature(curvature: Tensor, p: Tensor, step: int, products: int) -> None:
-    value = curvature.item()
-    if value > 0:
-        return
-    if value != value:
+def _curvature(p: Tensor, Ap: Tensor, step: int, products: int) -> float:
+    """The curvature pᵀAp, which must be positive.
+
+    Raises:
+        NonFiniteError: if it is NaN or infinite.
+        IndefiniteError: if it is not positive.
+    """
+    value = torch.dot(p, Ap).item()
+    if not abs(value) < float("inf"):
         raise NonFiniteError(bad_product(products))
-    rayleigh = value / torch.dot(p, p).item()
-    raise IndefiniteError(
-        f"CG needs a positive definite matrix, but step {step} met curvature pᵀAp/pᵀp = {rayleigh:.2e}. Solve the "
-        f"inner problem further, or add damping larger than {-rayleigh:.2e}."
-    )
+    if value <= 0:
+        curvature = value / torch.dot(p, p).item()
+        raise IndefiniteError(
+            f"CG needs a positive definite matrix, but step {step} met curvature pᵀAp/pᵀp = {curvature:.2e}. Solve the "
+            f"inner problem further, or add damping larger than {-curvature:.2e}."
+        )
+    return value

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from hypergrad.autodiff import Tensors, detach, flatten, leaves, vjp
 from hypergrad.errors import DivergenceError, NonFiniteError
@@ -26,6 +27,12 @@ class Point:
 
     loss: float
     grad_norm: float
+
+    @classmethod
+    def of(cls, loss: Tensor, grad: Tensors) -> "Point":
+        """From the tensors, with one look at the device for both."""
+        norm = torch.linalg.vector_norm(flatten(detach(grad)))
+        return cls(*torch.stack([loss.detach().to(norm.dtype), norm]).tolist())
 
     @property
     def is_finite(self) -> bool:
@@ -84,7 +91,8 @@ def train(
         DivergenceError: if training blew up; the message names the step, the loss, and the learning rate's bound.
     """
     hparams, params = detach(hparams), detach(params)
-    start = look_at_start(problem, params, hparams, first_step)
+    start = look(problem, params, hparams, first_step)
+    require_finite(start, hparams)
     goal = tol * look(problem, problem.init_params(), hparams, first_step).grad_norm if tol > 0 else 0.0
 
     state, here, steps = solver.init(params), start, 0
@@ -105,25 +113,21 @@ def train(
 def look(problem: InnerProblem, params: Tensors, hparams: Tensors, t: int) -> Point:
     """The inner loss and gradient norm at `params` on the batch of step t."""
     with torch.no_grad():
-        loss, grad = problem.inner_loss_and_gradient(params, hparams, problem.inner_batch(t))
-        loss, norm = torch.stack([loss, torch.linalg.vector_norm(flatten(grad))]).tolist()
-    return Point(loss=loss, grad_norm=norm)
+        return Point.of(*problem.inner_loss_and_gradient(params, hparams, problem.inner_batch(t)))
 
 
-def look_at_start(problem: InnerProblem, params: Tensors, hparams: Tensors, t: int) -> Point:
-    """The inner loss and gradient norm where training starts.
+def require_finite(point: Point, hparams: Tensors) -> None:
+    """Require that the inner loss and its gradient are finite at the start of training, or where there is none.
 
     Raises:
         NonFiniteError: if they are NaN or infinite.
     """
-    start = look(problem, params, hparams, t)
-    if not start.is_finite:
+    if not point.is_finite:
         values = ", ".join(f"{name} = {_shown(value)}" for name, value in hparams.items())
         raise NonFiniteError(
-            f"At the start of training the inner loss is {start.loss:.3g} and its gradient norm {start.grad_norm:.3g}, "
+            f"Before any training the inner loss is {point.loss:.3g} and its gradient norm {point.grad_norm:.3g}, "
             f"with {values}. Look for NaN in the train data and for a hyperparameter that went too far."
         )
-    return start
 
 
 def blew_up(start: Point, end: Point) -> bool:
@@ -173,5 +177,5 @@ def _bound(problem: InnerProblem, solver: InnerSolver, hparams: Tensors, params:
     )
 
 
-def _shown(value: torch.Tensor) -> str:
+def _shown(value: Tensor) -> str:
     return f"{value.item():.3g}" if value.numel() == 1 else f"{value.min().item():.3g} to {value.max().item():.3g}"

@@ -111,7 +111,7 @@ def test_implicit_before_convergence_is_the_formula_where_training_stopped(probl
     direct = torch.func.grad(lambda hp: problem.outer_loss(found.params, hp, None))(hparams)
     truth = {name: direct[name] - torch.tensordot(v, mixed[name], dims=1) for name in hparams}
     assert relative_error(found.grad, truth) <= 1e-10
-    assert found.stats["inner_status"] == "max_iter"
+    assert found.stats["inner_status"] == ("max_iter" if steps else "not_required")
 
 
 @pytest.mark.parametrize("terms", [1, 5, 20])
@@ -274,7 +274,7 @@ BOTH = {"implicit": hg.Implicit(inner_steps=50), "unrolled": hg.Unrolled(inner_s
     ("what", "error", "message"),
     [
         ("idle", hg.UnusedHyperparameterError, "Nothing depends on the hyperparameter 'idle'"),
-        ("nan inner", hg.NonFiniteError, "At the start of training the inner loss is nan"),
+        ("nan inner", hg.NonFiniteError, "Before any training the inner loss is nan"),
         ("nan outer", hg.NonFiniteError, "The outer loss is nan"),
     ],
 )
