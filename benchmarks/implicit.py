@@ -78,7 +78,7 @@ def main() -> None:
             names,
             reference=names[0],
             truth="closed-form product",
-            repeats=31,
+            repeats=101,
         )
 
 

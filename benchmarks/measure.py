@@ -21,12 +21,15 @@ class Row:
 
     Attributes:
         seconds: median time of one call.
-        spread: (third − first quartile) / median.
+        ratio: median over the rounds of its time / the reference's time in the same round, so that a slow moment of
+            the machine, which lasts longer than a round, cancels.
+        spread: third − first quartile of that ratio.
         error: relative error of its result against the reference result.
         megabytes: peak memory above what the process held before.
     """
 
     seconds: float
+    ratio: float
     spread: float
     error: float
     megabytes: float
@@ -108,23 +111,24 @@ def compare(
         error = float("nan") if name in unchecked else ((work() - right).norm() / right.norm()).item()
         if error > tolerance:
             raise RuntimeError(f"{title}: {name} is off by {error:.1e}, which is more than {tolerance:.0e}.")
-        low, median, high = statistics.quantiles(times[name], n=4)
-        rows[name] = Row(median, (high - low) / median, error, peak_megabytes(make, name))
+        ratios = [ours / theirs for ours, theirs in zip(times[name], times[reference], strict=True)]
+        low, ratio, high = statistics.quantiles(ratios, n=4)
+        rows[name] = Row(statistics.median(times[name]), ratio, high - low, error, peak_megabytes(make, name))
     _print(title, rows, reference)
     return rows
 
 
 def _print(title: str, rows: dict[str, Row], reference: str) -> None:
     table = Table(
-        "", "× reference", "ms", "quartile spread", "peak MB", "relative error", title=title, title_justify="left"
+        "", "× reference", "quartiles apart", "ms", "peak MB", "relative error", title=title, title_justify="left"
     )
     for name, row in rows.items():
         error = "" if row.error != row.error else f"{row.error:.0e}"
         table.add_row(
             f"{name} (reference)" if name == reference else name,
-            f"{row.seconds / rows[reference].seconds:.2f}",
+            f"{row.ratio:.2f}",
+            f"{row.spread:.2f}",
             f"{1e3 * row.seconds:.1f}",
-            f"{100 * row.spread:.0f} %",
             f"{row.megabytes:.0f}",
             error,
         )

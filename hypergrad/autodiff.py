@@ -16,8 +16,13 @@ def flatten(tensors: Tensors) -> Tensor:
 
 def unflatten(flat: Tensor, like: Tensors) -> Tensors:
     """The named tensors, shaped as in `like`, whose `flatten` is `flat` (views, not copies)."""
-    shapes = [tensor.shape for tensor in like.values()]
-    return dict(zip(like, _cut(flat, shapes), strict=True))
+    pieces = flat.split([tensor.numel() for tensor in like.values()])
+    return {name: piece.view_as(like[name]) for name, piece in zip(like, pieces, strict=True)}
+
+
+def _join(pieces: tuple[Tensor, ...]) -> Tensor:
+    # One tensor is not copied: a torch call costs microseconds, which show in a product of a small problem.
+    return pieces[0].reshape(-1) if len(pieces) == 1 else torch.cat([piece.reshape(-1) for piece in pieces])
 
 
 def detach(tensors: Tensors) -> Tensors:
@@ -70,33 +75,15 @@ def vjp(outputs: Tensors, inputs: Tensors) -> Callable[[Tensor], Tensor]:
         A function from shape (number of outputs,) to shape (number of inputs,); an input that no output depends on
         contributes zeros.
     """
-    outs, ins = tuple(outputs.values()), tuple(inputs.values())
-    shapes = [tensor.shape for tensor in outs]
+    ins = tuple(inputs.values())
+    with torch.enable_grad():
+        # One node in the graph cuts v up, which is cheaper than cutting it up in Python at every product.
+        joined = flatten(outputs)
 
     def product(v: Tensor) -> Tensor:
-        cotangents = _cut(v, shapes)
-        return _join(
-            torch.autograd.grad(outs, ins, cotangents, retain_graph=True, allow_unused=True, materialize_grads=True)
-        )
+        return _join(torch.autograd.grad(joined, ins, v, retain_graph=True, allow_unused=True, materialize_grads=True))
 
     return product
-
-
-# Each torch call costs some microseconds, which show in a product of a small problem: one tensor is neither cut nor
-# joined.
-
-
-def _cut(flat: Tensor, shapes: list[torch.Size]) -> tuple[Tensor, ...]:
-    if len(shapes) == 1:
-        return (flat.view(shapes[0]),)
-    pieces = flat.split_with_sizes([shape.numel() for shape in shapes])
-    return tuple(piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True))
-
-
-def _join(pieces: tuple[Tensor, ...]) -> Tensor:
-    if len(pieces) == 1:
-        return pieces[0].reshape(-1)
-    return torch.cat([piece.reshape(-1) for piece in pieces])
 
 
 def central_difference(

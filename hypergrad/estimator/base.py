@@ -104,7 +104,7 @@ def add_terms(direct: Mapping[str, Tensor | None], indirect: Mapping[str, Tensor
         if not terms:
             raise UnusedHyperparameterError(f"Nothing depends on the hyperparameter {name!r}: {hint}")
         grad[name] = sum(terms[1:], start=terms[0]).detach()
-        if not grad[name].isfinite().all():
+        if not grad[name].abs().max().item() < float("inf"):
             raise NonFiniteError(
                 f"The hypergradient with respect to {name!r} holds NaN or infinite values although the losses are "
                 "finite; look for an operation whose derivative is infinite at these values."

@@ -72,6 +72,10 @@ def _norm(b: Tensor) -> float:
     Raises:
         NonFiniteError: if b is not finite.
     """
+    limits = torch.finfo(b.dtype)
+    norm = torch.linalg.vector_norm(b).item()
+    if limits.tiny**0.5 / limits.eps < norm < limits.max**0.5 * limits.eps:
+        return norm
     largest = b.abs().max().item()
     if largest == 0:
         return 0.0

@@ -30,9 +30,9 @@ class Point:
 
     @classmethod
     def of(cls, loss: Tensor, grad: Tensors) -> "Point":
-        """From the tensors, with one look at the device for both."""
-        norm = torch.linalg.vector_norm(flatten(detach(grad)))
-        return cls(*torch.stack([loss.detach().to(norm.dtype), norm]).tolist())
+        """From the tensors, of which no graph is made."""
+        with torch.no_grad():
+            return cls(loss=loss.item(), grad_norm=torch.linalg.vector_norm(flatten(grad)).item())
 
     @property
     def is_finite(self) -> bool:
