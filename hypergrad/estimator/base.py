@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from hypergrad.autodiff import Tensors
@@ -104,7 +105,7 @@ def add_terms(direct: Mapping[str, Tensor | None], indirect: Mapping[str, Tensor
         if not terms:
             raise UnusedHyperparameterError(f"Nothing depends on the hyperparameter {name!r}: {hint}")
         grad[name] = sum(terms[1:], start=terms[0]).detach()
-        if not grad[name].abs().max().item() < float("inf"):
+        if not torch.linalg.vector_norm(grad[name], torch.inf).item() < torch.inf:
             raise NonFiniteError(
                 f"The hypergradient with respect to {name!r} holds NaN or infinite values although the losses are "
                 "finite; look for an operation whose derivative is infinite at these values."

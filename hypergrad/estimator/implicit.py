@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, detach, flatten, leaves, unflatten, vjp
+from hypergrad.autodiff import Tensors, detach, flatten, leaves, vjp
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, Stats, add_terms, require_finite_loss
 from hypergrad.linsolve.base import LinearSolver, Matvec
 from hypergrad.linsolve.cg import CG
@@ -65,9 +65,7 @@ class Implicit(HypergradEstimator):
             point = Point.of(inner_loss, phi)
             require_finite(point, hparams)
             solved = self.linsolve.solve(self._damped(vjp(phi, w)), df_dw)
-            mixed = torch.autograd.grad(
-                tuple(phi.values()), lam, tuple(unflatten(-solved.x, w).values()), allow_unused=True
-            )
+            mixed = torch.autograd.grad(flatten(phi), lam, -solved.x, allow_unused=True)
         hint = (
             "it enters neither the gradient of the inner loss nor the outer loss. An implicit estimator cannot tune a "
             "coefficient of the solver, on which the solution does not depend; use Unrolled for that."

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ class LinearSolver(ABC):
         if norm == 0:
             return LinearSolution(x=torch.zeros_like(b), residual=0.0, num_matvecs=0, status="converged")
         found = self.solve_unit(matvec, b / norm, None if x0 is None else x0 / norm)
-        return replace(found, x=found.x * norm)
+        return LinearSolution(found.x * norm, found.residual, found.num_matvecs, found.status)
 
     @abstractmethod
     def solve_unit(self, matvec: Matvec, b: Tensor, x0: Tensor | None) -> LinearSolution:
