@@ -66,10 +66,15 @@ def tune(cfg: DictConfig) -> float:
             warm_start=cfg.warm_start,
             callbacks=list(instantiate(cfg.callback).values()),
         )
-        config: Any = OmegaConf.to_container(cfg, resolve=True)
-        return trainer.fit(config).last.outer_loss
+        return trainer.fit(_built(cfg)).last.outer_loss
     finally:
         torch.set_default_dtype(before)
+
+
+def _built(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved config of what was built; what the estimator and the problem refer to stands inside them."""
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    return {key: value for key, value in config.items() if key not in ("callback", "data", "linsolve", "solver")}
 
 
 class Comparison(Callback):

@@ -55,11 +55,19 @@ class TensorBoard(Callback):
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, bool | str | float | int]:
-    """Nested settings as one level with dotted names, as the HParams table takes them; lists become text."""
+    """Nested settings as one level with dotted names, as the HParams table takes them; lists become text.
+
+    What Hydra builds goes by the name of its class: `estimator._target_: hypergrad.estimator.implicit.Implicit` is
+    `estimator: Implicit`.
+    """
     flat: dict[str, bool | str | float | int] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
-        if isinstance(value, dict):
+        if key == "_target_":
+            flat[prefix.removesuffix(".")] = value.rpartition(".")[2]
+        elif key == "_partial_":
+            continue
+        elif isinstance(value, dict):
             flat |= _flat(value, f"{name}.")
         else:
             flat[name] = value if isinstance(value, bool | str | float | int) else str(value)

@@ -16,7 +16,13 @@ from hypergrad.callback.tensorboard import TensorBoard
 
 SGD = partial(torch.optim.SGD, lr=1e-3)
 ESTIMATORS = {"implicit": hg.Implicit(solver=hg.Momentum(lr=0.05)), "unrolled": hg.Unrolled(inner_steps=20)}
-CONFIG = {"solver": {"lr": 0.05, "name": "momentum"}, "seed": 0, "parts": [1, 2], "flag": True, "none": None}
+CONFIG = {
+    "solver": {"_target_": "some.module.Momentum", "lr": 0.05, "name": "momentum"},
+    "seed": 0,
+    "parts": [1, 2],
+    "flag": True,
+    "none": None,
+}
 
 
 def fit(problem, callbacks, *, estimator=ESTIMATORS["implicit"], steps=3):
@@ -73,6 +79,7 @@ def test_the_config_and_one_row_of_hparams_stand_in_the_run_itself(tmp_path):
     chosen = HParamsPluginData.FromString(content).session_start_info.hparams
     assert chosen["solver.lr"].number_value == 0.05
     assert chosen["solver.name"].string_value == "momentum"
+    assert chosen["solver"].string_value == "Momentum"
     assert chosen["flag"].number_value == 1
     content = events.summary_metadata["_hparams_/experiment"].plugin_data.content
     shown = {info.name.tag for info in HParamsPluginData.FromString(content).experiment.metric_infos}
