@@ -13,14 +13,10 @@ from torch.optim import Optimizer
 from hypergrad.autodiff import Tensors, detach, flatten
 from hypergrad.callback.base import Callback, Record, Run
 from hypergrad.errors import NonFiniteError, NotConvergedWarning
-from hypergrad.estimator.base import HypergradEstimator
+from hypergrad.estimator.base import HypergradEstimator, Stats
+from hypergrad.estimator.inexact import inexactness
 from hypergrad.problem.base import InnerProblem
 from hypergrad.validation import require_instance, require_int
-
-_REMEDY = {
-    "inner_status": "raise inner_steps, improve the solver's lr, or loosen inner_tol",
-    "adjoint_status": "give the linear solver more products, loosen its tol, or add damping",
-}
 
 
 @dataclass(frozen=True)
@@ -187,20 +183,13 @@ class _Loop:
                 f"{record.scalars()['hypergradient/norm']:.2e}; lower the lr of the optimiser."
             )
 
-    def warn(self, stats: dict[str, float | int | str], step: int) -> None:
+    def warn(self, stats: Stats, step: int) -> None:
         """Say once for each kind that an estimate is inexact."""
-        for key, remedy in _REMEDY.items():
-            status = stats.get(key, "converged")
-            if status in ("converged", "not_required") or key in self.warned:
-                continue
-            self.warned.add(key)
-            if key == "inner_status":
-                met = f"the inner gradient norm is {stats['inner_grad_norm']:.2e} after {stats['inner_steps']} steps"
-            else:
-                met = f"the adjoint residual is {stats['adjoint_residual']:.2e} after {stats['num_matvecs']} products"
-            warnings.warn(
-                f"The hypergradient is inexact from outer step {step} on ({key}: {status}): {met}. To trust it, "
-                f"{remedy}. Said once; every step is in the metrics.",
-                NotConvergedWarning,
-                stacklevel=2,
-            )
+        for key, message in inexactness(stats).items():
+            if key not in self.warned:
+                self.warned.add(key)
+                warnings.warn(
+                    f"From outer step {step} on, {message} Said once; every step is in the metrics.",
+                    NotConvergedWarning,
+                    stacklevel=2,
+                )

@@ -118,8 +118,8 @@ def test_not_converged_is_said_once_and_recorded_every_time():
         ).fit()
     messages = [str(warning.message) for warning in caught]
     assert len(messages) == 2
-    assert any("inner gradient norm is" in m and "raise inner_steps" in m for m in messages)
-    assert any("adjoint residual is" in m and "2 products" in m for m in messages)
+    assert any("gradient norm is" in m and "Raise inner_steps" in m for m in messages)
+    assert any("relative residual is" in m and "2 products" in m for m in messages)
     assert [row["adjoint/converged"] for row in result.history] == [0.0] * 4
     assert [row["inner/converged"] for row in result.history] == [0.0] * 4
 

@@ -13,7 +13,8 @@ from hypergrad.linsolve.cg import CG
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.gradient_descent import GradientDescent
-from hypergrad.solver.training import Point, require_finite, train
+from hypergrad.solver.point import Point, require_finite
+from hypergrad.solver.training import train
 from hypergrad.validation import require_instance, require_int, require_real
 
 

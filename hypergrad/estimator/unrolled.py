@@ -9,8 +9,9 @@ from hypergrad.errors import DivergenceError
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms, require_finite_loss
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver
+from hypergrad.solver.divergence import explain_divergence
 from hypergrad.solver.gradient_descent import GradientDescent
-from hypergrad.solver.training import blew_up, explain_divergence, look, require_finite
+from hypergrad.solver.point import blew_up, look, require_finite
 from hypergrad.validation import require_instance, require_int
 
 

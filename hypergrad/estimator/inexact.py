@@ -1,0 +1,23 @@
+"""What the statistics of an estimate say against it, in words."""
+
+from hypergrad.estimator.base import Stats
+
+_FINE = ("converged", "not_required")
+
+
+def inexactness(stats: Stats) -> dict[str, str]:
+    """A sentence with the number met and the remedy, for each status that is not converged, by the status's name."""
+    reasons: dict[str, str] = {}
+    if stats.get("inner_status", "converged") not in _FINE:
+        reasons["inner_status"] = (
+            f"the hypergradient is inexact because the inner problem is not solved: its gradient norm is "
+            f"{stats['inner_grad_norm']:.2e} after {stats['inner_steps']} steps. Raise inner_steps, improve the "
+            "solver's lr, or loosen inner_tol."
+        )
+    if stats.get("adjoint_status", "converged") not in _FINE:
+        reasons["adjoint_status"] = (
+            f"the hypergradient is inexact because the adjoint system is not solved ({stats['adjoint_status']}): its "
+            f"relative residual is {stats['adjoint_residual']:.2e} after {stats['num_matvecs']} products. Give the "
+            "linear solver more products, loosen its tol, or add damping."
+        )
+    return reasons
