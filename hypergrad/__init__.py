@@ -21,10 +21,14 @@ from hypergrad.estimator.base import HypergradEstimator, Hypergradient
 from hypergrad.estimator.implicit import Implicit
 from hypergrad.estimator.unrolled import Unrolled
 from hypergrad.hyperparameter import Hyperparameter
-from hypergrad.linsolve.base import LinearSolution, LinearSolver
+from hypergrad.linsolve.base import LinearSolution, LinearSolver, Preconditioner
 from hypergrad.linsolve.cg import CG
 from hypergrad.linsolve.dense import Dense
+from hypergrad.linsolve.gmres import GMRES
+from hypergrad.linsolve.jacobi import Jacobi
+from hypergrad.linsolve.minres import MINRES
 from hypergrad.linsolve.neumann import Neumann
+from hypergrad.linsolve.nystrom import Nystrom
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.quadratic import Quadratic
 from hypergrad.problem.ridge import Ridge
@@ -37,6 +41,7 @@ __all__ = [
     "CG",
     "Dense",
     "DivergenceError",
+    "GMRES",
     "GradientDescent",
     "HypergradError",
     "HypergradEstimator",
@@ -46,12 +51,16 @@ __all__ = [
     "IndefiniteError",
     "InnerProblem",
     "InnerSolver",
+    "Jacobi",
     "LinearSolution",
     "LinearSolver",
+    "MINRES",
     "Momentum",
     "Neumann",
     "NonFiniteError",
     "NotConvergedWarning",
+    "Nystrom",
+    "Preconditioner",
     "Quadratic",
     "Result",
     "Ridge",

@@ -69,7 +69,7 @@ STRATEGIES = [
     path
     for family in sorted(FAMILIES)
     for path in sorted((PACKAGE / family).glob("*.py"))
-    if path.stem not in ("__init__", "base", "spectrum", "training", "point", "divergence", "inexact")
+    if path.stem not in ("__init__", "base", "spectrum", "krylov", "training", "point", "divergence", "inexact")
 ]
 
 

@@ -100,7 +100,7 @@ def test_every_solver_composes_with_every_linear_solver(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     losses = [summary["last"]["loss/dev"] for summary in summaries(tmp_path).values()]
-    assert len(losses) == 6
+    assert len(losses) == 2 * len(list((ROOT / "configs" / "linsolve").glob("*.yaml")))
     assert max(losses) - min(losses) < 1e-6
 
 
@@ -129,7 +129,7 @@ def main(tmp_path, monkeypatch, capsys):
         (["estimator=unroled"], "Available options in 'estimator':\n\tift_cg\n\tift_dense\n\tift_neumann\n\tunrolled"),
         (["outer_steps=abc"], "Trainer.outer_steps must be an integer, but it is 'abc' of type str"),
         (["linsolve.max_iter=1.5"], "linsolve: CG.max_iter must be an integer, but it is 1.5"),
-        (["+linsolve.maxiter=3"], "Did you mean 'max_iter'? The choices are: max_iter, tol."),
+        (["+linsolve.maxiter=3"], "Did you mean 'max_iter'? The choices are: max_iter, preconditioner, tol."),
         (["solver.lr=-1"], "solver: GradientDescent.lr must be greater than 0, but it is -1"),
         (["solver.lr=rate"], "GradientDescent.lr = 'rate' names no hyperparameter; the problem has l2"),
         (["solver.lr=0.5"], "The learning rate 5.00e-01 is above 1.99e-01, the bound for stability"),

@@ -21,14 +21,17 @@ class LinearSolution:
         x: the approximate solution, shape (n,).
         residual: ‖b − A x‖ / ‖b‖, dimensionless; 0 when b = 0.
         num_matvecs: products with A spent.
-        status: "converged", or why the tolerance was not met: "max_iter" (the products ran out) or "stagnated"
-            (rounding errors allow no smaller residual).
+        status: "converged", or why the tolerance was not met: "max_iter" (the products, or terms, ran out), "stagnated"
+            (rounding errors allow no smaller residual), or "inconsistent" (A is singular and no x has a smaller one).
+        least_curvature: the smallest Ritz value vᵀAv/vᵀv met on the way, an estimate of λ_min(A) from above; None where
+            the solver knows none.
     """
 
     x: Tensor
     residual: float
     num_matvecs: int
     status: str
+    least_curvature: float | None = None
 
     @property
     def converged(self) -> bool:
@@ -37,7 +40,7 @@ class LinearSolution:
 
 
 class LinearSolver(ABC):
-    """How A x = b is solved from products with a symmetric positive definite A."""
+    """How A x = b is solved from products with A, which is symmetric positive definite unless the solver says else."""
 
     def solve(self, matvec: Matvec, b: Tensor, x0: Tensor | None = None) -> LinearSolution:
         """Solve A x = b; b = 0 gives x = 0 without a product.
@@ -59,11 +62,31 @@ class LinearSolver(ABC):
         if norm == 0:
             return LinearSolution(x=torch.zeros_like(b), residual=0.0, num_matvecs=0, status="converged")
         found = self.solve_unit(matvec, b / norm, None if x0 is None else x0 / norm)
-        return LinearSolution(found.x * norm, found.residual, found.num_matvecs, found.status)
+        return LinearSolution(found.x * norm, found.residual, found.num_matvecs, found.status, found.least_curvature)
 
     @abstractmethod
     def solve_unit(self, matvec: Matvec, b: Tensor, x0: Tensor | None) -> LinearSolution:
         """Solve A x = b where ‖b‖ = 1, so that no square under- or overflows; b and x0 may be overwritten."""
+
+
+class Preconditioner(ABC):
+    """How M ≈ A is made, with which M⁻¹A has a smaller condition number than a symmetric positive definite A."""
+
+    @abstractmethod
+    def prepare(self, matvec: Matvec, like: Tensor) -> tuple[Matvec, int]:
+        """Make M.
+
+        Args:
+            matvec: v ↦ A v.
+            like: a vector of shape (n,) that gives size, dtype and device.
+
+        Returns:
+            v ↦ M⁻¹ v with a symmetric positive definite M, and the products with A that it took.
+
+        Raises:
+            NonFiniteError: if a product is NaN or infinite.
+            IndefiniteError: if A is met to be not positive definite.
+        """
 
 
 def _norm(b: Tensor) -> float:

@@ -6,75 +6,71 @@ import torch
 from torch import Tensor
 
 from hypergrad.errors import IndefiniteError, NonFiniteError
-from hypergrad.linsolve.base import LinearSolution, LinearSolver, Matvec, bad_product
-from hypergrad.validation import require_int, require_real
+from hypergrad.linsolve.base import Matvec, Preconditioner, bad_product
+from hypergrad.linsolve.krylov import Cycle, Krylov, norm
+from hypergrad.linsolve.spectrum import least_ritz_value
+from hypergrad.validation import require_instance
 
 
 @dataclass(frozen=True, kw_only=True)
-class CG(LinearSolver):
+class CG(Krylov):
     """Conjugate gradient, for symmetric positive definite A.
 
     Exact after n products in exact arithmetic; the error shrinks by (√κ − 1)/(√κ + 1) per product, where κ is the
-    condition number of A. The recursive residual drifts away from the true one, so convergence is claimed only after
-    one more product has shown it; where that product disagrees, the iteration starts again from the true residual.
+    condition number of A, or of M⁻¹A with a preconditioner M. The residual is that of A x = b either way.
 
     Attributes:
         max_iter: most iterations, each of one product with A, ≥ 1.
         tol: stop once ‖b − A x‖ ≤ tol ‖b‖ (dimensionless), ≥ 0.
+        preconditioner: makes M ≈ A; None is M = I.
 
     Source: Hestenes & Stiefel, "Methods of conjugate gradients for solving linear systems" (1952).
     """
 
-    max_iter: int = 100
-    tol: float = 1e-6
+    preconditioner: Preconditioner | None = None
 
     def __post_init__(self) -> None:
-        require_int(self, "max_iter", least=1)
-        require_real(self, "tol", least=0)
+        super().__post_init__()
+        if self.preconditioner is not None:
+            require_instance(self, "preconditioner", Preconditioner)
 
-    def solve_unit(self, matvec: Matvec, b: Tensor, x0: Tensor | None) -> LinearSolution:
-        x = torch.zeros_like(b) if x0 is None else x0
-        r = b.clone() if x0 is None else b - matvec(x)
-        products = 0 if x0 is None else 1
-        p, rr = r.clone(), _square(r, products)
-        verified, status = 1.0, "max_iter"
-        is_true = True  # r is b − A x itself, not its recursion
+    def prepare(self, matvec: Matvec, like: Tensor) -> tuple[Matvec | None, int]:
+        return (None, 0) if self.preconditioner is None else self.preconditioner.prepare(matvec, like)
 
-        for step in range(self.max_iter + 1):
-            if rr <= self.tol**2:
-                if not is_true:
-                    r = b - matvec(x)
-                    products += 1
-                    p, rr, is_true = r.clone(), _square(r, products), True
-                if rr <= self.tol**2:
-                    status = "converged"
-                    break
-                if rr > verified / 4:
-                    status = "stagnated"
-                    break
-                verified = rr
-            if step == self.max_iter:
-                break
+    def cycle(self, matvec: Matvec, inverse: Matvec | None, r: Tensor, tol: float, max_iter: int) -> Cycle:
+        x = torch.zeros_like(r)
+        z = r if inverse is None else inverse(r)
+        p = z.clone()
+        rz, residual = _squares(r, z, 0)
+        alphas: list[float] = []
+        betas: list[float] = []
+        while residual > tol and len(alphas) < max_iter:
             Ap = matvec(p)
-            products += 1
-            alpha = rr / _curvature(p, Ap, step, products)
-            x.add_(p, alpha=alpha)
-            r.sub_(Ap, alpha=alpha)
-            rr, previous = _square(r, products), rr
-            p.mul_(rr / previous).add_(r)
-            is_true = False
+            alphas.append(rz / _curvature(p, Ap, len(alphas)))
+            x.add_(p, alpha=alphas[-1])
+            r.sub_(Ap, alpha=alphas[-1])
+            z = r if inverse is None else inverse(r)
+            previous = rz
+            rz, residual = _squares(r, z, len(alphas))
+            betas.append(rz / previous)
+            p.mul_(betas[-1]).add_(z)
+        least = least_ritz_value(alphas, betas) if inverse is None else None
+        return Cycle(x, residual, len(alphas), least)
 
-        return LinearSolution(x=x, residual=rr**0.5, num_matvecs=products, status=status)
 
+def _squares(r: Tensor, z: Tensor, products: int) -> tuple[float, float]:
+    """RᵀM⁻¹r and ‖r‖.
 
-def _square(r: Tensor, products: int) -> float:
-    square = torch.dot(r, r).item()
-    if not square < float("inf"):
+    Raises:
+        NonFiniteError: if they are NaN or infinite.
+    """
+    rz = torch.dot(r, z).item()
+    if not rz < float("inf"):
         raise NonFiniteError(bad_product(products))
-    return square
+    return rz, rz**0.5 if z is r else norm(r, products)
 
 
-def _curvature(p: Tensor, Ap: Tensor, step: int, products: int) -> float:
+def _curvature(p: Tensor, Ap: Tensor, step: int) -> float:
     """The curvature pᵀAp, which must be positive.
 
     Raises:
@@ -83,7 +79,7 @@ def _curvature(p: Tensor, Ap: Tensor, step: int, products: int) -> float:
     """
     value = torch.dot(p, Ap).item()
     if not abs(value) < float("inf"):
-        raise NonFiniteError(bad_product(products))
+        raise NonFiniteError(bad_product(step + 1))
     if value <= 0:
         curvature = value / torch.dot(p, p).item()
         raise IndefiniteError(

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hypergrad.errors import DivergenceError, NonFiniteError
-from hypergrad.linsolve.base import LinearSolution, LinearSolver, Matvec, bad_product
+from hypergrad.errors import DivergenceError
+from hypergrad.linsolve.base import LinearSolution, LinearSolver, Matvec
+from hypergrad.linsolve.krylov import norm
 from hypergrad.linsolve.spectrum import largest_eigenvalue
 from hypergrad.validation import require_int, require_real
 
@@ -22,12 +23,14 @@ class Neumann(LinearSolver):
     exactly K steps of gradient descent differentiated through.
 
     Attributes:
-        num_terms: most terms K, ≥ 1.
+        num_terms: most terms K, ≥ 0; 0 is x = b, as if A were the identity (Luketina et al.'s T1–T2, first-order
+            DARTS), of which one product says the residual.
         scale: step of the series, > 0, in units of 1/A; None estimates 1/λ_max with 20 further products.
         tol: stop early once ‖b − A x‖ ≤ tol ‖b‖ (dimensionless), ≥ 0.
 
-    Source: Lorraine, Vicol & Duvenaud, "Optimizing millions of hyperparameters by implicit differentiation",
-    AISTATS (2020).
+    Source: Luketina, Berglund, Greff & Raiko, "Scalable gradient-based tuning of continuous regularization
+    hyperparameters", ICML (2016); Lorraine, Vicol & Duvenaud, "Optimizing millions of hyperparameters by implicit
+    differentiation", AISTATS (2020).
     """
 
     num_terms: int = 100
@@ -35,47 +38,43 @@ class Neumann(LinearSolver):
     tol: float = 1e-6
 
     def __post_init__(self) -> None:
-        require_int(self, "num_terms", least=1)
+        require_int(self, "num_terms", least=0)
         require_real(self, "tol", least=0)
         if self.scale is not None:
             require_real(self, "scale", above=0)
 
     def solve_unit(self, matvec: Matvec, b: Tensor, x0: Tensor | None) -> LinearSolution:
+        if self.num_terms == 0:
+            residual = norm(b - matvec(b), 1)
+            return LinearSolution(b, residual, 1, "converged" if residual <= self.tol else "max_iter")
         x = torch.zeros_like(b) if x0 is None else x0
         r = b if x0 is None else b - matvec(x)
         products = 0 if x0 is None else 1
-        norm, status = _norm(r, products), "max_iter"
+        size, status = norm(r, products), "max_iter"
         scale = self.scale
         if scale is None:
             scale = _inverse_of_largest_eigenvalue(matvec, b)
             products += _POWER_ITERATIONS
 
         for term in range(self.num_terms + 1):
-            if norm <= self.tol:
+            if size <= self.tol:
                 status = "converged"
-            if norm <= self.tol or term == self.num_terms:
+            if size <= self.tol or term == self.num_terms:
                 break
             x = x.add(r, alpha=scale)
             # The true residual, which costs the same product as the recursion r − scale · A r and cannot drift.
-            r, before, previous = b - matvec(x), r, norm
+            r, before, previous = b - matvec(x), r, size
             products += 1
-            norm = _norm(r, products)
-            if norm > previous * (1 + torch.finfo(b.dtype).eps ** 0.5):
-                if norm <= 100 * torch.finfo(b.dtype).eps * torch.linalg.vector_norm(x).item() / scale:
+            size = norm(r, products)
+            if size > previous * (1 + torch.finfo(b.dtype).eps ** 0.5):
+                if size <= 100 * torch.finfo(b.dtype).eps * torch.linalg.vector_norm(x).item() / scale:
                     status = "stagnated"
                     break
                 # For a symmetric A the ratio of successive residuals never falls: growth once is growth without end.
                 curvature = (torch.dot(before, before - r) / torch.dot(before, before)).item() / scale
-                raise DivergenceError(_divergence(term, norm / previous, scale, curvature))
+                raise DivergenceError(_divergence(term, size / previous, scale, curvature))
 
-        return LinearSolution(x=x, residual=norm, num_matvecs=products, status=status)
-
-
-def _norm(r: Tensor, products: int) -> float:
-    norm = torch.linalg.vector_norm(r).item()
-    if not norm < float("inf"):
-        raise NonFiniteError(bad_product(products))
-    return norm
+        return LinearSolution(x=x, residual=size, num_matvecs=products, status=status)
 
 
 def _inverse_of_largest_eigenvalue(matvec: Matvec, b: Tensor) -> float:

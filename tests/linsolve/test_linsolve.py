@@ -34,7 +34,14 @@ SOLVERS: dict[str, hg.LinearSolver] = {
     "cg": hg.CG(max_iter=5000, tol=1e-10),
     "neumann": hg.Neumann(num_terms=40_000, tol=1e-10),
     "dense": hg.Dense(),
+    "dense-lu": hg.Dense(definite=False),
+    "cg-jacobi": hg.CG(max_iter=5000, tol=1e-10, preconditioner=hg.Jacobi()),
+    "cg-nystrom": hg.CG(max_iter=5000, tol=1e-10, preconditioner=hg.Nystrom(rank=8)),
+    "minres": hg.MINRES(max_iter=5000, tol=1e-10),
+    "gmres": hg.GMRES(max_iter=5000, tol=1e-10),
+    "gmres-restarted": hg.GMRES(max_iter=20_000, tol=1e-10, restart=15),
 }
+ITERATIVE = {name: solver for name, solver in SOLVERS.items() if not isinstance(solver, hg.Dense)}
 EVERY_SOLVER = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 
 
@@ -68,7 +75,7 @@ def test_agrees_with_a_dense_solve(name, start, solver):
     # the residual that is reported is the residual that is there, up to rounding in the product itself
     rounding = 4 * torch.finfo(b.dtype).eps * (spectrum.max() * found.x.norm() / b.norm()).item()
     assert found.residual == pytest.approx(true_residual, rel=1e-6, abs=rounding)
-    if condition > 1e4 and isinstance(solver, hg.Neumann) and start != "solution":
+    if condition > 1e4 and start != "solution" and isinstance(solver, hg.Neumann):
         assert found.status == "max_iter"  # it would take some 1e9 terms, and says so
         assert found.residual > tolerance
         return
@@ -91,8 +98,7 @@ def test_zero_right_hand_side_gives_zero(solver):
 def test_magnitude_of_the_right_hand_side_does_not_matter(solver, magnitude):
     A = spd(SPECTRA["two eigenvalues"]).float()
     b = (rhs() * magnitude).float()
-    loose = {"cg": hg.CG(tol=1e-5), "neumann": hg.Neumann(num_terms=500, tol=1e-5)}
-    found = loose.get(type(solver).__name__.lower(), solver).solve(Counted(A), b)
+    found = (solver if isinstance(solver, hg.Dense) else replace(solver, tol=1e-5)).solve(Counted(A), b)
     truth = torch.linalg.solve(A.double(), b.double())
     assert found.converged
     assert (found.x.double() - truth).norm() <= 1e-4 * truth.norm()
@@ -215,6 +221,129 @@ def test_a_right_hand_side_that_is_not_finite_is_refused(solver):
 def test_bad_settings_are_refused_by_name(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+NONSYMMETRIC = (
+    torch.eye(N, dtype=torch.float64) * 2
+    + torch.randn(N, N, generator=torch.Generator().manual_seed(1), dtype=torch.float64) / N**0.5
+)
+INDEFINITE_SOLVERS = {name: SOLVERS[name] for name in ("minres", "gmres", "dense-lu")}
+NONSYMMETRIC_SOLVERS = {name: SOLVERS[name] for name in ("gmres", "gmres-restarted", "dense-lu")}
+
+
+@pytest.mark.parametrize("start", [None, rhs().flip(0)], ids=["zero", "random"])
+@pytest.mark.parametrize("solver", INDEFINITE_SOLVERS.values(), ids=INDEFINITE_SOLVERS)
+def test_indefinite_systems_are_solved_by_those_made_for_them(solver, start):
+    A = spd(INDEFINITE)
+    found = solver.solve(Counted(A), rhs(), start)
+    assert found.converged
+    assert (found.x - torch.linalg.solve(A, rhs())).norm() <= 1e-8 * found.x.norm()
+
+
+@pytest.mark.parametrize("solver", NONSYMMETRIC_SOLVERS.values(), ids=NONSYMMETRIC_SOLVERS)
+def test_nonsymmetric_systems_are_solved_by_those_made_for_them(solver):
+    matvec = Counted(NONSYMMETRIC)
+    found = solver.solve(matvec, rhs())
+    assert found.converged
+    assert found.num_matvecs == matvec.count
+    assert (found.x - torch.linalg.solve(NONSYMMETRIC, rhs())).norm() <= 1e-8 * found.x.norm()
+
+
+@pytest.mark.parametrize("steps", [1, 3, 8])
+@pytest.mark.parametrize("kind", [hg.MINRES, hg.GMRES], ids=["minres", "gmres"])
+def test_truncated_minimum_residual_is_minimal_in_the_krylov_space(kind, steps):
+    A, b = spd(INDEFINITE), rhs()
+    found = kind(max_iter=steps, tol=0.0).solve(Counted(A), b)
+    K = torch.linalg.qr(torch.stack([torch.linalg.matrix_power(A, k) @ b for k in range(steps)], dim=1)).Q
+    best = K @ torch.linalg.lstsq(A @ K, b[:, None]).solution[:, 0]
+    assert found.num_matvecs == steps
+    assert (found.x - best).norm() <= 1e-10 * best.norm()
+    assert found.residual == pytest.approx(((b - A @ best).norm() / b.norm()).item(), rel=1e-8)
+
+
+SINGULAR = torch.cat([torch.zeros(3), torch.linspace(0.5, 3.0, N - 3)])
+
+
+@pytest.mark.parametrize("solver", [SOLVERS["cg"], SOLVERS["minres"], SOLVERS["gmres"]], ids=["cg", "minres", "gmres"])
+def test_a_consistent_singular_system_is_solved(solver):
+    A = spd(SINGULAR)
+    b = A @ rhs()
+    found = solver.solve(Counted(A), b)
+    assert found.converged
+    assert (b - A @ found.x).norm() <= 1e-9 * b.norm()
+
+
+@pytest.mark.parametrize("solver", [SOLVERS["minres"], SOLVERS["gmres"]], ids=["minres", "gmres"])
+def test_an_inconsistent_singular_system_is_named(solver):
+    A = spd(SINGULAR)
+    found = solver.solve(Counted(A), rhs())
+    least = torch.linalg.lstsq(A, rhs()[:, None], driver="gelsd").solution[:, 0]
+    assert found.status == "inconsistent"
+    assert found.residual == pytest.approx(((rhs() - A @ least).norm() / rhs().norm()).item(), rel=1e-4)
+
+
+def test_an_inconsistent_singular_system_never_converges_elsewhere():
+    A = spd(SINGULAR)
+    with pytest.raises(hg.IndefiniteError):
+        hg.CG(max_iter=500).solve(Counted(A), rhs())
+    with pytest.raises(hg.IndefiniteError, match="singular"):
+        hg.Dense(definite=False).solve(Counted(A), rhs())
+    found = hg.Neumann(num_terms=500).solve(Counted(A), rhs())
+    assert found.status == "max_iter"
+
+
+@pytest.mark.parametrize("preconditioner", [hg.Jacobi(num_probes=1), hg.Nystrom(rank=12)], ids=["jacobi", "nystrom"])
+def test_a_preconditioner_spares_iterations_where_it_fits(preconditioner):
+    """A diagonal of many scales for Jacobi, a few large eigenvalues for Nyström."""
+    n = 200
+    diagonal = torch.logspace(-2, 3, n, dtype=torch.float64)
+    outliers = torch.cat([torch.logspace(2, 4, 10), torch.linspace(0.9, 1.1, n - 10)])
+    A = torch.diag(diagonal) if isinstance(preconditioner, hg.Jacobi) else spd(outliers)
+    plain = hg.CG(max_iter=5000, tol=1e-8).solve(Counted(A), rhs(n))
+    matvec = Counted(A)
+    better = hg.CG(max_iter=5000, tol=1e-8, preconditioner=preconditioner).solve(matvec, rhs(n))
+    assert better.converged
+    assert better.num_matvecs == matvec.count
+    preparation = 1 if isinstance(preconditioner, hg.Jacobi) else 12
+    assert better.num_matvecs - preparation < 0.55 * plain.num_matvecs
+    assert (better.x - torch.linalg.solve(A, rhs(n))).norm() <= 1e-6 * better.x.norm()
+
+
+@pytest.mark.parametrize("rank", [5, N])
+def test_nystrom_is_exact_on_low_rank_plus_a_multiple_of_the_identity(rank):
+    low_rank = spd(torch.cat([torch.linspace(1, 5, 5), torch.zeros(N - 5)]))
+    A = low_rank + 0.3 * torch.eye(N, dtype=torch.float64)
+    shifted = hg.Nystrom(rank=rank, rho=0.3, tol=1e-8).solve(lambda v: low_rank @ v, rhs())
+    assert (shifted.x - torch.linalg.solve(A, rhs())).norm() <= 1e-8 * shifted.x.norm()
+    assert shifted.num_matvecs == rank + 1 or rank == N
+    if rank == N:
+        found = hg.Nystrom(rank=N, tol=1e-8).solve(lambda v: A @ v, rhs())
+        assert found.converged
+        assert (found.x - torch.linalg.solve(A, rhs())).norm() <= 1e-8 * found.x.norm()
+
+
+def test_preconditioners_refuse_an_indefinite_matrix():
+    with pytest.raises(hg.IndefiniteError, match="Nyström approximation needs a positive definite matrix"):
+        hg.Nystrom(rank=N).solve(Counted(spd(INDEFINITE)), rhs())
+    with pytest.raises(hg.IndefiniteError, match="mean eigenvalue is -2.00e\\+00.*damping larger than 2.00e\\+00"):
+        hg.CG(preconditioner=hg.Jacobi()).solve(lambda v: -2 * v, rhs())
+
+
+def test_no_neumann_terms_take_the_matrix_for_the_identity():
+    A, matvec = spd(SPECTRA["spread"]), Counted(spd(SPECTRA["spread"]))
+    found = hg.Neumann(num_terms=0).solve(matvec, rhs())
+    assert torch.allclose(found.x, rhs())
+    assert found.num_matvecs == matvec.count == 1
+    assert found.residual == pytest.approx(((rhs() - A @ rhs()).norm() / rhs().norm()).item())
+
+
+@pytest.mark.parametrize("name", ["spread", "condition 1e3", "two eigenvalues"])
+def test_cg_knows_the_smallest_curvature_it_met(name):
+    least = hg.CG(max_iter=1000, tol=1e-10).solve(Counted(spd(SPECTRA[name])), rhs()).least_curvature
+    assert least == pytest.approx(SPECTRA[name].min().item(), rel=1e-3)
+    early = hg.CG(max_iter=3, tol=0.0).solve(Counted(spd(SPECTRA[name])), rhs()).least_curvature
+    assert early is not None
+    assert early >= SPECTRA[name].min().item() * (1 - 1e-9)
 
 
 @pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA)
