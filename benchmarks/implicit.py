@@ -21,7 +21,7 @@ def make(num_products: int, name: str) -> Work:
     hparams = problem.init_hparams()
     W = train(problem, hg.Momentum(lr=0.5), hparams, problem.init_params(), max_steps=3000, tol=1e-10).params["W"]
     if name == "hypergrad":
-        estimator = hg.Implicit(linsolve=hg.CG(max_iter=num_products, tol=0.0), inner_steps=0)
+        estimator = hg.Implicit(linsolve=hg.CG(max_iter=num_products, tol=0.0), inner_steps=0, error_bar=False)
         return lambda: estimator.estimate(problem, hparams, {"W": W}).grad["l2"]
     by_name = {"by hand, retained graph": by_hand, "closed-form product": closed_form}
     return partial(by_name[name], problem, hparams["l2"], W, num_products)

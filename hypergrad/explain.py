@@ -5,6 +5,8 @@ import traceback
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
+from hypergrad.errors import HypergradError
+
 _FOOTER = "HYDRA_FULL_ERROR=1 shows the traceback."
 _LIBRARIES = ("site-packages", "dist-packages", "/lib/python", str(Path(__file__).parent))
 
@@ -33,9 +35,13 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 def _first_line(error: BaseException, causes: list[BaseException]) -> str:
     root = causes[-1]
-    message = str(error).strip() if _is_about_config(error) else str(root).strip()
+    # An error of ours may have been raised again with more to say.
+    says_most = error if _is_about_config(error) or isinstance(error, HypergradError) else root
+    message = str(says_most).strip()
     if not message or isinstance(root, KeyError | AttributeError | ImportError) and not _is_about_config(error):
         message = f"{type(root).__name__}: {message}"
+    if isinstance(root, ModuleNotFoundError):
+        message += ". `python -m` looks in the current folder: run it in the one that holds the module."
     key = _config_key(causes)
     return f"{key}: {message}" if key else message
 

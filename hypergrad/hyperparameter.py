@@ -33,14 +33,14 @@ class Hyperparameter:
     def __post_init__(self) -> None:
         value = self.value(torch.float64)
         if not value.isfinite().all():
-            raise ValueError(f"A hyperparameter must start at a finite value, but init is {self._shown(value)}.")
+            raise ValueError(f"A hyperparameter must start at a finite value, but init is {shown(value)}.")
         if not torch.as_tensor(self.constraint.check(value)).all():
             raise ValueError(
-                f"init = {self._shown(value)} violates the constraint {self.constraint}; start from a value inside it."
+                f"init = {shown(value)} violates the constraint {self.constraint}; start from a value inside it."
             )
         if self._is_on_boundary(value):
             raise ValueError(
-                f"init = {self._shown(value)} lies on the boundary of the constraint {self.constraint}, where the "
+                f"init = {shown(value)} lies on the boundary of the constraint {self.constraint}, where the "
                 "gradient vanishes and no step could leave again; start from a value strictly inside it."
             )
 
@@ -84,8 +84,11 @@ class Hyperparameter:
         high = getattr(self.constraint, "upper_bound", math.inf)
         return bool(((value <= low) | (value >= high)).any()) or not bool(self.to_unconstrained(value).isfinite().all())
 
-    @staticmethod
-    def _shown(value: Tensor) -> str:
-        if value.numel() <= 4:
-            return str(value.tolist())
-        return f"{value.numel()} values from {value.min().item():.3g} to {value.max().item():.3g}"
+
+def shown(value: Tensor) -> str:
+    """A value in few words: its entries, or their range where there are many."""
+    if value.numel() == 1:
+        return f"{value.item():.4g}"
+    if value.numel() <= 4:
+        return str([float(f"{x:.4g}") for x in value.flatten().tolist()])
+    return f"{value.numel()} values from {value.min().item():.3g} to {value.max().item():.3g}"

@@ -51,7 +51,10 @@ def tune(cfg: DictConfig) -> float:
     if str(cfg.device).startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device is {cfg.device}, but torch {torch.__version__} finds no GPU here; use device=cpu.")
     if cfg.get("problem") is None:
-        raise ValueError("No problem is configured: choose experiment=ridge, or one of your own with --config-dir.")
+        raise ValueError(
+            "No problem is configured: choose experiment=ridge, or one of your own with --config-dir, whose file "
+            "begins with `# @package _global_` and has a key `problem`."
+        )
     before = torch.get_default_dtype()
     torch.set_default_dtype(_DTYPES[cfg.dtype])
     try:
@@ -59,7 +62,7 @@ def tune(cfg: DictConfig) -> float:
         if not isinstance(problem, InnerProblem):
             raise TypeError(f"problem must be an InnerProblem, but {cfg.problem._target_} made a {type(problem)}.")
         trainer = Trainer(
-            problem=problem.to(cfg.device),
+            problem=problem.to(device=cfg.device, dtype=_DTYPES[cfg.dtype]),
             estimator=instantiate(cfg.estimator),
             optimizer=instantiate(cfg.optimizer),
             outer_steps=cfg.outer_steps,
@@ -87,7 +90,9 @@ class Comparison(Callback):
             SystemExit: if a run failed.
         """
         folder = Path(config.hydra.sweep.dir).resolve()
-        table = Table("run", "dev loss", "test loss", "products", "seconds", title="all runs", title_justify="left")
+        table = Table(
+            "run", "dev loss", "test loss", "converged", "products", "seconds", title="all runs", title_justify="left"
+        )
         runs = sorted((path for path in folder.iterdir() if path.is_dir()), key=_job_number)
         failed = 0
         for run in runs:
@@ -95,13 +100,17 @@ class Comparison(Callback):
             summary: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"status": "failed"}
             if summary["status"] != "finished":
                 failed += 1
-                table.add_row(run.name, "failed", "", "", "")
+                table.add_row(run.name, "failed", "", "", "", "")
                 continue
             last = summary["last"]
             test = f"{last['loss/test']:.8g}" if "loss/test" in last else ""
             products, seconds = f"{last['run/products']:.0f}", f"{last['run/seconds']:.1f}"
-            table.add_row(run.name, f"{last['loss/dev']:.8g}", test, products, seconds)
+            is_inexact = 0.0 in (last.get("inner/converged"), last.get("adjoint/converged"))
+            converged = "no" if is_inexact else "yes"
+            table.add_row(run.name, f"{last['loss/dev']:.8g}", test, converged, products, seconds)
         console = Console()
+        if not console.is_terminal:
+            console.width = 120  # a log has room for the names of the runs
         console.print(table)
         console.print(f"tensorboard --logdir {folder}", highlight=False, soft_wrap=True)
         if failed:

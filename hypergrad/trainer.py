@@ -12,9 +12,10 @@ from torch.optim import Optimizer
 
 from hypergrad.autodiff import Tensors, detach, flatten
 from hypergrad.callback.base import Callback, Record, Run
-from hypergrad.errors import NonFiniteError, NotConvergedWarning
+from hypergrad.errors import HypergradError, NonFiniteError, NotConvergedWarning
 from hypergrad.estimator.base import HypergradEstimator, Stats
 from hypergrad.estimator.inexact import inexactness
+from hypergrad.hyperparameter import shown
 from hypergrad.problem.base import InnerProblem
 from hypergrad.validation import require_instance, require_int
 
@@ -49,7 +50,8 @@ class Trainer:
         estimator: how the hypergradient is formed.
         optimizer: makes a `torch.optim` optimiser from a list of tensors, such as `partial(torch.optim.Adam, lr=0.1)`.
         outer_steps: updates of λ, ≥ 0; one more estimate is made after the last, so that its result is known.
-        warm_start: start training from the parameters of the step before instead of from `problem.init_params()`.
+        warm_start: start training from the parameters of the step before instead of from `problem.init_params()`, and
+            the adjoint system from its solution there.
         callbacks: what happens around each step.
     """
 
@@ -64,6 +66,12 @@ class Trainer:
         require_instance(self, "problem", InnerProblem)
         require_instance(self, "estimator", HypergradEstimator)
         require_int(self, "outer_steps", least=0)
+        require_instance(self, "warm_start", bool)
+        if not callable(self.optimizer) or isinstance(self.optimizer, Optimizer):
+            raise TypeError(
+                "Trainer.optimizer must make an optimiser from a list of tensors, such as "
+                f"functools.partial(torch.optim.Adam, lr=0.1), but it is {self.optimizer!r}."
+            )
         if not self.problem.hyperparameters():
             raise ValueError(f"{type(self.problem).__name__} has no hyperparameters, so there is nothing to tune.")
 
@@ -107,6 +115,7 @@ class _Loop:
             for name, value in problem.init_hparams().items()
         }
         self.params = problem.init_params()
+        self.adjoint: Tensor | None = None
         self.num_matvecs = 0
         self.warned: set[str] = set()
         self.history: list[dict[str, float]] = []
@@ -115,6 +124,8 @@ class _Loop:
 
     def run(self) -> Result:
         optimizer = self.trainer.optimizer(list(self.u.values()))
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"Trainer.optimizer must make a torch.optim.Optimizer, but it made {optimizer!r}.")
         first = last = self.observe(0)
         for step in range(self.trainer.outer_steps):
             self.advance(optimizer, last)
@@ -134,20 +145,24 @@ class _Loop:
         trainer, problem = self.trainer, self.trainer.problem
         hparams = {name: self.spaces[name].to_natural(u) for name, u in self.u.items()}
         natural = detach(hparams)
-        found = trainer.estimator.estimate(
-            problem,
-            natural,
-            self.params if trainer.warm_start else problem.init_params(),
-            outer_step=step,
-            inner_step=step * trainer.estimator.inner_steps if trainer.warm_start else 0,
-        )
+        try:
+            found = trainer.estimator.estimate(
+                problem,
+                natural,
+                self.params if trainer.warm_start else problem.init_params(),
+                outer_step=step,
+                inner_step=step * trainer.estimator.inner_steps if trainer.warm_start else 0,
+                adjoint=self.adjoint if trainer.warm_start else None,
+            )
+        except HypergradError as error:
+            raise type(error)(f"{error}{self.whereabouts(step, natural)}") from error
         grads = torch.autograd.grad(
             tuple(hparams.values()), tuple(self.u.values()), tuple(found.grad[name] for name in hparams)
         )
         for u, grad in zip(self.u.values(), grads, strict=True):
             u.grad = grad
-        self.params = found.params
-        self.num_matvecs += int(found.stats["num_matvecs"])
+        self.params, self.adjoint = found.params, found.adjoint
+        self.num_matvecs += int(found.stats["num_matvecs"]) + int(found.stats.get("error_matvecs", 0))
         self.warn(found.stats, step)
         with torch.no_grad():
             metrics = {name: float(x) for name, x in problem.metrics(found.params, natural).items()}
@@ -182,6 +197,16 @@ class _Loop:
                 f"Outer step {record.step} moved {', '.join(bad)} to NaN or infinity, where ‖dF/dλ‖ was "
                 f"{record.scalars()['hypergradient/norm']:.2e}; lower the lr of the optimiser."
             )
+
+    def whereabouts(self, step: int, hparams: Tensors) -> str:
+        """Where an error was met, if the optimiser had a hand in it."""
+        if self.last is None:
+            return ""
+        moves = [f"{name} = {shown(value)} (from {shown(self.last.hparams[name])})" for name, value in hparams.items()]
+        return (
+            f" This was in outer step {step}, where the optimiser tried {', '.join(moves)}; if that is further than it "
+            "should go, lower the lr of the optimiser, or use one without a line search."
+        )
 
     def warn(self, stats: Stats, step: int) -> None:
         """Say once for each kind that an estimate is inexact."""

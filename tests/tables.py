@@ -13,11 +13,12 @@ Known = hg.Ridge | hg.Quadratic
 
 
 def in_float64(make: Callable[[], Known]) -> Known:
+    before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
         return make()
     finally:
-        torch.set_default_dtype(torch.float32)
+        torch.set_default_dtype(before)
 
 
 def synthetic(seed: int, *, n: int = 30, p: int = 5) -> Splits:

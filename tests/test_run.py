@@ -131,9 +131,9 @@ def main(tmp_path, monkeypatch, capsys):
         (["linsolve.max_iter=1.5"], "linsolve: CG.max_iter must be an integer, but it is 1.5"),
         (["+linsolve.maxiter=3"], "Did you mean 'max_iter'? The choices are: max_iter, preconditioner, tol."),
         (["solver.lr=-1"], "solver: GradientDescent.lr must be greater than 0, but it is -1"),
-        (["solver.lr=rate"], "GradientDescent.lr = 'rate' names no hyperparameter; the problem has l2"),
+        (["solver.lr=rate"], "'rate' is neither a number nor the name of a hyperparameter; the problem has l2"),
         (["solver.lr=0.5"], "The learning rate 5.00e-01 is above 1.99e-01, the bound for stability"),
-        (["problem.l2=-1"], "init = -1.0 violates the constraint"),
+        (["problem.l2=-1"], "init = -1 violates the constraint"),
         (["data.dev=0"], "The dev part would hold 0 of 442 examples"),
         (["dtype=float16"], "dtype must be one of float32, float64, but it is float16"),
         (["problem._target_=nowhere.Thing"], "No module named 'nowhere'"),
@@ -163,6 +163,7 @@ def test_an_error_keeps_the_last_good_state(tmp_path):
     done = command("optimizer=sgd", "optimizer.lr=6000", "problem.l2=1e-2", cwd=tmp_path)
     assert done.returncode == 1
     assert "Training blew up" in done.stderr
+    assert re.search(r"outer step \d+, where the optimiser tried l2 = .* lower the lr of the optimiser", done.stderr)
     (folder,) = (tmp_path / "outputs" / "ridge").iterdir()
     rows = (folder / "metrics.jsonl").read_text().splitlines()
     assert torch.load(folder / "state.pt", weights_only=True)["step"] == len(rows) - 1
@@ -175,6 +176,14 @@ def test_a_failed_run_does_not_take_the_others_down(tmp_path):
     assert "1 of 2 runs failed" in done.stderr
     assert "Training blew up" in done.stderr
     assert sorted(summary["status"] for summary in summaries(tmp_path).values()) == ["failed", "finished"]
+
+
+def test_a_sweep_marks_what_did_not_converge(tmp_path):
+    done = command("-m", "estimator.inner_steps=20,2000", "outer_steps=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = done.stdout[done.stdout.index("all runs") :].splitlines()
+    assert any("inner_steps=20," in row and " no " in row for row in rows)
+    assert any("inner_steps=2000," in row and " yes " in row for row in rows)
 
 
 def blocks(language: str) -> list[str]:

@@ -62,7 +62,8 @@ class Record:
         flat = torch.cat([g.reshape(-1) for g in self.grad.values()])
         numbers["hypergradient/norm"] = torch.linalg.vector_norm(flat).item()
         for key, tag in _STAT_TAGS.items():
-            if key in self.stats:
+            # An unknown error is NaN, and left out.
+            if key in self.stats and self.stats[key] == self.stats[key]:
                 value = self.stats[key]
                 numbers[tag] = float(value == "converged") if isinstance(value, str) else float(value)
         numbers["run/products"] = float(self.num_matvecs)
@@ -77,6 +78,7 @@ _STAT_TAGS = {
     "adjoint_residual": "adjoint/residual",
     "num_matvecs": "adjoint/products",
     "adjoint_status": "adjoint/converged",
+    "error_estimate": "hypergradient/error",
 }
 
 

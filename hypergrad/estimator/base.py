@@ -9,15 +9,17 @@ from torch import Tensor
 
 from hypergrad.autodiff import Tensors
 from hypergrad.errors import NonFiniteError, UnusedHyperparameterError
-from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.base import InnerProblem, require_scalar
 
 Stats = dict[str, float | int | str]
 """How an estimate came about.
 
 - `inner_loss`, `inner_grad_norm`: g and ‖∇_w g‖ at the trained parameters.
-- `inner_steps`, `inner_status`: steps of training, and "converged", "max_iter", or "not_required".
+- `inner_steps`, `inner_status`: steps of training, and "converged", "max_iter", "rising" (not converged, and the inner
+  loss went up), or "not_required".
 - `num_matvecs`: Hessian products, by a linear solver or by the backward sweep through training.
 - `adjoint_residual`, `adjoint_status`: of the linear system, for implicit estimators.
+- `error_estimate`, `error_status`, `error_matvecs`: see `hypergrad.estimator.error_bar`, for implicit estimators.
 """
 
 
@@ -30,12 +32,14 @@ class Hypergradient:
         params: the trained parameters, detached.
         outer_loss: f at those parameters.
         stats: see `Stats`.
+        adjoint: the solution v of the adjoint system, shape (n,), for implicit estimators.
     """
 
     grad: Tensors
     params: Tensors
     outer_loss: float
     stats: Stats = field(default_factory=dict)
+    adjoint: Tensor | None = None
 
 
 class HypergradEstimator(ABC):
@@ -52,6 +56,7 @@ class HypergradEstimator(ABC):
         *,
         outer_step: int = 0,
         inner_step: int = 0,
+        adjoint: Tensor | None = None,
     ) -> Hypergradient:
         """Train at `hparams` from `params` and estimate the hypergradient there.
 
@@ -61,6 +66,7 @@ class HypergradEstimator(ABC):
             params: where training starts; not changed.
             outer_step: which outer batch judges, ≥ 0.
             inner_step: index of the first inner batch, ≥ 0.
+            adjoint: where the solve of an adjoint system starts, shape (n,), from an earlier estimate; not changed.
 
         Returns:
             The hypergradient and its statistics; "not converged" is a status in them.
@@ -74,16 +80,13 @@ class HypergradEstimator(ABC):
         """
 
 
-def require_finite_loss(outer_loss: Tensor) -> float:
+def require_finite_loss(outer_loss: Tensor, problem: InnerProblem) -> float:
     """The outer loss as a number.
 
     Raises:
         NonFiniteError: if it is NaN or infinite.
-        ValueError: if it is not a scalar.
     """
-    if outer_loss.numel() != 1:
-        raise ValueError(f"The outer loss must have shape (), but it has shape {tuple(outer_loss.shape)}.")
-    value = outer_loss.item()
+    value = require_scalar(outer_loss, f"{type(problem).__name__}.outer_loss").item()
     if not abs(value) < float("inf"):
         raise NonFiniteError(
             f"The outer loss is {value} at the trained parameters; look for NaN in the dev data, or an operation that "

@@ -1,21 +1,31 @@
 """Hypergradients by the implicit function theorem."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, detach, flatten, leaves, vjp
-from hypergrad.estimator.base import HypergradEstimator, Hypergradient, Stats, add_terms, require_finite_loss
+from hypergrad.autodiff import Tensors, detach
+from hypergrad.errors import IndefiniteError
+from hypergrad.estimator.base import HypergradEstimator, Hypergradient, Stats, add_terms
+from hypergrad.estimator.error_bar import error_bar
+from hypergrad.estimator.linearization import Linearization
 from hypergrad.linsolve.base import LinearSolver, Matvec
 from hypergrad.linsolve.cg import CG
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.gradient_descent import GradientDescent
-from hypergrad.solver.point import Point, require_finite
 from hypergrad.solver.training import train
 from hypergrad.validation import require_instance, require_int, require_real
+
+_SUMMABLE = {
+    "exponential": lambda k: 0.9 ** (k - 1),
+    "quadratic": lambda k: 1 / k**2,
+    "cubic": lambda k: 1 / k**3,
+}
+_HINT = (
+    "it enters neither the gradient of the inner loss nor the outer loss. An implicit estimator cannot tune a "
+    "coefficient of the solver, on which the solution does not depend; use Unrolled for that."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +43,11 @@ class Implicit(HypergradEstimator):
             says whether they are.
         inner_tol: training stops once ‖∇g(w)‖ ≤ inner_tol ‖∇g(w₀)‖ (dimensionless), ≥ 0.
         damping: δ ≥ 0, solves with ∂φ/∂w + δI instead, in units of the Hessian; biases the hypergradient.
+        tighten: how both tolerances shrink over the outer steps k = 1, 2, …, so that their sum is finite and descent on
+            the inexact hypergradient converges: "exponential" (0.9^(k−1)), "quadratic" (1/k²), "cubic" (1/k³), or None.
+        error_bar: put an estimate of ‖estimate − dF/dλ‖ into `stats["error_estimate"]`, NaN with the reason in
+            `error_status` where it is unknown; it takes `error_matvecs` further Hessian products, about as many as the
+            adjoint.
 
     Source: Larsen, Hansen, Svarer & Ohlsson, "Design and regularization of neural networks: the optimal use of a
     validation set", NNSP (1996); Pedregosa, "Hyperparameter optimization with approximate gradient", ICML (2016).
@@ -43,6 +58,8 @@ class Implicit(HypergradEstimator):
     inner_steps: int = 1000
     inner_tol: float = 1e-6
     damping: float = 0.0
+    tighten: str | None = None
+    error_bar: bool = True
 
     def __post_init__(self) -> None:
         require_instance(self, "solver", InnerSolver)
@@ -50,49 +67,62 @@ class Implicit(HypergradEstimator):
         require_int(self, "inner_steps", least=0)
         require_real(self, "inner_tol", least=0)
         require_real(self, "damping", least=0)
+        if self.tighten is not None and self.tighten not in _SUMMABLE:
+            raise ValueError(
+                f"Implicit.tighten must be None or one of {', '.join(_SUMMABLE)}, but it is {self.tighten!r}."
+            )
 
     def estimate(
-        self, problem: InnerProblem, hparams: Tensors, params: Tensors, *, outer_step: int = 0, inner_step: int = 0
+        self,
+        problem: InnerProblem,
+        hparams: Tensors,
+        params: Tensors,
+        *,
+        outer_step: int = 0,
+        inner_step: int = 0,
+        adjoint: Tensor | None = None,
     ) -> Hypergradient:
-        params, inner_stats = self._train(problem, hparams, params, inner_step)
-        w, hp = leaves(params), leaves(hparams)
-        names, lam = tuple(hp), tuple(hp.values())
-        with torch.enable_grad():
-            outer_loss = problem.outer_loss(w, hp, problem.outer_batch(outer_step))
-            outer_value = require_finite_loss(outer_loss)
-            df_dw, direct = _outer_gradients(outer_loss, w, hp)
-            batch = problem.inner_batch(inner_step + int(inner_stats["inner_steps"]))
-            inner_loss, phi = _optimality(problem, w, hp, batch)
-            point = Point.of(inner_loss, phi)
-            require_finite(point, hparams)
-            solved = self.linsolve.solve(self._damped(vjp(phi, w)), df_dw)
-            mixed = torch.autograd.grad(flatten(phi), lam, -solved.x, allow_unused=True)
-        hint = (
-            "it enters neither the gradient of the inner loss nor the outer loss. An implicit estimator cannot tune a "
-            "coefficient of the solver, on which the solution does not depend; use Unrolled for that."
-        )
+        params, inner_stats = self._train(problem, hparams, params, outer_step, inner_step)
+        batches = (problem.inner_batch(inner_step + int(inner_stats["inner_steps"])), problem.outer_batch(outer_step))
+        here = Linearization.at(problem, params, hparams, *batches)
+        linsolve = self.linsolve.tightened(self._factor(outer_step))
+        start = adjoint if adjoint is not None and adjoint.shape == here.df_dw.shape else None
+        try:
+            solved = linsolve.solve(self._damped(here.product), here.df_dw, start)
+        except IndefiniteError as error:
+            if self.damping == 0:
+                raise
+            raise IndefiniteError(f"{error} That is on top of the present damping of {self.damping:g}.") from None
+        stats: Stats = {
+            "inner_loss": here.point.loss,
+            "inner_grad_norm": here.point.grad_norm,
+            **inner_stats,
+            "num_matvecs": solved.num_matvecs,
+            "adjoint_residual": solved.residual,
+            "adjoint_status": solved.status,
+        }
+        grad = add_terms(here.direct, here.indirect(solved.x), _HINT)
+        if self.error_bar:
+            bar = error_bar(problem, here, params, solved.x, linsolve, batches, solved.num_matvecs)
+            stats |= {"error_estimate": bar.estimate, "error_status": bar.status, "error_matvecs": bar.num_matvecs}
         return Hypergradient(
-            grad=add_terms(direct, dict(zip(names, mixed, strict=True)), hint),
-            params=detach(w),
-            outer_loss=outer_value,
-            stats={
-                "inner_loss": point.loss,
-                "inner_grad_norm": point.grad_norm,
-                **inner_stats,
-                "num_matvecs": solved.num_matvecs,
-                "adjoint_residual": solved.residual,
-                "adjoint_status": solved.status,
-            },
+            grad=grad, params=detach(params), outer_loss=here.outer_loss, stats=stats, adjoint=solved.x
         )
 
     def _train(
-        self, problem: InnerProblem, hparams: Tensors, params: Tensors, inner_step: int
+        self, problem: InnerProblem, hparams: Tensors, params: Tensors, outer_step: int, inner_step: int
     ) -> tuple[Tensors, Stats]:
         self.solver.validate(hparams, self.inner_steps)
         if self.inner_steps == 0:
             return params, {"inner_steps": 0, "inner_status": "not_required"}
         trained = train(
-            problem, self.solver, hparams, params, max_steps=self.inner_steps, first_step=inner_step, tol=self.inner_tol
+            problem,
+            self.solver,
+            hparams,
+            params,
+            max_steps=self.inner_steps,
+            first_step=inner_step,
+            tol=self.inner_tol * self._factor(outer_step),
         )
         return trained.params, {"inner_steps": trained.steps, "inner_status": trained.status}
 
@@ -101,25 +131,5 @@ class Implicit(HypergradEstimator):
             return matvec
         return lambda v: matvec(v).add(v, alpha=self.damping)
 
-
-def _optimality(problem: InnerProblem, w: Tensors, hp: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
-    """The inner loss and φ with its graph, from one forward pass where φ is the gradient of g."""
-    if type(problem).optimality is InnerProblem.optimality:
-        return problem.inner_loss_and_gradient(w, hp, batch)
-    with torch.no_grad():
-        loss = problem.inner_loss(w, hp, batch)
-    return loss, problem.optimality(w, hp, batch)
-
-
-def _outer_gradients(outer_loss: Tensor, w: Tensors, hp: Tensors) -> tuple[Tensor, dict[str, Tensor | None]]:
-    """∂f/∂w, flat, and ∂f/∂λ by name, None where f does not depend on it.
-
-    Raises:
-        ValueError: if the outer loss depends on no parameter.
-    """
-    grads = torch.autograd.grad(outer_loss, (*w.values(), *hp.values()), allow_unused=True)
-    wrt_w, wrt_hp = grads[: len(w)], grads[len(w) :]
-    if all(g is None for g in wrt_w):
-        raise ValueError("The outer loss depends on none of the parameters, so there is nothing to tune through them.")
-    filled = {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(w.items(), wrt_w, strict=True)}
-    return flatten(filled), dict(zip(hp, wrt_hp, strict=True))
+    def _factor(self, outer_step: int) -> float:
+        return 1.0 if self.tighten is None else _SUMMABLE[self.tighten](outer_step + 1)

@@ -8,16 +8,25 @@ _FINE = ("converged", "not_required")
 def inexactness(stats: Stats) -> dict[str, str]:
     """A sentence with the number met and the remedy, for each status that is not converged, by the status's name."""
     reasons: dict[str, str] = {}
-    if stats.get("inner_status", "converged") not in _FINE:
+    inner = stats.get("inner_status", "converged")
+    if inner not in _FINE:
+        remedy = (
+            "Its loss is higher than at the start: lower the solver's lr."
+            if inner == "rising"
+            else "Raise inner_steps, improve the solver's lr, or loosen inner_tol."
+        )
         reasons["inner_status"] = (
             f"the hypergradient is inexact because the inner problem is not solved: its gradient norm is "
-            f"{stats['inner_grad_norm']:.2e} after {stats['inner_steps']} steps. Raise inner_steps, improve the "
-            "solver's lr, or loosen inner_tol."
+            f"{stats['inner_grad_norm']:.2e} after {stats['inner_steps']} steps. {remedy}"
         )
     if stats.get("adjoint_status", "converged") not in _FINE:
         reasons["adjoint_status"] = (
             f"the hypergradient is inexact because the adjoint system is not solved ({stats['adjoint_status']}): its "
-            f"relative residual is {stats['adjoint_residual']:.2e} after {stats['num_matvecs']} products. Give the "
-            "linear solver more products, loosen its tol, or add damping."
+            f"relative residual is {stats['adjoint_residual']:.2e} after {stats['num_matvecs']} products. "
+            + (
+                "Rounding allows no less: loosen the linear solver's tol, or compute in float64."
+                if stats["adjoint_status"] == "stagnated"
+                else "Give the linear solver more products, loosen its tol, or add damping."
+            )
         )
     return reasons

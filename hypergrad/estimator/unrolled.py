@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from hypergrad.autodiff import Tensors, detach, leaves
 from hypergrad.errors import DivergenceError
@@ -46,7 +47,14 @@ class Unrolled(HypergradEstimator):
                 )
 
     def estimate(
-        self, problem: InnerProblem, hparams: Tensors, params: Tensors, *, outer_step: int = 0, inner_step: int = 0
+        self,
+        problem: InnerProblem,
+        hparams: Tensors,
+        params: Tensors,
+        *,
+        outer_step: int = 0,
+        inner_step: int = 0,
+        adjoint: Tensor | None = None,
     ) -> Hypergradient:
         self.solver.validate(hparams, self.inner_steps)
         hp, start = leaves(hparams), detach(params)
@@ -69,8 +77,10 @@ class Unrolled(HypergradEstimator):
             raise DivergenceError(
                 explain_divergence(problem, self.solver, hp, start, steps=self.inner_steps, first_step=first)
             )
-        outer_value = require_finite_loss(outer_loss)
-        grads = torch.autograd.grad(outer_loss, tuple(hp.values()), allow_unused=True)
+        outer_value = require_finite_loss(outer_loss, problem)
+        grads: tuple[Tensor | None, ...] = (None,) * len(hp)
+        if outer_loss.requires_grad:
+            grads = torch.autograd.grad(outer_loss, tuple(hp.values()), allow_unused=True)
         hint = f"it enters neither the last {horizon} training steps nor the outer loss."
         return Hypergradient(
             grad=add_terms(dict(zip(hp, grads, strict=True)), dict.fromkeys(hp), hint),

@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -63,6 +64,12 @@ class LinearSolver(ABC):
             return LinearSolution(x=torch.zeros_like(b), residual=0.0, num_matvecs=0, status="converged")
         found = self.solve_unit(matvec, b / norm, None if x0 is None else x0 / norm)
         return LinearSolution(found.x * norm, found.residual, found.num_matvecs, found.status, found.least_curvature)
+
+    def tightened(self, factor: float) -> "LinearSolver":
+        """The same solver with `factor` times its tolerance, > 0; itself where it has none."""
+        if factor == 1 or not hasattr(self, "tol"):
+            return self
+        return replace(cast(Any, self), tol=factor * cast(Any, self).tol)
 
     @abstractmethod
     def solve_unit(self, matvec: Matvec, b: Tensor, x0: Tensor | None) -> LinearSolution:

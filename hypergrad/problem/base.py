@@ -42,8 +42,23 @@ class InnerProblem(nn.Module, ABC):
         return None
 
     def inner_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
-        """g(w, λ) and ∇_w g(w, λ), differentiable where grad mode is enabled."""
-        return value_and_gradient(lambda w: self.inner_loss(w, hparams, batch), params)
+        """g(w, λ) and ∇_w g(w, λ), differentiable where grad mode is enabled.
+
+        Raises:
+            TypeError: if the inner loss is not a tensor.
+            ValueError: if it is not a scalar, or depends on no parameter.
+        """
+
+        def loss(w: Tensors) -> Tensor:
+            value = require_scalar(self.inner_loss(w, hparams, batch), f"{type(self).__name__}.inner_loss")
+            if not value.requires_grad:
+                raise ValueError(
+                    f"{type(self).__name__}.inner_loss depends on none of the parameters {', '.join(w)}; it must be "
+                    "computed from the `params` that it is given, without detach() or torch.no_grad()."
+                )
+            return value
+
+        return value_and_gradient(loss, params)
 
     def optimality(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensors:
         """φ(w, λ), zero exactly at w*(λ) and shaped as w: by default ∇_w g.
@@ -51,6 +66,11 @@ class InnerProblem(nn.Module, ABC):
         Override it for a root, a fixed point or a proximal condition; it must be differentiable in w and λ.
         """
         return self.inner_loss_and_gradient(params, hparams, batch)[1]
+
+    @property
+    def is_minimisation(self) -> bool:
+        """Whether φ is ∇_w g, so that its Jacobian is the symmetric Hessian of g."""
+        return type(self).optimality is InnerProblem.optimality
 
     def solution(self, hparams: Tensors) -> Tensors:
         """The best response w*(λ) in closed form, for problems that have one."""
@@ -61,6 +81,43 @@ class InnerProblem(nn.Module, ABC):
         return {}
 
     def init_hparams(self) -> Tensors:
-        """The initial λ in natural units, in the dtype and on the device of `init_params()`."""
-        like = next(iter(self.init_params().values()))
-        return {name: h.value(like.dtype, like.device) for name, h in self.hyperparameters().items()}
+        """The initial λ in natural units, in the dtype and on the device of `init_params()`.
+
+        Raises:
+            TypeError: if `init_params` or `hyperparameters` does not return what it promises.
+        """
+        name = type(self).__name__
+        params, spaces = self.init_params(), self.hyperparameters()
+        _require_dict(params, Tensor, f"{name}.init_params() must return a dict of tensors by name")
+        _require_dict(
+            spaces, Hyperparameter, f"{name}.hyperparameters() must return a dict of hg.Hyperparameter by name"
+        )
+        like = next(iter(params.values()))
+        return {name: h.value(like.dtype, like.device) for name, h in spaces.items()}
+
+
+def require_scalar(value: Any, name: str) -> Tensor:
+    """A loss, after a check that it is a tensor of one entry.
+
+    Raises:
+        TypeError: if it is not a tensor.
+        ValueError: if it has another shape.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name} must return a tensor of shape (), but it returned {value!r} of {type(value).__name__}."
+        )
+    if value.numel() != 1:
+        raise ValueError(
+            f"{name} must return a tensor of shape (), but it returned one of shape {tuple(value.shape)}; take "
+            "its mean or sum."
+        )
+    return value
+
+
+def _require_dict(value: Any, kind: type, promise: str) -> None:
+    if not isinstance(value, dict):
+        raise TypeError(f"{promise}, but it returned a {type(value).__name__}.")
+    for name, entry in value.items():
+        if not isinstance(entry, kind):
+            raise TypeError(f"{promise}, but {name!r} is a {type(entry).__name__}.")

@@ -56,7 +56,10 @@ class InnerSolver(ABC):
                 continue
             where = f"{type(self).__name__}.{field} = {name!r}"
             if name not in hparams:
-                raise ValueError(f"{where} names no hyperparameter; the problem has {', '.join(sorted(hparams))}.")
+                raise ValueError(
+                    f"{where} is neither a number nor the name of a hyperparameter; the problem has "
+                    f"{', '.join(sorted(hparams))}."
+                )
             shape = tuple(hparams[name].shape)
             if shape not in ((), (inner_steps,)):
                 raise ValueError(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hypergrad.autodiff import Tensors, flatten
 from hypergrad.errors import NonFiniteError
+from hypergrad.hyperparameter import shown
 from hypergrad.problem.base import InnerProblem
 
 _GROWTH = 1e4
@@ -51,7 +52,7 @@ def require_finite(point: Point, hparams: Tensors) -> None:
         NonFiniteError: if they are NaN or infinite.
     """
     if not point.is_finite:
-        values = ", ".join(f"{name} = {_shown(value)}" for name, value in hparams.items())
+        values = ", ".join(f"{name} = {shown(value)}" for name, value in hparams.items())
         raise NonFiniteError(
             f"Before any training the inner loss is {point.loss:.3g} and its gradient norm {point.grad_norm:.3g}, "
             f"with {values}. Look for NaN in the train data and for a hyperparameter that went too far."
@@ -61,7 +62,3 @@ def require_finite(point: Point, hparams: Tensors) -> None:
 def blew_up(start: Point, end: Point) -> bool:
     """Whether training from `start` to `end` left the finite numbers, or is plainly on its way there."""
     return not end.is_finite or (end.loss > start.loss and end.grad_norm > _GROWTH * start.grad_norm > 0)
-
-
-def _shown(value: Tensor) -> str:
-    return f"{value.item():.3g}" if value.numel() == 1 else f"{value.min().item():.3g} to {value.max().item():.3g}"

@@ -20,7 +20,8 @@ class Training:
         params: where it ended.
         steps: inner steps taken.
         end: loss and gradient norm there.
-        status: "converged", or "max_iter" when the steps ran out first.
+        status: "converged", "max_iter" when the steps ran out first, or "rising" when they ran out and the inner
+            loss is higher than at the start.
     """
 
     params: Tensors
@@ -78,5 +79,7 @@ def train(
             raise DivergenceError(
                 explain_divergence(problem, solver, hparams, params, steps=steps, first_step=first_step)
             )
-    status = "converged" if here.grad_norm <= goal else "max_iter"
+    status = "rising" if here.loss > start.loss else "max_iter"
+    if here.grad_norm <= goal:
+        status = "converged"
     return Training(params=solver.params(state), steps=steps, end=here, status=status)

@@ -57,7 +57,8 @@ def test_every_documented_tag_is_there(tmp_path):
     ridge = EventAccumulator(str(tmp_path / "one")).Reload().Tags()
     quadratic = EventAccumulator(str(tmp_path / "two")).Reload().Tags()
     common = {
-        "loss/inner", "loss/dev", "hypergradient/norm", "adjoint/residual", "adjoint/products", "adjoint/converged",
+        "loss/inner", "loss/dev", "hypergradient/norm", "hypergradient/error",
+        "adjoint/residual", "adjoint/products", "adjoint/converged",
         "inner/grad_norm", "inner/steps", "inner/converged", "run/products", "run/seconds",
     }  # fmt: skip
     assert set(ridge["scalars"]) == common | {"loss/test", "hparam/l2"}

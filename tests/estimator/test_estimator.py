@@ -166,7 +166,7 @@ def test_a_coefficient_is_refused_by_name_where_it_cannot_be_seen_or_fit():
     with pytest.raises(hg.UnusedHyperparameterError, match="hyperparameter 'beta'.*neither the last 9 training steps"):
         hg.Unrolled(solver=hg.GradientDescent(lr="lr"), inner_steps=9).estimate(problem, hparams, start)
     with pytest.raises(
-        ValueError, match="GradientDescent.lr = 'rate' names no hyperparameter; the problem has beta, lr"
+        ValueError, match="GradientDescent.lr = 'rate' is neither a number nor the name .* the problem has beta, lr"
     ):
         hg.Unrolled(solver=hg.GradientDescent(lr="rate")).estimate(problem, hparams, start)
     with pytest.raises(ValueError, match=r"has shape \(9,\), but .* of shape \(10,\)"):

@@ -1,0 +1,176 @@
+"""The error bar against the true error, on random strongly convex problems."""
+
+import math
+
+import pytest
+import torch
+from tables import as_matrix, synthetic
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+import hypergrad as hg
+from hypergrad.autodiff import flatten, unflatten
+
+
+class Logistic(hg.InnerProblem):
+    """L2-penalised logistic regression on features of condition number √condition."""
+
+    def __init__(self, seed: int, *, num_features: int, condition: float, l2: float, per_feature: bool):
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*shape: int) -> torch.Tensor:
+            return torch.randn(*shape, generator=generator)
+
+        mix = (
+            torch.logspace(0, -0.5 * math.log10(condition), num_features)[:, None]
+            * torch.linalg.qr(normal(num_features, num_features)).Q
+        )
+        self.X, self.X_dev = normal(100, num_features) @ mix, normal(60, num_features) @ mix
+        truth = torch.linalg.solve(mix, normal(num_features))
+        self.y = (self.X @ truth + normal(100) > 0).double()
+        self.y_dev = (self.X_dev @ truth + normal(60) > 0).double()
+        shape = (num_features,) if per_feature else ()
+        self.l2 = hg.Hyperparameter(l2, shape=shape, constraint=hg.positive)
+
+    def init_params(self):
+        return {"w": torch.zeros(self.X.shape[1])}
+
+    def hyperparameters(self):
+        return {"l2": self.l2}
+
+    def inner_loss(self, params, hparams, batch):
+        w = params["w"]
+        return binary_cross_entropy_with_logits(self.X @ w, self.y) + (hparams["l2"] * w**2).sum() / 2
+
+    def outer_loss(self, params, hparams, batch):
+        return binary_cross_entropy_with_logits(self.X_dev @ params["w"], self.y_dev)
+
+
+def random_problem(seed: int, draw) -> hg.InnerProblem:
+    condition, size = 10 ** draw(0, 6), int(draw(4, 40))
+    if seed % 2:
+        return hg.Quadratic(
+            size=size, condition=condition, curvature=10 ** draw(-1, 1), penalty=10 ** draw(-8, 0), seed=seed
+        )
+    return Logistic(seed, num_features=size, condition=condition, l2=10 ** draw(-6, 0), per_feature=seed % 4 == 0)
+
+
+def newton(problem, hparams):
+    """The solution of the inner problem to rounding."""
+    params = problem.init_params()
+    for _ in range(60):
+        gradient = flatten(problem.optimality(params, hparams, None)).detach()
+        if gradient.norm() < 1e-15:
+            break
+        H, _, _ = as_matrix(problem, params, hparams)
+        params = unflatten(flatten(params).detach() - torch.linalg.solve(H, gradient), params)
+    return params
+
+
+def truth(problem, solution, hparams):
+    exact = hg.Implicit(inner_steps=0, linsolve=hg.Dense(), error_bar=False)
+    return flatten(exact.estimate(problem, hparams, solution).grad)
+
+
+def partly_trained(problem, solution, hparams, target):
+    """Where gradient flow on the model at the solution has brought the gradient down to `target` of its start."""
+    start = problem.init_params()
+    H, _, _ = as_matrix(problem, solution, hparams)
+    curvatures, U = torch.linalg.eigh((H + H.T) / 2)
+    away = U.T @ (flatten(start) - flatten(solution))
+    first = flatten(problem.optimality(start, hparams, None)).norm()
+    low, high = -6.0, 16.0
+    params = start
+    for _ in range(50):
+        middle = (low + high) / 2
+        shrunk = torch.exp(-(10**middle) * curvatures.clamp_min(0) / curvatures.max()) * away
+        params = unflatten(flatten(solution) + U @ shrunk, start)
+        if flatten(problem.optimality(params, hparams, None)).norm() > target * first:
+            low = middle
+        else:
+            high = middle
+    return params
+
+
+def ratios(seeds):
+    """The error bar over the true error of each, and how many are unknown."""
+    found, unknown = [], 0
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+
+        def draw(low, high, generator=generator):
+            return (low + (high - low) * torch.rand((), generator=generator)).item()
+
+        problem = random_problem(seed, draw)
+        hparams = problem.init_hparams()
+        solution = newton(problem, hparams)
+        params = partly_trained(problem, solution, hparams, target=10 ** draw(-10, -1))
+        estimator = hg.Implicit(inner_steps=0, linsolve=hg.CG(max_iter=2000, tol=10 ** draw(-8, -1)))
+        estimate = estimator.estimate(problem, hparams, params)
+        bar = float(estimate.stats["error_estimate"])
+        error = (flatten(estimate.grad) - truth(problem, solution, hparams)).norm().item()
+        if math.isnan(bar):
+            unknown += 1
+            assert str(estimate.stats["error_status"]).startswith("unknown: ")
+        else:
+            found.append(bar / max(error, 1e-300))
+    return torch.tensor(found), unknown
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(40), pytest.param(range(1000, 1500), marks=pytest.mark.slow)], ids=["40 problems", "500 problems"]
+)
+def test_the_error_bar_covers_the_error_and_is_not_far_from_it(seeds):
+    found, unknown = ratios(seeds)
+    print(f"covers {(found >= 1).double().mean():.4f}, median ratio {found.median():.2f}, unknown {unknown}")
+    assert (found >= 1).double().mean() >= 0.99
+    assert found.median() <= 100
+    assert unknown <= len(seeds) / 10
+
+
+def test_the_error_of_damping_is_in_the_bar():
+    problem = hg.Ridge(synthetic(0), l2=0.3, per_feature=True)
+    hparams = problem.init_hparams()
+    estimator = hg.Implicit(inner_steps=0, linsolve=hg.CG(tol=1e-10), damping=0.5)
+    found = estimator.estimate(problem, hparams, problem.solution(hparams))
+    error = (found.grad["l2"] - problem.hypergradient(hparams)["l2"]).norm().item()
+    assert error > 0.01 * found.grad["l2"].norm()
+    assert error <= float(found.stats["error_estimate"]) <= 10 * error
+
+
+class Saddle(hg.Quadratic):
+    def inner_loss(self, params, hparams, batch):
+        return super().inner_loss(params, hparams, batch) - 2 * params["a"][0] ** 2 * self.A[0, 0]
+
+
+class FixedPoint(hg.Quadratic):
+    """Not the gradient but twice it: an optimality condition of one's own."""
+
+    def optimality(self, params, hparams, batch):
+        return {name: 2 * g for name, g in super().optimality(params, hparams, batch).items()}
+
+
+@pytest.mark.parametrize(
+    ("problem", "linsolve", "why"),
+    [
+        (Saddle(size=6), hg.MINRES(), "IndefiniteError in the Newton step"),
+        (FixedPoint(size=6), hg.CG(), "the optimality condition is not the gradient"),
+        (
+            hg.Quadratic(size=300, condition=1e8, penalty=1e-9),
+            hg.Neumann(num_terms=2),
+            "CG did not reach a residual of",
+        ),
+    ],
+    ids=["saddle", "fixed point", "stiff"],
+)
+def test_the_error_is_unknown_with_its_reason_where_an_assumption_fails(problem, linsolve, why):
+    estimator = hg.Implicit(inner_steps=0, linsolve=linsolve)
+    stats = estimator.estimate(problem.double(), problem.init_hparams(), problem.init_params()).stats
+    assert math.isnan(float(stats["error_estimate"]))
+    assert str(stats["error_status"]).startswith(f"unknown: {why}")
+
+
+def test_without_the_bar_no_product_is_spent_on_it():
+    problem = hg.Quadratic(size=5)
+    stats = hg.Implicit(error_bar=False).estimate(problem, problem.init_hparams(), problem.init_params()).stats
+    assert not any(key.startswith("error") for key in stats)
