@@ -20,6 +20,7 @@ from hypergrad.errors import (
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient
 from hypergrad.estimator.implicit import Implicit
 from hypergrad.estimator.unrolled import Unrolled
+from hypergrad.functional import hypergradient
 from hypergrad.hyperparameter import Hyperparameter
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, Preconditioner
 from hypergrad.linsolve.cg import CG
@@ -71,6 +72,7 @@ __all__ = [
     "Unrolled",
     "UnusedHyperparameterError",
     "diabetes",
+    "hypergradient",
     "interval",
     "positive",
     "simplex",

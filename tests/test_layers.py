@@ -16,6 +16,7 @@ ORDER = [
     {"problem"},
     {"solver"},
     {"estimator"},
+    {"functional"},
     {"callback"},
     {"trainer"},
     {"explain"},
