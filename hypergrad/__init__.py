@@ -8,6 +8,8 @@ An `InnerProblem` says what is trained and tuned, a `HypergradEstimator` forms d
 from torch.distributions.constraints import interval, positive, simplex, unit_interval
 
 from hypergrad.autodiff import Tensors
+from hypergrad.check.comparison import check_hypergradient
+from hypergrad.check.report import Check
 from hypergrad.data import Split, Splits, diabetes
 from hypergrad.errors import (
     DivergenceError,
@@ -40,6 +42,7 @@ from hypergrad.trainer import Result, Trainer
 
 __all__ = [
     "CG",
+    "Check",
     "Dense",
     "DivergenceError",
     "GMRES",
@@ -71,6 +74,7 @@ __all__ = [
     "Trainer",
     "Unrolled",
     "UnusedHyperparameterError",
+    "check_hypergradient",
     "diabetes",
     "hypergradient",
     "interval",
