@@ -86,11 +86,13 @@ def test_leaves_stay_untouched(grad_mode):
 
 
 def test_a_module_trained_elsewhere():
-    """Softmax regression trained by L-BFGS, against autograd through Newton's step at the solution."""
+    """Softmax regression in a plain loop, against autograd through Newton's step at the solution."""
     generator = torch.Generator().manual_seed(0)
     X, X_dev = (torch.randn(40, 4, generator=generator) for _ in range(2))
     y, y_dev = (torch.randint(3, (40,), generator=generator) for _ in range(2))
     model, decay = nn.Linear(4, 3), torch.tensor([0.1, 0.3])
+    nn.init.zeros_(model.weight)
+    nn.init.zeros_(model.bias)
 
     def inner_loss(params, decay):
         fit = nn.functional.cross_entropy(functional_call(model, params, (X,)), y)
@@ -100,20 +102,14 @@ def test_a_module_trained_elsewhere():
         return nn.functional.cross_entropy(functional_call(model, params, (X_dev,)), y_dev)
 
     params = dict(model.named_parameters())
-    optimizer = torch.optim.LBFGS(
-        model.parameters(), max_iter=500, tolerance_grad=1e-13, tolerance_change=0, line_search_fn="strong_wolfe"
-    )
-
-    def closure():
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.8)
+    for _ in range(600):
         optimizer.zero_grad()
-        loss = inner_loss(params, decay)
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
+        inner_loss(params, decay).backward()
+        optimizer.step()
     written = {name: p.grad.clone() for name, p in params.items() if p.grad is not None}
     found = hg.hypergradient(inner_loss, outer_loss, params, decay, linsolve=TIGHT)
-    assert float(found.stats["inner_grad_norm"]) < 1e-9
+    assert float(found.stats["inner_grad_norm"]) < 1e-12
     assert all(torch.equal(p.grad, written[name]) for name, p in params.items() if p.grad is not None)
 
     w = torch.cat([p.detach().reshape(-1) for p in params.values()])
@@ -128,7 +124,7 @@ def test_a_module_trained_elsewhere():
         return outer_loss(shaped(w - torch.linalg.solve(H, gradient)), hp["decay"])
 
     truth = grad_of(after_newton, {"decay": decay})
-    assert relative_error({"decay": found.grad}, truth) <= 1e-7
+    assert relative_error({"decay": found.grad}, truth) <= 1e-10
 
 
 def test_damping_and_the_linear_solver_are_used():
