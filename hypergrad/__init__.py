@@ -8,6 +8,8 @@ An `InnerProblem` says what is trained and tuned, a `HypergradEstimator` forms d
 from torch.distributions.constraints import interval, positive, simplex, unit_interval
 
 from hypergrad.autodiff import Tensors
+from hypergrad.check.comparison import check_hypergradient
+from hypergrad.check.report import Check
 from hypergrad.data import Split, Splits, diabetes
 from hypergrad.errors import (
     DivergenceError,
@@ -20,6 +22,7 @@ from hypergrad.errors import (
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient
 from hypergrad.estimator.implicit import Implicit
 from hypergrad.estimator.unrolled import Unrolled
+from hypergrad.functional import hypergradient
 from hypergrad.hyperparameter import Hyperparameter
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, Preconditioner
 from hypergrad.linsolve.cg import CG
@@ -39,6 +42,7 @@ from hypergrad.trainer import Result, Trainer
 
 __all__ = [
     "CG",
+    "Check",
     "Dense",
     "DivergenceError",
     "GMRES",
@@ -70,7 +74,9 @@ __all__ = [
     "Trainer",
     "Unrolled",
     "UnusedHyperparameterError",
+    "check_hypergradient",
     "diabetes",
+    "hypergradient",
     "interval",
     "positive",
     "simplex",

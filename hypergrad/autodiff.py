@@ -47,6 +47,9 @@ def value_and_gradient(function: Callable[[Tensors], Tensor], params: Tensors) -
 
     Returns:
         f(w), shape (), and ∇f(w), shaped as `params`.
+
+    Raises:
+        ValueError: if f depends on none of them.
     """
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -55,10 +58,17 @@ def value_and_gradient(function: Callable[[Tensors], Tensor], params: Tensors) -
         else:
             point = leaves(params)
         value = function(point)
-        grads = torch.autograd.grad(
-            value, tuple(point.values()), create_graph=differentiable, allow_unused=True, materialize_grads=True
+        grads: tuple[Tensor | None, ...] = (None,) * len(point)
+        if value.requires_grad:
+            grads = torch.autograd.grad(value, tuple(point.values()), create_graph=differentiable, allow_unused=True)
+    if all(grad is None for grad in grads):
+        raise ValueError(
+            f"The function depends on none of {', '.join(point)}; compute it from the tensors that it is given, "
+            "without detach() or no_grad(), and for a module with torch.func.functional_call(module, params, inputs)."
         )
-    return value if differentiable else value.detach(), dict(zip(point, grads, strict=True))
+    pairs = zip(point.items(), grads, strict=True)
+    filled = {name: torch.zeros_like(p) if grad is None else grad for (name, p), grad in pairs}
+    return value if differentiable else value.detach(), filled
 
 
 def vjp(outputs: Tensors, inputs: Tensors) -> Callable[[Tensor], Tensor]:

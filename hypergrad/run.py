@@ -1,36 +1,18 @@
 """The command line: `python -m hypergrad.run experiment=ridge`."""
 
-import importlib.util
 import json
-import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
-import hydra
-import torch
-from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from hypergrad.explain import explain
-from hypergrad.problem.base import InnerProblem
+from hypergrad.command import command, configured_problem
 from hypergrad.trainer import Trainer
-
-_FULL_ERROR = "HYDRA_FULL_ERROR"
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
-
-
-def config_path() -> str:
-    """Where the configs are: inside the installed package, or beside the code in a checkout that is not installed."""
-    if importlib.util.find_spec("hypergrad.configs"):
-        return "pkg://hypergrad.configs"
-    return str(Path(__file__).resolve().parent.parent / "configs")
 
 
 def tune(cfg: DictConfig) -> float:
@@ -41,28 +23,10 @@ def tune(cfg: DictConfig) -> float:
 
     Returns:
         The dev loss at the final hyperparameters, for Hydra's sweepers.
-
-    Raises:
-        ValueError: if the config names no problem, an unknown dtype, or a device that is not there.
-        TypeError: if `problem` is not an InnerProblem.
     """
-    if cfg.dtype not in _DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, but it is {cfg.dtype}.")
-    if str(cfg.device).startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device is {cfg.device}, but torch {torch.__version__} finds no GPU here; use device=cpu.")
-    if cfg.get("problem") is None:
-        raise ValueError(
-            "No problem is configured: choose experiment=ridge, or one of your own with --config-dir, whose file "
-            "begins with `# @package _global_` and has a key `problem`."
-        )
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(_DTYPES[cfg.dtype])
-    try:
-        problem = instantiate(cfg.problem)
-        if not isinstance(problem, InnerProblem):
-            raise TypeError(f"problem must be an InnerProblem, but {cfg.problem._target_} made a {type(problem)}.")
+    with configured_problem(cfg) as problem:
         trainer = Trainer(
-            problem=problem.to(device=cfg.device, dtype=_DTYPES[cfg.dtype]),
+            problem=problem,
             estimator=instantiate(cfg.estimator),
             optimizer=instantiate(cfg.optimizer),
             outer_steps=cfg.outer_steps,
@@ -70,8 +34,6 @@ def tune(cfg: DictConfig) -> float:
             callbacks=list(instantiate(cfg.callback).values()),
         )
         return trainer.fit(_built(cfg)).last.outer_loss
-    finally:
-        torch.set_default_dtype(before)
 
 
 def _built(cfg: DictConfig) -> dict[str, Any]:
@@ -124,28 +86,7 @@ def _job_number(path: Path) -> tuple[int, str]:
 
 def main() -> None:
     """Run the command line."""
-    wants_traceback = os.environ.get(_FULL_ERROR) == "1"
-    # Makes Hydra hand every error on to us instead of printing its own report.
-    os.environ[_FULL_ERROR] = "1"
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-
-    @hydra.main(version_base="1.3", config_path=config_path(), config_name="config")
-    def job(cfg: DictConfig) -> float | None:
-        try:
-            return tune(cfg)
-        except Exception as error:
-            if wants_traceback or HydraConfig.get().mode is not RunMode.MULTIRUN:
-                raise
-            # The other runs go on; `Comparison` counts this one as failed.
-            print(explain(error), file=sys.stderr)
-            return None
-
-    try:
-        job()
-    except Exception as error:
-        if wants_traceback:
-            raise
-        sys.exit(explain(error))
+    command(tune)
 
 
 if __name__ == "__main__":

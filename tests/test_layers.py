@@ -1,6 +1,9 @@
-"""The shape of the tree: imports point one way, each strategy has its YAML, only run.py knows hydra."""
+"""The shape of the tree: imports point one way, each strategy has its YAML, only command.py and run.py know hydra."""
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,13 +19,16 @@ ORDER = [
     {"problem"},
     {"solver"},
     {"estimator"},
+    {"functional", "check"},
     {"callback"},
     {"trainer"},
     {"explain"},
-    {"run"},
+    {"command"},
+    {"run", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+HYDRA = {("command",), ("run",)}
 FAMILIES = {"problem", "solver", "linsolve", "estimator", "callback"}
 
 
@@ -39,15 +45,23 @@ def imported(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_one_way(path):
     here = path.relative_to(PACKAGE).with_suffix("").parts
+    # A folder's command stands above the library, and nothing may import it.
+    level = LEVEL["__main__" if here[-1] == "__main__" else here[0]]
     for module in imported(path):
         parts = module.split(".")
         if parts[0] == "hydra" or parts[0] == "omegaconf":
-            assert here == ("run",), f"{path} imports {module}, which only run.py may"
+            assert here in HYDRA, f"{path} imports {module}, which only command.py and run.py may"
         if parts[0] != "hypergrad" or len(parts) == 1:
             continue
-        assert LEVEL[parts[1]] <= LEVEL[here[0]], f"{path} imports {module}, which stands above it"
+        assert parts[-1] != "__main__", f"{path} imports {module}, which is a command"
+        assert LEVEL[parts[1]] <= level, f"{path} imports {module}, which stands above it"
         if here[-1] == "base" and parts[1] == here[0]:
             raise AssertionError(f"{path} is a promise, and imports {module}, which keeps it")
+
+
+def test_the_library_does_not_load_hydra():
+    code = "import sys, hypergrad; sys.exit('hydra' in sys.modules or 'omegaconf' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}).returncode == 0
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}")

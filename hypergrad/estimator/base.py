@@ -3,9 +3,11 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Generic
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from hypergrad.autodiff import Tensors
 from hypergrad.errors import NonFiniteError, UnusedHyperparameterError
@@ -23,20 +25,25 @@ Stats = dict[str, float | int | str]
 """
 
 
+H = TypeVar("H", default=Tensors)
+P = TypeVar("P", default=Tensors)
+
+
 @dataclass(frozen=True)
-class Hypergradient:
+class Hypergradient(Generic[H, P]):
     """A hypergradient dF/dλ with what it stands on.
 
     Attributes:
-        grad: dF/dλ in natural units, shaped as the hyperparameters.
+        grad: dF/dλ in natural units, shaped as the hyperparameters: named tensors, or the structure that
+            `hypergrad.hypergradient` was given.
         params: the trained parameters, detached.
         outer_loss: f at those parameters.
         stats: see `Stats`.
         adjoint: the solution v of the adjoint system, shape (n,), for implicit estimators.
     """
 
-    grad: Tensors
-    params: Tensors
+    grad: H
+    params: P
     outer_loss: float
     stats: Stats = field(default_factory=dict)
     adjoint: Tensor | None = None

@@ -50,15 +50,12 @@ class InnerProblem(nn.Module, ABC):
         """
 
         def loss(w: Tensors) -> Tensor:
-            value = require_scalar(self.inner_loss(w, hparams, batch), f"{type(self).__name__}.inner_loss")
-            if not value.requires_grad:
-                raise ValueError(
-                    f"{type(self).__name__}.inner_loss depends on none of the parameters {', '.join(w)}; it must be "
-                    "computed from the `params` that it is given, without detach() or torch.no_grad()."
-                )
-            return value
+            return require_scalar(self.inner_loss(w, hparams, batch), f"{type(self).__name__}.inner_loss")
 
-        return value_and_gradient(loss, params)
+        try:
+            return value_and_gradient(loss, params)
+        except ValueError as error:
+            raise ValueError(str(error).replace("The function", f"{type(self).__name__}.inner_loss", 1)) from None
 
     def optimality(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensors:
         """φ(w, λ), zero exactly at w*(λ) and shaped as w: by default ∇_w g.

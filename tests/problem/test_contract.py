@@ -34,7 +34,7 @@ MISTAKES = {
     ),
     "inner loss is detached": (
         {"inner_loss": lambda self, p, h, b: (p["weight"].detach() ** 2).sum()},
-        "Mine.inner_loss depends on none of the parameters weight",
+        "Mine.inner_loss depends on none of weight",
     ),
     "outer loss is a number": (
         {"outer_loss": lambda *_: 1.0},

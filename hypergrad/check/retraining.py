@@ -1,0 +1,87 @@
+"""The dev loss as a function of the hyperparameters alone, by training anew at each of them."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hypergrad.autodiff import Tensors
+from hypergrad.errors import HypergradError
+from hypergrad.problem.base import InnerProblem
+from hypergrad.solver.base import InnerSolver
+from hypergrad.solver.training import Training, train
+
+DevLoss = Callable[[Tensors], Tensor]
+"""F(λ), shape (), without a graph."""
+
+_CHUNK = 200
+_PATIENCE = 2
+
+
+class RetrainingError(HypergradError):
+    """Retraining did not come close enough to the optimum to be a witness."""
+
+
+def after_the_same_run(problem: InnerProblem, solver: InnerSolver, steps: int, start: Tensors) -> DevLoss:
+    """F(λ) = f(w_T(λ), λ) after T = `steps` steps of `solver` from `start`, converged or not."""
+
+    def dev_loss(hparams: Tensors) -> Tensor:
+        end = train(problem, solver, hparams, start, max_steps=steps)
+        return _outer_loss(problem, end.params, hparams)
+
+    return dev_loss
+
+
+def at_the_optimum(
+    problem: InnerProblem, solver: InnerSolver, hparams: Tensors, start: Tensors, max_steps: int
+) -> DevLoss:
+    """F(λ) = f(w*(λ), λ), trained until rounding errors stop it; each time from the optimum at `hparams`.
+
+    Where the inner loss has several minima, starting there follows the one that training from `start` leads to, whose
+    hypergradient is what the implicit function theorem gives.
+    """
+    centre = _optimum(problem, solver, hparams, start, max_steps)
+
+    def dev_loss(moved: Tensors) -> Tensor:
+        return _outer_loss(problem, _optimum(problem, solver, moved, centre, max_steps), moved)
+
+    return dev_loss
+
+
+@torch.no_grad()
+def _outer_loss(problem: InnerProblem, params: Tensors, hparams: Tensors) -> Tensor:
+    return problem.outer_loss(params, hparams, problem.outer_batch(0))
+
+
+def _optimum(problem: InnerProblem, solver: InnerSolver, hparams: Tensors, params: Tensors, max_steps: int) -> Tensors:
+    """The parameters where the gradient norm, looked at every 200 steps, has stopped falling.
+
+    Raises:
+        RetrainingError: if it still falls after `max_steps` steps, or stopped falling far from zero.
+    """
+    eps = torch.finfo(next(iter(params.values())).dtype).eps
+    least, failures, steps = math.inf, 0, 0
+    while failures < _PATIENCE:
+        if steps >= max_steps:
+            raise RetrainingError(
+                f"Retraining has not converged: the gradient norm is {least:.2e} after {steps} steps, and still falls. "
+                "Pass a faster solver, or raise max_steps."
+            )
+        found = _chunk(problem, solver, hparams, params, eps)
+        params, steps = found.params, steps + _CHUNK
+        if found.status == "converged":
+            return params
+        failures = 0 if found.end.grad_norm < least else failures + 1
+        least = min(least, found.end.grad_norm)
+    if _chunk(problem, solver, hparams, params, eps**0.5).status != "converged":
+        raise RetrainingError(
+            f"Retraining stopped improving at a gradient norm of {least:.2e}, after {steps} steps; it must fall below "
+            f"{eps**0.5:.1e} of its value at the start. See that the inner loss is the same at every step, or lower lr."
+        )
+    return params
+
+
+def _chunk(problem: InnerProblem, solver: InnerSolver, hparams: Tensors, params: Tensors, tol: float) -> Training:
+    # One look at the end: the tolerance of train() costs a gradient per look, and is there to stop early.
+    return train(problem, solver, hparams, params, max_steps=_CHUNK, tol=tol, check_every=_CHUNK)
