@@ -20,8 +20,9 @@ def make(num_products: int, name: str) -> Work:
     problem = SoftmaxRegression()
     hparams = problem.init_hparams()
     W = train(problem, hg.Momentum(lr=0.5), hparams, problem.init_params(), max_steps=3000, tol=1e-10).params["W"]
-    if name == "hypergrad":
-        estimator = hg.Implicit(linsolve=hg.CG(max_iter=num_products, tol=0.0), inner_steps=0, error_bar=False)
+    if name.startswith("hypergrad"):
+        cg = hg.CG(max_iter=num_products, tol=0.0)
+        estimator = hg.Implicit(linsolve=cg, inner_steps=0, error_bar=name == "hypergrad, with error bar")
         return lambda: estimator.estimate(problem, hparams, {"W": W}).grad["l2"]
     by_name = {"by hand, retained graph": by_hand, "closed-form product": closed_form}
     return partial(by_name[name], problem, hparams["l2"], W, num_products)
@@ -70,7 +71,7 @@ def main() -> None:
     """Print one table per number of products."""
     torch.set_num_threads(THREADS)
     torch.set_default_dtype(torch.float64)
-    names = ["by hand, retained graph", "closed-form product", "hypergrad"]
+    names = ["by hand, retained graph", "closed-form product", "hypergrad", "hypergrad, with error bar"]
     for num_products in (10, 50):
         compare(
             f"implicit hypergradient, softmax regression on digits, 640 penalties, K = {num_products}",
