@@ -24,15 +24,12 @@ class LinearSolution:
         num_matvecs: products with A spent.
         status: "converged", or why the tolerance was not met: "max_iter" (the products, or terms, ran out), "stagnated"
             (rounding errors allow no smaller residual), or "inconsistent" (A is singular and no x has a smaller one).
-        least_curvature: the smallest Ritz value vᵀAv/vᵀv met on the way, an estimate of λ_min(A) from above; None where
-            the solver knows none.
     """
 
     x: Tensor
     residual: float
     num_matvecs: int
     status: str
-    least_curvature: float | None = None
 
     @property
     def converged(self) -> bool:
@@ -63,7 +60,7 @@ class LinearSolver(ABC):
         if norm == 0:
             return LinearSolution(x=torch.zeros_like(b), residual=0.0, num_matvecs=0, status="converged")
         found = self.solve_unit(matvec, b / norm, None if x0 is None else x0 / norm)
-        return LinearSolution(found.x * norm, found.residual, found.num_matvecs, found.status, found.least_curvature)
+        return LinearSolution(found.x * norm, found.residual, found.num_matvecs, found.status)
 
     def tightened(self, factor: float) -> "LinearSolver":
         """The same solver with `factor` times its tolerance, > 0; itself where it has none."""

@@ -8,7 +8,6 @@ from torch import Tensor
 from hypergrad.errors import IndefiniteError, NonFiniteError
 from hypergrad.linsolve.base import Matvec, Preconditioner, bad_product
 from hypergrad.linsolve.krylov import Cycle, Krylov, norm
-from hypergrad.linsolve.spectrum import least_ritz_value
 from hypergrad.validation import require_instance
 
 
@@ -42,20 +41,18 @@ class CG(Krylov):
         z = r if inverse is None else inverse(r)
         p = z.clone()
         rz, residual = _squares(r, z, 0)
-        alphas: list[float] = []
-        betas: list[float] = []
-        while residual > tol and len(alphas) < max_iter:
+        count = 0
+        while residual > tol and count < max_iter:
             Ap = matvec(p)
-            alphas.append(rz / _curvature(p, Ap, len(alphas)))
-            x.add_(p, alpha=alphas[-1])
-            r.sub_(Ap, alpha=alphas[-1])
+            alpha = rz / _curvature(p, Ap, count)
+            count += 1
+            x.add_(p, alpha=alpha)
+            r.sub_(Ap, alpha=alpha)
             z = r if inverse is None else inverse(r)
             previous = rz
-            rz, residual = _squares(r, z, len(alphas))
-            betas.append(rz / previous)
-            p.mul_(betas[-1]).add_(z)
-        least = least_ritz_value(alphas, betas) if inverse is None else None
-        return Cycle(x, residual, len(alphas), least)
+            rz, residual = _squares(r, z, count)
+            p.mul_(rz / previous).add_(z)
+        return Cycle(x, residual, count)
 
 
 def _squares(r: Tensor, z: Tensor, products: int) -> tuple[float, float]:

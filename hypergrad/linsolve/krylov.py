@@ -19,14 +19,12 @@ class Cycle:
         d: the correction, shape (n,).
         residual: what the recursion believes ‖r − A d‖ to be.
         num_matvecs: products spent, one per iteration.
-        least_curvature: the smallest Ritz value of A met; None where it is not known.
         is_least: whether no d seems to have a smaller residual, because A is singular and r not in its range.
     """
 
     d: Tensor
     residual: float
     num_matvecs: int
-    least_curvature: float | None = None
     is_least: bool = False
 
 
@@ -66,18 +64,16 @@ class Krylov(LinearSolver):
         residual, spent = norm(r, products), 0
         inverse, extra = self.prepare(matvec, b) if residual > self.tol else (None, 0)
         products += extra
-        least: float | None = None
         while True:
             if residual <= self.tol:
-                return LinearSolution(x, residual, products, "converged", least)
+                return LinearSolution(x, residual, products, "converged")
             if spent == self.max_iter:
-                return LinearSolution(x, residual, products, "max_iter", least)
+                return LinearSolution(x, residual, products, "max_iter")
             done = self.cycle(matvec, inverse, r, self.tol, self.max_iter - spent)
             x.add_(done.d)
             spent, products = spent + done.num_matvecs, products + done.num_matvecs
-            least = _smaller(least, done.least_curvature)
             if done.residual > self.tol and spent == self.max_iter:
-                return LinearSolution(x, done.residual, products, "max_iter", least)
+                return LinearSolution(x, done.residual, products, "max_iter")
             before, claimed = residual, done.residual <= self.tol
             r = b - matvec(x)
             products += 1
@@ -86,7 +82,7 @@ class Krylov(LinearSolver):
             # rounding or of the range of A.
             if residual > self.tol and residual > before * (0.5 if claimed or done.is_least else 1 - 1e-6):
                 status = "inconsistent" if done.is_least else "stagnated"
-                return LinearSolution(x, residual, products, status, least)
+                return LinearSolution(x, residual, products, status)
 
 
 def norm(r: Tensor, products: int) -> float:
@@ -99,7 +95,3 @@ def norm(r: Tensor, products: int) -> float:
     if not value < float("inf"):
         raise NonFiniteError(bad_product(products))
     return value
-
-
-def _smaller(a: float | None, b: float | None) -> float | None:
-    return min((value for value in (a, b) if value is not None), default=None)
