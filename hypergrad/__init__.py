@@ -35,6 +35,9 @@ from hypergrad.linsolve.nystrom import Nystrom
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.quadratic import Quadratic
 from hypergrad.problem.ridge import Ridge
+from hypergrad.product.base import Product
+from hypergrad.product.differences import CentredDifferences
+from hypergrad.product.reverse import Reverse
 from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.solver.momentum import Momentum
@@ -42,6 +45,7 @@ from hypergrad.trainer import Result, Trainer
 
 __all__ = [
     "CG",
+    "CentredDifferences",
     "Check",
     "Dense",
     "DivergenceError",
@@ -65,8 +69,10 @@ __all__ = [
     "NotConvergedWarning",
     "Nystrom",
     "Preconditioner",
+    "Product",
     "Quadratic",
     "Result",
+    "Reverse",
     "Ridge",
     "Split",
     "Splits",

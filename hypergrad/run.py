@@ -39,7 +39,9 @@ def tune(cfg: DictConfig) -> float:
 def _built(cfg: DictConfig) -> dict[str, Any]:
     """The resolved config of what was built; what the estimator and the problem refer to stands inside them."""
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    return {key: value for key, value in config.items() if key not in ("callback", "data", "linsolve", "solver")}
+    return {
+        key: value for key, value in config.items() if key not in ("callback", "data", "linsolve", "product", "solver")
+    }
 
 
 class Comparison(Callback):

@@ -29,7 +29,7 @@ def test_a_number_fills_its_shape():
 @pytest.mark.parametrize(
     ("init", "constraint", "error", "message"),
     [
-        (-1.0, hg.positive, ValueError, r"init = -1.0 violates the constraint"),
+        (-1.0, hg.positive, ValueError, "init = -1 violates the constraint"),
         (0.0, constraints.nonnegative, ValueError, "boundary"),
         (1.0, hg.unit_interval, ValueError, "boundary"),
         (float("nan"), constraints.real, ValueError, "finite"),

@@ -18,6 +18,7 @@ ORDER = [
     {"linsolve"},
     {"problem"},
     {"solver"},
+    {"product"},
     {"estimator"},
     {"functional", "check"},
     {"callback"},
@@ -29,7 +30,7 @@ ORDER = [
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 HYDRA = {("command",), ("run",)}
-FAMILIES = {"problem", "solver", "linsolve", "estimator", "callback"}
+FAMILIES = {"problem", "product", "solver", "linsolve", "estimator", "callback"}
 
 
 def imported(path: Path) -> set[str]:

@@ -11,6 +11,7 @@ from hypergrad.estimator.linearization import Linearization
 from hypergrad.linsolve.base import LinearSolver
 from hypergrad.linsolve.cg import CG
 from hypergrad.problem.base import InnerProblem
+from hypergrad.product.base import Product
 
 _TOL = 1e-4
 _SAFETY = 3.0
@@ -45,7 +46,9 @@ def error_bar(
     params: Tensors,
     adjoint: torch.Tensor,
     linsolve: LinearSolver,
+    hparams: Tensors,
     batches: tuple[object, object],
+    products: Product,
     num_matvecs: int,
 ) -> ErrorBar:
     """Three times the distance from a hypergradient to the same one after a Newton step of both of its unknowns.
@@ -65,7 +68,9 @@ def error_bar(
         params: w.
         adjoint: v, the (inexact) adjoint, shape (n,).
         linsolve: where it is a CG, its preconditioner is used here too.
+        hparams: λ.
         batches: the inner and outer batch.
+        products: how the linearisation one step ahead is formed.
         num_matvecs: products that the adjoint took; each of the two systems may take twice that, or 100.
 
     Returns:
@@ -77,29 +82,29 @@ def error_bar(
     cg = replace(linsolve, tol=_TOL, max_iter=budget) if isinstance(linsolve, CG) else CG(tol=_TOL, max_iter=budget)
     spent = 0
     try:
-        inner = cg.solve(here.product, here.phi.detach())
+        inner = cg.solve(here.inner.product, here.inner.phi)
         spent += inner.num_matvecs
         ahead = unflatten(flatten(params) - inner.x, params)
-        there = Linearization.at(problem, ahead, here.hparams, *batches)
-        outer = cg.solve(there.product, there.df_dw - there.product(adjoint))
+        there = Linearization.at(problem, ahead, hparams, batches, products)
+        outer = cg.solve(there.inner.product, there.df_dw - there.inner.product(adjoint))
         spent += outer.num_matvecs + 1
     except HypergradError as error:
         return ErrorBar.unknown(f"{type(error).__name__} in the Newton step", spent)
     if not (inner.converged and outer.converged):
         return ErrorBar.unknown(f"CG did not reach a residual of {_TOL:g} in {budget} products", spent)
-    left = there.point.grad_norm / max(here.point.grad_norm, torch.finfo(adjoint.dtype).tiny)
+    left = there.inner.point.grad_norm / max(here.inner.point.grad_norm, torch.finfo(adjoint.dtype).tiny)
     # A step too short to matter cannot have left the region where φ is linear: what it leaves of φ is rounding.
     is_short = torch.linalg.vector_norm(inner.x) <= _SHORT * torch.linalg.vector_norm(flatten(params))
     if left > _QUADRATIC_REGIME and not is_short:
         return ErrorBar.unknown(f"a Newton step leaves {left:.2g} of the inner gradient, too far to be local", spent)
-    refined, first = _gradient(there, adjoint + outer.x), _gradient(here, adjoint)
+    refined, first = _gradient(there, hparams, adjoint + outer.x), _gradient(here, hparams, adjoint)
     distance = torch.linalg.vector_norm(refined - first).item()
     floor = 500 * torch.finfo(first.dtype).eps * torch.linalg.vector_norm(first).item()
     return ErrorBar(_SAFETY * distance + floor, "estimated", spent)
 
 
-def _gradient(at: Linearization, adjoint: torch.Tensor) -> torch.Tensor:
-    total = torch.zeros_like(flatten(at.hparams))
+def _gradient(at: Linearization, hparams: Tensors, adjoint: torch.Tensor) -> torch.Tensor:
+    total = torch.zeros_like(flatten(hparams))
     for term in (at.direct, at.indirect(adjoint)):
-        total += flatten({name: torch.zeros_like(at.hparams[name]) if x is None else x for name, x in term.items()})
+        total += flatten({name: torch.zeros_like(hparams[name]) if x is None else x for name, x in term.items()})
     return total.detach()

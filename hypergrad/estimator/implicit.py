@@ -12,6 +12,8 @@ from hypergrad.estimator.linearization import Linearization
 from hypergrad.linsolve.base import LinearSolver, Matvec
 from hypergrad.linsolve.cg import CG
 from hypergrad.problem.base import InnerProblem
+from hypergrad.product.base import Product
+from hypergrad.product.reverse import Reverse
 from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.solver.training import train
@@ -39,6 +41,7 @@ class Implicit(HypergradEstimator):
     Attributes:
         solver: how the inner problem is trained.
         linsolve: how the adjoint system is solved.
+        product: how products with the Hessian and the mixed derivatives are formed.
         inner_steps: most inner steps, ≥ 0; 0 takes the given parameters as trained, and `inner_grad_norm` in the stats
             says whether they are.
         inner_tol: training stops once ‖∇g(w)‖ ≤ inner_tol ‖∇g(w₀)‖ (dimensionless), ≥ 0.
@@ -55,6 +58,7 @@ class Implicit(HypergradEstimator):
 
     solver: InnerSolver = field(default_factory=GradientDescent)
     linsolve: LinearSolver = field(default_factory=CG)
+    product: Product = field(default_factory=Reverse)
     inner_steps: int = 1000
     inner_tol: float = 1e-6
     damping: float = 0.0
@@ -64,6 +68,7 @@ class Implicit(HypergradEstimator):
     def __post_init__(self) -> None:
         require_instance(self, "solver", InnerSolver)
         require_instance(self, "linsolve", LinearSolver)
+        require_instance(self, "product", Product)
         require_int(self, "inner_steps", least=0)
         require_real(self, "inner_tol", least=0)
         require_real(self, "damping", least=0)
@@ -84,18 +89,18 @@ class Implicit(HypergradEstimator):
     ) -> Hypergradient:
         params, inner_stats = self._train(problem, hparams, params, outer_step, inner_step)
         batches = (problem.inner_batch(inner_step + int(inner_stats["inner_steps"])), problem.outer_batch(outer_step))
-        here = Linearization.at(problem, params, hparams, *batches)
+        here = Linearization.at(problem, params, hparams, batches, self.product)
         linsolve = self.linsolve.tightened(self._factor(outer_step))
         start = adjoint if adjoint is not None and adjoint.shape == here.df_dw.shape else None
         try:
-            solved = linsolve.solve(self._damped(here.product), here.df_dw, start)
+            solved = linsolve.solve(self._damped(here.inner.product), here.df_dw, start)
         except IndefiniteError as error:
             if self.damping == 0:
                 raise
             raise IndefiniteError(f"{error} That is on top of the present damping of {self.damping:g}.") from None
         stats: Stats = {
-            "inner_loss": here.point.loss,
-            "inner_grad_norm": here.point.grad_norm,
+            "inner_loss": here.inner.point.loss,
+            "inner_grad_norm": here.inner.point.grad_norm,
             **inner_stats,
             "num_matvecs": solved.num_matvecs,
             "adjoint_residual": solved.residual,
@@ -103,7 +108,9 @@ class Implicit(HypergradEstimator):
         }
         grad = add_terms(here.direct, here.indirect(solved.x), _HINT)
         if self.error_bar:
-            bar = error_bar(problem, here, params, solved.x, linsolve, batches, solved.num_matvecs)
+            bar = error_bar(
+                problem, here, params, solved.x, linsolve, hparams, batches, self.product, solved.num_matvecs
+            )
             stats |= {"error_estimate": bar.estimate, "error_status": bar.status, "error_matvecs": bar.num_matvecs}
         return Hypergradient(
             grad=grad, params=detach(params), outer_loss=here.outer_loss, stats=stats, adjoint=solved.x

@@ -1,0 +1,52 @@
+"""The promise of a product: the optimality condition φ(w, λ), linearised at a point."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from hypergrad.autodiff import Tensors
+from hypergrad.linsolve.base import Matvec
+from hypergrad.problem.base import InnerProblem
+from hypergrad.solver.point import Point
+
+
+@dataclass(frozen=True)
+class Stationarity:
+    """φ at (w, λ), linearised.
+
+    Attributes:
+        point: inner loss and ‖φ‖.
+        phi: φ, flat, shape (n,).
+        product: v ↦ (∂φ/∂w)ᵀ v on vectors of shape (n,); the Hessian product where φ = ∇_w g.
+        mixed: v ↦ (∂φ/∂λ)ᵀ v by name, None where φ does not depend on a hyperparameter.
+    """
+
+    point: Point
+    phi: Tensor
+    product: Matvec
+    mixed: Callable[[Tensor], Mapping[str, Tensor | None]]
+
+
+class Product(ABC):
+    """How products with the derivatives of φ are formed."""
+
+    @abstractmethod
+    def linearise(self, problem: InnerProblem, params: Tensors, hparams: Tensors, batch: Any) -> Stationarity:
+        """Linearise φ at (params, hparams), neither of which is changed.
+
+        Args:
+            problem: gives φ, by default the gradient of its inner loss.
+            params: w.
+            hparams: λ in natural units.
+            batch: the inner batch, the same in all products.
+
+        Returns:
+            φ with its products.
+
+        Raises:
+            NonFiniteError: if the inner loss or φ is NaN or infinite.
+            ValueError: if φ is not what the products need; the message says what that is.
+        """

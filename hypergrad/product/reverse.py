@@ -1,0 +1,55 @@
+"""Products by automatic differentiation."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hypergrad.autodiff import Tensors, flatten, leaves, vjp
+from hypergrad.problem.base import InnerProblem
+from hypergrad.product.base import Product, Stationarity
+from hypergrad.solver.point import Point, require_finite
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reverse(Product):
+    """Reverse mode over a retained graph of φ: exact, and for φ = ∇_w g the fastest eager product on a CPU.
+
+    Source: Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation (1994).
+    """
+
+    def linearise(self, problem: InnerProblem, params: Tensors, hparams: Tensors, batch: Any) -> Stationarity:
+        w, hp = leaves(params), leaves(hparams)
+        with torch.enable_grad():
+            inner_loss, named = _optimality(problem, w, hp, batch)
+            point = Point.of(inner_loss, named)
+            require_finite(point, hparams)
+            phi = flatten(named)
+
+            def mixed(v: Tensor) -> dict[str, Tensor | None]:
+                pulled = torch.autograd.grad(phi, tuple(hp.values()), v, allow_unused=True, retain_graph=True)
+                return dict(zip(hp, pulled, strict=True))
+
+            return Stationarity(point, phi.detach(), vjp({"phi": phi}, w), mixed)
+
+
+def _optimality(problem: InnerProblem, w: Tensors, hp: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
+    """The inner loss and φ with its graph, from one forward pass where φ is the gradient of g.
+
+    Raises:
+        ValueError: if φ is not shaped as w.
+    """
+    if problem.is_minimisation:
+        return problem.inner_loss_and_gradient(w, hp, batch)
+    with torch.no_grad():
+        loss = problem.inner_loss(w, hp, batch)
+    phi = problem.optimality(w, hp, batch)
+    wanted = {name: tuple(p.shape) for name, p in w.items()}
+    met = {name: tuple(p.shape) for name, p in phi.items()}
+    if wanted != met:
+        raise ValueError(
+            f"{type(problem).__name__}.optimality must return tensors shaped as the parameters, {wanted}, but it "
+            f"returned {met}."
+        )
+    return loss, phi
