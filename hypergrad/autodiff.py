@@ -71,27 +71,24 @@ def value_and_gradient(function: Callable[[Tensors], Tensor], params: Tensors) -
     return value if differentiable else value.detach(), filled
 
 
-def vjp(outputs: Tensors, inputs: Tensors) -> Callable[[Tensor], Tensor]:
-    """The map v ↦ (∂outputs/∂inputs)ᵀ v on flat vectors, from a graph that is kept while the map is.
+def vjp(output: Tensor, inputs: Tensors) -> Callable[[Tensor], Tensor]:
+    """The map v ↦ (∂output/∂inputs)ᵀ v on flat vectors, from a graph that is kept while the map is.
 
-    For outputs = ∇_w g(w) and inputs = w this is the Hessian-vector product, reverse over reverse: the fastest eager
-    product on a CPU, because the gradient's graph is built once and each product walks it backwards once.
+    For output = ∇_w g(w), flat, and inputs = w this is the Hessian-vector product, reverse over reverse: the fastest
+    eager product on a CPU, because the gradient's graph is built once and each product walks it backwards once.
 
     Args:
-        outputs: named tensors with a graph that reaches `inputs`.
+        output: a vector of shape (m,) with a graph that reaches `inputs`.
         inputs: the tensors to differentiate with respect to.
 
     Returns:
-        A function from shape (number of outputs,) to shape (number of inputs,); an input that no output depends on
-        contributes zeros.
+        A function from shape (m,) to shape (number of entries of the inputs,); an input that the output does not
+        depend on contributes zeros.
     """
     ins = tuple(inputs.values())
-    with torch.enable_grad():
-        # One node in the graph cuts v up, which is cheaper than cutting it up in Python at every product.
-        joined = flatten(outputs)
 
     def product(v: Tensor) -> Tensor:
-        return _join(torch.autograd.grad(joined, ins, v, retain_graph=True, allow_unused=True, materialize_grads=True))
+        return _join(torch.autograd.grad(output, ins, v, retain_graph=True, allow_unused=True, materialize_grads=True))
 
     return product
 

@@ -31,7 +31,7 @@ class Reverse(Product):
                 pulled = torch.autograd.grad(phi, tuple(hp.values()), v, allow_unused=True, retain_graph=True)
                 return dict(zip(hp, pulled, strict=True))
 
-            return Stationarity(point, phi.detach(), vjp({"phi": phi}, w), mixed)
+            return Stationarity(point, phi.detach(), vjp(phi, w), mixed)
 
 
 def _optimality(problem: InnerProblem, w: Tensors, hp: Tensors, batch: Any) -> tuple[Tensor, Tensors]:

@@ -36,7 +36,7 @@ def _bound(problem: InnerProblem, solver: InnerSolver, hparams: Tensors, params:
     with torch.enable_grad():
         w = leaves(params)
         _, grad = problem.inner_loss_and_gradient(w, hparams, problem.inner_batch(t))
-        curvature = largest_eigenvalue(vjp(grad, w), flatten(params))
+        curvature = largest_eigenvalue(vjp(flatten(grad), w), flatten(params))
     bound = solver.largest_lr(curvature, hparams, t) if curvature > 0 else None
     if bound is None:
         return f"The learning rate was {lr:.2e}; lower it."
