@@ -59,7 +59,7 @@ class CentredDifferences(Product):
             return (ahead - behind) / (2 * h), mixed
 
         loss, phi, _ = gradients(w)
-        point = Point.of(loss, {"phi": phi})
+        point = Point.of(loss, phi)
         require_finite(point, hparams)
         return Stationarity(point, phi, lambda v: difference(v)[0], lambda v: difference(v)[1])
 

@@ -23,9 +23,9 @@ class Reverse(Product):
         w, hp = leaves(params), leaves(hparams)
         with torch.enable_grad():
             inner_loss, named = _optimality(problem, w, hp, batch)
-            point = Point.of(inner_loss, named)
-            require_finite(point, hparams)
             phi = flatten(named)
+            point = Point.of(inner_loss, phi)
+            require_finite(point, hparams)
 
             def mixed(v: Tensor) -> dict[str, Tensor | None]:
                 pulled = torch.autograd.grad(phi, tuple(hp.values()), v, allow_unused=True, retain_graph=True)

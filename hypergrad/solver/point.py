@@ -28,10 +28,9 @@ class Point:
     grad_norm: float
 
     @classmethod
-    def of(cls, loss: Tensor, grad: Tensors) -> "Point":
-        """From the tensors, of which no graph is made."""
-        with torch.no_grad():
-            return cls(loss=loss.item(), grad_norm=torch.linalg.vector_norm(flatten(grad)).item())
+    def of(cls, loss: Tensor, grad: Tensor) -> "Point":
+        """From the loss, shape (), and its gradient, flat."""
+        return cls(loss=loss.item(), grad_norm=torch.linalg.vector_norm(grad.detach()).item())
 
     @property
     def is_finite(self) -> bool:
@@ -42,7 +41,8 @@ class Point:
 def look(problem: InnerProblem, params: Tensors, hparams: Tensors, t: int) -> Point:
     """The inner loss and gradient norm at `params` on the batch of step t."""
     with torch.no_grad():
-        return Point.of(*problem.inner_loss_and_gradient(params, hparams, problem.inner_batch(t)))
+        loss, grad = problem.inner_loss_and_gradient(params, hparams, problem.inner_batch(t))
+        return Point.of(loss, flatten(grad))
 
 
 def require_finite(point: Point, hparams: Tensors) -> None:
