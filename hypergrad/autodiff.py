@@ -35,7 +35,9 @@ def leaves(tensors: Tensors) -> Tensors:
     return {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
 
 
-def value_and_gradient(function: Callable[[Tensors], Tensor], params: Tensors) -> tuple[Tensor, Tensors]:
+def value_and_gradient(
+    function: Callable[[Tensors], Tensor], params: Tensors, name: str = "The function"
+) -> tuple[Tensor, Tensors]:
     """The scalar f(w) and ∇f(w).
 
     Both can be differentiated again exactly where grad mode is enabled, with respect to whatever `params` and the
@@ -44,6 +46,7 @@ def value_and_gradient(function: Callable[[Tensors], Tensor], params: Tensors) -
     Args:
         function: maps named tensors to a tensor of shape ().
         params: where to differentiate.
+        name: what an error calls the function.
 
     Returns:
         f(w), shape (), and ∇f(w), shaped as `params`.
@@ -63,7 +66,7 @@ def value_and_gradient(function: Callable[[Tensors], Tensor], params: Tensors) -
             grads = torch.autograd.grad(value, tuple(point.values()), create_graph=differentiable, allow_unused=True)
     if all(grad is None for grad in grads):
         raise ValueError(
-            f"The function depends on none of {', '.join(point)}; compute it from the tensors that it is given, "
+            f"{name} depends on none of {', '.join(point)}; compute it from the tensors that it is given, "
             "without detach() or no_grad(), and for a module with torch.func.functional_call(module, params, inputs)."
         )
     pairs = zip(point.items(), grads, strict=True)

@@ -48,14 +48,8 @@ class InnerProblem(nn.Module, ABC):
             TypeError: if the inner loss is not a tensor.
             ValueError: if it is not a scalar, or depends on no parameter.
         """
-
-        def loss(w: Tensors) -> Tensor:
-            return require_scalar(self.inner_loss(w, hparams, batch), f"{type(self).__name__}.inner_loss")
-
-        try:
-            return value_and_gradient(loss, params)
-        except ValueError as error:
-            raise ValueError(str(error).replace("The function", f"{type(self).__name__}.inner_loss", 1)) from None
+        name = f"{type(self).__name__}.inner_loss"
+        return value_and_gradient(lambda w: require_scalar(self.inner_loss(w, hparams, batch), name), params, name)
 
     def optimality(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensors:
         """φ(w, λ), zero exactly at w*(λ) and shaped as w: by default ∇_w g.

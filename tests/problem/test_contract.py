@@ -67,6 +67,15 @@ def test_a_broken_promise_is_named(methods, message, estimator):
         hg.Trainer(problem=ridge_with(**methods), estimator=estimator, optimizer=sgd, outer_steps=1).fit()
 
 
+def test_an_error_of_the_losses_own_keeps_its_traceback():
+    def own(*_):
+        raise ValueError("three classes, but five labels")
+
+    with pytest.raises(ValueError, match="^three classes, but five labels$") as caught:
+        hg.Implicit().estimate(ridge_with(inner_loss=own), {"l2": torch.tensor(1.0)}, {"weight": torch.zeros(5)})
+    assert caught.traceback[-1].name == "own"
+
+
 @pytest.mark.parametrize(
     ("optimizer", "message"),
     [
