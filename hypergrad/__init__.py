@@ -24,6 +24,7 @@ from hypergrad.estimator.implicit import Implicit
 from hypergrad.estimator.unrolled import Unrolled
 from hypergrad.functional import hypergradient
 from hypergrad.hyperparameter import Hyperparameter
+from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, Preconditioner
 from hypergrad.linsolve.cg import CG
 from hypergrad.linsolve.dense import Dense
@@ -32,24 +33,31 @@ from hypergrad.linsolve.jacobi import Jacobi
 from hypergrad.linsolve.minres import MINRES
 from hypergrad.linsolve.neumann import Neumann
 from hypergrad.linsolve.nystrom import Nystrom
+from hypergrad.operator import Operator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.quadratic import Quadratic
 from hypergrad.problem.ridge import Ridge
 from hypergrad.product.base import Product
 from hypergrad.product.differences import CentredDifferences
+from hypergrad.product.forward_over_reverse import ForwardOverReverse
+from hypergrad.product.gauss_newton import GaussNewton
 from hypergrad.product.reverse import Reverse
+from hypergrad.product.traced import Traced
 from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.solver.momentum import Momentum
 from hypergrad.trainer import Result, Trainer
 
 __all__ = [
+    "Auto",
     "CG",
     "CentredDifferences",
     "Check",
     "Dense",
     "DivergenceError",
+    "ForwardOverReverse",
     "GMRES",
+    "GaussNewton",
     "GradientDescent",
     "HypergradError",
     "HypergradEstimator",
@@ -68,6 +76,7 @@ __all__ = [
     "NonFiniteError",
     "NotConvergedWarning",
     "Nystrom",
+    "Operator",
     "Preconditioner",
     "Product",
     "Quadratic",
@@ -77,6 +86,7 @@ __all__ = [
     "Split",
     "Splits",
     "Tensors",
+    "Traced",
     "Trainer",
     "Unrolled",
     "UnusedHyperparameterError",

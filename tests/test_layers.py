@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "hypergrad"
 ORDER = [
     {"errors", "validation"},
-    {"autodiff", "hyperparameter"},
+    {"autodiff", "hyperparameter", "operator"},
     {"data"},
     {"linsolve"},
     {"problem"},
@@ -82,9 +82,10 @@ def test_a_config_stands_where_its_code_stands(path):
 
 SHARED = {
     *("__init__", "base"),
-    *("krylov", "spectrum"),
+    *("krylov", "block", "spectrum"),
     *("training", "point", "divergence"),
     *("inexact", "linearization", "error_bar"),
+    "tracing",
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).glob("*.py")) if path.stem not in SHARED

@@ -9,7 +9,7 @@ from hypergrad.errors import IndefiniteError
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, Stats, add_terms
 from hypergrad.estimator.error_bar import error_bar
 from hypergrad.estimator.linearization import Linearization
-from hypergrad.linsolve.base import LinearSolver, Matvec
+from hypergrad.linsolve.base import LinearSolver
 from hypergrad.linsolve.cg import CG
 from hypergrad.problem.base import InnerProblem
 from hypergrad.product.base import Product
@@ -93,7 +93,7 @@ class Implicit(HypergradEstimator):
         linsolve = self.linsolve.tightened(self._factor(outer_step))
         start = adjoint if adjoint is not None and adjoint.shape == here.df_dw.shape else None
         try:
-            solved = linsolve.solve(self._damped(here.inner.product), here.df_dw, start)
+            solved = linsolve.solve(here.inner.product.shifted(self.damping), here.df_dw, start)
         except IndefiniteError as error:
             if self.damping == 0:
                 raise
@@ -105,6 +105,7 @@ class Implicit(HypergradEstimator):
             "num_matvecs": solved.num_matvecs,
             "adjoint_residual": solved.residual,
             "adjoint_status": solved.status,
+            "adjoint_remark": solved.remark,
         }
         grad = add_terms(here.direct, here.indirect(solved.x), _HINT)
         if self.error_bar:
@@ -132,11 +133,6 @@ class Implicit(HypergradEstimator):
             tol=self.inner_tol * self._factor(outer_step),
         )
         return trained.params, {"inner_steps": trained.steps, "inner_status": trained.status}
-
-    def _damped(self, matvec: Matvec) -> Matvec:
-        if self.damping == 0:
-            return matvec
-        return lambda v: matvec(v).add(v, alpha=self.damping)
 
     def _factor(self, outer_step: int) -> float:
         return 1.0 if self.tighten is None else _SUMMABLE[self.tighten](outer_step + 1)

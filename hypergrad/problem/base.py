@@ -8,6 +8,11 @@ from torch import Tensor, nn
 from hypergrad.autodiff import Tensors, value_and_gradient
 from hypergrad.hyperparameter import Hyperparameter
 
+_NO_OUTPUTS = (
+    "{} does not define `{}`, which Gauss–Newton products need: write the inner loss as "
+    "self.loss_of_outputs(self.outputs(params, hparams, batch), params, hparams, batch)."
+)
+
 
 class InnerProblem(nn.Module, ABC):
     """What is tuned: w*(λ) = argmin_w g(w, λ), judged by the dev loss f(w, λ).
@@ -62,6 +67,14 @@ class InnerProblem(nn.Module, ABC):
     def is_minimisation(self) -> bool:
         """Whether φ is ∇_w g, so that its Jacobian is the symmetric Hessian of g."""
         return type(self).optimality is InnerProblem.optimality
+
+    def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        """The outputs z(w) of the model on a batch, for problems whose inner loss is ℓ(z(w), w, λ)."""
+        raise NotImplementedError(_NO_OUTPUTS.format(type(self).__name__, "outputs"))
+
+    def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        """ℓ(z, w, λ), convex in z and w, which is the inner loss at z = z(w); shape ()."""
+        raise NotImplementedError(_NO_OUTPUTS.format(type(self).__name__, "loss_of_outputs"))
 
     def solution(self, hparams: Tensors) -> Tensors:
         """The best response w*(λ) in closed form, for problems that have one."""
