@@ -12,8 +12,9 @@ from hypergrad.operator import CannotApproximateError, Matvec, Operator
 from hypergrad.validation import require_int, require_real
 
 _WORTH_IT = 0.05
-"""An approximate operator is kept as long as a cycle with it brings the true residual down to this, or to what it
-claims."""
+_LEAST = 0.5
+"""An approximate operator is kept where a cycle with it brings the true residual down to ten times what the cycle
+claims, or to the first of these; and at least to the second."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,8 @@ class _Steps:
 
     def judge(self, before: float, claimed: float, residual: float) -> None:
         """Go on with A alone where the approximate operator did not keep what it claimed."""
-        if self.near is not None and residual > max(10 * claimed, self.solver.tol, _WORTH_IT * before):
+        wanted = min(_LEAST * before, max(10 * claimed, _WORTH_IT * before))
+        if self.near is not None and residual > max(self.solver.tol, wanted):
             self._drop(f"left a residual of {residual:.1e} where it claimed {claimed:.1e}")
 
     def _drop(self, why: str) -> None:
