@@ -91,16 +91,18 @@ def vjp(output: Tensor, inputs: Tensors) -> Callable[[Tensor], Tensor]:
         output does not depend on contributes zeros.
     """
     ins = tuple(inputs.values())
-    pull = partial(torch.autograd.grad, output, ins, retain_graph=True, allow_unused=True, materialize_grads=True)
+    pull = partial(torch.autograd.grad, output, ins, retain_graph=True, allow_unused=True)
 
     def product(V: Tensor) -> Tensor:
         if V.ndim == 1:
-            return _join(pull(V))
+            return _join(pull(V, materialize_grads=True))
         try:
             pieces = pull(V.T.contiguous(), is_grads_batched=True)
         except RuntimeError:  # no batched rule
             return torch.stack([product(v) for v in V.T], dim=1)
-        return torch.cat([piece.reshape(V.shape[1], -1) for piece in pieces], dim=1).T
+        k = V.shape[1]
+        filled = (V.new_zeros(k, x.numel()) if p is None else p.reshape(k, -1) for x, p in zip(ins, pieces,
+        strict=True)) return torch.cat(tuple(filled), dim=1).T
 
     return product
 

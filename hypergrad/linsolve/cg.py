@@ -60,7 +60,7 @@ class CG(Krylov):
             r.sub_(Ap, alpha=alpha)
             z = r if inverse is None else inverse(r)
             previous = rz
-            rz, residual = _squares(r, z, count)
+            rz, residual = _squares(r, z, count, Ap)
             if A.is_rounded and count % _CHECK_EVERY == 0 and _rounding(x, p, Ap) > max(tol, residual):
                 break  # what further iterations win is lost to rounding: the true residual has to be looked at
             p.mul_(rz / previous).add_(z)
@@ -73,14 +73,17 @@ def _rounding(x: Tensor, p: Tensor, Ap: Tensor) -> float:
     return torch.finfo(x.dtype).eps * norms[0] * norms[2] / norms[1]
 
 
-def _squares(r: Tensor, z: Tensor, products: int) -> tuple[float, float]:
+def _squares(r: Tensor, z: Tensor, products: int, Ap: Tensor | None = None) -> tuple[float, float]:
     """RᵀM⁻¹r and ‖r‖.
 
     Raises:
         NonFiniteError: if they are NaN or infinite.
+        IndefiniteError: if they are, and the last product was not: then the step was too long, the curvature nothing.
     """
     rz = torch.dot(r, z).item()
     if not rz < float("inf"):
+        if Ap is not None and Ap.isfinite().all():
+            raise IndefiniteError(negative_curvature(0.0, products))
         raise NonFiniteError(bad_product(products))
     return rz, rz**0.5 if z is r else norm(r, products)
 
