@@ -101,8 +101,8 @@ def vjp(output: Tensor, inputs: Tensors) -> Callable[[Tensor], Tensor]:
         except RuntimeError:  # no batched rule
             return torch.stack([product(v) for v in V.T], dim=1)
         k = V.shape[1]
-        filled = (V.new_zeros(k, x.numel()) if p is None else p.reshape(k, -1) for x, p in zip(ins, pieces,
-        strict=True)) return torch.cat(tuple(filled), dim=1).T
+        rows = [V.new_zeros(k, x.numel()) if p is None else p.reshape(k, -1) for x, p in zip(ins, pieces, strict=True)]
+        return torch.cat(rows, dim=1).T
 
     return product
 
