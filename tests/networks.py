@@ -12,6 +12,9 @@ import hypergrad as hg
 class Network(hg.InnerProblem):
     """A tanh network, 6-8-3, on 40 examples, with one L2 penalty per tensor; float64."""
 
+    X: Tensor
+    y: Tensor
+
     def __init__(self, seed: int = 0, wide: int = 8) -> None:
         super().__init__()
         g = torch.Generator().manual_seed(seed)

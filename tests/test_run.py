@@ -62,7 +62,7 @@ def test_every_estimator_finds_the_minimiser_of_brute_force(everything):
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
     found = summaries(folder)
-    assert {name.split("=")[1] for name in found} == {"unrolled", "ift_cg", "ift_neumann", "ift_dense"}
+    assert {name.split("=")[1] for name in found} == {"unrolled", "ift_auto", "ift_cg", "ift_neumann", "ift_dense"}
     for name, summary in found.items():
         assert abs(math.log(summary["last"]["hparam/l2"]) - brute_force()) < 1e-3, name
 

@@ -39,6 +39,7 @@ def test_a_trace_is_the_product_to_its_precision_and_follows_the_point(problem, 
         hparams = {name: h * (1 + shift) for name, h in problem.init_hparams().items()}
         H, _, _ = as_matrix(problem, w, hparams)
         product = TRACED[precision].linearise(problem, w, hparams, None).product
+        assert product.approximate is not None
         near = product.approximate()
         V = torch.randn(len(H), 3, generator=torch.Generator().manual_seed(0), dtype=H.dtype)
         tolerance = 1e-12 if precision == "float64" else 1e-5
@@ -55,7 +56,7 @@ def test_hypergradients_are_the_closed_form(product, linsolve, problem):
     estimator = hg.Implicit(inner_steps=0, product=product, linsolve=linsolve)
     found = estimator.estimate(problem, hparams, problem.solution(hparams))
     assert relative_error(found.grad, problem.hypergradient(hparams)) <= 1e-8
-    assert found.stats["error_estimate"] <= 1e-6 * flatten(found.grad).norm()
+    assert float(found.stats["error_estimate"]) <= 1e-6 * flatten(found.grad).norm()
 
 
 def test_a_trace_of_data_that_changed_is_found_out():
@@ -65,7 +66,7 @@ def test_a_trace_of_data_that_changed_is_found_out():
     assert estimator.estimate(*arguments).stats["adjoint_remark"] == "iterated on a trace of the product in float32"
     problem.X = 2 * problem.X
     found = estimator.estimate(*arguments)
-    assert "went on with the exact product" in found.stats["adjoint_remark"]
+    assert "went on with the exact product" in str(found.stats["adjoint_remark"])
     fresh = hg.Implicit(inner_steps=0, damping=3.0, linsolve=hg.CG(tol=1e-10, max_iter=500)).estimate(*arguments)
     assert relative_error(found.grad, fresh.grad) <= 1e-8
 
@@ -80,7 +81,7 @@ def test_a_problem_that_draws_random_numbers_is_not_traced():
     problem = Dropped()
     estimator = hg.Implicit(inner_steps=0, damping=3.0, product=hg.Traced(), linsolve=hg.CG(max_iter=500))
     found = estimator.estimate(problem, problem.init_hparams(), problem.init_params())
-    assert "because the product cannot be traced: it draws random numbers" in found.stats["adjoint_remark"]
+    assert "because the product cannot be traced: it draws random numbers" in str(found.stats["adjoint_remark"])
     assert found.stats["adjoint_status"] == "converged"
 
 
@@ -88,7 +89,7 @@ def test_a_small_product_is_not_traced_where_that_would_cost_more():
     problem = Network()
     estimator = hg.Implicit(inner_steps=0, damping=3.0, product=hg.Traced(least_flops=1e6))
     found = estimator.estimate(problem, problem.init_hparams(), problem.init_params())
-    assert "because a product takes no more than" in found.stats["adjoint_remark"]
+    assert "because a product takes no more than" in str(found.stats["adjoint_remark"])
 
 
 def gauss_newton(problem, w, hparams):
