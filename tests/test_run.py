@@ -126,7 +126,7 @@ def main(tmp_path, monkeypatch, capsys):
         (["estimatr=unrolled"], "Did you mean 'estimator'? The choices are: callback, data, device"),
         (["solver.lrr=3"], "Did you mean 'lr'?"),
         (["experiment=rigde"], "Could not find 'experiment/rigde'"),
-        (["estimator=unroled"], "Available options in 'estimator':\n\tift_cg\n\tift_dense\n\tift_neumann\n\tunrolled"),
+        (["estimator=unroled"], "Available options in 'estimator':\n\tift_auto\n\tift_cg\n\tift_dense\n\tift_neumann\n\tunrolled"),
         (["outer_steps=abc"], "Trainer.outer_steps must be an integer, but it is 'abc' of type str"),
         (["linsolve.max_iter=1.5"], "linsolve: CG.max_iter must be an integer, but it is 1.5"),
         (["+linsolve.maxiter=3"], "Did you mean 'max_iter'? The choices are: max_iter, preconditioner, tol."),
