@@ -38,15 +38,24 @@ from hypergrad.problem.ridge import Ridge
 from hypergrad.product.base import Product
 from hypergrad.product.differences import CentredDifferences
 from hypergrad.product.reverse import Reverse
+from hypergrad.schedule import Cosine, Schedule, StepDecay, Warmup
+from hypergrad.solver.adam import Adam
+from hypergrad.solver.adamw import AdamW
 from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.gradient_descent import GradientDescent
+from hypergrad.solver.lbfgs import LBFGS
 from hypergrad.solver.momentum import Momentum
+from hypergrad.solver.newton import Newton
+from hypergrad.solver.rmsprop import RMSprop
 from hypergrad.trainer import Result, Trainer
 
 __all__ = [
+    "Adam",
+    "AdamW",
     "CG",
     "CentredDifferences",
     "Check",
+    "Cosine",
     "Dense",
     "DivergenceError",
     "GMRES",
@@ -60,26 +69,32 @@ __all__ = [
     "InnerProblem",
     "InnerSolver",
     "Jacobi",
+    "LBFGS",
     "LinearSolution",
     "LinearSolver",
     "MINRES",
     "Momentum",
     "Neumann",
+    "Newton",
     "NonFiniteError",
     "NotConvergedWarning",
     "Nystrom",
     "Preconditioner",
     "Product",
     "Quadratic",
+    "RMSprop",
     "Result",
     "Reverse",
     "Ridge",
+    "Schedule",
     "Split",
     "Splits",
+    "StepDecay",
     "Tensors",
     "Trainer",
     "Unrolled",
     "UnusedHyperparameterError",
+    "Warmup",
     "check_hypergradient",
     "diabetes",
     "hypergradient",

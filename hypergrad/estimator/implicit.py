@@ -119,7 +119,7 @@ class Implicit(HypergradEstimator):
     def _train(
         self, problem: InnerProblem, hparams: Tensors, params: Tensors, outer_step: int, inner_step: int
     ) -> tuple[Tensors, Stats]:
-        self.solver.validate(hparams, self.inner_steps)
+        self.solver.validate(hparams, self.inner_steps, params)
         if self.inner_steps == 0:
             return params, {"inner_steps": 0, "inner_status": "not_required"}
         trained = train(
