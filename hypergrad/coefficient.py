@@ -132,8 +132,8 @@ def require_fitting(
     shape = tuple(hparams[layer].shape)
     if shape not in ((), (num_steps,), (1, num_groups), (num_steps, num_groups)):
         raise ValueError(
-            f"{where} has shape {shape}, but a coefficient is of shape () for one value, of shape ({num_steps},) for one "
-            f"per inner step, of shape (1, {num_groups}) for one per group of tensors, or of shape ({num_steps}, "
+            f"{where} has shape {shape}, but a coefficient is of shape () for one value, of shape ({num_steps},) for "
+            f"one per inner step, of shape (1, {num_groups}) for one per group of tensors, or of shape ({num_steps}, "
             f"{num_groups}) for one per step and group; without `groups`, each tensor is a group of its own."
         )
     least, most = hparams[layer].min().item(), hparams[layer].max().item()

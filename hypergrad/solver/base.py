@@ -82,7 +82,7 @@ class InnerSolver:
             first_step: index of the run's first batch, ≥ 0: this step sees `problem.inner_batch(first_step + t)`.
 
         Returns:
-            The next state.
+            The next state; the given one itself where rounding errors allow no further step.
         """
         batch = problem.inner_batch(first_step + t)
         _, grad = problem.inner_loss_and_gradient(state["params"], hparams, batch)

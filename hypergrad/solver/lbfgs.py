@@ -53,8 +53,9 @@ class LBFGS(InnerSolver):
             here = objective(w)
             s = y = w.new_zeros(0, len(w))
         there = _descend(objective, here, s, y)
-        if there is None:
-            # The secant pairs may be what misleads; if there are none, rounding errors allow no further step.
+        if there is None and len(s) == 0:
+            return state
+        if there is None:  # the pairs may be what misleads
             there, s, y = here, s[:0], y[:0]
         elif _curves(there.w - here.w, there.grad - here.grad):
             s = torch.cat([s, (there.w - here.w)[None]])[-self.memory :]

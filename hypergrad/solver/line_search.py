@@ -16,8 +16,8 @@ def line_search(objective: Objective, start: Trial, direction: Tensor, length: f
     """A point start + α p that fulfils the weak Wolfe conditions, by doubling and bisection from α = `length`.
 
     With φ(α) = g(w + α p): φ(α) ≤ φ(0) + 1e-4 α φ'(0) and φ'(α) ≥ 0.9 φ'(0). Close to a minimum the first asks for
-    differences of g that rounding hides; where φ(α) and φ(0) differ by rounding alone, the same condition on the slopes
-    of a quadratic, φ'(α) ≤ (1 − 2e-4) |φ'(0)|, takes its place.
+    differences of g that rounding hides; where φ(α) is above φ(0) by less than ε^⅓ |φ(0)|, what it says of the slopes
+    of a quadratic, φ'(α) ≤ (1 − 2e-4) |φ'(0)|, will do.
 
     Args:
         objective: g.
@@ -35,7 +35,7 @@ def line_search(objective: Objective, start: Trial, direction: Tensor, length: f
     slope = torch.dot(start.grad, direction).item()
     if not slope < 0:
         return None
-    noise = 10 * torch.finfo(direction.dtype).eps * abs(start.loss)
+    noise = torch.finfo(direction.dtype).eps ** (1 / 3) * abs(start.loss)
     best: Trial | None = None
     low, high, alpha = 0.0, math.inf, length
     for _ in range(_MAX_TRIALS):

@@ -57,7 +57,7 @@ class Newton(InnerSolver):
         if not here.grad.any():
             return state
         there = line_search(objective, here, -self._inverse_times(product, here.grad))
-        return state if there is None else {"params": unflatten(there.w, params)}
+        return state if there is None or _is_noise(here, there) else {"params": unflatten(there.w, params)}
 
     def _inverse_times(self, product: Matvec, grad: Tensor) -> Tensor:
         """(H + δI)⁻¹ ∇g with the smallest δ of the ladder.
@@ -77,3 +77,10 @@ class Newton(InnerSolver):
             except IndefiniteError as error:
                 failure = error
         raise failure
+
+
+def _is_noise(here: Trial, there: Trial) -> bool:
+    """Whether a step of Newton's method gained nothing: rounding errors are all that is left."""
+    rounding = 10 * torch.finfo(here.w.dtype).eps * abs(here.loss)
+    halved = torch.linalg.vector_norm(there.grad) <= torch.linalg.vector_norm(here.grad) / 2
+    return there.loss >= here.loss - rounding and not bool(halved)

@@ -20,8 +20,8 @@ class Training:
         params: where it ended.
         steps: inner steps taken.
         end: loss and gradient norm there.
-        status: "converged", "max_iter" when the steps ran out first, or "rising" when they ran out and the inner
-            loss is higher than at the start.
+        status: "converged"; "stagnated" when rounding errors allowed no further step; "max_iter" when the steps
+            ran out first, or "rising" when they ran out and the inner loss is higher than at the start.
     """
 
     params: Tensors
@@ -69,19 +69,22 @@ def train(
     require_finite(start, hparams)
     goal = tol * look(problem, problem.init_params(), hparams, first_step).grad_norm if tol > 0 else 0.0
 
-    state, here, steps = solver.init(params), start, 0
+    state, here, steps, is_stuck = solver.init(params), start, 0, False
     stride = solver.check_every if check_every is None else check_every
-    while here.grad_norm > goal and steps < max_steps:
+    while here.grad_norm > goal and steps < max_steps and not is_stuck:
         stop = min(steps + stride, max_steps) if tol > 0 else max_steps
-        for t in range(steps, stop):
-            state = solver.step(problem, state, hparams, t, first_step)
-        steps = stop
+        while steps < stop and not is_stuck:
+            before, state = state, solver.step(problem, state, hparams, steps, first_step)
+            steps, is_stuck = steps + 1, state is before
         here = look(problem, solver.params(state), hparams, first_step + steps)
         if blew_up(start, here):
             raise DivergenceError(
                 explain_divergence(problem, solver, hparams, params, steps=steps, first_step=first_step)
             )
-    status = "rising" if here.loss > start.loss else "max_iter"
     if here.grad_norm <= goal:
         status = "converged"
+    elif is_stuck:
+        status = "stagnated"
+    else:
+        status = "rising" if here.loss > start.loss else "max_iter"
     return Training(params=solver.params(state), steps=steps, end=here, status=status)
