@@ -35,7 +35,7 @@ class LBFGS(InnerSolver):
     differentiable: ClassVar[bool] = False
     check_every: ClassVar[int] = 5
 
-    memory: int = 20
+    memory: int = 50
 
     def __post_init__(self) -> None:
         super().__post_init__()
