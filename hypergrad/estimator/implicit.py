@@ -71,6 +71,11 @@ class Implicit(HypergradEstimator):
         require_instance(self, "product", Product)
         require_int(self, "inner_steps", least=0)
         require_real(self, "inner_tol", least=0)
+        if self.solver.decays and self.inner_steps > 0:
+            raise ValueError(
+                f"Implicit needs a minimum of the inner loss, but the weight_decay of {type(self.solver).__name__} "
+                "leads elsewhere. Set it to 0, and make the penalty a part of the inner loss."
+            )
         require_real(self, "damping", least=0)
         if self.tighten is not None and self.tighten not in _SUMMABLE:
             raise ValueError(

@@ -16,7 +16,7 @@ parameters; which those are is said by each solver. The number of the step is no
 
 _LEFT_OUT = {
     "maximize": "an inner problem is minimised; change the sign of its inner loss",
-    "amsgrad": "the running maximum of AMSGrad has no derivative where it does not move; leave it off",
+    "amsgrad": "its running maximum has a kink at every new maximum; leave it out",
     "betas": "each decay can be tuned; give them as beta1 and beta2",
 }
 """Options of `torch.optim` that are no option here, and what to do instead."""
@@ -103,6 +103,11 @@ class InnerSolver:
     def coefficients(self) -> dict[str, Coefficient]:
         """The coefficients by the name of their field."""
         return {name: getattr(self, name) for name in self._ranges()}
+
+    @property
+    def decays(self) -> bool:
+        """Whether weight decay leads the steps to another point than a minimum of the inner loss."""
+        return self.coefficients().get("weight_decay", 0) != 0
 
     def largest_lr(self, curvature: float, hparams: Tensors, t: int) -> float | None:
         """The learning rate above which step t is unstable where the largest curvature is `curvature` > 0, if known."""

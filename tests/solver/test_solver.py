@@ -167,7 +167,7 @@ REFUSED: dict[str, tuple[type, dict[str, Any], str]] = {
     "dampening": (hg.Momentum, {"nesterov": True, "dampening": 0.1}, "has no dampening, but it is 0.1"),
     "nesterov": (hg.Momentum, {"nesterov": 1}, "Momentum.nesterov must be a bool, but it is 1"),
     "centered": (hg.RMSprop, {"centered": "yes"}, "RMSprop.centered must be a bool, but it is 'yes'"),
-    "amsgrad": (hg.Adam, {"amsgrad": True}, "Adam has no option amsgrad: .* leave it off"),
+    "amsgrad": (hg.Adam, {"amsgrad": True}, "Adam has no option amsgrad: .* leave it out"),
     "maximize": (hg.RMSprop, {"maximize": True}, "RMSprop has no option maximize: .* change the sign"),
     "betas": (hg.Adam, {"betas": (0.9, 0.99)}, "Adam has no option betas: .* give them as beta1 and beta2"),
     "groups": (hg.Adam, {"groups": "*"}, r"Adam.groups must be a list of patterns, but it is '\*'"),
@@ -180,6 +180,13 @@ REFUSED: dict[str, tuple[type, dict[str, Any], str]] = {
 def test_a_setting_out_of_range_is_refused(kind, setting, message):
     with pytest.raises((TypeError, ValueError), match=message):
         kind(**setting)
+
+
+def test_an_implicit_estimator_refuses_a_solver_that_ends_elsewhere():
+    for solver in (hg.AdamW(), hg.Momentum(weight_decay=0.1), hg.GradientDescent(weight_decay="penalty")):
+        with pytest.raises(ValueError, match="the weight_decay of .* leads elsewhere. Set it to 0"):
+            hg.Implicit(solver=solver)
+    hg.Implicit(solver=hg.AdamW(weight_decay=0.0))
 
 
 def test_a_solver_without_a_dynamics_says_so():
