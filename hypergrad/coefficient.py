@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hypergrad.autodiff import Tensors
@@ -62,6 +63,11 @@ def one_for_all(value: Coefficient, hparams: Tensors, t: int) -> float | None:
     """The value in step t as a number; None where it differs by group."""
     now = coefficient(value, hparams, t)
     return None if isinstance(now, Tensor) and now.ndim > 0 else float(now)
+
+
+def scaled_sum(x: Tensor, c: float | Tensor, y: Tensor) -> Tensor:
+    """X + c y in one operation, with a coefficient c that is a number or of shape ()."""
+    return torch.addcmul(x, c, y) if isinstance(c, Tensor) else x.add(y, alpha=c)
 
 
 def root(value: Coefficient) -> float | str:

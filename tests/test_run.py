@@ -123,13 +123,12 @@ def test_every_solver_trains_under_unrolled_or_says_why_not(tmp_path):
         assert f"a step of {name} cannot be differentiated" in done.stderr
 
 
-def test_a_learning_rate_can_follow_every_schedule_by_name(tmp_path):
-    schedules = [path.stem for path in (ROOT / "configs" / "schedule").glob("*.yaml")]
-    chosen = ("estimator=unrolled", f"+schedule@solver.lr={','.join(schedules)}", "solver.lr.base=0.02")
-    done = command("-m", *chosen, "outer_steps=0", "callback=[summary]", cwd=tmp_path)
+def test_a_learning_rate_can_follow_a_schedule_by_name(tmp_path):
+    chosen = ("estimator=unrolled", "+schedule@solver.lr=cosine", "solver.lr.base=0.02")
+    done = command(*chosen, "outer_steps=0", "callback=[summary]", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    losses = {summary["last"]["loss/inner"] for summary in summaries(tmp_path).values()}
-    assert len(losses) == len(schedules) == 3
+    (summary,) = summaries(tmp_path).values()
+    assert summary["last"]["loss/inner"] < 0.66
 
 
 @pytest.fixture

@@ -1,15 +1,20 @@
 """Schedules against those of torch.optim."""
 
 import math
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch.optim import lr_scheduler
 
 import hypergrad as hg
+import hypergrad.schedule
 
 BASE, STEPS = 0.3, 30
+CONFIGS = sorted((Path(__file__).parent.parent / "configs" / "schedule").glob("*.yaml"))
 SCHEDULES = {
     "cosine": (
         hg.Cosine(base=BASE, steps=20, end=0.1),
@@ -69,8 +74,6 @@ def test_a_fixed_schedule_and_a_tuned_one_that_starts_at_it_train_alike(schedule
 
 
 def _rebased(schedule: Any, base: str) -> Any:
-    from dataclasses import replace
-
     inner = schedule.base
     return replace(schedule, base=_rebased(inner, base) if isinstance(inner, hg.Schedule) else base)
 
@@ -114,6 +117,15 @@ def test_a_schedule_over_a_hyperparameter_passes_its_derivative_on():
 def test_a_schedule_out_of_range_is_refused(kind, setting, message):
     with pytest.raises((TypeError, ValueError), match=message):
         kind(**setting)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_schedule_has_a_config_with_all_of_its_settings(path):
+    config = yaml.safe_load(path.read_text())
+    kind = getattr(hypergrad.schedule, config.pop("_target_").removeprefix("hypergrad.schedule."))
+    assert set(config) == {field.name for field in fields(kind)}
+    kind(**config | ({"steps": 5} if "steps" in config else {}))
+    assert len(CONFIGS) == len(hg.Schedule.__subclasses__())
 
 
 def test_the_values_of_a_schedule_over_a_name_are_not_known():

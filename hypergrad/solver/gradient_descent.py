@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hypergrad.autodiff import Tensors
-from hypergrad.coefficient import Coefficient, one_for_all, ranged
+from hypergrad.coefficient import Coefficient, one_for_all, ranged, scaled_sum
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.solver.weight_decay import decayed
 
@@ -29,7 +29,7 @@ class GradientDescent(InnerSolver):
         params = state["params"]
         lr = self.by_tensor("lr", params, hparams, t)
         grad = decayed(grad, params, self.by_tensor("weight_decay", params, hparams, t))
-        return {"params": {name: w - lr[name] * grad[name] for name, w in params.items()}}
+        return {"params": {name: scaled_sum(w, -lr[name], grad[name]) for name, w in params.items()}}
 
     def largest_lr(self, curvature: float, hparams: Tensors, t: int) -> float | None:
         decay = one_for_all(self.weight_decay, hparams, t)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from hypergrad.autodiff import Tensors
-from hypergrad.coefficient import Coefficient, one_for_all, ranged
+from hypergrad.coefficient import Coefficient, one_for_all, ranged, scaled_sum
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.solver.weight_decay import decayed
 from hypergrad.validation import require_instance
@@ -60,9 +60,9 @@ class Momentum(InnerSolver):
         if t > 0 and self.dampening != 0:
             delta = self.by_tensor("dampening", params, hparams, t)
             pushed = {name: (1 - delta[name]) * x for name, x in d.items()}
-        v = {name: beta[name] * old + pushed[name] for name, old in state["velocity"].items()}
-        ahead = {name: d[name] + beta[name] * x for name, x in v.items()} if self.nesterov else v
-        return {"params": {name: w - lr[name] * ahead[name] for name, w in params.items()}, "velocity": v}
+        v = {name: scaled_sum(pushed[name], beta[name], old) for name, old in state["velocity"].items()}
+        ahead = {name: scaled_sum(d[name], beta[name], x) for name, x in v.items()} if self.nesterov else v
+        return {"params": {name: scaled_sum(w, -lr[name], ahead[name]) for name, w in params.items()}, "velocity": v}
 
     def largest_lr(self, curvature: float, hparams: Tensors, t: int) -> float | None:
         fields = (self.momentum, self.dampening, self.weight_decay)
