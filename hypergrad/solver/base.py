@@ -138,7 +138,10 @@ class InnerSolver:
         value = coefficient(getattr(self, field), hparams, t)
         if not isinstance(value, Tensor) or value.ndim == 0:
             return dict.fromkeys(params, value)
-        entries, groups = value.unbind(), groups_of(tuple(params), self.groups)
+        entries = value.unbind()
+        if self.groups is None:
+            return dict(zip(params, entries, strict=True))
+        groups = groups_of(tuple(params), self.groups)
         return {name: entries[group] for name, group in zip(params, groups, strict=True)}
 
     @classmethod
