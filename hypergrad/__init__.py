@@ -43,16 +43,25 @@ from hypergrad.product.forward_over_reverse import ForwardOverReverse
 from hypergrad.product.gauss_newton import GaussNewton
 from hypergrad.product.reverse import Reverse
 from hypergrad.product.traced import Traced
+from hypergrad.schedule import Cosine, Schedule, StepDecay, Warmup
+from hypergrad.solver.adam import Adam
+from hypergrad.solver.adamw import AdamW
 from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.gradient_descent import GradientDescent
+from hypergrad.solver.lbfgs import LBFGS
 from hypergrad.solver.momentum import Momentum
+from hypergrad.solver.newton import Newton
+from hypergrad.solver.rmsprop import RMSprop
 from hypergrad.trainer import Result, Trainer
 
 __all__ = [
     "Auto",
+    "Adam",
+    "AdamW",
     "CG",
     "CentredDifferences",
     "Check",
+    "Cosine",
     "Dense",
     "DivergenceError",
     "ForwardOverReverse",
@@ -68,11 +77,13 @@ __all__ = [
     "InnerProblem",
     "InnerSolver",
     "Jacobi",
+    "LBFGS",
     "LinearSolution",
     "LinearSolver",
     "MINRES",
     "Momentum",
     "Neumann",
+    "Newton",
     "NonFiniteError",
     "NotConvergedWarning",
     "Nystrom",
@@ -80,16 +91,20 @@ __all__ = [
     "Preconditioner",
     "Product",
     "Quadratic",
+    "RMSprop",
     "Result",
     "Reverse",
     "Ridge",
+    "Schedule",
     "Split",
     "Splits",
+    "StepDecay",
     "Tensors",
     "Traced",
     "Trainer",
     "Unrolled",
     "UnusedHyperparameterError",
+    "Warmup",
     "check_hypergradient",
     "diabetes",
     "hypergradient",

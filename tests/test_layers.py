@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "hypergrad"
 ORDER = [
     {"errors", "validation"},
-    {"autodiff", "hyperparameter", "operator"},
+    {"autodiff", "hyperparameter", "operator", "schedule", "coefficient"},
     {"data"},
     {"linsolve"},
     {"problem"},
@@ -83,7 +83,7 @@ def test_a_config_stands_where_its_code_stands(path):
 SHARED = {
     *("__init__", "base"),
     *("krylov", "block", "spectrum"),
-    *("training", "point", "divergence"),
+    *("training", "point", "divergence", "weight_decay", "line_search", "objective"),
     *("inexact", "linearization", "error_bar"),
     "tracing",
 }

@@ -88,11 +88,11 @@ def test_a_run_shows_and_keeps_everything(tmp_path):
     assert last["loss/dev"] < first["loss/dev"]
 
 
-def test_every_solver_composes_with_every_linear_solver(tmp_path):
+def test_solvers_compose_with_every_linear_solver(tmp_path):
     done = command(
         "-m",
         "estimator=ift_cg",
-        "solver=glob(*)",
+        "solver=gradient_descent,momentum",
         "linsolve=glob(*)",
         "outer_steps=1",
         "callback=[summary]",
@@ -102,6 +102,33 @@ def test_every_solver_composes_with_every_linear_solver(tmp_path):
     losses = [summary["last"]["loss/dev"] for summary in summaries(tmp_path).values()]
     assert len(losses) == 2 * len(list((ROOT / "configs" / "linsolve").glob("*.yaml")))
     assert max(losses) - min(losses) < 1e-6
+
+
+def test_implicit_finds_the_same_optimum_by_every_solver_that_gets_there(tmp_path):
+    solvers = ["gradient_descent", "nesterov", "adam", "lbfgs", "newton"]
+    done = command("-m", f"solver={','.join(solvers)}", "outer_steps=1", "callback=[summary]", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+    losses = [summary["last"]["loss/dev"] for summary in summaries(tmp_path).values()]
+    assert len(losses) == len(solvers)
+    assert max(losses) - min(losses) < 1e-6
+
+
+def test_every_solver_trains_under_unrolled_or_says_why_not(tmp_path):
+    done = command("-m", "estimator=unrolled", "solver=glob(*)", "outer_steps=0", "callback=[summary]", cwd=tmp_path)
+    solvers = {path.stem for path in (ROOT / "configs" / "solver").glob("*.yaml")}
+    finished = {name.split("solver=")[1] for name in summaries(tmp_path)}
+    assert finished == solvers - {"lbfgs", "newton"}
+    for name in ("LBFGS", "Newton"):
+        assert f"a step of {name} cannot be differentiated" in done.stderr
+
+
+def test_a_learning_rate_can_follow_a_schedule_by_name(tmp_path):
+    chosen = ("estimator=unrolled", "+schedule@solver.lr=cosine", "solver.lr.base=0.02")
+    done = command(*chosen, "outer_steps=0", "callback=[summary]", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (summary,) = summaries(tmp_path).values()
+    assert summary["last"]["loss/inner"] < 0.66
 
 
 @pytest.fixture
@@ -126,11 +153,16 @@ def main(tmp_path, monkeypatch, capsys):
         (["estimatr=unrolled"], "Did you mean 'estimator'? The choices are: callback, data, device"),
         (["solver.lrr=3"], "Did you mean 'lr'?"),
         (["experiment=rigde"], "Could not find 'experiment/rigde'"),
-        (["estimator=unroled"], "Available options in 'estimator':\n\tift_auto\n\tift_cg\n\tift_dense\n\tift_neumann\n\tunrolled"),
+        (
+            ["estimator=unroled"],
+            "Available options in 'estimator':\n\tift_auto\n\tift_cg\n\tift_dense\n\tift_neumann\n\tunrolled",
+        ),
         (["outer_steps=abc"], "Trainer.outer_steps must be an integer, but it is 'abc' of type str"),
         (["linsolve.max_iter=1.5"], "linsolve: CG.max_iter must be an integer, but it is 1.5"),
         (["+linsolve.maxiter=3"], "Did you mean 'max_iter'? The choices are: max_iter, preconditioner, tol."),
         (["solver.lr=-1"], "solver: GradientDescent.lr must be greater than 0, but it is -1"),
+        (["solver=adam", "+solver.amsgrad=true"], "solver: Adam has no option amsgrad: its running maximum has a kink"),
+        (["solver=adamw"], "the weight_decay of AdamW leads elsewhere. Set it to 0"),
         (["solver.lr=rate"], "'rate' is neither a number nor the name of a hyperparameter; the problem has l2"),
         (["solver.lr=0.5"], "The learning rate 5.00e-01 is above 1.99e-01, the bound for stability"),
         (["problem.l2=-1"], "init = -1 violates the constraint"),

@@ -18,7 +18,7 @@ Stats = dict[str, float | int | str]
 
 - `inner_loss`, `inner_grad_norm`: g and ‖∇_w g‖ at the trained parameters.
 - `inner_steps`, `inner_status`: steps of training, and "converged", "max_iter", "rising" (not converged, and the inner
-  loss went up), or "not_required".
+  loss went up), "stagnated" (rounding errors allow no further step), or "not_required".
 - `num_matvecs`: Hessian products, by a linear solver or by the backward sweep through training.
 - `adjoint_residual`, `adjoint_status`: of the linear system, for implicit estimators.
 - `error_estimate`, `error_status`, `error_matvecs`: see `hypergrad.estimator.error_bar`, for implicit estimators.

@@ -71,6 +71,11 @@ class Implicit(HypergradEstimator):
         require_instance(self, "product", Product)
         require_int(self, "inner_steps", least=0)
         require_real(self, "inner_tol", least=0)
+        if self.solver.decays and self.inner_steps > 0:
+            raise ValueError(
+                f"Implicit needs a minimum of the inner loss, but the weight_decay of {type(self.solver).__name__} "
+                "leads elsewhere. Set it to 0, and make the penalty a part of the inner loss."
+            )
         require_real(self, "damping", least=0)
         if self.tighten is not None and self.tighten not in _SUMMABLE:
             raise ValueError(
@@ -120,7 +125,7 @@ class Implicit(HypergradEstimator):
     def _train(
         self, problem: InnerProblem, hparams: Tensors, params: Tensors, outer_step: int, inner_step: int
     ) -> tuple[Tensors, Stats]:
-        self.solver.validate(hparams, self.inner_steps)
+        self.solver.validate(hparams, self.inner_steps, params)
         if self.inner_steps == 0:
             return params, {"inner_steps": 0, "inner_status": "not_required"}
         trained = train(

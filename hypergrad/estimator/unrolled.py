@@ -9,7 +9,7 @@ from hypergrad.autodiff import Tensors, detach, leaves
 from hypergrad.errors import DivergenceError
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms, require_finite_loss
 from hypergrad.problem.base import InnerProblem
-from hypergrad.solver.base import InnerSolver
+from hypergrad.solver.base import InnerSolver, require_differentiable
 from hypergrad.solver.divergence import explain_divergence
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.solver.point import blew_up, look, require_finite
@@ -38,6 +38,7 @@ class Unrolled(HypergradEstimator):
 
     def __post_init__(self) -> None:
         require_instance(self, "solver", InnerSolver)
+        require_differentiable(self, self.solver)
         require_int(self, "inner_steps", least=1)
         if self.horizon is not None:
             require_int(self, "horizon", least=1)
@@ -56,7 +57,7 @@ class Unrolled(HypergradEstimator):
         inner_step: int = 0,
         adjoint: Tensor | None = None,
     ) -> Hypergradient:
-        self.solver.validate(hparams, self.inner_steps)
+        self.solver.validate(hparams, self.inner_steps, params)
         hp, start = leaves(hparams), detach(params)
         begin = look(problem, start, hparams, inner_step)
         require_finite(begin, hparams)
@@ -64,11 +65,11 @@ class Unrolled(HypergradEstimator):
         first, last = inner_step, inner_step + self.inner_steps
         state = self.solver.init(start)
         with torch.no_grad():
-            for t in range(first, last - horizon):
-                state = self.solver.step(problem, state, hp, t)
+            for t in range(self.inner_steps - horizon):
+                state = self.solver.step(problem, state, hp, t, first)
         with torch.enable_grad():
-            for t in range(last - horizon, last):
-                state = self.solver.step(problem, state, hp, t)
+            for t in range(self.inner_steps - horizon, self.inner_steps):
+                state = self.solver.step(problem, state, hp, t, first)
             w = self.solver.params(state)
             outer_loss = problem.outer_loss(w, hp, problem.outer_batch(outer_step))
 
