@@ -14,13 +14,15 @@ from hypergrad.operator import CannotApproximateError, Operator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.product.base import Product, Stationarity
 from hypergrad.product.reverse import Reverse, optimality_at
-from hypergrad.product.tracing import Trace, cast, trace_linear
+from hypergrad.product.tracing import Trace, cast, compiled, trace_linear
 from hypergrad.validation import require_instance, require_real
 
 _PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 _TRACES: "WeakKeyDictionary[InnerProblem, dict[Any, Trace | CannotApproximateError]]" = WeakKeyDictionary()
 """Traces by problem and by what else they hold for; the reason why, where there is none."""
 
+_COMPILED: "WeakKeyDictionary[InnerProblem, dict[Any, tuple[Trace, str]]]" = WeakKeyDictionary()
+"""Traces with a compiled product, as above; with what came of compiling."""
 _FLOPS: "WeakKeyDictionary[InnerProblem, int]" = WeakKeyDictionary()
 """Operations of one product, by problem."""
 
@@ -39,6 +41,8 @@ class Traced(Product):
     Attributes:
         precision: of the traced products, "float32" or "float64".
         exact: how the exact products are formed.
+        compile: run the trace through torch.compile, which takes some ten seconds once for a problem and a C++
+            compiler; where that fails, or its first result is not the trace's, the trace is run as it is.
         least_flops: a product of fewer floating-point operations is not traced, which costs seconds, once, ≥ 0.
 
     Source: on iterative refinement, Higham, "Accuracy and stability of numerical algorithms", SIAM (2002).
@@ -46,6 +50,7 @@ class Traced(Product):
 
     precision: str = "float32"
     exact: Product = field(default_factory=Reverse)
+    compile: bool = False
     least_flops: float = 0.0
 
     def __post_init__(self) -> None:
@@ -61,14 +66,21 @@ class Traced(Product):
         @torch.no_grad()
         def approximate() -> Operator:
             self._require_size(problem, exact)
-            point, trace = _trace(problem, params, hparams, batch, dtype)
+            key, point, trace = _trace(problem, params, hparams, batch, dtype)
             shared = [cast(value, dtype) for value in trace.prepare(*point)]
+            name = f"a trace of the product in {self.precision}"
+            if self.compile:
+                made = _COMPILED.setdefault(problem, {})
+                if key not in made:
+                    made[key] = compiled(trace, shared, cast(exact.phi + 1, dtype))
+                trace, note = made[key]
+                name += f", {note}"
             return replace(
                 exact.product,
                 matvec=lambda v: trace.product(*shared, v),
                 columns=torch.vmap(lambda v: trace.product(*shared, v), in_dims=1, out_dims=1),
                 dtype=dtype,
-                name=f"a trace of the product in {self.precision}",
+                name=name,
                 approximate=None,
             )
 
@@ -87,8 +99,8 @@ class Traced(Product):
 
 def _trace(
     problem: InnerProblem, params: Tensors, hparams: Tensors, batch: Any, dtype: torch.dtype
-) -> tuple[list[Tensor], Trace]:
-    """The tensors that make up the point, and the trace at any point of the same shapes.
+) -> tuple[Any, list[Tensor], Trace]:
+    """What the trace holds for, the tensors that make up the point, and the trace.
 
     Raises:
         CannotApproximateError: if the product cannot be traced.
@@ -118,4 +130,4 @@ def _trace(
     found = known[key]
     if isinstance(found, CannotApproximateError):
         raise found
-    return point, found
+    return key, point, found

@@ -85,6 +85,34 @@ def test_a_problem_that_draws_random_numbers_is_not_traced():
     assert found.stats["adjoint_status"] == "converged"
 
 
+@pytest.mark.slow
+def test_a_compiled_trace_gives_the_same():
+    problem = Network(wide=64)
+    arguments = (problem, problem.init_hparams(), problem.init_params())
+    cg = hg.CG(tol=1e-10, max_iter=500)
+    found = hg.Implicit(inner_steps=0, damping=3.0, product=hg.Traced(compile=True), linsolve=cg).estimate(*arguments)
+    plain = hg.Implicit(inner_steps=0, damping=3.0, linsolve=cg).estimate(*arguments)
+    assert found.stats["adjoint_remark"] == "iterated on a trace of the product in float32, compiled"
+    assert relative_error(found.grad, plain.grad) <= 1e-8
+
+
+def test_what_cannot_be_compiled_runs_as_it_is_and_says_so(monkeypatch):
+    def fails(*args, **kwargs):
+        def product(*args):
+            raise RuntimeError("no compiler")
+
+        return product
+
+    monkeypatch.setattr(torch, "compile", fails)
+    problem = Network()
+    estimator = hg.Implicit(inner_steps=0, damping=3.0, product=hg.Traced(compile=True), linsolve=hg.CG(max_iter=500))
+    found = estimator.estimate(problem, problem.init_hparams(), problem.init_params())
+    assert found.stats["adjoint_remark"] == (
+        "iterated on a trace of the product in float32, not compiled (RuntimeError)"
+    )
+    assert found.stats["adjoint_status"] == "converged"
+
+
 def test_a_small_product_is_not_traced_where_that_would_cost_more():
     problem = Network()
     estimator = hg.Implicit(inner_steps=0, damping=3.0, product=hg.Traced(least_flops=1e6))
