@@ -20,7 +20,8 @@ Stats = dict[str, float | int | str]
 - `inner_steps`, `inner_status`: steps of training, and "converged", "max_iter", "rising" (not converged, and the inner
   loss went up), "stagnated" (rounding errors allow no further step), or "not_required".
 - `num_matvecs`: Hessian products, by a linear solver or by the backward sweep through training.
-- `adjoint_residual`, `adjoint_status`: of the linear system, for implicit estimators.
+- `adjoint_residual`, `adjoint_status`, `adjoint_remark`: of the linear system, for implicit estimators; the remark is
+  what the linear solver chose and why, "" where there was nothing to choose.
 - `error_estimate`, `error_status`, `error_matvecs`: see `hypergrad.estimator.error_bar`, for implicit estimators.
 """
 

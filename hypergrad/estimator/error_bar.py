@@ -8,6 +8,7 @@ import torch
 from hypergrad.autodiff import Tensors, flatten, unflatten
 from hypergrad.errors import HypergradError
 from hypergrad.estimator.linearization import Linearization
+from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolver
 from hypergrad.linsolve.cg import CG
 from hypergrad.problem.base import InnerProblem
@@ -67,7 +68,7 @@ def error_bar(
         here: the linearisation at w.
         params: w.
         adjoint: v, the (inexact) adjoint, shape (n,).
-        linsolve: where it is a CG, its preconditioner is used here too.
+        linsolve: where it is a CG or Auto, its preconditioner is used here too.
         hparams: λ.
         batches: the inner and outer batch.
         products: how the linearisation one step ahead is formed.
@@ -79,7 +80,9 @@ def error_bar(
     if not problem.is_minimisation:
         return ErrorBar.unknown("the optimality condition is not the gradient of the inner loss")
     budget = max(_LEAST_BUDGET, 2 * num_matvecs)
-    cg = replace(linsolve, tol=_TOL, max_iter=budget) if isinstance(linsolve, CG) else CG(tol=_TOL, max_iter=budget)
+    cg = CG(tol=_TOL, max_iter=budget)
+    if isinstance(linsolve, CG | Auto):
+        cg = replace(linsolve, tol=_TOL, max_iter=budget)
     spent = 0
     try:
         inner = cg.solve(here.inner.product, here.inner.phi)
