@@ -29,7 +29,7 @@ class Summary(Callback):
 
     def on_end(self, first: Record, last: Record) -> None:
         remark = str(last.stats.get("adjoint_remark", ""))
-        content = {"status": "finished", "first": first.scalars(), "last": last.scalars()}
+        content: dict[str, object] = {"status": "finished", "first": first.scalars(), "last": last.scalars()}
         self._write(content | ({"adjoint_remark": remark} if remark else {}))
         table = Table("", "before", "after", title=f"{last.step} outer steps", title_justify="left")
         for name, value in first.hparams.items():
