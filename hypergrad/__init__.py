@@ -10,7 +10,7 @@ from torch.distributions.constraints import interval, positive, simplex, unit_in
 from hypergrad.autodiff import Tensors
 from hypergrad.check.comparison import check_hypergradient
 from hypergrad.check.report import Check
-from hypergrad.data import Split, Splits, diabetes
+from hypergrad.data import Split, Splits, diabetes, sparse_regression
 from hypergrad.errors import (
     DivergenceError,
     HypergradError,
@@ -33,22 +33,30 @@ from hypergrad.linsolve.minres import MINRES
 from hypergrad.linsolve.neumann import Neumann
 from hypergrad.linsolve.nystrom import Nystrom
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.elastic_net import ElasticNet
+from hypergrad.problem.l1 import L1Problem
+from hypergrad.problem.lasso import Lasso
 from hypergrad.problem.quadratic import Quadratic
 from hypergrad.problem.ridge import Ridge
+from hypergrad.problem.sparse_logistic import SparseLogistic
 from hypergrad.product.base import Product
 from hypergrad.product.differences import CentredDifferences
 from hypergrad.product.reverse import Reverse
 from hypergrad.solver.base import InnerSolver
+from hypergrad.solver.coordinate_descent import CoordinateDescent
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.solver.momentum import Momentum
+from hypergrad.solver.proximal_gradient import ProximalGradient
 from hypergrad.trainer import Result, Trainer
 
 __all__ = [
     "CG",
     "CentredDifferences",
     "Check",
+    "CoordinateDescent",
     "Dense",
     "DivergenceError",
+    "ElasticNet",
     "GMRES",
     "GradientDescent",
     "HypergradError",
@@ -60,6 +68,8 @@ __all__ = [
     "InnerProblem",
     "InnerSolver",
     "Jacobi",
+    "L1Problem",
+    "Lasso",
     "LinearSolution",
     "LinearSolver",
     "MINRES",
@@ -70,10 +80,12 @@ __all__ = [
     "Nystrom",
     "Preconditioner",
     "Product",
+    "ProximalGradient",
     "Quadratic",
     "Result",
     "Reverse",
     "Ridge",
+    "SparseLogistic",
     "Split",
     "Splits",
     "Tensors",
@@ -86,5 +98,6 @@ __all__ = [
     "interval",
     "positive",
     "simplex",
+    "sparse_regression",
     "unit_interval",
 ]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Split(NamedTuple):
-    """Inputs of shape (n, p) and targets of shape (n,)."""
+    """Inputs of shape (n, p) and targets of shape (n,); a problem that takes sparse inputs says so."""
 
     X: Tensor
     y: Tensor
@@ -19,6 +19,25 @@ class Splits(NamedTuple):
     train: Split
     dev: Split
     test: Split
+
+
+def require_parts(data: Splits) -> None:
+    """Require parts that fit together: dense or CSR inputs, targets of their length, and finite numbers.
+
+    Raises:
+        ValueError: if the parts disagree about the number of features or examples, are empty, or hold NaN.
+    """
+    num_features = data.train.X.shape[-1]
+    for name, (X, y) in zip(data._fields, data, strict=True):
+        if X.ndim != 2 or len(y) == 0 or y.shape != X.shape[:1] or X.shape[1] != num_features:
+            raise ValueError(
+                f"The {name} part needs X of shape (n, {num_features}) and y of shape (n,) with n ≥ 1, but X is "
+                f"{tuple(X.shape)} and y is {tuple(y.shape)}."
+            )
+        values = X.values() if X.layout == torch.sparse_csr else X
+        bad = int((~values.isfinite()).sum() + (~y.isfinite()).sum())
+        if bad:
+            raise ValueError(f"The {name} part holds {bad} values that are NaN or infinite; drop or impute them.")
 
 
 def diabetes(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
@@ -56,3 +75,45 @@ def diabetes(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
     centre, spread = parts[0].X.mean(0), parts[0].X.std(0)
     y_centre, y_spread = parts[0].y.mean(), parts[0].y.std()
     return Splits(*(Split((X - centre) / spread, (y - y_centre) / y_spread) for X, y in parts))
+
+
+def sparse_regression(
+    *, seed: int = 0, n: int = 500, p: int = 5000, num_relevant: int = 50, snr: float = 5.0, correlation: float = 0.5
+) -> Splits:
+    """A linear model in which few features matter, for problems with more features than examples.
+
+    y = X w + ε, where neighbouring columns of the Gaussian X have correlation ρ (columns j and k have ρ^|j−k|),
+    `num_relevant` entries of w at random places are ±1 and the others zero, and Var(X w) = snr · Var(ε) in the train
+    part. X and y are divided by the deviations of the train part, about zero.
+
+    Args:
+        seed: of every draw.
+        n: examples in the train part, and in dev and test each half as many, ≥ 2.
+        p: features, ≥ 1.
+        num_relevant: features that matter, from 1 to p.
+        snr: signal-to-noise ratio of variances, > 0.
+        correlation: ρ, in [0, 1).
+
+    Returns:
+        The splits, in torch's default dtype.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+    """
+    if n < 2 or not 1 <= num_relevant <= p or not snr > 0 or not 0 <= correlation < 1:
+        raise ValueError(
+            f"sparse_regression needs n ≥ 2, 1 ≤ num_relevant ≤ p, snr > 0 and correlation in [0, 1), but they are "
+            f"{n}, {num_relevant} of {p}, {snr:g} and {correlation:g}."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    sizes = [n, n // 2, n // 2]
+    X = torch.randn(sum(sizes), p, generator=generator)
+    for j in range(1, p):
+        X[:, j].mul_((1 - correlation**2) ** 0.5).add_(X[:, j - 1], alpha=correlation)
+    truth = torch.zeros(p)
+    truth[torch.randperm(p, generator=generator)[:num_relevant]] = 1.0
+    truth *= torch.randn(p, generator=generator).sign()
+    signal = X @ truth
+    y = signal + signal[:n].std() / snr**0.5 * torch.randn(sum(sizes), generator=generator)
+    X, y = X / X[:n].square().mean(0).sqrt(), y / y[:n].square().mean().sqrt()
+    return Splits(*(Split(*part) for part in zip(X.split(sizes), y.split(sizes), strict=True)))

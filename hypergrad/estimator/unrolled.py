@@ -9,7 +9,7 @@ from hypergrad.autodiff import Tensors, detach, leaves
 from hypergrad.errors import DivergenceError
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms, require_finite_loss
 from hypergrad.problem.base import InnerProblem
-from hypergrad.solver.base import InnerSolver
+from hypergrad.solver.base import InnerSolver, require_differentiable
 from hypergrad.solver.divergence import explain_divergence
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.solver.point import blew_up, look, require_finite
@@ -38,6 +38,7 @@ class Unrolled(HypergradEstimator):
 
     def __post_init__(self) -> None:
         require_instance(self, "solver", InnerSolver)
+        require_differentiable(self, self.solver)
         require_int(self, "inner_steps", least=1)
         if self.horizon is not None:
             require_int(self, "horizon", least=1)
@@ -56,6 +57,7 @@ class Unrolled(HypergradEstimator):
         inner_step: int = 0,
         adjoint: Tensor | None = None,
     ) -> Hypergradient:
+        self.solver.require(problem)
         self.solver.validate(hparams, self.inner_steps)
         hp, start = leaves(hparams), detach(params)
         begin = look(problem, start, hparams, inner_step)

@@ -1,6 +1,6 @@
 """The promise of an inner solver: a dynamics on named tensors."""
 
-from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -12,13 +12,19 @@ State = dict[str, Tensors]
 """The solver's state: `params`, and what else a dynamics carries along, such as `velocity`."""
 
 
-class InnerSolver(ABC):
+class InnerSolver:
     """How the inner problem is trained: s_{t+1} = Φ(s_t, λ, t), each step a pure function of its arguments.
 
     A coefficient such as the learning rate is a number or the name of a hyperparameter; a hyperparameter of shape ()
-    holds for every step, one of shape (T,) is a schedule for T inner steps. A step can be differentiated where grad
-    mode is enabled, and keeps no graph under `torch.no_grad()`.
+    holds for every step, one of shape (T,) is a schedule for T inner steps. A solver defines `update`, or `step` where
+    it needs more than the gradient. A step can be differentiated where grad mode is enabled, and keeps no graph under
+    `torch.no_grad()`.
     """
+
+    differentiable: ClassVar[bool] = True
+    """Whether a step can be differentiated, as `Unrolled` does."""
+    check_every: ClassVar[int] = 20
+    """Steps between two looks at the optimality while training: a few for a solver of expensive steps."""
 
     def init(self, params: Tensors) -> State:
         """The state s₀ from which training starts at `params`."""
@@ -29,9 +35,13 @@ class InnerSolver(ABC):
         _, grad = problem.inner_loss_and_gradient(state["params"], hparams, problem.inner_batch(t))
         return self.update(state, grad, hparams, t)
 
-    @abstractmethod
     def update(self, state: State, grad: Tensors, hparams: Tensors, t: int) -> State:
-        """The state after a step along `grad`, shaped as the parameters."""
+        """The state after a step along `grad`, shaped as the parameters.
+
+        Raises:
+            NotImplementedError: if the solver has a `step` of its own.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines neither update nor step, or only the latter.")
 
     def params(self, state: State) -> Tensors:
         """The parameters in a state."""
@@ -44,6 +54,19 @@ class InnerSolver(ABC):
     def largest_lr(self, curvature: float, hparams: Tensors, t: int) -> float | None:
         """The learning rate above which step t is unstable where the largest curvature is `curvature` > 0."""
         return None
+
+    def require(self, problem: InnerProblem) -> None:
+        """Check that the solver can train the problem.
+
+        Raises:
+            ValueError: if it cannot; the message names a solver that can.
+        """
+        if not problem.is_smooth:
+            raise ValueError(
+                f"{type(self).__name__} needs a smooth inner loss, but that of {type(problem).__name__} has an L1 "
+                "penalty, whose zeros it would never reach. Use ProximalGradient, or CoordinateDescent for a squared "
+                "loss."
+            )
 
     def validate(self, hparams: Tensors, inner_steps: int) -> None:
         """Check that every coefficient that names a hyperparameter names one of the right shape.
@@ -77,6 +100,21 @@ def coefficient(value: float | str, hparams: Tensors, t: int) -> float | Tensor:
         return value
     tensor = hparams[value]
     return tensor if tensor.ndim == 0 else tensor[t % len(tensor)]
+
+
+def require_differentiable(owner: object, solver: InnerSolver) -> None:
+    """Require that the steps of `solver` can be differentiated, which `owner` does.
+
+    Raises:
+        ValueError: if they cannot.
+    """
+    if not solver.differentiable:
+        name = type(solver).__name__
+        raise ValueError(
+            f"{type(owner).__name__} differentiates through the training steps, but a step of {name} cannot be "
+            f"differentiated. Use Implicit (estimator=ift_cg), which needs only the optimum that {name} finds, or "
+            "another solver."
+        )
 
 
 def require_coefficient(
