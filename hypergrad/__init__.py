@@ -10,7 +10,7 @@ from torch.distributions.constraints import interval, positive, simplex, unit_in
 from hypergrad.autodiff import Tensors
 from hypergrad.check.comparison import check_hypergradient
 from hypergrad.check.report import Check
-from hypergrad.data import Split, Splits, diabetes, sparse_regression
+from hypergrad.data import Split, Splits, breast_cancer, diabetes, sparse_regression
 from hypergrad.errors import (
     DivergenceError,
     HypergradError,
@@ -92,6 +92,7 @@ __all__ = [
     "Trainer",
     "Unrolled",
     "UnusedHyperparameterError",
+    "breast_cancer",
     "check_hypergradient",
     "diabetes",
     "hypergradient",

@@ -1,6 +1,6 @@
 """Data that needs no download, split into train, dev and test with a seed."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,23 +58,35 @@ def diabetes(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
         ValueError: if a part would be empty.
 
     Source: Efron, Hastie, Johnstone & Tibshirani, "Least angle regression", Annals of Statistics (2004).
-    """
+    """  # noqa: DOC502
     from sklearn.datasets import load_diabetes
 
-    X, y = (torch.tensor(array, dtype=torch.get_default_dtype()) for array in load_diabetes(return_X_y=True))
-    num_dev, num_test = round(dev * len(y)), round(test * len(y))
-    sizes = {"train": len(y) - num_dev - num_test, "dev": num_dev, "test": num_test}
-    for name, size in sizes.items():
-        if size < 2:
-            raise ValueError(
-                f"The {name} part would hold {size} of {len(y)} examples; dev = {dev:g} and test = {test:g} must be "
-                "positive fractions that leave some for train."
-            )
-    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
-    parts = [Split(X[rows], y[rows]) for rows in order.split(list(sizes.values()))]
-    centre, spread = parts[0].X.mean(0), parts[0].X.std(0)
-    y_centre, y_spread = parts[0].y.mean(), parts[0].y.std()
-    return Splits(*(Split((X - centre) / spread, (y - y_centre) / y_spread) for X, y in parts))
+    parts = _split(*load_diabetes(return_X_y=True), seed=seed, dev=dev, test=test)
+    centre, spread = parts[0].y.mean(), parts[0].y.std()
+    return Splits(*(Split(X, (y - centre) / spread) for X, y in parts))
+
+
+def breast_cancer(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
+    """scikit-learn's breast cancer data: 569 tumours, 30 features, 1 for benign and 0 for malignant.
+
+    Inputs are standardised with the mean and deviation of the train part.
+
+    Args:
+        seed: of the random split.
+        dev: fraction of the examples in the dev part, in (0, 1).
+        test: fraction in the test part, in (0, 1); the rest, which must not be empty, is the train part.
+
+    Returns:
+        The splits, in torch's default dtype.
+
+    Raises:
+        ValueError: if a part would be empty.
+
+    Source: Street, Wolberg & Mangasarian, "Nuclear feature extraction for breast tumor diagnosis", SPIE (1993).
+    """  # noqa: DOC502
+    from sklearn.datasets import load_breast_cancer
+
+    return _split(*load_breast_cancer(return_X_y=True), seed=seed, dev=dev, test=test)
 
 
 def sparse_regression(
@@ -117,3 +129,24 @@ def sparse_regression(
     y = signal + signal[:n].std() / snr**0.5 * torch.randn(sum(sizes), generator=generator)
     X, y = X / X[:n].square().mean(0).sqrt(), y / y[:n].square().mean().sqrt()
     return Splits(*(Split(*part) for part in zip(X.split(sizes), y.split(sizes), strict=True)))
+
+
+def _split(X_all: Any, y_all: Any, *, seed: int, dev: float, test: float) -> Splits:
+    """A random split with standardised inputs.
+
+    Raises:
+        ValueError: if a part would be empty.
+    """
+    X, y = (torch.tensor(array, dtype=torch.get_default_dtype()) for array in (X_all, y_all))
+    num_dev, num_test = round(dev * len(y)), round(test * len(y))
+    sizes = {"train": len(y) - num_dev - num_test, "dev": num_dev, "test": num_test}
+    for name, size in sizes.items():
+        if size < 2:
+            raise ValueError(
+                f"The {name} part would hold {size} of {len(y)} examples; dev = {dev:g} and test = {test:g} must be "
+                "positive fractions that leave some for train."
+            )
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+    parts = [Split(X[rows], y[rows]) for rows in order.split(list(sizes.values()))]
+    centre, spread = parts[0].X.mean(0), parts[0].X.std(0)
+    return Splits(*(Split((X - centre) / spread, y) for X, y in parts))

@@ -84,6 +84,7 @@ SHARED = {
     *("__init__", "base"),
     *("krylov", "spectrum"),
     *("training", "point", "divergence"),
+    *("l1", "support", "sparse_linear", "design"),
     *("inexact", "linearization", "error_bar"),
 }
 STRATEGIES = [

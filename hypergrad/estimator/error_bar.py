@@ -79,6 +79,9 @@ def error_bar(
     """
     if not problem.is_minimisation:
         return ErrorBar.unknown("the optimality condition is not the gradient of the inner loss")
+    if adjoint.numel() == 0:  # no parameter moves, and the direct term is exact
+        objection = problem.objection(params, params, hparams, batches[0])
+        return ErrorBar.unknown(objection) if objection else ErrorBar(0.0, "estimated", 0)
     budget = max(_LEAST_BUDGET, 2 * num_matvecs)
     cg = replace(linsolve, tol=_TOL, max_iter=budget) if isinstance(linsolve, CG) else CG(tol=_TOL, max_iter=budget)
     spent = 0

@@ -9,7 +9,7 @@ from hypergrad.errors import IndefiniteError
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, Stats, add_terms
 from hypergrad.estimator.error_bar import error_bar
 from hypergrad.estimator.linearization import Linearization
-from hypergrad.linsolve.base import LinearSolver, Matvec
+from hypergrad.linsolve.base import LinearSolution, LinearSolver, Matvec
 from hypergrad.linsolve.cg import CG
 from hypergrad.problem.base import InnerProblem
 from hypergrad.product.base import Product
@@ -94,12 +94,7 @@ class Implicit(HypergradEstimator):
         here = Linearization.at(part.problem, part.params, hparams, batches, self.product)
         linsolve = self.linsolve.tightened(self._factor(outer_step))
         start = part.gather(adjoint) if adjoint is not None and adjoint.numel() == part.size else None
-        try:
-            solved = linsolve.solve(self._damped(here.inner.product), here.df_dw, start)
-        except IndefiniteError as error:
-            if self.damping == 0:
-                raise
-            raise IndefiniteError(f"{error} That is on top of the present damping of {self.damping:g}.") from None
+        solved = self._solve(linsolve, here, start)
         stats: Stats = {
             "inner_loss": here.inner.point.loss,
             "inner_grad_norm": here.inner.point.grad_norm,
@@ -136,6 +131,16 @@ class Implicit(HypergradEstimator):
             tol=self.inner_tol * self._factor(outer_step),
         )
         return trained.params, {"inner_steps": trained.steps, "inner_status": trained.status}
+
+    def _solve(self, linsolve: LinearSolver, here: Linearization, start: Tensor | None) -> LinearSolution:
+        if here.df_dw.numel() == 0:  # nothing moves
+            return LinearSolution(x=here.df_dw, residual=0.0, num_matvecs=0, status="converged")
+        try:
+            return linsolve.solve(self._damped(here.inner.product), here.df_dw, start)
+        except IndefiniteError as error:
+            if self.damping == 0:
+                raise
+            raise IndefiniteError(f"{error} That is on top of the present damping of {self.damping:g}.") from None
 
     def _damped(self, matvec: Matvec) -> Matvec:
         if self.damping == 0:

@@ -35,7 +35,7 @@ class CoordinateDescent(InnerSolver):
     differentiable: ClassVar[bool] = False
     check_every: ClassVar[int] = 1
 
-    sweeps: int = 10
+    sweeps: int = 50
 
     def __post_init__(self) -> None:
         require_int(self, "sweeps", least=1)
