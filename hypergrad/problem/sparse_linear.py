@@ -64,8 +64,10 @@ class SparseLinear(L1Problem):
     @property
     def l1_max(self) -> float:
         """The smallest L1 penalty at which w = 0 is the solution, max_j |∇_j ℓ| at w = 0."""
-        _, grad = self.smooth_loss_and_gradient(self.init_params(), {}, None)
-        return grad["weight"].abs().max().item()
+        w = self.init_params()["weight"].requires_grad_()
+        with torch.enable_grad():
+            (grad,) = torch.autograd.grad(self.data_loss(self.X(w), self.y), w)
+        return grad.abs().max().item()
 
     def init_params(self) -> Tensors:
         return {"weight": self.y.new_zeros(self.X.shape[1])}
@@ -74,14 +76,18 @@ class SparseLinear(L1Problem):
         return self._hyperparameters
 
     def smooth_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        return self.data_loss(self.X(params["weight"]), self.y) + squared(params["weight"], hparams.get("l2"))
+        w = params["weight"]
+        return self.data_loss(self.X(w), self.y) + (self.l2(hparams) * w**2).sum()
 
     def l1(self, hparams: Tensors) -> Tensors:
         return {"weight": hparams["l1"]}
 
+    def l2(self, hparams: Tensors) -> Tensor:
+        """The L2 penalty, shape () or (p,); zero where the problem has none."""
+        return hparams["l2"] if "l2" in self._hyperparameters else self.y.new_zeros(())
+
     def smoothness(self, hparams: Tensors) -> Tensor:
-        l2 = hparams["l2"].max() if "l2" in hparams else self.y.new_zeros(())
-        return 2 * l2 + self.curvature * self.X.largest_singular_value**2 / len(self.y)
+        return 2 * self.l2(hparams).max() + self.curvature * self.X.largest_singular_value**2 / len(self.y)
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         return self.data_loss(self.X_dev(params["weight"]), self.y_dev)
@@ -109,14 +115,8 @@ class OnColumns(OnSupport):
         self.X, self.X_dev = full.X.columns(support["weight"]), full.X_dev.columns(support["weight"])
 
     def smooth_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        w, l2 = params["weight"], hparams.get("l2")
-        l2 = None if l2 is None else self.picked("weight", l2)
-        return self.full.data_loss(self.X(w), self.full.y) + squared(w, l2)
+        w, l2 = params["weight"], self.picked("weight", self.full.l2(hparams))
+        return self.full.data_loss(self.X(w), self.full.y) + (l2 * w**2).sum()
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         return self.full.data_loss(self.X_dev(params["weight"]), self.full.y_dev)
-
-
-def squared(w: Tensor, l2: Tensor | None) -> Tensor:
-    """Σ_j l2_j w_j², shape ()."""
-    return torch.zeros_like(w).sum() if l2 is None else (l2 * w**2).sum()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hypergrad.problem.l1 import L1Problem
 
 _DEGENERATE = 1e-6
-"""A gradient this close to the penalty, relatively, is on the edge of the support but for rounding."""
+"""A gradient this close to the penalty, or an entry this close to zero, relatively, is on the edge of the support."""
 
 
 class OnSupport(InnerProblem):
@@ -66,12 +66,13 @@ class OnSupport(InnerProblem):
         """Why the support or a sign may change on the way to the solution, of which `ahead` is an estimate.
 
         The optimality conditions at `ahead` prove the support and the signs, given a convex s. Each entry, and each
-        gradient off the support, must be farther from its bound there than it moved on the way.
+        gradient off the support, must be farther from its bound there than it moved on the way, and not on the edge.
         """
         step = {name: (ahead[name] - w).abs() for name, w in params.items()}
         penalised = self.full.l1(hparams)
         for name in penalised:
-            unsure = int((ahead[name] * self.signs[name] <= step[name]).sum())
+            least = step[name] + _DEGENERATE * ahead[name].abs().amax() if len(step[name]) else step[name]
+            unsure = int((ahead[name] * self.signs[name] <= least).sum())
             if unsure:
                 return f"{unsure} of {len(self.signs[name])} nonzero entries of {name!r} may be zero at the solution"
         with torch.no_grad():

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import torch
 from scipy import sparse
-from torch import Tensor
 
 from hypergrad.autodiff import Tensors
 from hypergrad.problem.base import InnerProblem
@@ -84,7 +83,8 @@ def _as_elastic_net(problem: Lasso, hparams: Tensors) -> tuple[Any, Any, float, 
     """
     X, y = problem.X.to_scipy(), problem.y.cpu().numpy()
     n, p = X.shape
-    l1, l2 = (np.broadcast_to(_numbers(hparams.get(name)), p).astype(y.dtype) for name in ("l1", "l2"))
+    penalties = (hparams["l1"], problem.l2(hparams))
+    l1, l2 = (penalty.detach().expand(p).cpu().numpy().astype(y.dtype) for penalty in penalties)
     if not (l1 > 0).all():
         raise ValueError(f"CoordinateDescent needs every l1 to be positive, but the smallest is {l1.min():.3g}.")
     common = l1.mean()
@@ -98,7 +98,3 @@ def _as_elastic_net(problem: Lasso, hparams: Tensors) -> tuple[Any, Any, float, 
         common, l2 = common * n / (n + p), np.zeros(1)
     alpha = common / 2 + l2[0]
     return X, y, float(alpha), float(common / 2 / alpha), scale
-
-
-def _numbers(value: Tensor | None) -> Any:
-    return np.zeros(()) if value is None else value.detach().cpu().numpy()
