@@ -10,7 +10,7 @@ from torch.distributions.constraints import interval, positive, simplex, unit_in
 from hypergrad.autodiff import Tensors
 from hypergrad.check.comparison import check_hypergradient
 from hypergrad.check.report import Check
-from hypergrad.data import Split, Splits, diabetes
+from hypergrad.data import Split, Splits, breast_cancer, diabetes, sparse_regression
 from hypergrad.errors import (
     DivergenceError,
     HypergradError,
@@ -35,8 +35,12 @@ from hypergrad.linsolve.neumann import Neumann
 from hypergrad.linsolve.nystrom import Nystrom
 from hypergrad.operator import Operator
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.elastic_net import ElasticNet
+from hypergrad.problem.l1 import L1Problem
+from hypergrad.problem.lasso import Lasso
 from hypergrad.problem.quadratic import Quadratic
 from hypergrad.problem.ridge import Ridge
+from hypergrad.problem.sparse_logistic import SparseLogistic
 from hypergrad.product.base import Product
 from hypergrad.product.differences import CentredDifferences
 from hypergrad.product.forward_over_reverse import ForwardOverReverse
@@ -47,10 +51,12 @@ from hypergrad.schedule import Cosine, Schedule, StepDecay, Warmup
 from hypergrad.solver.adam import Adam
 from hypergrad.solver.adamw import AdamW
 from hypergrad.solver.base import InnerSolver
+from hypergrad.solver.coordinate_descent import CoordinateDescent
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.solver.lbfgs import LBFGS
 from hypergrad.solver.momentum import Momentum
 from hypergrad.solver.newton import Newton
+from hypergrad.solver.proximal_gradient import ProximalGradient
 from hypergrad.solver.rmsprop import RMSprop
 from hypergrad.trainer import Result, Trainer
 
@@ -65,6 +71,10 @@ __all__ = [
     "Dense",
     "DivergenceError",
     "ForwardOverReverse",
+    "CoordinateDescent",
+    "Dense",
+    "DivergenceError",
+    "ElasticNet",
     "GMRES",
     "GaussNewton",
     "GradientDescent",
@@ -78,6 +88,8 @@ __all__ = [
     "InnerSolver",
     "Jacobi",
     "LBFGS",
+    "L1Problem",
+    "Lasso",
     "LinearSolution",
     "LinearSolver",
     "MINRES",
@@ -90,12 +102,14 @@ __all__ = [
     "Operator",
     "Preconditioner",
     "Product",
+    "ProximalGradient",
     "Quadratic",
     "RMSprop",
     "Result",
     "Reverse",
     "Ridge",
     "Schedule",
+    "SparseLogistic",
     "Split",
     "Splits",
     "StepDecay",
@@ -105,11 +119,13 @@ __all__ = [
     "Unrolled",
     "UnusedHyperparameterError",
     "Warmup",
+    "breast_cancer",
     "check_hypergradient",
     "diabetes",
     "hypergradient",
     "interval",
     "positive",
     "simplex",
+    "sparse_regression",
     "unit_interval",
 ]

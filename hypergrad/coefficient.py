@@ -18,11 +18,12 @@ Coefficient = float | str | Schedule
 
 @dataclass(frozen=True)
 class Range:
-    """Where a coefficient may lie: > `above`, ≥ `least` and < `below`, each where given."""
+    """Where a coefficient may lie: > `above`, ≥ `least` and < `below`, each where given; or be None if `optional`."""
 
     above: float | None = None
     least: float | None = None
     below: float | None = None
+    optional: bool = False
 
     def holds(self, value: float) -> bool:
         """Whether a number lies in the range; NaN does not."""
@@ -39,10 +40,10 @@ class Range:
 
 
 def ranged(
-    default: float, *, above: float | None = None, least: float | None = None, below: float | None = None
+    default: float | None, *, above: float | None = None, least: float | None = None, below: float | None = None
 ) -> Any:
     """The field of a solver that holds a coefficient, and where its values may lie."""
-    return field(default=default, metadata={"range": Range(above, least, below)})
+    return field(default=default, metadata={"range": Range(above, least, below, default is None)})
 
 
 def coefficient(value: Coefficient, hparams: Tensors, t: int) -> float | Tensor:

@@ -84,6 +84,7 @@ SHARED = {
     *("__init__", "base"),
     *("krylov", "block", "spectrum"),
     *("training", "point", "divergence", "weight_decay", "line_search", "objective"),
+    *("l1", "support", "sparse_linear", "design"),
     *("inexact", "linearization", "error_bar"),
     "tracing",
 }

@@ -14,6 +14,7 @@ from scipy.optimize import minimize_scalar
 
 import hypergrad as hg
 from hypergrad import run
+from hypergrad.solver.training import train
 
 ROOT = Path(__file__).parent.parent
 
@@ -88,11 +89,17 @@ def test_a_run_shows_and_keeps_everything(tmp_path):
     assert last["loss/dev"] < first["loss/dev"]
 
 
-def test_solvers_compose_with_every_linear_solver(tmp_path):
+@pytest.mark.parametrize(
+    ("experiment", "solvers"),
+    [("ridge", "gradient_descent,momentum"), ("lasso", "proximal_gradient,coordinate_descent")],
+    ids=["smooth", "sparse"],
+)
+def test_solvers_compose_with_every_linear_solver(experiment, solvers, tmp_path):
     done = command(
         "-m",
+        f"experiment={experiment}",
         "estimator=ift_cg",
-        "solver=gradient_descent,momentum",
+        f"solver={solvers}",
         "linsolve=glob(*)",
         "outer_steps=1",
         "callback=[summary]",
@@ -251,3 +258,17 @@ def test_a_mistake_in_ones_own_problem_is_shown_where_it_is(users_folder):
 def test_readme_shows_python_that_runs(capsys):
     exec(compile(blocks("python")[1], "README.md", "exec"), {})
     assert "adjoint_residual" in capsys.readouterr().out
+
+
+def test_the_lasso_experiment_ends_within_a_thousandth_of_the_best_of_a_hundred_penalties(tmp_path):
+    done = command("experiment=lasso", "callback=[summary]", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+    ((_, summary),) = summaries(tmp_path).items()
+    problem, losses = hg.Lasso(hg.diabetes(seed=3)), []
+    params = problem.init_params()
+    for ratio in torch.logspace(0, -3, 100):
+        hparams = {"l1": ratio * problem.l1_max}
+        params = train(problem, hg.CoordinateDescent(), hparams, params, max_steps=200, tol=1e-6).params
+        losses.append(problem.outer_loss(params, hparams, None).item())
+    assert summary["last"]["loss/dev"] <= 1.001 * min(losses)

@@ -16,9 +16,11 @@ from hypergrad.problem.base import InnerProblem, require_scalar
 Stats = dict[str, float | int | str]
 """How an estimate came about.
 
-- `inner_loss`, `inner_grad_norm`: g and ‖∇_w g‖ at the trained parameters.
+- `inner_loss`, `inner_grad_norm`: g and ‖φ‖, by default ‖∇_w g‖, at the trained parameters.
 - `inner_steps`, `inner_status`: steps of training, and "converged", "max_iter", "rising" (not converged, and the inner
   loss went up), "stagnated" (rounding errors allow no further step), or "not_required".
+- `support_size`: entries of w that move with λ, for implicit estimators where some do not, as in a sparse solution;
+  where it is 0, the indirect term is exactly zero.
 - `num_matvecs`: Hessian products, by a linear solver or by the backward sweep through training.
 - `adjoint_residual`, `adjoint_status`, `adjoint_remark`: of the linear system, for implicit estimators; the remark is
   what the linear solver chose and why, "" where there was nothing to choose.
@@ -40,7 +42,8 @@ class Hypergradient(Generic[H, P]):
         params: the trained parameters, detached.
         outer_loss: f at those parameters.
         stats: see `Stats`.
-        adjoint: the solution v of the adjoint system, shape (n,), for implicit estimators.
+        adjoint: the solution v of the adjoint system, shape (n,), for implicit estimators; zero in the entries of w
+            that do not move.
     """
 
     grad: H
@@ -84,7 +87,8 @@ class HypergradEstimator(ABC):
             DivergenceError: if training or a series of products blows up.
             IndefiniteError: if a linear solver that needs a positive definite Hessian meets another one.
             UnusedHyperparameterError: if the estimate could not depend on a hyperparameter.
-            ValueError: if a solver's coefficient names no hyperparameter, or one of the wrong shape.
+            ValueError: if a solver's coefficient names no hyperparameter, or one of the wrong shape, or if the solver
+                cannot train the problem.
         """
 
 

@@ -57,6 +57,7 @@ class Unrolled(HypergradEstimator):
         inner_step: int = 0,
         adjoint: Tensor | None = None,
     ) -> Hypergradient:
+        self.solver.require(problem)
         self.solver.validate(hparams, self.inner_steps, params)
         hp, start = leaves(hparams), detach(params)
         begin = look(problem, start, hparams, inner_step)

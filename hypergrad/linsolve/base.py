@@ -120,6 +120,8 @@ def _norm(b: Tensor) -> float:
     Raises:
         NonFiniteError: if b is not finite.
     """
+    if b.numel() == 0:
+        return 0.0
     limits = torch.finfo(b.dtype)
     norm = torch.linalg.vector_norm(b).item()
     if limits.tiny**0.5 / limits.eps < norm < limits.max**0.5 * limits.eps:

@@ -65,7 +65,8 @@ class InnerSolver:
                 raise TypeError(f"{type(self).__name__}.groups must be a list of patterns, but it is {self.groups!r}.")
             object.__setattr__(self, "groups", tuple(self.groups))
         for name, limits in self._ranges().items():
-            require_coefficient(self, name, limits)
+            if getattr(self, name) is not None or not limits.optional:
+                require_coefficient(self, name, limits)
 
     def init(self, params: Tensors) -> State:
         """The state s₀ from which training starts at `params`."""
@@ -102,7 +103,8 @@ class InnerSolver:
 
     def coefficients(self) -> dict[str, Coefficient]:
         """The coefficients by the name of their field."""
-        return {name: getattr(self, name) for name in self._ranges()}
+        values = {name: getattr(self, name) for name in self._ranges()}
+        return {name: value for name, value in values.items() if value is not None}
 
     @property
     def decays(self) -> bool:
@@ -112,6 +114,19 @@ class InnerSolver:
     def largest_lr(self, curvature: float, hparams: Tensors, t: int) -> float | None:
         """The learning rate above which step t is unstable where the largest curvature is `curvature` > 0, if known."""
         return None
+
+    def require(self, problem: InnerProblem) -> None:
+        """Check that the solver can train the problem.
+
+        Raises:
+            ValueError: if it cannot; the message names a solver that can.
+        """
+        if not problem.is_smooth:
+            raise ValueError(
+                f"{type(self).__name__} needs a smooth inner loss, but that of {type(problem).__name__} has an L1 "
+                "penalty, whose zeros it would never reach. Use ProximalGradient, or CoordinateDescent for a squared "
+                "loss."
+            )
 
     def validate(self, hparams: Tensors, inner_steps: int, params: Tensors) -> None:
         """Check that every coefficient fits a run of `inner_steps` steps on `params`.
@@ -176,6 +191,6 @@ def require_differentiable(owner: object, solver: InnerSolver) -> None:
         name = type(solver).__name__
         raise ValueError(
             f"{type(owner).__name__} differentiates through the training steps, but a step of {name} cannot be "
-            f"differentiated: its length is found by a search. Use Implicit (estimator=ift_cg), which needs only the "
+            f"differentiated. Use Implicit (estimator=ift_cg), which needs only the "
             f"optimum that {name} finds, or a solver such as Momentum."
         )

@@ -19,7 +19,7 @@ class Training:
     Attributes:
         params: where it ended.
         steps: inner steps taken.
-        end: loss and gradient norm there.
+        end: loss and ‖φ‖ there.
         status: "converged"; "stagnated" when rounding errors allowed no further step; "max_iter" when the steps
             ran out first, or "rising" when they ran out and the inner loss is higher than at the start.
     """
@@ -42,7 +42,9 @@ def train(
     tol: float = 0.0,
     check_every: int | None = None,
 ) -> Training:
-    """Train from `params` until ‖∇g(w)‖ ≤ tol ‖∇g(w₀)‖ with w₀ = `problem.init_params()`, or the steps run out.
+    """Train from `params` until ‖φ(w)‖ ≤ tol ‖φ(w₀)‖ with w₀ = `problem.init_params()`, or the steps run out.
+
+    φ is the problem's optimality condition, by default ∇g.
 
     The tolerance refers to w₀ and not to the start, so that it means the same after a warm start.
 
@@ -53,17 +55,19 @@ def train(
         params: where to start; not changed.
         max_steps: most inner steps to take, ≥ 0.
         first_step: index of the first batch, ≥ 0.
-        tol: relative tolerance on the gradient norm, ≥ 0; 0 takes all steps and looks at the gradient once, at the end.
-        check_every: inner steps between two looks at the gradient norm, each of which costs one gradient, ≥ 1;
-            None takes the solver's own `check_every`.
+        tol: relative tolerance on ‖φ‖, ≥ 0; 0 takes all steps and looks at φ once, at the end.
+        check_every: inner steps between two looks at φ, each of which costs one gradient, ≥ 1; the solver's own when
+            None.
 
     Returns:
-        The parameters, the steps taken, and the loss and gradient norm at the end.
+        The parameters, the steps taken, and the loss and ‖φ‖ at the end.
 
     Raises:
         NonFiniteError: if the loss or its gradient is NaN or infinite at the start.
         DivergenceError: if training blew up; the message names the step, the loss, and the learning rate's bound.
+        ValueError: if the solver cannot train the problem.
     """
+    solver.require(problem)
     hparams, params = detach(hparams), detach(params)
     start = look(problem, params, hparams, first_step)
     require_finite(start, hparams)
