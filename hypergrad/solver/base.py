@@ -191,6 +191,6 @@ def require_differentiable(owner: object, solver: InnerSolver) -> None:
         name = type(solver).__name__
         raise ValueError(
             f"{type(owner).__name__} differentiates through the training steps, but a step of {name} cannot be "
-            f"differentiated. Use Implicit (estimator=ift_cg), which needs only the "
+            f"differentiated: it is found by a search. Use Implicit (estimator=ift_cg), which needs only the "
             f"optimum that {name} finds, or a solver such as Momentum."
         )
