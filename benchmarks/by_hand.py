@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.case import Case
-from benchmarks.problem.softmax import SoftmaxRegression
 from hypergrad.autodiff import flatten, leaves
 
 Product = Callable[[Tensor], Tensor]
@@ -43,21 +42,16 @@ def _flat(tensors: tuple[Tensor, ...]) -> Tensor:
 
 
 def on_closed_form(case: Case, num_products: int) -> Tensor:
-    """CG on the Hessian product of softmax regression written out."""
-    W, b, product = closed_form(case)
-    return (-W * conjugate_gradient(product, b, num_products)).view(-1)
+    """CG on the Hessian product written out."""
+    b, product = closed_form(case)
+    return -flatten(case.params) * conjugate_gradient(product, b, num_products)
 
 
-def closed_form(case: Case) -> tuple[Tensor, Tensor, Product]:
-    """W, ∂f/∂W and V ↦ (∂²g/∂W² + δI) V, all of the shape of W.
-
-    Raises:
-        TypeError: if the problem is no softmax regression.
-    """
-    if not isinstance(case.problem, SoftmaxRegression):
-        raise TypeError(f"A closed form is known for softmax regression, not for {type(case.problem).__name__}.")
-    W, l2 = case.params["W"], flatten(case.hparams).view_as(case.params["W"])
-    return W, case.problem.outer_gradient(W), case.problem.hessian_product(W, l2 + case.damping)
+def closed_form(case: Case) -> tuple[Tensor, Product]:
+    """∂f/∂w and v ↦ (∂²g/∂w² + δI) v on flat vectors."""
+    params = leaves(case.params)
+    outer = torch.autograd.grad(case.problem.outer_loss(params, case.hparams, None), tuple(params.values()))
+    return _flat(outer), case.problem.hessian_product(case.params, flatten(case.hparams) + case.damping)
 
 
 def conjugate_gradient(product: Product, b: Tensor, num_products: int, tol: float = 0.0) -> Tensor:

@@ -11,7 +11,6 @@ from torch import Tensor
 import hypergrad as hg
 from benchmarks import by_hand
 from benchmarks.case import Case
-from benchmarks.problem.softmax import SoftmaxRegression
 from hypergrad.autodiff import flatten
 from hypergrad.linsolve.spectrum import largest_eigenvalue
 
@@ -88,9 +87,10 @@ REFERENCE = "by hand, CG on a retained graph"
 
 def local(case: Case, scale: float) -> dict[str, Contestant]:
     """All contestants of this process; `scale` is 1/λ_max."""
-    everyone: dict[str, Contestant] = {REFERENCE: Local(_by_hand(case, by_hand.on_retained_graph))}
-    if isinstance(case.problem, SoftmaxRegression):
-        everyone["by hand, CG on the closed-form product"] = Local(_by_hand(case, by_hand.on_closed_form))
+    everyone: dict[str, Contestant] = {
+        REFERENCE: Local(_by_hand(case, by_hand.on_retained_graph)),
+        "by hand, CG on the closed-form product": Local(_by_hand(case, by_hand.on_closed_form)),
+    }
     for name, make in BY_BUDGET.items():
         everyone[name] = Local(_estimate(case, lambda K, make=make: make(int(K), scale)))
     for name, make in BY_TOLERANCE.items():

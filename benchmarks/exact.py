@@ -5,13 +5,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp
 
 import hypergrad as hg
-from benchmarks.by_hand import closed_form, conjugate_gradient, retained_graph
+from benchmarks.by_hand import closed_form, conjugate_gradient
 from benchmarks.case import Case
-from benchmarks.problem.softmax import SoftmaxRegression
-from hypergrad.autodiff import flatten, unflatten
+from hypergrad.autodiff import flatten
 
 _LARGEST_MATRIX = 4000
 _AGREEMENT = 1e-9
@@ -22,10 +20,9 @@ class Exact:
     """The hypergradient −w ∘ v of a case, with (∂²g/∂w² + δI) v = ∂f/∂w solved as far as float64 goes.
 
     Attributes:
-        value: flat; by hand, from a Cholesky factorisation or CG, on the closed-form product where there is one, and on
-            forward over reverse mode otherwise.
+        value: flat; by hand, from a Cholesky factorisation, or CG on a large problem, on the closed-form product.
         residual: ‖∂f/∂w − (∂²g/∂w² + δI) v‖ / ‖∂f/∂w‖.
-        disagreement: relative distance from what `hg.Implicit` makes of it, on other products.
+        disagreement: relative distance from what `hg.Implicit` makes of it, on automatic products.
     """
 
     value: Tensor
@@ -39,7 +36,7 @@ class Exact:
         Raises:
             RuntimeError: if the two ways do not agree.
         """
-        b, product = _system(case)
+        b, product = closed_form(case)
         factorise = b.numel() <= _LARGEST_MATRIX
         v = _by_cholesky(product, b) if factorise else conjugate_gradient(product, b, 10 * b.numel(), tol=1e-13)
         value = -flatten(case.params) * v
@@ -57,19 +54,6 @@ class Exact:
     def error(self, found: Tensor) -> float:
         """‖found − exact‖ / ‖exact‖."""
         return ((found - self.value).norm() / self.value.norm()).item()
-
-
-def _system(case: Case) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """∂f/∂w and v ↦ (∂²g/∂w² + δI) v on flat vectors."""
-    if isinstance(case.problem, SoftmaxRegression):
-        W, b, product = closed_form(case)
-        return b.view(-1), lambda v: product(v.view_as(W)).view(-1)
-
-    def inner(w: Tensor) -> Tensor:
-        return case.problem.inner_loss(unflatten(w, case.params), case.hparams, None)
-
-    w, (b, _, _) = flatten(case.params), retained_graph(case)
-    return b, lambda v: jvp(grad(inner), (w,), (v,))[1] + case.damping * v
 
 
 def _by_cholesky(product: Callable[[Tensor], Tensor], b: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """A classifier with one L2 penalty for each of its weights, which every problem here is."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -29,6 +30,10 @@ class PenalisedClassifier(hg.InnerProblem):
     @abstractmethod
     def logits(self, params: hg.Tensors, X: Tensor) -> Tensor:
         """One row of 10 logits for each row of X."""
+
+    @abstractmethod
+    def hessian_product(self, params: hg.Tensors, l2: Tensor) -> Callable[[Tensor], Tensor]:
+        """V ↦ (∂²g/∂w²) v on flat vectors, written out by hand; `l2` is λ, flat."""
 
     def hyperparameters(self) -> dict[str, hg.Hyperparameter]:
         return {
