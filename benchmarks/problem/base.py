@@ -21,7 +21,7 @@ class PenalisedClassifier(hg.InnerProblem):
 
     l2: ClassVar[float]
     damping: ClassVar[float] = 0.0
-    inner_tol: ClassVar[float] = 1e-9
+    inner_tol: ClassVar[float] = 1e-8
 
     def __init__(self, X: Tensor, y: Tensor, X_dev: Tensor, y_dev: Tensor) -> None:
         super().__init__()
