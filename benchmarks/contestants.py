@@ -29,7 +29,7 @@ BY_BUDGET: dict[str, Callable[[int, float], hg.Implicit]] = {
 """Estimators by a budget of K iterations, and 1/λ_max where it is good for something."""
 
 BY_TOLERANCE: dict[str, Callable[[float], hg.Implicit]] = {
-    "hypergrad, CG by its tolerance": lambda tol: implicit(linsolve=hg.CG(max_iter=10_000, tol=tol)),
+    "hypergrad, by tolerance": lambda tol: implicit(linsolve=hg.CG(max_iter=10_000, tol=tol)),
     "the same, with error bar": lambda tol: implicit(linsolve=hg.CG(max_iter=10_000, tol=tol), error_bar=True),
 }
 """Estimators that stop by themselves, at a tolerance that is the error asked for."""
@@ -82,14 +82,14 @@ class Local(Contestant):
         return Outcome(hypergradient, products, (time.perf_counter() - begin) / calls)
 
 
-REFERENCE = "by hand, CG on a retained graph"
+REFERENCE = "by hand, retained graph"
 
 
 def local(case: Case, scale: float) -> dict[str, Contestant]:
     """All contestants of this process; `scale` is 1/λ_max."""
     everyone: dict[str, Contestant] = {
         REFERENCE: Local(_by_hand(case, by_hand.on_retained_graph)),
-        "by hand, CG on the closed-form product": Local(_by_hand(case, by_hand.on_closed_form)),
+        "by hand, closed form": Local(_by_hand(case, by_hand.on_closed_form)),
     }
     for name, make in BY_BUDGET.items():
         everyone[name] = Local(_estimate(case, lambda K, make=make: make(int(K), scale)))

@@ -109,7 +109,7 @@ def table(goal: float, entries: dict[str, Entry], rounds: int) -> Table:
 def product_table(case: Case, rounds: int) -> Table:
     """The time of one Hessian product, next to that on a retained graph by hand."""
     b, by_hand, _ = retained_graph(case)
-    products = {REFERENCE: by_hand, "by hand, CG on the closed-form product": closed_form(case)[1]}
+    products = {REFERENCE: by_hand, "by hand, closed form": closed_form(case)[1]}
     for name, product in BY_PRODUCT.items():
         products[name] = product.linearise(case.problem, case.params, case.hparams, None).product
     seconds = clocked(lambda: by_hand(b), 3)()
