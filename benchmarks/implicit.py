@@ -6,10 +6,7 @@ python -m benchmarks.implicit [--problem a|b|c] [--peers PYTHON] [--rounds N] [-
 import argparse
 import math
 import statistics
-from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import cache
 
 import torch
 from rich.console import Console
@@ -17,72 +14,17 @@ from rich.table import Table
 
 from benchmarks.by_hand import closed_form, retained_graph
 from benchmarks.case import PROBLEMS, Case
-from benchmarks.contestants import BY_PRODUCT, REFERENCE, Contestant, inverse_curvature, local
+from benchmarks.contestants import BY_PRODUCT, REFERENCE, inverse_curvature, local
 from benchmarks.exact import Exact
 from benchmarks.measure import THREADS, clocked, interleaved, limit_threads, ratios
 from benchmarks.peer import WORKERS, Peer, Remote
-from benchmarks.search import least_budget
+from benchmarks.race import Entry, Race
 
 GOALS = (1e-2, 1e-4, 1e-6)
 MOST = {"a": 2000, "b": 300, "c": 300}
 """Largest K to try: a series that needs more has lost, and would take minutes to time."""
 _TURN_SECONDS = 0.1
 _console = Console(width=110, highlight=False)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What a budget came to: relative error of the hypergradient, products spent, seconds of the call."""
-
-    error: float
-    products: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A contestant with the least budget that reaches a goal, or None, and what that, or the largest one, came to."""
-
-    contestant: Contestant
-    budget: float | None
-    trial: Trial
-
-    def clocked(self) -> Callable[[], float]:
-        """Seconds of one call, the mean of as many as fill a turn, so that cold caches do not count."""
-        assert self.budget is not None
-        budget, calls = self.budget, max(1, min(100, math.ceil(_TURN_SECONDS / self.trial.seconds)))
-        return lambda: self.contestant.run(budget, calls).seconds
-
-
-class Race:
-    """Contestants on the way to ever smaller errors."""
-
-    def __init__(self, contestants: dict[str, Contestant], exact: Exact, most: int) -> None:
-        self._contestants, self._exact, self._most = contestants, exact, most
-        self._try = cache(self._uncached)
-        self._lost: set[str] = set()
-
-    def to(self, goal: float) -> dict[str, Entry]:
-        """All contestants at the least budget that reaches an error; goals must be asked for from the largest."""
-        entries: dict[str, Entry] = {}
-        guess = 1
-        for name, contestant in self._contestants.items():
-            budget: float | None = goal
-            if contestant.budgeted:
-                budget = None if name in self._lost else self._least(name, goal, guess)
-            if budget is None:
-                self._lost.add(name)
-            entries[name] = Entry(contestant, budget, self._try(name, self._most if budget is None else budget))
-            if name == REFERENCE:
-                guess = int(budget or 1)
-        return entries
-
-    def _least(self, name: str, goal: float, guess: int) -> int | None:
-        return least_budget(lambda K: self._try(name, K).error, goal, most=self._most, guess=guess)
-
-    def _uncached(self, name: str, budget: float) -> Trial:
-        outcome = self._contestants[name].run(budget)
-        return Trial(self._exact.error(outcome.hypergradient), outcome.products, outcome.seconds)
 
 
 def table(goal: float, entries: dict[str, Entry], rounds: int) -> Table:
@@ -156,6 +98,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.rounds < 7:
         parser.error(f"--rounds must be at least 7, but it is {given.rounds}.")
+    if given.threads < 1:
+        parser.error(f"--threads must be at least 1, but it is {given.threads}.")
     limit_threads(given.threads)
     torch.set_default_dtype(torch.float64)
     for letter in [given.problem] if given.problem else PROBLEMS:

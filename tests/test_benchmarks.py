@@ -11,9 +11,10 @@ import torch
 from benchmarks.case import Case
 from benchmarks.contestants import BY_BUDGET, REFERENCE, local
 from benchmarks.exact import Exact
-from benchmarks.implicit import GOALS, Race
+from benchmarks.implicit import GOALS
 from benchmarks.peer import Peer
 from benchmarks.problem.softmax import DecayingScales
+from benchmarks.race import Race
 from benchmarks.search import least_budget
 
 ROOT = Path(__file__).parent.parent

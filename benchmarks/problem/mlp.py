@@ -20,9 +20,9 @@ class TanhMLP(PenalisedClassifier):
     """The logits are tanh(X W₁ + b₁) W₂ + b₂ with 784-256-10 units; 203,530 penalties, one per weight and bias.
 
     5000 train images are drawn from 1300 of scikit-learn's digits and 1000 dev images from the other 497, each enlarged
-    to 28 × 28 pixels, turned, zoomed and shifted at random. Where training stops, the eigenvalues of the Hessian go from
-    −1.4e-3 (150 steps of Lanczos) to 7.4, so that the damping, which the exact hypergradient includes, makes it positive
-    definite.
+    to 28 × 28 pixels, turned, zoomed and shifted at random. Where training stops, the eigenvalues of the Hessian go
+    from −1.4e-3 (150 steps of Lanczos) to 7.4, so that the damping, which the exact hypergradient includes, makes it
+    positive definite.
     """
 
     l2: ClassVar[float] = 1e-3
