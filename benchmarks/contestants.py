@@ -16,13 +16,21 @@ from hypergrad.linsolve.spectrum import largest_eigenvalue
 
 implicit = partial(hg.Implicit, inner_steps=0, error_bar=False)
 
+AUTO = hg.Traced(least_flops=1e6)
+"""As in configs/product/auto.yaml."""
+
 BY_BUDGET: dict[str, Callable[[int, float], hg.Implicit]] = {
     "hypergrad, CG": lambda K, scale: implicit(linsolve=hg.CG(max_iter=K, tol=0.0)),
     "hypergrad, CG with Jacobi": lambda K, scale: implicit(
-        linsolve=hg.CG(max_iter=K, tol=0.0, preconditioner=hg.Jacobi())
+        linsolve=hg.CG(max_iter=K, tol=0.0, preconditioner=hg.Jacobi(num_probes=2, per="slice"))
     ),
     "hypergrad, CG with Nyström": lambda K, scale: implicit(
         linsolve=hg.CG(max_iter=K, tol=0.0, preconditioner=hg.Nystrom())
+    ),
+    "hypergrad, CG on a trace": lambda K, scale: implicit(linsolve=hg.CG(max_iter=K, tol=0.0), product=hg.Traced()),
+    "hypergrad, auto": lambda K, scale: implicit(linsolve=hg.Auto(max_iter=K, tol=0.0), product=AUTO),
+    "hypergrad, auto, compiled": lambda K, scale: implicit(
+        linsolve=hg.Auto(max_iter=K, tol=0.0), product=hg.Traced(compile=True)
     ),
     "hypergrad, Neumann": lambda K, scale: implicit(linsolve=hg.Neumann(num_terms=K, tol=0.0, scale=scale)),
 }
@@ -30,11 +38,18 @@ BY_BUDGET: dict[str, Callable[[int, float], hg.Implicit]] = {
 
 BY_TOLERANCE: dict[str, Callable[[float], hg.Implicit]] = {
     "hypergrad, by tolerance": lambda tol: implicit(linsolve=hg.CG(max_iter=10_000, tol=tol)),
-    "the same, with error bar": lambda tol: implicit(linsolve=hg.CG(max_iter=10_000, tol=tol), error_bar=True),
+    "hypergrad, auto by tolerance": lambda tol: implicit(linsolve=hg.Auto(max_iter=10_000, tol=tol), product=AUTO),
+    "the same, with error bar": lambda tol: implicit(
+        linsolve=hg.Auto(max_iter=10_000, tol=tol), product=AUTO, error_bar=True
+    ),
 }
 """Estimators that stop by themselves, at a tolerance that is the error asked for."""
 
-BY_PRODUCT: dict[str, hg.Product] = {"hypergrad, Reverse": hg.Reverse()}
+BY_PRODUCT: dict[str, hg.Product] = {
+    "hypergrad, Reverse": hg.Reverse(),
+    "hypergrad, a trace in float32": hg.Traced(),
+    "the same, compiled": hg.Traced(compile=True),
+}
 """How products are formed, for the time of one."""
 
 
