@@ -1,10 +1,12 @@
 """A linear solver that chooses."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import Tensor
 
+from hypergrad.errors import HypergradError
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, Preconditioner
 from hypergrad.linsolve.cg import CG
 from hypergrad.linsolve.dense import Dense
@@ -18,6 +20,8 @@ _LARGEST_DENSE = 2000
 _COLUMNS = 10
 _UNEVEN = 20.0
 _PROBES = 2
+_TRIAL = 5
+_HELPS = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +29,11 @@ class Auto(LinearSolver):
     """The solver for the system at hand, and in the solution's remark which one and why.
 
     GMRES where A is not symmetric; a Cholesky factorisation for up to 100 parameters, or up to 2000 where there are at
-    least a tenth as many right-hand sides; else conjugate gradient, preconditioned by `Jacobi` per slice where two
-    probes show that the curvature of the slices of the parameters differs more than 20-fold. The choice is a function
-    of the system, never of a clock, so that a run can be repeated. An A that is not positive definite is refused as it
-    is by `CG`: its solution would be no derivative of an argmin.
+    least a tenth as many right-hand sides; else conjugate gradient. It is preconditioned by `Jacobi` per slice where
+    two probes show that the curvature of the slices of the parameters differs more than 20-fold, and five iterations
+    with it bring the residual down to 0.1; where they do not, plain iterations go on from there. The choice is a
+    function of the system, never of a clock, so that a run can be repeated. An A that is not positive definite is
+    refused as it is by `CG`: its solution would be no derivative of an argmin.
 
     Attributes:
         max_iter: most iterations, each of one product with A for each right-hand side, ≥ 1.
@@ -55,15 +60,31 @@ class Auto(LinearSolver):
         like = (b if b.ndim == 1 else b[:, 0]).to(near.dtype)
         diagonal = Jacobi(num_probes=_PROBES, per="slice").diagonal(near, like)
         unevenness = (diagonal.max() / diagonal.min()).item()
-        if unevenness > _UNEVEN:
-            preconditioner, comparison = _Diagonal(diagonal), "more"
+        cg, spent = CG(max_iter=self.max_iter, tol=self.tol), _PROBES
+        if unevenness <= _UNEVEN:
+            why = f"CG, because the curvature differs {unevenness:.3g}-fold, no more than {_UNEVEN:g}"
+        elif x0 is None and b.ndim == 1 and self.max_iter > _TRIAL:
+            x0, left = self._trial(near, diagonal, b)
+            spent += _TRIAL
+            helps = left <= _HELPS
+            cg = replace(cg, max_iter=self.max_iter - _TRIAL, preconditioner=_Diagonal(diagonal) if helps else None)
+            name, than = ("CG preconditioned by Jacobi", "less") if helps else ("CG", "more")
+            why = (
+                f"{name}, because {_TRIAL} iterations with Jacobi left a residual of {left:.1e}, {than} than {_HELPS:g}"
+            )
         else:
-            preconditioner, comparison = None, "no more"
-        cg = CG(max_iter=self.max_iter, tol=self.tol, preconditioner=preconditioner)
+            cg = replace(cg, preconditioner=_Diagonal(diagonal))
+            why = f"CG preconditioned by Jacobi, because the curvature differs {unevenness:.3g}-fold"
         found = cg.solve_unit(A, b, x0)
-        name = "CG" if preconditioner is None else "CG preconditioned by Jacobi"
-        why = f"{name}, because the curvature differs {unevenness:.3g}-fold, {comparison} than {_UNEVEN:g}"
-        return replace(_remarked(found, why), num_matvecs=found.num_matvecs + _PROBES)
+        return replace(_remarked(found, why), num_matvecs=found.num_matvecs + spent)
+
+    def _trial(self, near: Operator, diagonal: Tensor, b: Tensor) -> tuple[Tensor, float]:
+        """A few preconditioned iterations: where they lead, and the residual that they leave."""
+        try:
+            done = CG().cycle(near, lambda v: v / diagonal, b.to(diagonal.dtype, copy=True), 0.0, _TRIAL)
+        except HypergradError:  # of the approximation, maybe, and not of A: A will tell
+            return torch.zeros_like(b), math.inf
+        return done.d.to(b.dtype), done.residual
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from hypergrad.product.reverse import Reverse, optimality_at
 from hypergrad.product.tracing import Trace, cast, compiled, trace_linear
 from hypergrad.validation import require_instance, require_real
 
-_PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+_PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "auto": None}
+_LARGE_FLOPS = 1e8
 _TRACES: "WeakKeyDictionary[InnerProblem, dict[Any, Trace | CannotApproximateError]]" = WeakKeyDictionary()
 """Traces by problem and by what else they hold for; the reason why, where there is none."""
 
@@ -39,7 +40,8 @@ class Traced(Product):
     `stats["adjoint_remark"]` says so.
 
     Attributes:
-        precision: of the traced products, "float32" or "float64".
+        precision: of the traced products, "float32", "float64", or "auto": single precision where a product takes 1e8
+            operations or more, for it is halved there; below, the iterations that rounding adds cost more.
         exact: how the exact products are formed.
         compile: run the trace through torch.compile, which takes some ten seconds once for a problem and a C++
             compiler; where that fails, or its first result is not the trace's, the trace is run as it is.
@@ -48,7 +50,7 @@ class Traced(Product):
     Source: on iterative refinement, Higham, "Accuracy and stability of numerical algorithms", SIAM (2002).
     """
 
-    precision: str = "float32"
+    precision: str = "auto"
     exact: Product = field(default_factory=Reverse)
     compile: bool = False
     least_flops: float = 0.0
@@ -57,18 +59,22 @@ class Traced(Product):
         require_instance(self, "exact", Product)
         require_real(self, "least_flops", least=0)
         if self.precision not in _PRECISIONS:
-            raise ValueError(f"Traced.precision must be float32 or float64, but it is {self.precision!r}.")
+            raise ValueError(f"Traced.precision must be float32, float64 or auto, but it is {self.precision!r}.")
 
     def linearise(self, problem: InnerProblem, params: Tensors, hparams: Tensors, batch: Any) -> Stationarity:
         exact = self.exact.linearise(problem, params, hparams, batch)
-        dtype = _PRECISIONS[self.precision]
 
         @torch.no_grad()
         def approximate() -> Operator:
-            self._require_size(problem, exact)
+            flops = _flops(problem, exact)
+            if flops < self.least_flops:
+                raise CannotApproximateError(f"a product takes no more than {flops:.1e} operations")
+            dtype = _PRECISIONS[self.precision]
+            if dtype is None:
+                dtype = torch.float32 if flops >= _LARGE_FLOPS else exact.phi.dtype
             key, point, trace = _trace(problem, params, hparams, batch, dtype)
             shared = [cast(value, dtype) for value in trace.prepare(*point)]
-            name = f"a trace of the product in {self.precision}"
+            name = f"a trace of the product in {str(dtype).removeprefix('torch.')}"
             if self.compile:
                 made = _COMPILED.setdefault(problem, {})
                 if key not in made:
@@ -86,15 +92,14 @@ class Traced(Product):
 
         return replace(exact, product=replace(exact.product, approximate=approximate))
 
-    def _require_size(self, problem: InnerProblem, exact: Stationarity) -> None:
-        if self.least_flops == 0:
-            return
-        if problem not in _FLOPS:
-            with FlopCounterMode(display=False) as counter:
-                exact.product(exact.phi)
-            _FLOPS[problem] = counter.get_total_flops()
-        if _FLOPS[problem] < self.least_flops:
-            raise CannotApproximateError(f"a product takes no more than {_FLOPS[problem]:.1e} operations")
+
+def _flops(problem: InnerProblem, exact: Stationarity) -> int:
+    """Floating-point operations of one product, those of matrix products, counted once."""
+    if problem not in _FLOPS:
+        with FlopCounterMode(display=False) as counter:
+            exact.product(exact.phi)
+        _FLOPS[problem] = counter.get_total_flops()
+    return _FLOPS[problem]
 
 
 def _trace(

@@ -10,7 +10,7 @@ import hypergrad as hg
 from hypergrad.autodiff import flatten
 
 EXACT = {"reverse": hg.Reverse(), "forward-over-reverse": hg.ForwardOverReverse()}
-TRACED = {"float64": hg.Traced(precision="float64"), "float32": hg.Traced()}
+TRACED = {precision: hg.Traced(precision=precision) for precision in ("float64", "float32")}
 EVERY_PROBLEM = pytest.mark.parametrize("problem", [*PROBLEMS.values(), Network()], ids=[*PROBLEMS, "network"])
 
 
@@ -50,7 +50,7 @@ def test_a_trace_is_the_product_to_its_precision_and_follows_the_point(problem, 
 
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
 @pytest.mark.parametrize("linsolve", [hg.CG(tol=1e-11), hg.MINRES(tol=1e-11), hg.Auto(tol=1e-11)])
-@pytest.mark.parametrize("product", [*EXACT.values(), hg.Traced()], ids=[*EXACT, "traced"])
+@pytest.mark.parametrize("product", [*EXACT.values(), hg.Traced(precision="float32")], ids=[*EXACT, "traced"])
 def test_hypergradients_are_the_closed_form(product, linsolve, problem):
     hparams = problem.init_hparams()
     estimator = hg.Implicit(inner_steps=0, product=product, linsolve=linsolve)
@@ -61,7 +61,9 @@ def test_hypergradients_are_the_closed_form(product, linsolve, problem):
 
 def test_a_trace_of_data_that_changed_is_found_out():
     problem = Network()
-    estimator = hg.Implicit(inner_steps=0, damping=3.0, product=hg.Traced(), linsolve=hg.CG(tol=1e-10, max_iter=500))
+    estimator = hg.Implicit(
+        inner_steps=0, damping=3.0, product=hg.Traced(precision="float32"), linsolve=hg.CG(tol=1e-10, max_iter=500)
+    )
     arguments = (problem, problem.init_hparams(), problem.init_params())
     assert estimator.estimate(*arguments).stats["adjoint_remark"] == "iterated on a trace of the product in float32"
     problem.X = 2 * problem.X
@@ -79,7 +81,9 @@ def test_a_problem_that_draws_random_numbers_is_not_traced():
                 return torch.tanh(dropout(X, 0.5) @ p["W1"].T + p["b1"]) @ p["W2"].T
 
     problem = Dropped()
-    estimator = hg.Implicit(inner_steps=0, damping=3.0, product=hg.Traced(), linsolve=hg.CG(max_iter=500))
+    estimator = hg.Implicit(
+        inner_steps=0, damping=3.0, product=hg.Traced(precision="float32"), linsolve=hg.CG(max_iter=500)
+    )
     found = estimator.estimate(problem, problem.init_hparams(), problem.init_params())
     assert "because the product cannot be traced: it draws random numbers" in str(found.stats["adjoint_remark"])
     assert found.stats["adjoint_status"] == "converged"
@@ -90,7 +94,9 @@ def test_a_compiled_trace_gives_the_same():
     problem = Network(wide=64)
     arguments = (problem, problem.init_hparams(), problem.init_params())
     cg = hg.CG(tol=1e-10, max_iter=500)
-    found = hg.Implicit(inner_steps=0, damping=3.0, product=hg.Traced(compile=True), linsolve=cg).estimate(*arguments)
+    found = hg.Implicit(
+        inner_steps=0, damping=3.0, product=hg.Traced(precision="float32", compile=True), linsolve=cg
+    ).estimate(*arguments)
     plain = hg.Implicit(inner_steps=0, damping=3.0, linsolve=cg).estimate(*arguments)
     assert found.stats["adjoint_remark"] == "iterated on a trace of the product in float32, compiled"
     assert relative_error(found.grad, plain.grad) <= 1e-8
@@ -105,7 +111,9 @@ def test_what_cannot_be_compiled_runs_as_it_is_and_says_so(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", fails)
     problem = Network()
-    estimator = hg.Implicit(inner_steps=0, damping=3.0, product=hg.Traced(compile=True), linsolve=hg.CG(max_iter=500))
+    estimator = hg.Implicit(
+        inner_steps=0, damping=3.0, product=hg.Traced(precision="float32", compile=True), linsolve=hg.CG(max_iter=500)
+    )
     found = estimator.estimate(problem, problem.init_hparams(), problem.init_params())
     assert found.stats["adjoint_remark"] == (
         "iterated on a trace of the product in float32, not compiled (RuntimeError)"
