@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +27,8 @@ class Operator:
         symmetric: whether A = Aᵀ.
         dtype: of its vectors; None where that is not known.
         name: what a remark calls it.
+        compile: takes a pure function f(product, *tensors) and returns a compiled f(*tensors); None where there is no
+            such thing.
         is_rounded: whether its products are of a lower precision than those that the result is judged by.
         approximate: makes a cheaper operator near A, maybe of lower precision, when a solver wants it, or raises
             CannotApproximateError; None where there is none.
@@ -36,6 +40,7 @@ class Operator:
     symmetric: bool = True
     dtype: torch.dtype | None = None
     name: str = "the product"
+    compile: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
     is_rounded: bool = False
     approximate: "Callable[[], Operator] | None" = None
 
@@ -61,9 +66,23 @@ class Operator:
 
         make = self.approximate
 
+        make_compiled = self.compile
+
+        def compiled(f: Callable[..., Any]) -> Callable[..., Any]:
+            assert make_compiled is not None
+            shift_by = torch.tensor(damping, dtype=self.dtype)
+            return partial(make_compiled(_with_shift(f)), shift_by)
+
         return replace(
             self,
+            compile=None if make_compiled is None else compiled,
             matvec=shift(self.matvec),
             columns=None if self.columns is None else shift(self.columns),
             approximate=None if make is None else lambda: make().shifted(damping),
         )
+
+
+@cache  # one function for each f, by which what is compiled is found again
+def _with_shift(f: Callable[..., Any]) -> Callable[..., Any]:
+    """(product, damping, *tensors) ↦ f(v ↦ product(v) + damping v, *tensors)."""
+    return lambda product, damping, *tensors: f(lambda v: product(v) + damping * v, *tensors)

@@ -82,11 +82,11 @@ def test_a_config_stands_where_its_code_stands(path):
 
 SHARED = {
     *("__init__", "base"),
-    *("krylov", "block", "spectrum"),
+    *("krylov", "block", "fused", "spectrum"),
     *("training", "point", "divergence", "weight_decay", "line_search", "objective"),
     *("l1", "support", "sparse_linear", "design"),
     *("inexact", "linearization", "error_bar"),
-    "tracing",
+    *("tracing", "compiling"),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).glob("*.py")) if path.stem not in SHARED

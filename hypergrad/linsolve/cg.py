@@ -9,6 +9,7 @@ from torch import Tensor
 from hypergrad.errors import IndefiniteError, NonFiniteError
 from hypergrad.linsolve.base import Preconditioner, bad_product, negative_curvature
 from hypergrad.linsolve.block import block_cycle
+from hypergrad.linsolve.fused import STEPS, iterations, require_sound
 from hypergrad.linsolve.krylov import Cycle, Krylov, norm
 from hypergrad.operator import Matvec, Operator
 from hypergrad.validation import require_instance
@@ -52,6 +53,11 @@ class CG(Krylov):
         p = z.clone()
         rz, residual = _squares(r, z, 0)
         count = 0
+        if A.compile is not None and inverse is None:
+            x, r, p, rz, count, is_lost = _fused(A, x, r, p, tol, max_iter)
+            residual = rz**0.5
+            if is_lost:
+                return Cycle(x, residual, count)
         while residual > tol and count < max_iter:
             Ap = matvec(p)
             alpha = rz / _curvature(p, Ap, count)
@@ -65,6 +71,27 @@ class CG(Krylov):
                 break  # what further iterations win is lost to rounding: the true residual has to be looked at
             p.mul_(rz / previous).add_(z)
         return Cycle(x, residual, count)
+
+
+def _fused(
+    A: Operator, x: Tensor, r: Tensor, p: Tensor, tol: float, max_iter: int
+) -> tuple[Tensor, Tensor, Tensor, float, int, bool]:
+    """Several iterations per compiled call until ‖r‖ ≤ tol, or fewer than that are left.
+
+    Returns:
+        X, r, p, rᵀr, the number of iterations, and whether what further ones win is lost to rounding.
+    """
+    assert A.compile is not None
+    run, rr, count = A.compile(iterations), torch.dot(r, r), 0
+    square = rr.item()
+    while square**0.5 > tol and count + STEPS <= max_iter:
+        x, r, p, rr, met = run(x, r, p, rr)
+        curvature = require_sound(met, square, count)
+        square, count = rr.item(), count + STEPS
+        lost = torch.finfo(x.dtype).eps * curvature * torch.linalg.vector_norm(x).item()
+        if A.is_rounded and lost > max(tol, square**0.5):
+            return x, r, p, square, count, True
+    return x, r, p, square, count, False
 
 
 def _rounding(x: Tensor, p: Tensor, Ap: Tensor) -> float:

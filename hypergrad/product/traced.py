@@ -13,8 +13,9 @@ from hypergrad.autodiff import Tensors, flatten, leaves, vjp
 from hypergrad.operator import CannotApproximateError, Operator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.product.base import Product, Stationarity
+from hypergrad.product.compiling import with_compiled
 from hypergrad.product.reverse import Reverse, optimality_at
-from hypergrad.product.tracing import Trace, cast, compiled, trace_linear
+from hypergrad.product.tracing import Trace, cast, trace_linear
 from hypergrad.validation import require_instance, require_real
 
 _PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "auto": None}
@@ -22,8 +23,6 @@ _LARGE_FLOPS = 1e8
 _TRACES: "WeakKeyDictionary[InnerProblem, dict[Any, Trace | CannotApproximateError]]" = WeakKeyDictionary()
 """Traces by problem and by what else they hold for; the reason why, where there is none."""
 
-_COMPILED: "WeakKeyDictionary[InnerProblem, dict[Any, tuple[Trace, str]]]" = WeakKeyDictionary()
-"""Traces with a compiled product, as above; with what came of compiling."""
 _FLOPS: "WeakKeyDictionary[InnerProblem, int]" = WeakKeyDictionary()
 """Operations of one product, by problem."""
 
@@ -43,8 +42,9 @@ class Traced(Product):
         precision: of the traced products, "float32", "float64", or "auto": single precision where a product takes 1e8
             operations or more, for it is halved there; below, the iterations that rounding adds cost more.
         exact: how the exact products are formed.
-        compile: run the trace through torch.compile, which takes some ten seconds once for a problem and a C++
-            compiler; where that fails, or its first result is not the trace's, the trace is run as it is.
+        compile: run the trace through torch.compile, and several iterations of CG at a time, which takes half a
+            minute once for a problem and a C++ compiler; where that fails, or the first result is another one, the
+            trace is run as it is.
         least_flops: a product of fewer floating-point operations is not traced, which costs seconds, once, ≥ 0.
 
     Source: on iterative refinement, Higham, "Accuracy and stability of numerical algorithms", SIAM (2002).
@@ -74,21 +74,15 @@ class Traced(Product):
                 dtype = torch.float32 if flops >= _LARGE_FLOPS else exact.phi.dtype
             key, point, trace = _trace(problem, params, hparams, batch, dtype)
             shared = [cast(value, dtype) for value in trace.prepare(*point)]
-            name = f"a trace of the product in {str(dtype).removeprefix('torch.')}"
-            if self.compile:
-                made = _COMPILED.setdefault(problem, {})
-                if key not in made:
-                    made[key] = compiled(trace, shared, cast(exact.phi + 1, dtype))
-                trace, note = made[key]
-                name += f", {note}"
-            return replace(
+            near = replace(
                 exact.product,
                 matvec=lambda v: trace.product(*shared, v),
                 columns=torch.vmap(lambda v: trace.product(*shared, v), in_dims=1, out_dims=1),
                 dtype=dtype,
-                name=name,
+                name=f"a trace of the product in {str(dtype).removeprefix('torch.')}",
                 approximate=None,
             )
+            return with_compiled(near, problem, key, trace, shared) if self.compile else near
 
         return replace(exact, product=replace(exact.product, approximate=approximate))
 

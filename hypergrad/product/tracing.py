@@ -59,19 +59,6 @@ def trace_linear(function: Callable[..., Tensor], point: list[Tensor], v: Tensor
     return _split(whole, dtype)
 
 
-def compiled(trace: Trace, shared: list[Tensor], v: Tensor) -> tuple[Trace, str]:
-    """The trace with its product compiled, after a check against itself; or itself, and why it is not."""
-    product = torch.compile(trace.product, dynamic=False, fullgraph=True)
-    try:
-        found, wanted = product(*shared, v), trace.product(*shared, v)
-    except Exception as error:  # no C++ compiler, an operation without a lowering, …
-        return trace, f"not compiled ({type(error).__name__})"
-    off = (torch.linalg.vector_norm(found - wanted) / torch.linalg.vector_norm(wanted)).item()
-    if not off <= 1e3 * torch.finfo(v.dtype).eps:
-        return trace, f"not compiled (its first result was off by {off:.1e})"
-    return Trace(trace.prepare, product), "compiled"
-
-
 def _split(whole: fx.GraphModule, dtype: torch.dtype) -> Trace:
     """Both halves: the nodes that v does not reach, and those that it does."""
     nodes = list(whole.graph.nodes)

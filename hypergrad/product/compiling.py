@@ -1,0 +1,89 @@
+"""Traces through torch.compile: the product, and whole iterations around it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from hypergrad.operator import Operator
+from hypergrad.problem.base import InnerProblem
+from hypergrad.product.tracing import Trace
+
+_COMPILED: "WeakKeyDictionary[InnerProblem, dict[Any, Callable[..., Any] | CannotCompileError]]" = WeakKeyDictionary()
+"""Compiled functions by problem, trace and function; the reason why, where there is none."""
+
+
+class CannotCompileError(Exception):
+    """A function cannot be compiled; the message says why."""
+
+
+def with_compiled(operator: Operator, problem: InnerProblem, key: Any, trace: Trace, shared: list[Tensor]) -> Operator:
+    """The operator of a trace, compiled; or itself, with the reason in its name.
+
+    Args:
+        operator: its matvec is `trace.product(*shared, v)`.
+        problem: to which the trace belongs.
+        key: what the trace holds for.
+        trace: the trace.
+        shared: what its products at this point share.
+    """
+    known = _COMPILED.setdefault(problem, {})
+
+    def found(name: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[..., Any]:
+        if (key, name) not in known:
+            try:
+                known[key, name] = compiled(function, arguments)
+            except CannotCompileError as error:
+                known[key, name] = error
+        made = known[key, name]
+        if isinstance(made, CannotCompileError):
+            raise made
+        return made
+
+    def compile(f: Callable[..., Any]) -> Callable[..., Any]:
+        def around(shared: list[Tensor], *tensors: Tensor) -> Any:
+            return f(lambda v: trace.product(*shared, v), *tensors)
+
+        def run(*tensors: Tensor) -> Any:
+            try:
+                return found(f, around, (shared, *tensors))(shared, *tensors)
+            except CannotCompileError:
+                return around(shared, *tensors)
+
+        return run
+
+    n = sum(torch.Size(shape).numel() for shape in operator.shapes or ())
+    v = torch.ones(n, dtype=operator.dtype, device=shared[0].device if shared else None)
+    try:
+        product = found("product", trace.product, (*shared, v))
+    except CannotCompileError as error:
+        return replace(operator, name=f"{operator.name}, not compiled ({error})")
+    return replace(operator, matvec=lambda v: product(*shared, v), compile=compile, name=f"{operator.name}, compiled")
+
+
+def compiled(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[..., Any]:
+    """The function through torch.compile, after a check of its first result against itself.
+
+    Args:
+        function: of tensors and nestings of them, pure.
+        arguments: where to check it.
+
+    Returns:
+        The compiled function, for arguments of the same shapes.
+
+    Raises:
+        CannotCompileError: if there is no compiler, or no way to compile it, or the first result is another one.
+    """
+    fast = torch.compile(function, dynamic=False, fullgraph=True)
+    try:
+        found, wanted = (torch.cat([x.reshape(-1) for x in tree_leaves(f(*arguments))]) for f in (fast, function))
+    except Exception as error:  # whatever a compiler may raise
+        raise CannotCompileError(type(error).__name__) from error
+    off = (torch.linalg.vector_norm(found - wanted) / torch.linalg.vector_norm(wanted)).item()
+    if not off <= torch.finfo(wanted.dtype).eps ** 0.5:
+        raise CannotCompileError(f"its first result was off by {off:.1e}")
+    return fast

@@ -1,0 +1,41 @@
+"""Several iterations of conjugate gradient per call."""
+
+from functools import partial
+
+import pytest
+import torch
+from spectra import SPECTRA, N, rhs, spd
+
+import hypergrad as hg
+
+
+def fused(A: torch.Tensor) -> hg.Operator:
+    """An operator whose functions run several iterations per call, as if they were compiled."""
+    return hg.Operator(A.matmul, compile=lambda f: partial(f, A.matmul), dtype=A.dtype)
+
+
+@pytest.mark.parametrize("name", ["one eigenvalue", "two eigenvalues", "spread", "condition 1e3"])
+@pytest.mark.parametrize("damping", [0.0, 0.3])
+def test_fused_iterations_agree_with_a_dense_solve(name, damping):
+    A = spd(SPECTRA[name])
+    found = hg.CG(max_iter=500, tol=1e-10).solve(fused(A).shifted(damping), rhs())
+    truth = torch.linalg.solve(A + damping * torch.eye(N), rhs())
+    assert found.converged
+    assert (found.x - truth).norm() <= 1e-7 * truth.norm()
+
+
+@pytest.mark.parametrize("steps", [3, 5, 7, 12])
+def test_fused_iterations_are_the_same_iterations(steps):
+    A = spd(SPECTRA["condition 1e3"])
+    cg = hg.CG(max_iter=steps, tol=0.0)
+    found, plain = cg.solve(fused(A), rhs()), cg.solve(A.matmul, rhs())
+    assert found.num_matvecs == plain.num_matvecs == steps
+    assert (found.x - plain.x).norm() <= 1e-10 * plain.x.norm()
+
+
+def test_fused_iterations_refuse_what_the_others_refuse():
+    indefinite = spd(torch.cat([torch.tensor([-0.5]), torch.linspace(0.5, 3.0, N - 1)]))
+    with pytest.raises(hg.IndefiniteError, match=r"step \d+ met curvature .*-"):
+        hg.CG().solve(fused(indefinite), rhs())
+    with pytest.raises(hg.NonFiniteError, match="Product 1 with A"):
+        hg.CG().solve(fused(torch.full((N, N), float("nan"), dtype=torch.float64)), rhs())
