@@ -6,11 +6,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from hypergrad.operator import CannotApproximateError
 
 _ATEN = torch.ops.aten
+_DECOMPOSED = [
+    *(_ATEN._log_softmax_backward_data, _ATEN._softmax_backward_data, _ATEN.logit_backward, _ATEN.softplus_backward),
+    *(_ATEN.gelu_backward, _ATEN.silu_backward, _ATEN.sigmoid_backward, _ATEN.tanh_backward, _ATEN.mish_backward),
+    *(_ATEN.elu_backward, _ATEN.hardswish_backward, _ATEN.log_sigmoid_backward, _ATEN.native_layer_norm_backward),
+]
+"""Backward passes whose factor that does not depend on v, an exponential mostly, is then computed once for a point."""
 _SKINNY = 32
 """A matrix of no more columns than this is multiplied the other way round."""
 
@@ -48,7 +55,7 @@ def trace_linear(function: Callable[..., Tensor], point: list[Tensor], v: Tensor
         CannotApproximateError: if it draws random numbers, or an operation cannot be traced.
     """
     try:
-        whole = make_fx(function)(*point, v)
+        whole = make_fx(function, decomposition_table=get_decompositions(_DECOMPOSED))(*point, v)
     except Exception as error:  # a user's own model may raise anything under a tracer
         first_line = (str(error).splitlines() or [""])[0]
         raise CannotApproximateError(f"the product cannot be traced ({type(error).__name__}: {first_line})") from error
