@@ -6,6 +6,7 @@ python -m benchmarks.implicit [--problem a|b|c] [--peers PYTHON] [--rounds N] [-
 import argparse
 import math
 import statistics
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -70,7 +71,7 @@ def product_table(case: Case, rounds: int) -> Table:
     return shown
 
 
-def run(letter: str, python: str | None, rounds: int) -> None:
+def run(letter: str, python: str | None, rounds: int, goals: Sequence[float]) -> None:
     """All tables of one problem."""
     title, make = PROBLEMS[letter]
     case = Case.of(make())
@@ -88,7 +89,7 @@ def run(letter: str, python: str | None, rounds: int) -> None:
             contestants |= {name: Remote(peer, name, scale) for name in peer.contestants}
         _console.print(product_table(case, 3 * rounds))
         race = Race(contestants, exact, MOST[letter])
-        for goal in GOALS:
+        for goal in goals:
             _console.print(table(goal, race.to(goal), rounds))
 
 
@@ -99,6 +100,7 @@ def main() -> None:
     )
     parser.add_argument("--problem", choices=PROBLEMS, help="one of the problems only")
     parser.add_argument("--peers", metavar="PYTHON", help="interpreter of an environment made by scripts/peers-env")
+    parser.add_argument("--goal", type=float, choices=GOALS, help="one of the errors only")
     parser.add_argument("--rounds", type=int, default=7, help="timed turns of each contestant, at least 7")
     parser.add_argument("--threads", type=int, default=THREADS, help="of each contestant; 1 on a busy machine")
     given = parser.parse_args()
@@ -109,7 +111,7 @@ def main() -> None:
     limit_threads(given.threads)
     torch.set_default_dtype(torch.float64)
     for letter in [given.problem] if given.problem else PROBLEMS:
-        run(letter, given.peers, given.rounds)
+        run(letter, given.peers, given.rounds, GOALS if given.goal is None else (given.goal,))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from typing import cast as cast_type
 
 import torch
 from torch import Tensor, fx
@@ -55,7 +56,7 @@ def trace_linear(function: Callable[..., Tensor], point: list[Tensor], v: Tensor
         CannotApproximateError: if it draws random numbers, or an operation cannot be traced.
     """
     try:
-        whole = make_fx(function, decomposition_table=get_decompositions(_DECOMPOSED))(*point, v)
+        whole = make_fx(function, decomposition_table=cast_type(Any, get_decompositions(_DECOMPOSED)))(*point, v)
     except Exception as error:  # a user's own model may raise anything under a tracer
         first_line = (str(error).splitlines() or [""])[0]
         raise CannotApproximateError(f"the product cannot be traced ({type(error).__name__}: {first_line})") from error
