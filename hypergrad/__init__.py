@@ -13,10 +13,13 @@ from hypergrad.check.report import Check
 from hypergrad.data import Split, Splits, diabetes
 from hypergrad.errors import (
     DivergenceError,
+    ExtrapolationWarning,
     HypergradError,
     IndefiniteError,
     NonFiniteError,
+    NoTaylorRuleWarning,
     NotConvergedWarning,
+    NotOptimalError,
     UnusedHyperparameterError,
 )
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient
@@ -44,6 +47,10 @@ from hypergrad.product.gauss_newton import GaussNewton
 from hypergrad.product.reverse import Reverse
 from hypergrad.product.traced import Traced
 from hypergrad.schedule import Cosine, Schedule, StepDecay, Warmup
+from hypergrad.sensitivity.argmin import argmin
+from hypergrad.sensitivity.linear_response import LinearResponse
+from hypergrad.sensitivity.optimum import Root
+from hypergrad.sensitivity.taylor_expansion import TaylorExpansion
 from hypergrad.solver.adam import Adam
 from hypergrad.solver.adamw import AdamW
 from hypergrad.solver.base import InnerSolver
@@ -64,6 +71,7 @@ __all__ = [
     "Cosine",
     "Dense",
     "DivergenceError",
+    "ExtrapolationWarning",
     "ForwardOverReverse",
     "GMRES",
     "GaussNewton",
@@ -78,6 +86,7 @@ __all__ = [
     "InnerSolver",
     "Jacobi",
     "LBFGS",
+    "LinearResponse",
     "LinearSolution",
     "LinearSolver",
     "MINRES",
@@ -85,7 +94,9 @@ __all__ = [
     "Neumann",
     "Newton",
     "NonFiniteError",
+    "NoTaylorRuleWarning",
     "NotConvergedWarning",
+    "NotOptimalError",
     "Nystrom",
     "Operator",
     "Preconditioner",
@@ -95,16 +106,19 @@ __all__ = [
     "Result",
     "Reverse",
     "Ridge",
+    "Root",
     "Schedule",
     "Split",
     "Splits",
     "StepDecay",
+    "TaylorExpansion",
     "Tensors",
     "Traced",
     "Trainer",
     "Unrolled",
     "UnusedHyperparameterError",
     "Warmup",
+    "argmin",
     "check_hypergradient",
     "diabetes",
     "hypergradient",

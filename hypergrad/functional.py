@@ -5,13 +5,12 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from hypergrad.structure import by_name
 from hypergrad.estimator.base import Hypergradient
 from hypergrad.estimator.implicit import Implicit
 from hypergrad.linsolve.base import LinearSolver
 from hypergrad.linsolve.cg import CG
-from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.given import Given
+from hypergrad.structure import by_name
 
 P = TypeVar("P")
 H = TypeVar("H")

@@ -99,8 +99,8 @@ class Condition:
         moving = {name: Polynomial([value, direction[name], *rest]) for name, value in hparams.items()}
         try:
             value = function(path, moving)  # type: ignore[arg-type]
-            top = value.coefs[k] if isinstance(value, Polynomial) else None
-            return torch.zeros_like(value.coefs[0] if isinstance(value, Polynomial) else value) if top is None else top
+            first, top = (value.coefs[0], value.coefs[k]) if isinstance(value, Polynomial) else (value, None)
+            return torch.zeros_like(first) if top is None else top
         except CannotExpandError as error:
             _warn(error)
 

@@ -1,5 +1,6 @@
 """A solution w*(λ₀) of an inner problem, and what of it all of its derivatives share."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hypergrad.autodiff import Tensors, detach, flatten, leaves, unflatten, vjp
-from hypergrad.errors import NotOptimalError
+from hypergrad.errors import NotConvergedWarning, NotOptimalError
 from hypergrad.linsolve.base import LinearSolution, LinearSolver
 from hypergrad.operator import Operator
 from hypergrad.problem.base import InnerProblem
@@ -88,7 +89,7 @@ class Optimum:
             problem = Given(given, given, w, hp)
         batch = problem.inner_batch(inner_step)
         stationarity = Reverse().linearise(problem, w, hp, batch)
-        _require_optimal(stationarity, w, tol)
+        require_optimal(stationarity, w, tol)
         return cls(Condition(problem, batch, w), w, hp, stationarity, linsolve, to_params, to_hparams)
 
     @cached_property
@@ -102,6 +103,18 @@ class Optimum:
         """B ↦ (∂φ/∂w)⁻ᵀ b."""
         product = self.stationarity.product
         return self.inverse if product.symmetric else self.linsolve.inverse(product, self.stationarity.phi)
+
+    def solve(self, b: Tensor, *, adjoint: bool = False) -> Tensor:
+        """(∂φ/∂w)⁻¹ b, or (∂φ/∂w)⁻ᵀ b, for b of shape (n,) or (n, k); it warns where the solver did not converge."""
+        solved = (self.adjoint_inverse if adjoint else self.inverse)(b)
+        if not solved.converged:
+            warnings.warn(
+                f"A linear system with ∂φ/∂w was left at a relative residual of {solved.residual:.1e} "
+                f"({solved.status}); raise max_iter or tol of {type(self.linsolve).__name__}.",
+                NotConvergedWarning,
+                stacklevel=4,
+            )
+        return solved.x
 
     def direction(self, given: Any) -> Tensors:
         """A direction δ, or several along a first axis, by name.
@@ -153,7 +166,12 @@ def _all_have_rows(met: dict[str, tuple[int, ...]], shapes: dict[str, tuple[int,
     return all(len(met[name]) == len(shape) + 1 and met[name][1:] == shape for name, shape in shapes.items())
 
 
-def _require_optimal(stationarity: Stationarity, params: Tensors, tol: float | None) -> None:
+def require_optimal(stationarity: Stationarity, params: Tensors, tol: float | None) -> None:
+    """Require that φ is zero; see `Optimum.at`.
+
+    Raises:
+        NotOptimalError: if it is not.
+    """
     phi, w = stationarity.phi, flatten(params)
     size = torch.linalg.vector_norm(w)
     unit = w / size if size > 0 else torch.full_like(w, len(w) ** -0.5)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hypergrad.autodiff import Tensors, flatten
-from hypergrad.errors import ExtrapolationWarning, NotConvergedWarning
+from hypergrad.errors import ExtrapolationWarning
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolver
 from hypergrad.sensitivity.optimum import Inner, Optimum
@@ -88,19 +88,19 @@ class Expansion:
         Returns:
             One w for each order, with the same axis in front.
         """
-        terms = self._terms(self.optimum.direction(direction))
+        terms = self.flat_terms(self.optimum.direction(direction))
         return [self.optimum.shaped(math.factorial(k) * term) for k, term in enumerate(terms, start=1)]
 
     def terms(self, hparams: Any) -> list[Any]:
         """The terms w₁, …, w_K of the series at λ, or at m of them, with one more axis in front."""
-        return [self.optimum.shaped(term) for term in self._terms(self._step_to(hparams))]
+        return [self.optimum.shaped(term) for term in self.flat_terms(self._step_to(hparams))]
 
     def predict(self, hparams: Any) -> Any:
         """W*(λ) to the order of the expansion, or at m of them, with one more axis in front.
 
         It warns where the terms suggest that the series does not converge at λ.
         """
-        terms = self._terms(self._step_to(hparams))
+        terms = self.flat_terms(self._step_to(hparams))
         radius = _radius(terms)
         if radius < 1:
             warnings.warn(
@@ -116,28 +116,22 @@ class Expansion:
 
         Here w_m is the first term that is not zero. Infinite at order 1, where there is nothing to tell it from.
         """
-        return _radius(self._terms(self.optimum.direction(direction)))
+        return _radius(self.flat_terms(self.optimum.direction(direction)))
 
     def _step_to(self, hparams: Any) -> Tensors:
         return {name: x - self.optimum.hparams[name] for name, x in self.optimum.direction(hparams).items()}
 
-    def _terms(self, direction: Tensors) -> list[Tensor]:
-        """w₁, …, w_K, each of shape (n,) or (m, n)."""
+    def flat_terms(self, direction: Tensors) -> list[Tensor]:
+        """The terms w₁, …, w_K along δ by name, each of shape (n,) or (m, n)."""
         optimum, several = self.optimum, self.optimum.is_several(direction)
-        path, inverse = [flatten(optimum.params)], optimum.inverse
-        for k in range(1, self.order + 1):
+        path = [flatten(optimum.params)]
+        for _ in range(self.order):
             if several:
-                solved = inverse(optimum.condition.coefficients(path, optimum.hparams, direction).T)
+                rest = optimum.condition.coefficients(path, optimum.hparams, direction).T
             else:
-                solved = inverse(optimum.condition.coefficient(path, optimum.hparams, direction))
-            if not solved.converged:
-                warnings.warn(
-                    f"The linear system of order {k} was left at a relative residual of {solved.residual:.1e} "
-                    f"({solved.status}); raise max_iter or tol of {type(optimum.linsolve).__name__}.",
-                    NotConvergedWarning,
-                    stacklevel=4,
-                )
-            path.append(-solved.x.T if several else -solved.x)
+                rest = optimum.condition.coefficient(path, optimum.hparams, direction)
+            term = -optimum.solve(rest)
+            path.append(term.T if several else term)
         return path[1:]
 
 

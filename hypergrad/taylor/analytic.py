@@ -15,11 +15,11 @@ from hypergrad.taylor.linear import masked
 from hypergrad.taylor.multilinear import convolve, convolved, quotient, squared, times
 from hypergrad.taylor.polynomial import CannotExpandError, Coefficients, Polynomial, rule_for
 
-Next = Callable[[list[Tensor | None], int], Tensor | None]
+Next = Callable[[list[Any], int], Tensor | None]
 """(y₀ … y_k, k) ↦ u_k."""
 
 
-def derivative(x: Coefficients) -> list[Tensor | None]:
+def derivative(x: Coefficients) -> list[Any]:
     """The coefficients of x′: x₁, 2 x₂, 3 x₃ and so on."""
     return [None if c is None else c if j == 0 else c * (j + 1) for j, c in enumerate(x[1:])]
 
@@ -30,10 +30,10 @@ def integral(dx: Coefficients, u: Coefficients, k: int) -> Tensor | None:
     return total if total is None or k == 1 else total / k
 
 
-def solve(x: Coefficients, y0: Tensor, next_u: Next) -> list[Tensor | None]:
+def solve(x: Coefficients, y0: Tensor, next_u: Next) -> list[Any]:
     """The coefficients of y with y(0) = y₀, y′ = u x′ and u a function of y."""
-    y: list[Tensor | None] = [y0]
-    u: list[Tensor | None] = []
+    y: list[Any] = [y0]
+    u: list[Any] = []
     dx = derivative(x)
     for k in range(1, len(x)):
         u.append(next_u(y, k - 1))
@@ -51,23 +51,23 @@ def _minus(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return a if b is None else -b if a is None else a - b
 
 
-def _exp(x: Coefficients) -> list[Tensor | None]:
-    return solve(x, torch.exp(x[0]), lambda y, k: y[k])  # type: ignore[arg-type]
+def _exp(x: Coefficients) -> list[Any]:
+    return solve(x, torch.exp(x[0]), lambda y, k: y[k])
 
 
-def _sigmoid(x: Coefficients) -> list[Tensor | None]:
-    return solve(x, torch.sigmoid(x[0]), lambda y, k: _minus(y[k], squared(y, k)))  # type: ignore[arg-type]
+def _sigmoid(x: Coefficients) -> list[Any]:
+    return solve(x, torch.sigmoid(x[0]), lambda y, k: _minus(y[k], squared(y, k)))
 
 
-def _one(x: Coefficients) -> list[Tensor | None]:
-    return [torch.ones_like(x[0]), *[None] * (len(x) - 1)]  # type: ignore[arg-type]
+def _one(x: Coefficients) -> list[Any]:
+    return [torch.ones_like(x[0]), *[None] * (len(x) - 1)]
 
 
 @rule_for("exp", "expm1", "exp2")
-def exp(func: Callable, x: Polynomial) -> Polynomial:
+def exp(func: Callable, x: Polynomial) -> Any:
     """y′ = y x′."""
     if func.__name__ == "exp2":
-        return Polynomial(_exp((x * math.log(2)).coefs))  # type: ignore[attr-defined]
+        return torch.exp(x * math.log(2))
     y = _exp(x.coefs)
     return Polynomial([func(x.coefs[0]), *y[1:]])
 
@@ -77,7 +77,7 @@ def log(func: Callable, x: Polynomial) -> Polynomial:
     """y′ = x′ / x, with 1 + x for `log1p`."""
     c0 = x.coefs[0]
     base = {"log2": math.log(2), "log10": math.log(10)}.get(func.__name__, 1.0)
-    shift = c0 + 1 if func.__name__ == "log1p" else c0 * base  # type: ignore[operator]
+    shift = c0 + 1 if func.__name__ == "log1p" else c0 * base
     scaled = [shift, *[None if c is None else c * base for c in x.coefs[1:]]]
     return integrate(x.coefs, func(c0), quotient(_one(x.coefs), scaled))
 
@@ -92,10 +92,11 @@ def sigmoid(func: Callable, x: Polynomial) -> Polynomial:
 def tanh(func: Callable, x: Polynomial) -> Polynomial:
     """y′ = (1 − y²) x′."""
 
-    def next_u(y: list[Tensor | None], k: int) -> Tensor | None:
-        return 1 - squared(y, 0) if k == 0 else _minus(None, squared(y, k))  # type: ignore[operator]
+    def next_u(y: list[Any], k: int) -> Tensor | None:
+        square = squared(y, k)
+        return 1 - square if k == 0 else _minus(None, square)
 
-    return Polynomial(solve(x.coefs, torch.tanh(x.coefs[0]), next_u))  # type: ignore[arg-type]
+    return Polynomial(solve(x.coefs, torch.tanh(x.coefs[0]), next_u))
 
 
 @rule_for("softplus")
@@ -106,17 +107,17 @@ def softplus(func: Callable, x: Polynomial, beta: float = 1, threshold: float = 
 
 
 @rule_for("logsigmoid", "log_sigmoid")
-def logsigmoid(func: Callable, x: Polynomial) -> Polynomial:
+def logsigmoid(func: Callable, x: Any) -> Any:
     """y′ = σ(−x) x′."""
-    return -softplus(torch.nn.functional.softplus, -x)  # type: ignore[return-value]
+    return -softplus(torch.nn.functional.softplus, -x)
 
 
 @rule_for("sin", "cos")
 def sin_cos(func: Callable, x: Polynomial) -> Polynomial:
     """s′ = c x′ and c′ = −s x′."""
     c0 = x.coefs[0]
-    s: list[Tensor | None] = [torch.sin(c0)]  # type: ignore[arg-type]
-    c: list[Tensor | None] = [torch.cos(c0)]  # type: ignore[arg-type]
+    s: list[Any] = [torch.sin(c0)]
+    c: list[Any] = [torch.cos(c0)]
     dx = derivative(x.coefs)
     for k in range(1, len(x.coefs)):
         following = integral(dx, c, k), _minus(None, integral(dx, s, k))
@@ -128,14 +129,15 @@ def sin_cos(func: Callable, x: Polynomial) -> Polynomial:
 @rule_for("atan", "arctan")
 def atan(func: Callable, x: Polynomial) -> Polynomial:
     """y′ = x′ / (1 + x²)."""
-    return integrate(x.coefs, func(x.coefs[0]), (1 / (1 + x * x)).coefs)  # type: ignore[attr-defined]
+    u: Any = 1 / (1 + x * x)
+    return integrate(x.coefs, func(x.coefs[0]), u.coefs)
 
 
 @rule_for("erf")
 def erf(func: Callable, x: Polynomial) -> Polynomial:
     """y′ = 2/√π exp(−x²) x′."""
-    u = torch.exp(-x * x) * (2 / math.sqrt(math.pi))
-    return integrate(x.coefs, func(x.coefs[0]), u.coefs)  # type: ignore[attr-defined]
+    u: Any = torch.exp(-x * x) * (2 / math.sqrt(math.pi))
+    return integrate(x.coefs, func(x.coefs[0]), u.coefs)
 
 
 @rule_for("silu")
@@ -163,6 +165,5 @@ def piecewise_linear(func: Callable, x: Polynomial, *args: Any, **kwargs: Any) -
     if not isinstance(x, Polynomial) or any(isinstance(arg, Polynomial) for arg in (*args, *kwargs.values())):
         raise CannotExpandError(func.__name__)
     c0 = x.coefs[0]
-    assert c0 is not None
     slope = torch.func.vjp(lambda v: func(v, *args, **kwargs), c0.detach())[1](torch.ones_like(c0))[0]
     return masked(x.coefs, func(c0, *args, **kwargs), slope)

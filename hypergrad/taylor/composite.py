@@ -14,16 +14,16 @@ from hypergrad.taylor.polynomial import CannotExpandError, Coefficients, Polynom
 
 def _softmax(x: Coefficients, dim: int) -> tuple[Polynomial, Polynomial, Polynomial]:
     """Softmax p, its logarithm q and s = log Σ exp x, from s′ = Σ p x′, q = x − s and p′ = p q′."""
-    p: list[Tensor | None] = [torch.softmax(x[0], dim)]  # type: ignore[arg-type]
-    q: list[Tensor | None] = [torch.log_softmax(x[0], dim)]  # type: ignore[arg-type]
-    s: list[Tensor | None] = [torch.logsumexp(x[0], dim, keepdim=True)]  # type: ignore[arg-type]
+    p: list[Any] = [torch.softmax(x[0], dim)]
+    q: list[Any] = [torch.log_softmax(x[0], dim)]
+    s: list[Any] = [torch.logsumexp(x[0], dim, keepdim=True)]
     dx, dq = derivative(x), []
     for k in range(1, len(x)):
         weighted = integral(dx, p, k)
         shift = None if weighted is None else weighted.sum(dim, keepdim=True)
-        value = x[k] if shift is None else -shift if x[k] is None else x[k] - shift  # type: ignore[operator]
-        if value is not None and value.shape != q[0].shape:  # type: ignore[union-attr]
-            value = value.expand(q[0].shape)  # type: ignore[union-attr]
+        value = x[k] if shift is None else -shift if x[k] is None else x[k] - shift
+        if value is not None and value.shape != q[0].shape:
+            value = value.expand(q[0].shape)
         s.append(shift)
         q.append(value)
         dq.append(None if value is None else k * value)
@@ -139,9 +139,7 @@ def _reduced(each: Any, reduction: str) -> Any:
 
 
 @rule_for("var", "std")
-def var(
-    func: Callable, x: Any, dim: Any = None, *, correction: float = 1, keepdim: bool = False, **unknown: Any
-) -> Any:
+def var(func: Callable, x: Any, dim: Any = None, *, correction: float = 1, keepdim: bool = False, **other: Any) -> Any:
     """The variance, or its root.
 
     Raises:

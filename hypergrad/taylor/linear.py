@@ -51,7 +51,7 @@ def linear(func: Callable, x: Any, *args: Any, **kwargs: Any) -> Any:
     """
     if not isinstance(x, Polynomial) or any(isinstance(arg, Polynomial) for arg in (*args, *kwargs.values())):
         raise CannotExpandError(getattr(func, "__name__", str(func)))
-    images = [None if c is None else func(c, *args, **kwargs) for c in x.coefs]
+    images: list[Any] = [None if c is None else func(c, *args, **kwargs) for c in x.coefs]
     first = images[0]
     if isinstance(first, Tensor):
         return Polynomial(images)
@@ -64,10 +64,10 @@ def joined(func: Callable, tensors: Any, *args: Any, **kwargs: Any) -> Polynomia
     """The join of the coefficients."""
     degree = degree_of(*tensors)
     parts = [coefs_of(tensor, degree) for tensor in tensors]
-    joins: list[Tensor | None] = []
+    joins: list[Any] = []
     for k in range(degree + 1):
         some = any(part[k] is not None for part in parts)
-        pieces = [torch.zeros_like(part[0]) if part[k] is None else part[k] for part in parts]  # type: ignore[arg-type]
+        pieces = [torch.zeros_like(part[0]) if part[k] is None else part[k] for part in parts]
         joins.append(func(pieces, *args, **kwargs) if some else None)
     return Polynomial(joins)
 

@@ -19,7 +19,7 @@ from hypergrad.taylor.polynomial import (
 _LARGEST_POWER = 16
 
 
-def convolve(product: Callable[[Any, Any], Tensor], a: Coefficients, b: Coefficients) -> list[Tensor | None]:
+def convolve(product: Callable[[Any, Any], Tensor], a: Coefficients, b: Coefficients) -> list[Any]:
     """c_k = Σᵢ product(aᵢ, b_{k−i}) for all k."""
     return [convolved(product, a, b, k) for k in range(len(a))]
 
@@ -39,7 +39,7 @@ def times(a: Any, b: Any) -> Any:
     return a * b
 
 
-def squared(a: Coefficients, k: int) -> Tensor | None:
+def squared(a: Coefficients, k: int) -> Any:
     """Coefficient k of a², each pair of different factors multiplied once."""
     crossed = convolved(times, a[: (k + 1) // 2], (None,) * (k // 2 + 1) + tuple(a[k // 2 + 1 : k + 1]), k)
     middle = a[k // 2] if k % 2 == 0 else None
@@ -48,9 +48,9 @@ def squared(a: Coefficients, k: int) -> Tensor | None:
     return middle * middle if crossed is None else torch.addcmul(2 * crossed, middle, middle)
 
 
-def quotient(a: Coefficients, b: Coefficients) -> list[Tensor | None]:
+def quotient(a: Coefficients, b: Coefficients) -> list[Any]:
     """C = a / b from b c = a: c_k = (a_k − Σ_{i<k} cᵢ b_{k−i}) / b₀."""
-    c: list[Tensor | None] = []
+    c: list[Any] = []
     for k in range(len(a)):
         known, top = convolved(times, c, b, k), a[k]
         rest = top if known is None else -known if top is None else top - known
@@ -58,9 +58,9 @@ def quotient(a: Coefficients, b: Coefficients) -> list[Tensor | None]:
     return c
 
 
-def power(a: Coefficients, exponent: float) -> list[Tensor | None]:
+def power(a: Coefficients, exponent: float) -> list[Any]:
     """C = aᵖ from a c′ = p a′ c: c_k = Σ_{i≥1} (p i − (k − i)) aᵢ c_{k−i} / (k a₀)."""
-    c: list[Tensor | None] = [a[0] ** exponent]  # type: ignore[operator]
+    c: list[Any] = [a[0] ** exponent]
     for k in range(1, len(a)):
         total: Tensor | None = None
         for i in range(1, k + 1):
@@ -68,7 +68,7 @@ def power(a: Coefficients, exponent: float) -> list[Tensor | None]:
             if x is not None and y is not None:
                 term = x * y * (exponent * i - (k - i))
                 total = term if total is None else total + term
-        c.append(None if total is None else total / (k * a[0]))  # type: ignore[operator]
+        c.append(None if total is None else total / (k * a[0]))
     return c
 
 
@@ -83,7 +83,7 @@ def integer_power(a: Coefficients, exponent: int) -> Coefficients:
 
 def _shaped(coefs: Coefficients) -> Polynomial:
     """All coefficients in the shape of c₀, which a sum with a larger constant has and they have not."""
-    shape = coefs[0].shape  # type: ignore[union-attr]
+    shape = coefs[0].shape
     return Polynomial([c if c is None or c.shape == shape else c.expand(shape) for c in coefs])
 
 
@@ -142,18 +142,18 @@ def pow_(func: Callable, x: Any, exponent: Any = None) -> Any:
     """xᵖ for a constant exponent, or exp(p log x) for one that moves."""
     exponent = {"sqrt": 0.5, "rsqrt": -0.5, "square": 2}.get(func.__name__, exponent)
     if not isinstance(x, Polynomial) or isinstance(exponent, Tensor):
-        return torch.exp(exponent * torch.log(x))  # type: ignore[arg-type]
+        return torch.exp(exponent * torch.log(x))
     if exponent == 0:
-        return torch.ones_like(x.coefs[0])  # type: ignore[arg-type]
+        return torch.ones_like(x.coefs[0])
     if float(exponent).is_integer() and 0 < exponent <= _LARGEST_POWER:
         return Polynomial(integer_power(x.coefs, int(exponent)))
     return Polynomial(power(x.coefs, exponent))
 
 
 @rule_for("__rpow__")
-def rpow(func: Callable, x: Polynomial, base: Any) -> Polynomial:
+def rpow(func: Callable, x: Polynomial, base: Any) -> Any:
     """Base to the power x."""
-    return torch.exp(x * torch.log(torch.as_tensor(base, dtype=x.dtype)))  # type: ignore[return-value]
+    return torch.exp(x * torch.log(torch.as_tensor(base, dtype=x.dtype)))
 
 
 @rule_for("matmul", "__matmul__", "mm", "mv", "bmm", "dot", "inner", "outer", "vdot", "ger", "kron", "tensordot")
@@ -180,13 +180,13 @@ def rmatmul(func: Callable, y: Any, x: Any) -> Polynomial:
 
 
 @rule_for("einsum")
-def einsum(func: Callable, equation: str, *operands: Any) -> Polynomial:
+def einsum(func: Callable, equation: str, *given: Any) -> Polynomial:
     """The sum of products of an equation in one or two operands.
 
     Raises:
         CannotExpandError: if there are more.
     """
-    operands = operands[0] if len(operands) == 1 and isinstance(operands[0], list | tuple) else operands
+    operands = given[0] if isinstance(given[0], list | tuple) else given
     if len(operands) > 2:
         raise CannotExpandError(f"einsum of {len(operands)} operands")
     if len(operands) == 1:
@@ -208,7 +208,7 @@ def affine(func: Callable, x: Any, weight: Any, bias: Any = None, *args: Any, **
     if bias is None:
         return Polynomial(coefs)
     if func is not torch.nn.functional.linear:  # channels come before the positions
-        bias = bias.reshape(-1, *[1] * (coefs[0].ndim - (2 if x.ndim == coefs[0].ndim else 1)))  # type: ignore[union-attr]
+        bias = bias.reshape(-1, *[1] * (coefs[0].ndim - (2 if x.ndim == coefs[0].ndim else 1)))
     return add(torch.add, Polynomial(coefs), bias)
 
 

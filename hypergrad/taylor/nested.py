@@ -26,7 +26,7 @@ def nested_derivatives(function: Callable[[Tensor], Any], order: int, like: Tens
         lower = derivatives(k - 1)
 
         def both(t: Tensor) -> tuple[Any, ...]:
-            values, tangents = torch.func.jvp(lower, (t,), (one,))
+            values, tangents = torch.func.jvp(lower, (t,), (one,))[:2]
             return (*values, tangents[-1])
 
         return both

@@ -12,8 +12,8 @@ from torch.utils import _pytree as pytree
 from hypergrad.errors import NoTaylorRuleWarning
 from hypergrad.taylor.nested import nested_derivatives
 
-Coefficients = Sequence[Tensor | None]
-"""The coefficients c₀, c₁, …, c_K of tⁱ, all of one shape; None where one is zero, which c₀ never is."""
+Coefficients = Sequence[Any]
+"""The coefficients c₀, c₁, …, c_K of tⁱ: tensors of one shape, or None where one is zero, which c₀ never is."""
 
 Rule = Callable[..., Any]
 """(function, *args, **kwargs) ↦ the result, with Polynomials among the arguments."""
@@ -21,7 +21,7 @@ Rule = Callable[..., Any]
 RULES: dict[Callable, Rule] = {}
 """The rule of each function of PyTorch that has one."""
 
-_NAMESPACES = (torch, torch.Tensor, torch.nn.functional, torch.special, torch.linalg, torch._C._nn)
+_NAMESPACES = (torch, torch.Tensor, torch.nn.functional, torch.special, torch.linalg, torch._C._nn)  # type: ignore[attr-defined]
 _READS = ("item", "tolist", "numpy", "__float__", "__int__", "__complex__", "__index__", "__array__", "__format__")
 
 
@@ -56,15 +56,14 @@ class Polynomial(Tensor):
     @staticmethod
     def __new__(cls, coefs: Coefficients) -> "Polynomial":
         c0 = coefs[0]
-        assert c0 is not None
         # Metadata only, so that a module takes it for a tensor while nothing can compute with c₀ alone.
-        return torch.Tensor._make_wrapper_subclass(cls, c0.shape, dtype=c0.dtype, device=c0.device)  # type: ignore[attr-defined]
+        return torch.Tensor._make_wrapper_subclass(cls, c0.shape, dtype=c0.dtype, device=c0.device)  # type: ignore
 
     def __init__(self, coefs: Coefficients) -> None:
         self.coefs = coefs
 
-    def __repr__(self) -> str:  # type: ignore[override]
-        return f"Polynomial of degree {len(self.coefs) - 1} and shape {tuple(self.coefs[0].shape)}"  # type: ignore[union-attr]
+    def __repr__(self) -> str:
+        return f"Polynomial of degree {len(self.coefs) - 1} and shape {tuple(self.coefs[0].shape)}"
 
     @classmethod
     def __torch_function__(cls, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
