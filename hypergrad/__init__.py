@@ -48,6 +48,7 @@ from hypergrad.product.reverse import Reverse
 from hypergrad.product.traced import Traced
 from hypergrad.schedule import Cosine, Schedule, StepDecay, Warmup
 from hypergrad.sensitivity.argmin import argmin
+from hypergrad.sensitivity.jackknife import InfinitesimalJackknife
 from hypergrad.sensitivity.linear_response import LinearResponse
 from hypergrad.sensitivity.optimum import Root
 from hypergrad.sensitivity.taylor_expansion import TaylorExpansion
@@ -82,6 +83,7 @@ __all__ = [
     "Hyperparameter",
     "Implicit",
     "IndefiniteError",
+    "InfinitesimalJackknife",
     "InnerProblem",
     "InnerSolver",
     "Jacobi",

@@ -57,26 +57,36 @@ class Response:
     def vjp(self, cotangent: Any) -> Any:
         """(dw*/dλ)ᵀ u for u shaped as w, in one solve whatever the number of hyperparameters."""
         u, _ = by_name("cotangent", cotangent)
-        return self.optimum.to_hparams(self._pull(flatten(u)))
+        return self.optimum.to_hparams(self.pull(flatten(u)))
 
     def jacobian(self) -> Tensor:
         """dw*/dλ on flat vectors, shape (n, d); by as many solves as the smaller of the two has entries."""
         n, hparams = self.optimum.stationarity.phi.numel(), self.optimum.hparams
         flat = flatten(hparams)
         if n < flat.numel():
-            return torch.stack([flatten(self._pull(row)) for row in torch.eye(n, dtype=flat.dtype, device=flat.device)])
+            return torch.cat([self.rows(name) for name in hparams], dim=1)
         eye = torch.eye(flat.numel(), dtype=flat.dtype, device=flat.device)
         pieces = zip(hparams.items(), eye.split([x.numel() for x in hparams.values()], dim=1), strict=True)
         directions = {name: piece.reshape(-1, *x.shape) for (name, x), piece in pieces}
         return Expansion(self.optimum, 1).flat_terms(directions)[0].T
 
+    def rows(self, name: str) -> Tensor:
+        """dw*/dλ for one hyperparameter of d entries, shape (n, d), by n adjoint solves."""
+        phi = self.optimum.stationarity.phi
+        eye = torch.eye(phi.numel(), dtype=phi.dtype, device=phi.device)
+        adjoints = self.optimum.solve(eye, adjoint=True).T
+        return -torch.stack([self._mixed(v)[name].reshape(-1) for v in adjoints])
+
     def predict(self, hparams: Any) -> Any:
         """W₀ + (dw*/dλ)(λ − λ₀), or at m of them along one more axis in front; the error is O(‖λ − λ₀‖²)."""
         return Expansion(self.optimum, 1).predict(hparams)
 
-    def _pull(self, u: Tensor) -> Tensors:
-        adjoint = self.optimum.solve(u, adjoint=True)
-        pulled = self.optimum.stationarity.mixed(-adjoint)
+    def pull(self, u: Tensor) -> Tensors:
+        """(dw*/dλ)ᵀ u by name, for a flat u of shape (n,)."""
+        return self._mixed(-self.optimum.solve(u, adjoint=True))
+
+    def _mixed(self, v: Tensor) -> Tensors:
+        pulled = self.optimum.stationarity.mixed(v)
         return {
             name: torch.zeros_like(x) if pulled[name] is None else pulled[name]  # type: ignore[misc]
             for name, x in self.optimum.hparams.items()
