@@ -13,10 +13,13 @@ from hypergrad.check.report import Check
 from hypergrad.data import Split, Splits, breast_cancer, diabetes, sparse_regression
 from hypergrad.errors import (
     DivergenceError,
+    ExtrapolationWarning,
     HypergradError,
     IndefiniteError,
     NonFiniteError,
+    NoTaylorRuleWarning,
     NotConvergedWarning,
+    NotOptimalError,
     UnusedHyperparameterError,
 )
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient
@@ -48,6 +51,11 @@ from hypergrad.product.gauss_newton import GaussNewton
 from hypergrad.product.reverse import Reverse
 from hypergrad.product.traced import Traced
 from hypergrad.schedule import Cosine, Schedule, StepDecay, Warmup
+from hypergrad.sensitivity.argmin import argmin
+from hypergrad.sensitivity.jackknife import InfinitesimalJackknife
+from hypergrad.sensitivity.linear_response import LinearResponse
+from hypergrad.sensitivity.optimum import Root
+from hypergrad.sensitivity.taylor_expansion import TaylorExpansion
 from hypergrad.solver.adam import Adam
 from hypergrad.solver.adamw import AdamW
 from hypergrad.solver.base import InnerSolver
@@ -61,20 +69,19 @@ from hypergrad.solver.rmsprop import RMSprop
 from hypergrad.trainer import Result, Trainer
 
 __all__ = [
-    "Auto",
     "Adam",
     "AdamW",
+    "Auto",
     "CG",
     "CentredDifferences",
     "Check",
+    "CoordinateDescent",
     "Cosine",
     "Dense",
     "DivergenceError",
-    "ForwardOverReverse",
-    "CoordinateDescent",
-    "Dense",
-    "DivergenceError",
     "ElasticNet",
+    "ExtrapolationWarning",
+    "ForwardOverReverse",
     "GMRES",
     "GaussNewton",
     "GradientDescent",
@@ -84,20 +91,24 @@ __all__ = [
     "Hyperparameter",
     "Implicit",
     "IndefiniteError",
+    "InfinitesimalJackknife",
     "InnerProblem",
     "InnerSolver",
     "Jacobi",
-    "LBFGS",
     "L1Problem",
+    "LBFGS",
     "Lasso",
+    "LinearResponse",
     "LinearSolution",
     "LinearSolver",
     "MINRES",
     "Momentum",
     "Neumann",
     "Newton",
+    "NoTaylorRuleWarning",
     "NonFiniteError",
     "NotConvergedWarning",
+    "NotOptimalError",
     "Nystrom",
     "Operator",
     "Preconditioner",
@@ -108,17 +119,20 @@ __all__ = [
     "Result",
     "Reverse",
     "Ridge",
+    "Root",
     "Schedule",
     "SparseLogistic",
     "Split",
     "Splits",
     "StepDecay",
+    "TaylorExpansion",
     "Tensors",
     "Traced",
     "Trainer",
     "Unrolled",
     "UnusedHyperparameterError",
     "Warmup",
+    "argmin",
     "breast_cancer",
     "check_hypergradient",
     "diabetes",

@@ -23,3 +23,15 @@ class UnusedHyperparameterError(HypergradError):
 
 class NotConvergedWarning(UserWarning):
     """The hypergradient is inexact: the inner problem or the adjoint system was not solved to tolerance."""
+
+
+class ExtrapolationWarning(UserWarning):
+    """A Taylor expansion was evaluated further away than its terms suggest that it converges."""
+
+
+class NoTaylorRuleWarning(UserWarning):
+    """An operation was expanded by nested forward mode, which is correct and slow."""
+
+
+class NotOptimalError(HypergradError):
+    """Parameters that are said to solve the inner problem do not."""

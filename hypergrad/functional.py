@@ -1,21 +1,19 @@
 """One hypergradient at a point that the caller has solved, from two plain functions."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors
 from hypergrad.estimator.base import Hypergradient
 from hypergrad.estimator.implicit import Implicit
-from hypergrad.hyperparameter import Hyperparameter
 from hypergrad.linsolve.base import LinearSolver
 from hypergrad.linsolve.cg import CG
-from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.given import Given
+from hypergrad.structure import by_name
 
 P = TypeVar("P")
 H = TypeVar("H")
-_Loss = Callable[[Tensors, Tensors], Tensor]
 
 
 def hypergradient(
@@ -53,8 +51,8 @@ def hypergradient(
         IndefiniteError: if a linear solver that needs a positive definite Hessian meets another one.
         UnusedHyperparameterError: if the estimate could not depend on a hyperparameter.
     """  # noqa: DOC502
-    w, to_params = _by_name("params", params)
-    hp, to_hparams = _by_name("hparams", hparams)
+    w, to_params = by_name("params", params)
+    hp, to_hparams = by_name("hparams", hparams)
     problem = Given(
         lambda w, hp: inner_loss(to_params(w), to_hparams(hp)),
         lambda w, hp: outer_loss(to_params(w), to_hparams(hp)),
@@ -63,54 +61,3 @@ def hypergradient(
     )
     found = Implicit(linsolve=linsolve, inner_steps=0, damping=damping).estimate(problem, hp, w)
     return Hypergradient(to_hparams(found.grad), to_params(found.params), found.outer_loss, found.stats)
-
-
-class Given(InnerProblem):
-    """Two functions and a point as an inner problem."""
-
-    def __init__(self, inner: _Loss, outer: _Loss, params: Tensors, hparams: Tensors) -> None:
-        super().__init__()
-        self._inner, self._outer, self._params, self._hparams = inner, outer, params, hparams
-
-    def init_params(self) -> Tensors:
-        return self._params
-
-    def hyperparameters(self) -> dict[str, Hyperparameter]:
-        return {name: Hyperparameter(value) for name, value in self._hparams.items()}
-
-    def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        return self._inner(params, hparams)
-
-    def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        return self._outer(params, hparams)
-
-
-def _by_name(argument: str, given: Any) -> tuple[Tensors, Callable[[Tensors], Any]]:
-    """The tensors by name, and the way back to the caller's structure.
-
-    Raises:
-        TypeError: if it is neither a tensor, list, tuple nor mapping, or holds anything but floating-point tensors.
-        ValueError: if it is empty.
-    """
-    if isinstance(given, Tensor):
-        named, back = {argument: given}, lambda tensors: tensors[argument]
-    elif isinstance(given, Mapping):
-        named, back = dict(given), dict
-    elif isinstance(given, list | tuple):
-        make = getattr(given, "_make", type(given))  # a named tuple is made by _make
-        named, back = {str(i): tensor for i, tensor in enumerate(given)}, lambda tensors: make(tensors.values())
-    else:
-        raise TypeError(
-            f"{argument} must be a tensor, a list or tuple of tensors, or a dict of tensors by name, but it is a "
-            f"{type(given).__name__}."
-        )
-    if not named:
-        raise ValueError(f"{argument} must hold at least 1 tensor, but it holds 0.")
-    for name, value in named.items():
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            met = f"dtype {value.dtype}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
-            raise TypeError(
-                f"{argument} must hold floating-point tensors, but {name!r} is of {met}; keep what is not "
-                "differentiated, such as buffers, inside the losses."
-            )
-    return named, back

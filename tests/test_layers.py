@@ -13,14 +13,14 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "hypergrad"
 ORDER = [
     {"errors", "validation"},
-    {"autodiff", "hyperparameter", "operator", "schedule", "coefficient"},
+    {"autodiff", "hyperparameter", "operator", "schedule", "coefficient", "structure", "taylor"},
     {"data"},
     {"linsolve"},
     {"problem"},
     {"solver"},
     {"product"},
     {"estimator"},
-    {"functional", "check"},
+    {"functional", "check", "sensitivity"},
     {"callback"},
     {"trainer"},
     {"explain"},
@@ -86,7 +86,7 @@ SHARED = {
     *("training", "point", "divergence", "weight_decay", "line_search", "objective"),
     *("l1", "support", "sparse_linear", "design"),
     *("inexact", "linearization", "error_bar"),
-    *("tracing", "compiling"),
+    *("tracing", "compiling", "given"),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).glob("*.py")) if path.stem not in SHARED

@@ -1,6 +1,7 @@
 """A linear solver that chooses."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -48,6 +49,12 @@ class Auto(LinearSolver):
     def __post_init__(self) -> None:
         require_int(self, "max_iter", least=1)
         require_real(self, "tol", least=0)
+
+    def inverse(self, matvec: Matvec, like: Tensor) -> Callable[[Tensor], LinearSolution]:
+        A = Operator.of(matvec)
+        if len(like) <= _LARGEST_DENSE:
+            return Dense(definite=A.symmetric).inverse(A, like)
+        return super().inverse(A, like)
 
     def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
         n, columns = len(b), 1 if b.ndim == 1 else b.shape[1]

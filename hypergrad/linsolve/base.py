@@ -1,7 +1,9 @@
 """The promise of a linear solver: A x = b from products with A, and a word on how well."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
@@ -75,6 +77,18 @@ class LinearSolver(ABC):
         found = self.solve_unit(A, b[:, some] / norms[some], start)
         x[:, some] = found.x * norms[some]
         return replace(found, x=x)
+
+    def inverse(self, matvec: Matvec, like: Tensor) -> Callable[[Tensor], LinearSolution]:
+        """The map b ↦ `solve(matvec, b)`, with what several solves can share made once, such as a factor.
+
+        Args:
+            matvec: v ↦ A v, or an `Operator`.
+            like: a vector of shape (n,) that gives dtype and device.
+
+        Returns:
+            A function of right-hand sides of shape (n,) or (n, k).
+        """
+        return partial(self.solve, matvec)
 
     def tightened(self, factor: float) -> "LinearSolver":
         """The same solver with `factor` times its tolerance, > 0; itself where it has none."""

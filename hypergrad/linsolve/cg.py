@@ -1,13 +1,15 @@
 """Conjugate gradient."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from hypergrad.errors import IndefiniteError, NonFiniteError
-from hypergrad.linsolve.base import Preconditioner, bad_product, negative_curvature
+from hypergrad.linsolve.base import LinearSolution, Preconditioner, bad_product, negative_curvature
 from hypergrad.linsolve.block import block_cycle
 from hypergrad.linsolve.fused import STEPS, iterations, require_sound
 from hypergrad.linsolve.krylov import Cycle, Krylov, norm
@@ -43,6 +45,13 @@ class CG(Krylov):
 
     def prepare(self, A: Operator, like: Tensor) -> tuple[Matvec | None, int]:
         return (None, 0) if self.preconditioner is None else self.preconditioner.prepare(A, like)
+
+    def inverse(self, matvec: Matvec, like: Tensor) -> Callable[[Tensor], LinearSolution]:
+        A = Operator.of(matvec)
+        prepared, _ = self.prepare(A, like)
+        if prepared is None:
+            return super().inverse(A, like)
+        return partial(replace(self, preconditioner=Prepared(prepared)).solve, A)
 
     def cycle(self, A: Operator, inverse: Matvec | None, r: Tensor, tol: float, max_iter: int) -> Cycle:
         if r.ndim == 2:
@@ -92,6 +101,16 @@ def _fused(
         if A.is_rounded and lost > max(tol, square**0.5):
             return x, r, p, square, count, True
     return x, r, p, square, count, False
+
+
+@dataclass(frozen=True)
+class Prepared(Preconditioner):
+    """A preconditioner that is made already."""
+
+    product: Matvec
+
+    def prepare(self, A: Operator, like: Tensor) -> tuple[Matvec | None, int]:
+        return self.product, 0
 
 
 def _rounding(x: Tensor, p: Tensor, Ap: Tensor) -> float:

@@ -1,6 +1,8 @@
 """A dense factorisation of A."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor
 from hypergrad.errors import IndefiniteError, NonFiniteError
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, bad_product
 from hypergrad.linsolve.krylov import norm
-from hypergrad.operator import Operator
+from hypergrad.operator import Matvec, Operator
 from hypergrad.validation import require_int
 
 
@@ -40,6 +42,13 @@ class Dense(LinearSolver):
         require_int(self, "chunk", least=1)
 
     def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
+        return self._factorise(A, b).solve_unit(A, b, x0)
+
+    def inverse(self, matvec: Matvec, like: Tensor) -> Callable[[Tensor], LinearSolution]:
+        A = Operator.of(matvec)
+        return partial(self._factorise(A, like).solve, A)
+
+    def _factorise(self, A: Operator, b: Tensor) -> "Factor":
         n = len(b)
         if n > self.max_size:
             raise ValueError(
@@ -47,7 +56,6 @@ class Dense(LinearSolver):
                 f"products, and max_size is {self.max_size}. Use CG, or raise max_size."
             )
         H = self._matrix(A, b)
-        columns = b if b.ndim == 2 else b[:, None]
         asymmetry = _asymmetry(H)
         if asymmetry > torch.finfo(H.dtype).eps ** 0.5:
             if self.definite:
@@ -55,11 +63,8 @@ class Dense(LinearSolver):
                     f"Cholesky needs a symmetric matrix, but ‖A − Aᵀ‖/‖A‖ = {asymmetry:.1e}: the optimality condition "
                     "is not a gradient. Use GMRES, or Dense with definite=False."
                 )
-            x, remark = _by_lu(H, columns), f"LU, because A is not symmetric (‖A − Aᵀ‖/‖A‖ = {asymmetry:.1e})"
-        else:
-            x, remark = self._symmetric((H + H.T) / 2, columns)
-        x = x.view_as(b)
-        return LinearSolution(x, norm(b - H @ x, n), n, "converged", remark)
+            return Factor(H, *_lu(H), f"LU, because A is not symmetric (‖A − Aᵀ‖/‖A‖ = {asymmetry:.1e})")
+        return self._symmetric((H + H.T) / 2)
 
     def _matrix(self, A: Operator, b: Tensor) -> Tensor:
         n = len(b)
@@ -72,17 +77,45 @@ class Dense(LinearSolver):
             raise NonFiniteError(bad_product(int((~H.isfinite()).any(0).nonzero()[0]) + 1))
         return H
 
-    def _symmetric(self, H: Tensor, b: Tensor) -> tuple[Tensor, str]:
+    def _symmetric(self, H: Tensor) -> "Factor":
         factor, failed = torch.linalg.cholesky_ex(H)
         if not failed:
-            return torch.cholesky_solve(b, factor), "Cholesky"
+            return Factor(H, factor, None, "Cholesky")
         least = torch.linalg.eigvalsh(H)[0].item()
         if self.definite:
             raise IndefiniteError(
                 f"Cholesky needs a positive definite matrix, but the smallest eigenvalue is {least:.2e}. Solve the "
                 f"inner problem further, or add damping larger than {max(-least, 0.0):.2e}."
             )
-        return _by_lu(H, b), f"LU, because Cholesky failed: the smallest eigenvalue is {least:.2e}"
+        return Factor(H, *_lu(H), f"LU, because Cholesky failed: the smallest eigenvalue is {least:.2e}")
+
+
+@dataclass(frozen=True)
+class Factor(LinearSolver):
+    """A factorisation that is there already, of the matrix whose products it is given.
+
+    Attributes:
+        matrix: A, shape (n, n).
+        factor: of Cholesky, or both of LU in one matrix.
+        pivots: of LU; None for Cholesky.
+        remark: which one, and why.
+    """
+
+    takes_columns: ClassVar[bool] = True
+    matrix: Tensor
+    factor: Tensor
+    pivots: Tensor | None
+    remark: str
+
+    def apply(self, columns: Tensor) -> Tensor:
+        """A⁻¹ times the columns of a matrix of shape (n, k)."""
+        if self.pivots is None:
+            return torch.cholesky_solve(columns, self.factor)
+        return torch.linalg.lu_solve(self.factor, self.pivots, columns)
+
+    def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
+        x = self.apply(b if b.ndim == 2 else b[:, None]).view_as(b)
+        return LinearSolution(x, norm(b - self.matrix @ x, len(b)), len(b), "converged", self.remark)
 
 
 def _asymmetry(H: Tensor) -> float:
@@ -90,7 +123,7 @@ def _asymmetry(H: Tensor) -> float:
     return (torch.linalg.matrix_norm(H - H.T) / size).item()
 
 
-def _by_lu(H: Tensor, b: Tensor) -> Tensor:
+def _lu(H: Tensor) -> tuple[Tensor, Tensor]:
     factor, pivots, _ = torch.linalg.lu_factor_ex(H)
     diagonal = factor.diagonal().abs()
     if diagonal.min() <= 10 * torch.finfo(H.dtype).eps * diagonal.max():
@@ -98,4 +131,4 @@ def _by_lu(H: Tensor, b: Tensor) -> Tensor:
             f"The matrix is singular: the pivots of its LU factorisation go from {diagonal.max().item():.1e} down to "
             f"{diagonal.min().item():.1e}. Add damping, or look for a parameter that the inner loss ignores."
         )
-    return torch.linalg.lu_solve(factor, pivots, b)
+    return factor, pivots

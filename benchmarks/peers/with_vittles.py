@@ -1,0 +1,106 @@
+"""vittles and JAX on the problems of benchmarks.taylor, in an interpreter that has them: with_vittles.py DATA.npz.
+
+It says {"contestants": […], "construction": {name: seconds}}, hears {"contestant", "order", "calls", "result"} and says
+{"seconds": mean time of a call} once the last derivative is in the file `result`; one JSON object per line.
+"""
+# pyright: reportMissingImports=false
+
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+
+Work = Callable[[int], np.ndarray]
+
+
+def vittles_contestant(data: dict[str, np.ndarray]) -> Work:
+    """`evaluate_input_derivs` with the Hessian factorised once; of the orders up to the one asked for."""
+    import autograd.numpy as anp
+    import vittles
+
+    warnings.simplefilter("ignore")
+    if "A" in data:
+
+        def objective(w, hp):
+            return 0.5 * anp.dot(w, data["A"]) @ w + anp.mean(w - 0.5) ** 5 * anp.mean(hp - 0.5) ** 5
+
+    else:
+
+        def objective(w, omega):
+            z = anp.dot(data["X"], w)
+            return anp.sum(omega * (anp.logaddexp(0.0, z) - data["y"] * z)) + 0.5 * anp.sum(w * w)
+
+    taylor = vittles.ParametricSensitivityTaylorExpansion.optimization_objective(
+        objective, data["w"], data["hp"], order=4
+    )
+    return lambda order: taylor.evaluate_input_derivs(data["delta"], max_order=order)[-1]
+
+
+def jax_contestant(data: dict[str, np.ndarray]) -> Work:
+    """The recursion on `jax.experimental.jet`, jitted for each order; the factor is made outside."""
+    import jax
+    import jax.numpy as jnp
+    from jax.experimental.jet import jet
+
+    jax.config.update("jax_enable_x64", True)
+    data = {name: jnp.asarray(value) for name, value in data.items()}
+    if "A" in data:
+
+        def objective(w, hp):
+            return 0.5 * jnp.dot(w, data["A"] @ w) + jnp.mean(w - 0.5) ** 5 * jnp.mean(hp - 0.5) ** 5
+
+    else:
+
+        def objective(w, omega):
+            z = data["X"] @ w
+            return jnp.sum(omega * (jnp.logaddexp(0.0, z) - data["y"] * z)) + 0.5 * jnp.sum(w * w)
+
+    gradient = jax.grad(objective)
+    factor = jax.scipy.linalg.cho_factor(jax.hessian(objective)(data["w"], data["hp"]))
+
+    def derivatives(order: int, delta: jax.Array) -> jax.Array:
+        zero_w, zero_hp = jnp.zeros_like(data["w"]), jnp.zeros_like(delta)
+        series = []
+        for k in range(1, order + 1):
+            w_in = [*series, zero_w]
+            hp_in = [delta, *[zero_hp] * (k - 1)]
+            _, found = jet(gradient, (data["w"], data["hp"]), (w_in, hp_in))
+            series.append(-jax.scipy.linalg.cho_solve(factor, found[-1]))
+        return series[-1]
+
+    compiled = {order: jax.jit(lambda delta, order=order: derivatives(order, delta)) for order in range(1, 5)}
+    for work in compiled.values():
+        work(data["delta"]).block_until_ready()
+    return lambda order: np.asarray(compiled[order](data["delta"]))
+
+
+def main() -> None:
+    """Answer requests until the input ends."""
+    replies = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what a library prints is no reply
+    with np.load(sys.argv[1]) as saved:
+        data = dict(saved)
+    contestants: dict[str, Work] = {}
+    construction: dict[str, float] = {}
+    for name, make in (("vittles", vittles_contestant), ("JAX Taylor mode, jitted", jax_contestant)):
+        begin = time.perf_counter()
+        contestants[name] = make(data)
+        construction[name] = time.perf_counter() - begin
+    print(json.dumps({"contestants": list(contestants), "construction": construction}), file=replies)
+    for line in sys.stdin:
+        request = json.loads(line)
+        work = contestants[request["contestant"]]
+        begin = time.perf_counter()
+        for _ in range(request["calls"]):
+            found = work(request["order"])
+        seconds = (time.perf_counter() - begin) / request["calls"]
+        np.save(request["result"], found)
+        print(json.dumps({"seconds": seconds}), file=replies)
+
+
+if __name__ == "__main__":
+    main()

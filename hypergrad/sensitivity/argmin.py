@@ -1,0 +1,166 @@
+"""The optimum as a function of the hyperparameters that can be differentiated to any order, in any mode."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hypergrad.autodiff import flatten, unflatten
+from hypergrad.linsolve.auto import Auto
+from hypergrad.linsolve.base import LinearSolver
+from hypergrad.sensitivity.newton import newton
+from hypergrad.sensitivity.optimum import Inner, Optimum
+from hypergrad.sensitivity.transforms import (
+    Inverse,
+    Solved,
+    base_of,
+    differentiations,
+    limited_zero,
+)
+from hypergrad.structure import by_name
+
+_LARGEST_DENSE = 2000
+
+
+def argmin(
+    inner: Inner,
+    params: Any,
+    hparams: Any,
+    *,
+    at: str = "raise",
+    order: int = 1,
+    linsolve: LinearSolver = Auto(tol=1e-10, max_iter=1000),  # noqa: B008 (it is frozen)
+    tol: float | None = None,
+    inner_step: int = 0,
+) -> "Argmin":
+    """λ ↦ w*(λ), differentiable by `torch.autograd` and every transform of `torch.func`, in any nesting.
+
+    From the solution w₀, outside any graph, k chord steps w ← w − (∂φ/∂w)⁻¹ φ(w, λ) with one fixed factor are taken:
+    the value does not move, and each step makes one more order of derivative exact. As many are taken as transforms of
+    `torch.func` are at work, and `order` more for `torch.autograd`, which does not say beforehand how often it will be
+    asked.
+
+    Args:
+        inner: an inner problem, a loss g(w, λ), or `Root(φ)`.
+        params: w₀ = w*(λ₀), as the inner problem or function takes it; not changed.
+        hparams: λ₀; not changed.
+        at: what to do at another λ, also under `vmap`: "raise" refuses, "resolve" solves φ(w, λ) = 0 by
+            Newton's method from w₀.
+        order: highest derivative that `torch.autograd` (`backward`, `grad`) may take, ≥ 0; a higher one is refused.
+        linsolve: how systems with ∂φ/∂w are solved; up to 2000 parameters the inverse is formed once.
+        tol: as in `TaylorExpansion`.
+        inner_step: whose batch the inner problem is taken on.
+
+    Returns:
+        The function; λ goes in, and w comes out, in the structures given here.
+
+    Raises:
+        NotOptimalError: if φ(w₀, λ₀) is not zero.
+        ValueError: if `at` or `order` is none of the above.
+    """  # noqa: DOC502
+    if at not in ("raise", "resolve"):
+        raise ValueError(f'argmin\'s at must be "raise" or "resolve", but it is {at!r}.')
+    if isinstance(order, bool) or not isinstance(order, int) or order < 0:
+        raise ValueError(f"argmin's order must be an integer ≥ 0, but it is {order!r}.")
+    optimum = Optimum.at(inner, params, hparams, linsolve=linsolve, tol=tol, inner_step=inner_step)
+    return Argmin(optimum, at == "resolve", order, tol)
+
+
+@dataclass(frozen=True)
+class Argmin:
+    """See `argmin`.
+
+    Attributes:
+        optimum: w₀ and λ₀.
+        resolves: whether another λ is solved for.
+        order: highest derivative by `torch.autograd`.
+        tol: of the optimality condition.
+    """
+
+    optimum: Optimum
+    resolves: bool
+    order: int
+    tol: float | None
+
+    def __call__(self, hparams: Any) -> Any:
+        """W*(λ).
+
+        Raises:
+            ValueError: if λ is not shaped as λ₀, or differs from it where that is refused.
+        """
+        named, _ = by_name("hparams", hparams)
+        if len(named) == 1 and len(self.optimum.hparams) == 1:
+            named = {next(iter(self.optimum.hparams)): next(iter(named.values()))}
+        wanted = {name: tuple(value.shape) for name, value in self.optimum.hparams.items()}
+        met = {name: tuple(value.shape) for name, value in named.items()}
+        if met != wanted:
+            raise ValueError(f"argmin was made for hyperparameters of shapes {wanted}, but it was given {met}.")
+        flat = flatten({name: named[name] for name in wanted})
+        num_steps = differentiations()
+        base = base_of(flat)
+        if base.requires_grad and torch.is_grad_enabled():
+            num_steps += self.order
+            flat = flat + limited_zero(base, self.order)
+        return self.optimum.to_params(unflatten(self._at(flat, num_steps), self.optimum.params))
+
+    def _at(self, flat: Tensor, num_steps: int) -> Tensor:
+        optimum = self.optimum
+        if flatten(optimum.params).numel() <= _LARGEST_DENSE:
+            w, inverse = Solved.apply(flat, self._solution_and_inverse)  # type: ignore[misc]
+            for _ in range(num_steps):
+                w = w - inverse @ self._phi(w, flat)
+            return w
+        return self._matrix_free(flat, num_steps)
+
+    def _matrix_free(self, flat: Tensor, num_steps: int) -> Tensor:
+        """The chord steps by solves with products.
+
+        Raises:
+            ValueError: if λ is a batch, for which the products differ.
+        """
+        found: list[Optimum] = []
+
+        def solution(flat: Tensor) -> tuple[Tensor]:
+            found.append(self._optimum_at(flat))
+            return (flatten(found[-1].params),)
+
+        (w,) = Solved.apply(flat, solution)  # type: ignore[misc]
+        if any(optimum is not found[0] for optimum in found):
+            raise ValueError(
+                f"A batch of hyperparameters through argmin needs the inverses as matrices, which are formed for up to "
+                f"{_LARGEST_DENSE} parameters. Call it for one λ after the other."
+            )
+        for _ in range(num_steps):
+            w = w - Inverse.apply(self._phi(w, flat), found[0], False)  # type: ignore[operator]
+        return w
+
+    def _phi(self, w: Tensor, flat: Tensor) -> Tensor:
+        """φ(w, λ) by what `torch.func` can transform again."""
+        condition, hparams = self.optimum.condition, unflatten(flat, self.optimum.hparams)
+        if condition.problem.is_minimisation:
+
+            def objective(w: Tensor) -> Tensor:
+                return condition.problem.inner_loss(unflatten(w, condition.like), hparams, condition.batch)
+
+            return torch.func.grad(objective)(w)
+        return flatten(condition.problem.optimality(unflatten(w, condition.like), hparams, condition.batch))
+
+    def _solution_and_inverse(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        """W*(λ), shape (n,), and (∂φ/∂w)⁻¹ there, shape (n, n), at a λ that no transform wraps."""
+        optimum = self._optimum_at(flat)
+        w = flatten(optimum.params)
+        return w, optimum.solve(torch.eye(len(w), dtype=w.dtype, device=w.device))
+
+    def _optimum_at(self, flat: Tensor) -> Optimum:
+        here = self.optimum
+        away = torch.linalg.vector_norm(flat - flatten(here.hparams)).item()
+        size = max(1.0, torch.linalg.vector_norm(flatten(here.hparams)).item())
+        if away <= torch.finfo(flat.dtype).eps ** 0.5 * size:
+            return here
+        if not self.resolves:
+            raise ValueError(
+                f"argmin knows the solution at λ₀ only, but it was evaluated {away:.2e} away from it. Evaluate it at "
+                'λ₀, make it with at="resolve", or predict with TaylorExpansion.'
+            )
+        return newton(here, unflatten(flat, here.hparams), self.tol)

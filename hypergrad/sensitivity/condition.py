@@ -1,0 +1,120 @@
+"""The optimality condition φ(w, λ) = 0 along a path: its Taylor coefficients."""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hypergrad.autodiff import Tensors, flatten, leaves, unflatten
+from hypergrad.errors import NonFiniteError, NoTaylorRuleWarning
+from hypergrad.problem.base import InnerProblem
+from hypergrad.taylor import Polynomial
+from hypergrad.taylor.nested import nested_derivatives
+from hypergrad.taylor.polynomial import CannotExpandError
+
+
+@dataclass(frozen=True)
+class Condition:
+    """φ of an inner problem on one batch, by default ∇_w g.
+
+    Attributes:
+        problem: gives g, or φ.
+        batch: the inner batch.
+        like: the parameters' names and shapes.
+    """
+
+    problem: InnerProblem
+    batch: Any
+    like: Tensors
+
+    def coefficient(self, w: Sequence[Tensor], hparams: Tensors, direction: Tensors) -> Tensor:
+        """Coefficient k of φ(w₀ + w₁ t + … + w_{k−1} t^{k−1}, λ + δ t), flat, shape (n,).
+
+        For φ = ∇_w g it is ∂/∂w₀ of coefficient k of g along the path: one evaluation of g on polynomials and one
+        backward pass.
+
+        Args:
+            w: w₀, …, w_{k−1}, each of shape (n,); k ≥ 1.
+            hparams: λ.
+            direction: δ, shaped as λ.
+
+        Returns:
+            The coefficient, outside any graph.
+
+        Raises:
+            NonFiniteError: if it is NaN or infinite.
+        """
+        if self.problem.is_minimisation:
+            w0 = leaves(unflatten(w[0], self.like))
+            with torch.enable_grad():
+                top = self._top(self._objective, w0, w, hparams, direction)
+                given = torch.autograd.grad(top, tuple(w0.values()), allow_unused=True, materialize_grads=True)
+            found = flatten(dict(zip(w0, given, strict=True)))
+        else:
+            with torch.no_grad():
+                found = self._top(self._phi, unflatten(w[0], self.like), w, hparams, direction)
+        if not torch.linalg.vector_norm(found, torch.inf).item() < math.inf:
+            raise NonFiniteError(
+                f"Coefficient {len(w)} of the optimality condition along the path is NaN or infinite; look for an "
+                "operation whose higher derivatives are infinite at these parameters, such as a square root at 0."
+            )
+        return found
+
+    def coefficients(self, w: Sequence[Tensor], hparams: Tensors, directions: Tensors) -> Tensor:
+        """The same for m directions δ at once, shape (m, n); w₀ is shared, w₁, … have shape (m, n)."""
+
+        def one(higher: Sequence[Tensor], direction: Tensors) -> Tensor:
+            def top(w0: Tensor) -> Tensor:
+                path = (w0, *higher)
+                function = self._objective if self.problem.is_minimisation else self._phi
+                return self._top(function, unflatten(w0, self.like), path, hparams, direction)
+
+            return torch.func.grad(top)(w[0]) if self.problem.is_minimisation else top(w[0])
+
+        return torch.vmap(one)(list(w[1:]), directions)
+
+    def _objective(self, w: Tensors, hparams: Tensors) -> Tensor:
+        return self.problem.inner_loss(w, hparams, self.batch)
+
+    def _phi(self, w: Tensors, hparams: Tensors) -> Tensor:
+        return flatten(self.problem.optimality(w, hparams, self.batch))
+
+    def _top(
+        self,
+        function: Callable[[Tensors, Tensors], Tensor],
+        w0: Tensors,
+        w: Sequence[Tensor],
+        hparams: Tensors,
+        direction: Tensors,
+    ) -> Tensor:
+        """Coefficient k = len(w) of function(w(t), λ(t))."""
+        k = len(w)
+        higher = [unflatten(wi, self.like) for wi in w[1:]]
+        path = {name: Polynomial([p, *[wi[name] for wi in higher], None]) for name, p in w0.items()}
+        rest = (None,) * (k - 1)
+        moving = {name: Polynomial([value, direction[name], *rest]) for name, value in hparams.items()}
+        try:
+            value = function(path, moving)  # type: ignore[arg-type]
+            first, top = (value.coefs[0], value.coefs[k]) if isinstance(value, Polynomial) else (value, None)
+            return torch.zeros_like(first) if top is None else top
+        except CannotExpandError as error:
+            _warn(error)
+
+        def along(t: Tensor) -> Tensor:
+            at = {name: p + sum(wi[name] * t ** (i + 1) for i, wi in enumerate(higher)) for name, p in w0.items()}
+            return function(at, {name: value + t * direction[name] for name, value in hparams.items()})
+
+        return nested_derivatives(along, k, w[0])[k] / math.factorial(k)
+
+
+def _warn(error: CannotExpandError) -> None:
+    warnings.warn(
+        f"The inner problem has no Taylor arithmetic, because of {error}, so all of it was expanded by nested jvp, "
+        "whose cost doubles with each order. Write it with operations that make new tensors of old ones.",
+        NoTaylorRuleWarning,
+        stacklevel=5,
+    )

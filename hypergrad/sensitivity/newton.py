@@ -1,0 +1,69 @@
+"""Newton's method on the optimality condition, from an optimum nearby."""
+
+from dataclasses import replace
+
+import torch
+
+from hypergrad.autodiff import Tensors, flatten, unflatten
+from hypergrad.errors import DivergenceError
+from hypergrad.product.reverse import Reverse
+from hypergrad.sensitivity.optimum import Optimum, require_optimal
+
+_MAX_STEPS = 50
+_MAX_HALVINGS = 30
+
+
+def newton(start: Optimum, hparams: Tensors, tol: float | None) -> Optimum:
+    """The optimum at λ, by w ← w − α (∂φ/∂w)⁻¹ φ(w, λ), with α halved until ‖φ‖ falls.
+
+    It ends where rounding lets ‖φ‖ fall no further.
+
+    Args:
+        start: the optimum at another λ.
+        hparams: λ.
+        tol: how far from zero φ may be in the end.
+
+    Returns:
+        The optimum.
+
+    Raises:
+        DivergenceError: if that does not lead to one.
+    """
+    here = _moved(start, start.params, hparams)
+    for _ in range(_MAX_STEPS):
+        step = unflatten(here.inverse(here.stationarity.phi).x, here.params)
+        ahead = _line_search(here, step)
+        if ahead is None:
+            break
+        here = ahead
+    try:
+        require_optimal(here.stationarity, here.params, tol)
+    except Exception as error:
+        raise DivergenceError(
+            f"Newton's method from the solution at λ₀ did not reach one at the new λ: {error} Or go there in smaller "
+            "steps, or solve the inner problem there and make a new argmin."
+        ) from error
+    return here
+
+
+def _line_search(here: Optimum, step: Tensors) -> Optimum | None:
+    size, alpha = here.stationarity.point.grad_norm, 1.0
+    if size == 0:
+        return None
+    for _ in range(_MAX_HALVINGS):
+        w = {name: p - alpha * step[name] for name, p in here.params.items()}
+        ahead = _moved(here, w, here.hparams)
+        if ahead.stationarity.point.grad_norm < size * (1 - alpha / 4):
+            return ahead
+        alpha /= 2
+        if alpha * torch.linalg.vector_norm(flatten(step)) <= torch.finfo(flatten(w).dtype).eps * max(
+            1.0, torch.linalg.vector_norm(flatten(w)).item()
+        ):
+            break
+    return None
+
+
+def _moved(optimum: Optimum, params: Tensors, hparams: Tensors) -> Optimum:
+    condition = optimum.condition
+    stationarity = Reverse().linearise(condition.problem, params, hparams, condition.batch)
+    return replace(optimum, params=params, hparams=hparams, stationarity=stationarity)

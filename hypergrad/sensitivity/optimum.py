@@ -1,0 +1,186 @@
+"""A solution w*(λ₀) of an inner problem, and what of it all of its derivatives share."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hypergrad.autodiff import Tensors, detach, flatten, leaves, unflatten, vjp
+from hypergrad.errors import NotConvergedWarning, NotOptimalError
+from hypergrad.linsolve.base import LinearSolution, LinearSolver
+from hypergrad.operator import Operator
+from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.given import Given, GivenRoot
+from hypergrad.product.base import Stationarity
+from hypergrad.product.reverse import Reverse, optimality_at
+from hypergrad.sensitivity.condition import Condition
+from hypergrad.structure import by_name
+
+
+@dataclass(frozen=True)
+class Root:
+    """A function φ(w, λ), shaped as w, whose zero is meant where a function g(w, λ) would be minimised."""
+
+    phi: Callable[[Any, Any], Any]
+
+
+Inner = InnerProblem | Root | Callable[[Any, Any], Tensor]
+"""An inner problem; a loss g(w, λ), shape (), to be minimised; or a condition φ(w, λ) = 0."""
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """W₀ = w*(λ₀), where φ(w₀, λ₀) = 0.
+
+    Attributes:
+        condition: φ.
+        params: w₀ by name.
+        hparams: λ₀ by name.
+        stationarity: φ, linearised there.
+        linsolve: how systems with ∂φ/∂w are solved.
+        to_params: from named tensors to the caller's structure, for w.
+        to_hparams: the same for λ.
+    """
+
+    condition: Condition
+    params: Tensors
+    hparams: Tensors
+    stationarity: Stationarity
+    linsolve: LinearSolver
+    to_params: Callable[[Tensors], Any]
+    to_hparams: Callable[[Tensors], Any]
+
+    @classmethod
+    def at(
+        cls, inner: Inner, params: Any, hparams: Any, *, linsolve: LinearSolver, tol: float | None, inner_step: int = 0
+    ) -> "Optimum":
+        """The optimum of `inner` at `hparams`.
+
+        Args:
+            inner: what is solved.
+            params: its solution, as the inner problem or function takes it; not changed.
+            hparams: λ₀; not changed.
+            linsolve: how systems with ∂φ/∂w are solved.
+            tol: largest ‖φ‖ relative to that at a point one unit of length (or of ‖w‖, if larger) away, to first
+                order; None takes ε^⅜ of the dtype, 1.3e-6 in float64, 2.5e-3 in float32.
+            inner_step: whose batch the inner problem is taken on.
+
+        Returns:
+            The optimum.
+
+        Raises:
+            NotOptimalError: if φ is not zero there.
+        """
+        w, to_params = by_name("params", params)
+        hp, to_hparams = by_name("hparams", hparams)
+        w, hp = detach(w), detach(hp)
+        if isinstance(inner, InnerProblem):
+            problem = inner
+        elif isinstance(inner, Root):
+            phi = inner.phi
+            problem = GivenRoot(lambda w, hp: by_name("params", phi(to_params(w), to_hparams(hp)))[0], w, hp)
+        else:
+            loss = inner
+            given = lambda w, hp: loss(to_params(w), to_hparams(hp))  # noqa: E731
+            problem = Given(given, given, w, hp)
+        batch = problem.inner_batch(inner_step)
+        stationarity = Reverse().linearise(problem, w, hp, batch)
+        require_optimal(stationarity, w, tol)
+        return cls(Condition(problem, batch, w), w, hp, stationarity, linsolve, to_params, to_hparams)
+
+    @cached_property
+    def inverse(self) -> Callable[[Tensor], LinearSolution]:
+        """B ↦ (∂φ/∂w)⁻¹ b for all derivatives alike: one factorisation, or one preconditioner."""
+        product = self.stationarity.product
+        return self.linsolve.inverse(product if product.symmetric else self._forward(), self.stationarity.phi)
+
+    @cached_property
+    def adjoint_inverse(self) -> Callable[[Tensor], LinearSolution]:
+        """B ↦ (∂φ/∂w)⁻ᵀ b."""
+        product = self.stationarity.product
+        return self.inverse if product.symmetric else self.linsolve.inverse(product, self.stationarity.phi)
+
+    def solve(self, b: Tensor, *, adjoint: bool = False) -> Tensor:
+        """(∂φ/∂w)⁻¹ b, or (∂φ/∂w)⁻ᵀ b, for b of shape (n,) or (n, k); it warns where the solver did not converge."""
+        solved = (self.adjoint_inverse if adjoint else self.inverse)(b)
+        if not solved.converged:
+            warnings.warn(
+                f"A linear system with ∂φ/∂w was left at a relative residual of {solved.residual:.1e} "
+                f"({solved.status}); raise max_iter or tol of {type(self.linsolve).__name__}.",
+                NotConvergedWarning,
+                stacklevel=4,
+            )
+        return solved.x
+
+    def direction(self, given: Any) -> Tensors:
+        """A direction δ, or several along a first axis, by name.
+
+        Raises:
+            ValueError: if it is not shaped as λ.
+        """
+        named, _ = by_name("direction", given)
+        shapes = {name: tuple(value.shape) for name, value in self.hparams.items()}
+        met = {name: tuple(value.shape) for name, value in named.items()}
+        if len(self.hparams) == 1 and len(named) == 1:  # a single tensor's name is that of the argument
+            named = dict(zip(self.hparams, named.values(), strict=True))
+            met = dict(zip(self.hparams, met.values(), strict=True))
+        rows = {shape[0] for name, shape in met.items() if name in shapes and shape[1:] == shapes[name] and shape}
+        if met != shapes and not (met.keys() == shapes.keys() and len(rows) == 1 and _all_have_rows(met, shapes)):
+            raise ValueError(
+                f"It must be shaped as the hyperparameters, {shapes}, or have one more axis in front for several at "
+                f"once, but it is {met}."
+            )
+        return {name: named[name].detach().to(value) for name, value in self.hparams.items()}
+
+    def is_several(self, direction: Tensors) -> bool:
+        """Whether a direction by name has an axis of several in front."""
+        return any(direction[name].ndim > value.ndim for name, value in self.hparams.items())
+
+    def _forward(self) -> Operator:
+        """V ↦ (∂φ/∂w) v, the derivative of u ↦ (∂φ/∂w)ᵀ u, which is linear."""
+        condition = self.condition
+        w = leaves(self.params)
+        with torch.enable_grad():
+            phi = flatten(optimality_at(condition.problem, w, self.hparams, condition.batch)[1])
+            u = torch.zeros_like(phi).requires_grad_()
+            pulled = torch.autograd.grad(
+                phi, tuple(w.values()), u, create_graph=True, allow_unused=True, materialize_grads=True
+            )
+            push = vjp(flatten(dict(zip(w, pulled, strict=True))), {"u": u})
+        return Operator(push, push, symmetric=False, dtype=phi.dtype)
+
+    def shaped(self, flat: Tensor) -> Any:
+        """A vector of shape (n,), or m of them in (m, n), in the caller's structure of w."""
+        if flat.ndim == 1:
+            return self.to_params(unflatten(flat, self.params))
+        pieces = flat.split([p.numel() for p in self.params.values()], dim=1)
+        named = zip(self.params.items(), pieces, strict=True)
+        return self.to_params({name: piece.reshape(-1, *p.shape) for (name, p), piece in named})
+
+
+def _all_have_rows(met: dict[str, tuple[int, ...]], shapes: dict[str, tuple[int, ...]]) -> bool:
+    return all(len(met[name]) == len(shape) + 1 and met[name][1:] == shape for name, shape in shapes.items())
+
+
+def require_optimal(stationarity: Stationarity, params: Tensors, tol: float | None) -> None:
+    """Require that φ is zero; see `Optimum.at`.
+
+    Raises:
+        NotOptimalError: if it is not.
+    """
+    phi, w = stationarity.phi, flatten(params)
+    size = torch.linalg.vector_norm(w)
+    unit = w / size if size > 0 else torch.full_like(w, len(w) ** -0.5)
+    scale = torch.linalg.vector_norm(stationarity.product(unit)).item() * max(size.item(), 1.0)
+    met = torch.linalg.vector_norm(phi).item()
+    allowed = (torch.finfo(w.dtype).eps ** 0.375 if tol is None else tol) * scale
+    if met > allowed:
+        raise NotOptimalError(
+            f"The parameters must solve the inner problem, but the optimality condition has norm ‖φ(w, λ)‖ = {met:.2e} "
+            f"there, and the tolerance is {allowed:.2e}. Train further, with the same λ and data, or raise `tol` "
+            "if an expansion around a point near the optimum will do."
+        )

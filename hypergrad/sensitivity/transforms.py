@@ -1,0 +1,115 @@
+"""What `argmin` has to know of the transforms of `torch.func` and of `torch.autograd` around it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C import _functorch  # type: ignore[attr-defined]
+from torch._functorch.pyfunctorch import (
+    TransformType,  # type: ignore[reportPrivateImportUsage]
+    retrieve_all_functorch_interpreters,
+    temporarily_clear_interpreter_stack,
+)
+from torch.autograd import Function, forward_ad
+
+from hypergrad.sensitivity.optimum import Optimum
+
+
+def differentiations() -> int:
+    """How many transforms that differentiate are at work: an upper bound of the orders that they can take."""
+    kinds = [interpreter.key() for interpreter in retrieve_all_functorch_interpreters()]
+    is_dual = forward_ad._current_level >= 0 and TransformType.Jvp not in kinds
+    return sum(kind != TransformType.Vmap for kind in kinds) + int(is_dual)
+
+
+def base_of(x: Tensor) -> Tensor:
+    """The tensor under all transforms, with the graph of `torch.autograd`."""
+    while _functorch.is_functorch_wrapped_tensor(x):
+        x = _functorch.get_unwrapped(x)
+    return x
+
+
+def limited_zero(base: Tensor, order: int) -> Tensor:
+    """Zero, shape (), whose derivatives with respect to `base` are zero up to `order`, and then an error.
+
+    Added to what is computed from `base`, it limits how often `torch.autograd` may differentiate that.
+    """
+    with temporarily_clear_interpreter_stack():
+        return _OrderLimit.apply((0 * base).sum(), order, order)  # type: ignore[return-value]
+
+
+class Solved(Function):
+    """`solve(λ)`, whose results are constants to all derivatives; under `vmap`, solved one λ after the other."""
+
+    @staticmethod
+    def forward(flat: Tensor, solve: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:  # type: ignore[override]
+        with torch.no_grad():
+            return tuple(value.clone() for value in solve(flat.detach()))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.mark_non_differentiable(*output)
+        ctx.num_outputs = len(output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[None, None]:
+        return None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> tuple[None, ...]:
+        return (None,) * ctx.num_outputs
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, flat: Tensor, solve: Callable[[Tensor], tuple[Tensor, ...]]) -> Any:
+        found = [Solved.apply(row, solve) for row in flat.movedim(in_dims[0], 0)]
+        return tuple(torch.stack(values) for values in zip(*found, strict=True)), (0,) * len(found[0])  # type: ignore[arg-type]
+
+
+class Inverse(Function):
+    """B ↦ (∂φ/∂w)⁻¹ b, or (∂φ/∂w)⁻ᵀ b, by a linear solver; its derivatives are solves too.
+
+    Its rules hold at any depth of nesting, because a linear function needs nothing of its argument but the tangent.
+    """
+
+    @staticmethod
+    def forward(b: Tensor, optimum: Optimum, is_adjoint: bool) -> Tensor:  # type: ignore[override]
+        return optimum.solve(b.detach(), adjoint=is_adjoint)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        _, ctx.optimum, ctx.is_adjoint = inputs
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        return Inverse.apply(grad, ctx.optimum, not ctx.is_adjoint), None, None  # type: ignore[return-value]
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:  # type: ignore[override]
+        return Inverse.apply(tangent, ctx.optimum, ctx.is_adjoint)  # type: ignore[return-value]
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, b: Tensor, optimum: Optimum, is_adjoint: bool) -> tuple[Tensor, int]:
+        rows = [Inverse.apply(row, optimum, is_adjoint) for row in b.movedim(in_dims[0], 0)]
+        return torch.stack(rows), 0  # type: ignore[arg-type]
+
+
+class _OrderLimit(Function):
+    """The identity, to be differentiated by `torch.autograd` a limited number of times.
+
+    Its derivative is an identity of a lower limit, so that each order uses up one.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, left: int, order: int) -> Tensor:  # type: ignore[override]
+        ctx.left, ctx.order = left, order
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        if ctx.left == 0:
+            raise ValueError(
+                f"argmin was made for derivatives of order {ctx.order} by torch.autograd, but the next one was asked "
+                f"for. Make it with order={ctx.order + 1}, or use torch.func, which needs no order."
+            )
+        return _OrderLimit.apply(grad, ctx.left - 1, ctx.order), None, None  # type: ignore[return-value]

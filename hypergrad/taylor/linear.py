@@ -1,0 +1,96 @@
+"""Taylor rules of functions that are linear, constant almost everywhere, or about a tensor's shape."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hypergrad.taylor.polynomial import CannotExpandError, Coefficients, Polynomial, coefs_of, degree_of, rule_for
+
+
+@rule_for(
+    *("shape", "dtype", "device", "layout", "ndim", "is_cuda", "is_sparse", "is_quantized", "is_meta", "names"),
+    *("size", "dim", "numel", "nelement", "stride", "is_floating_point", "is_complex", "is_contiguous", "element_size"),
+    *("get_device", "__len__", "requires_grad", "is_leaf", "type", "ndimension", "is_nested"),
+)
+def metadata(func: Callable, *args: Any, **kwargs: Any) -> Any:
+    """What does not depend on values."""
+    with torch._C.DisableTorchFunctionSubclass():
+        return func(*args, **kwargs)
+
+
+@rule_for(
+    *("eq", "ne", "lt", "le", "gt", "ge", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "isclose"),
+    *("allclose", "isnan", "isinf", "isfinite", "logical_not", "logical_and", "logical_or", "sign", "sgn", "floor"),
+    *("ceil", "round", "trunc", "heaviside", "argmax", "argmin", "argsort", "searchsorted", "any", "all", "__bool__"),
+    *("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "new_zeros", "new_ones"),
+    *("new_full", "new_empty", "new_tensor", "detach", "one_hot", "equal", "signbit", "bernoulli", "multinomial"),
+)
+def constant(func: Callable, *args: Any, **kwargs: Any) -> Any:
+    """What only depends on c₀, and has derivative zero."""
+    at_zero = [arg.coefs[0] if isinstance(arg, Polynomial) else arg for arg in args]
+    return func(*at_zero, **{name: v.coefs[0] if isinstance(v, Polynomial) else v for name, v in kwargs.items()})
+
+
+@rule_for(
+    *("sum", "mean", "nansum", "view", "reshape", "view_as", "reshape_as", "transpose", "t", "adjoint", "T", "mT"),
+    *("permute", "movedim", "moveaxis", "swapaxes", "swapdims", "squeeze", "unsqueeze", "flatten", "unflatten"),
+    *("ravel", "expand", "expand_as", "broadcast_to", "repeat", "repeat_interleave", "tile", "__getitem__"),
+    *("index_select", "gather", "take", "take_along_dim", "narrow", "select", "diag", "diagonal", "trace", "tril"),
+    *("triu", "diag_embed", "flip", "roll", "rot90", "cumsum", "clone", "contiguous", "positive", "__pos__", "neg"),
+    *("negative", "__neg__", "to", "double", "float", "type_as", "sum_to_size", "unfold", "pad", "avg_pool1d"),
+    *("avg_pool2d", "adaptive_avg_pool2d", "interpolate", "masked_select", "chunk", "split", "tensor_split", "unbind"),
+    *("__iter__", "diff", "alias", "nll_loss", "triu_indices", "broadcast_tensors"),
+)
+def linear(func: Callable, x: Any, *args: Any, **kwargs: Any) -> Any:
+    """f(x) = Σ f(cᵢ) tⁱ, for a function that is linear in its first argument; it may give several tensors.
+
+    Raises:
+        CannotExpandError: if another argument is a polynomial.
+    """
+    if not isinstance(x, Polynomial) or any(isinstance(arg, Polynomial) for arg in (*args, *kwargs.values())):
+        raise CannotExpandError(getattr(func, "__name__", str(func)))
+    images: list[Any] = [None if c is None else func(c, *args, **kwargs) for c in x.coefs]
+    first = images[0]
+    if isinstance(first, Tensor):
+        return Polynomial(images)
+    parts = [Polynomial([None if image is None else image[i] for image in images]) for i in range(len(first))]
+    return type(first)(parts) if isinstance(first, tuple | list) else iter(parts)
+
+
+@rule_for("cat", "concat", "concatenate", "stack", "hstack", "vstack", "column_stack")
+def joined(func: Callable, tensors: Any, *args: Any, **kwargs: Any) -> Polynomial:
+    """The join of the coefficients."""
+    degree = degree_of(*tensors)
+    parts = [coefs_of(tensor, degree) for tensor in tensors]
+    joins: list[Any] = []
+    for k in range(degree + 1):
+        some = any(part[k] is not None for part in parts)
+        pieces = [torch.zeros_like(part[0]) if part[k] is None else part[k] for part in parts]
+        joins.append(func(pieces, *args, **kwargs) if some else None)
+    return Polynomial(joins)
+
+
+@rule_for("where")
+def where(func: Callable, condition: Tensor, x: Any, y: Any) -> Polynomial:
+    """Piece by piece; `Tensor.where`, which has its arguments in another order, is met as `torch.where`."""
+    if isinstance(condition, Polynomial):  # x.where(condition, y)
+        condition, x = x, condition
+    degree = degree_of(x, y)
+    pairs = zip(coefs_of(x, degree), coefs_of(y, degree), strict=True)
+    return Polynomial(
+        [None if a is None and b is None else torch.where(condition, 0 if a is None else a, 0 if b is None else b)
+         for a, b in pairs]
+    )  # fmt: skip
+
+
+@rule_for("masked_fill")
+def masked_fill(func: Callable, x: Any, mask: Tensor, value: Any) -> Polynomial:
+    """A number, or a tensor, where the mask is set."""
+    return where(torch.where, mask, value, x)
+
+
+def masked(x: Coefficients, value: Tensor, slope: Tensor) -> Polynomial:
+    """A piecewise linear function: its value at c₀, and its slope there times the other coefficients."""
+    return Polynomial([value, *[None if c is None else c * slope for c in x[1:]]])

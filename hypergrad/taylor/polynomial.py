@@ -1,0 +1,147 @@
+"""A tensor whose entries are truncated polynomials, on which PyTorch functions compute Taylor coefficients."""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from hypergrad.errors import NoTaylorRuleWarning
+from hypergrad.taylor.nested import nested_derivatives
+
+Coefficients = Sequence[Any]
+"""The coefficients c₀, c₁, …, c_K of tⁱ: tensors of one shape, or None where one is zero, which c₀ never is."""
+
+Rule = Callable[..., Any]
+"""(function, *args, **kwargs) ↦ the result, with Polynomials among the arguments."""
+
+RULES: dict[Callable, Rule] = {}
+"""The rule of each function of PyTorch that has one."""
+
+_NAMESPACES = (torch, torch.Tensor, torch.nn.functional, torch.special, torch.linalg, torch._C._nn)  # type: ignore[attr-defined]
+_READS = ("item", "tolist", "numpy", "__float__", "__int__", "__complex__", "__index__", "__array__", "__format__")
+
+
+class CannotExpandError(Exception):
+    """The polynomial arithmetic does not reach this far; the message names the operation."""
+
+
+class Polynomial(Tensor):
+    """x(t) = c₀ + c₁ t + … + c_K t^K, which takes the place of a tensor in a function that is made of PyTorch's.
+
+    Each function of PyTorch has a rule for the coefficients of its result, so that f(x(t)) comes out as the truncated
+    series of f along the path x(t): all derivatives up to order K from one evaluation, for O(K²) times its operations.
+    The coefficients are ordinary tensors, and can be differentiated, batched and traced as such. Because
+    ∂/∂c₀ of coefficient K of f(x(t)) is coefficient K of ∇f(x(t)), one backward pass expands a gradient.
+
+    Comparisons, and functions that are constant almost everywhere, act on c₀. A function without a rule is expanded by
+    nested `torch.func.jvp`, with its name in a warning; reading a value, or changing one in place, is refused.
+
+    Attributes:
+        coefs: c₀, …, c_K.
+
+    Raises:
+        CannotExpandError: (from functions of it) if a value is read or changed in place, or a function has no rule and
+            cannot be differentiated in forward mode either.
+
+    Source: Griewank, Utke & Walther, "Evaluating higher derivative tensors by forward propagation of univariate Taylor
+    series", Mathematics of Computation (2000).
+    """
+
+    coefs: Coefficients
+
+    @staticmethod
+    def __new__(cls, coefs: Coefficients) -> "Polynomial":
+        c0 = coefs[0]
+        # Metadata only, so that a module takes it for a tensor while nothing can compute with c₀ alone.
+        return torch.Tensor._make_wrapper_subclass(cls, c0.shape, dtype=c0.dtype, device=c0.device)  # type: ignore
+
+    def __init__(self, coefs: Coefficients) -> None:
+        self.coefs = coefs
+
+    def __repr__(self) -> str:
+        return f"Polynomial of degree {len(self.coefs) - 1} and shape {tuple(self.coefs[0].shape)}"
+
+    @classmethod
+    def __torch_function__(cls, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        rule = RULES.get(func)
+        if rule is not None:
+            try:
+                return rule(func, *args, **kwargs) if kwargs else rule(func, *args)
+            except CannotExpandError:
+                pass
+        return by_nested_jvp(func, *args, **(kwargs or {}))
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise CannotExpandError(str(func))
+
+
+def rule_for(*names: str) -> Callable[[Rule], Rule]:
+    """Register a rule for the functions and methods of PyTorch that have one of these names."""
+
+    def register(rule: Rule) -> Rule:
+        for name in names:
+            found = [getattr(space, name) for space in _NAMESPACES if hasattr(space, name)]
+            for function in found:
+                # A property is met as the call of its getter.
+                RULES[function.__get__ if hasattr(function, "__set__") else function] = rule
+        return rule
+
+    return register
+
+
+def degree_of(*values: Any) -> int:
+    """K of the first Polynomial among the values."""
+    return next(len(value.coefs) for value in values if isinstance(value, Polynomial)) - 1
+
+
+def coefs_of(value: Any, degree: int) -> Coefficients:
+    """The coefficients of a Polynomial, or of a constant."""
+    return value.coefs if isinstance(value, Polynomial) else (value, *[None] * degree)
+
+
+def by_nested_jvp(func: Callable, *args: Any, **kwargs: Any) -> Any:
+    """The rule for functions without one: nested `torch.func.jvp` of t ↦ func(x(t)), whose cost doubles with K.
+
+    Raises:
+        CannotExpandError: if it reads a value or changes one in place.
+    """
+    name = getattr(func, "__name__", str(func))
+    if name in _READS or (name.endswith("_") and not name.endswith("__")) or name.startswith("__i") or "out" in kwargs:
+        raise CannotExpandError(name)
+    leaves, structure = pytree.tree_flatten((args, kwargs))
+    degree = degree_of(*leaves)
+
+    def along(t: Tensor) -> Any:
+        at = [_evaluate(leaf.coefs, t) if isinstance(leaf, Polynomial) else leaf for leaf in leaves]
+        args, kwargs = pytree.tree_unflatten(at, structure)
+        return func(*args, **kwargs)
+
+    like = next(leaf for leaf in leaves if isinstance(leaf, Polynomial)).coefs[0]
+    derivatives = nested_derivatives(along, degree, like)
+    warnings.warn(
+        f"{name} has no Taylor rule, so it was expanded by nested jvp, whose cost doubles with each order. To have "
+        "none, write the loss with operations that have one, or add a rule in hypergrad/taylor.",
+        NoTaylorRuleWarning,
+        stacklevel=4,
+    )
+
+    def collect(*terms: Any) -> Any:
+        if not isinstance(terms[0], Tensor) or not terms[0].is_floating_point():
+            return terms[0]
+        return Polynomial([term / math.factorial(k) for k, term in enumerate(terms)])
+
+    return pytree.tree_map(collect, *derivatives)
+
+
+def _evaluate(coefs: Coefficients, t: Tensor) -> Tensor:
+    """X(t) by Horner's scheme."""
+    value: Tensor | None = None
+    for c in reversed(coefs):
+        value = c if value is None else value * t if c is None else value * t + c
+    assert value is not None
+    return value

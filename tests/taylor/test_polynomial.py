@@ -1,0 +1,175 @@
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+import hypergrad as hg
+from hypergrad.taylor import Polynomial
+from hypergrad.taylor.nested import append_jvp, nested_derivatives
+
+DEGREE = 4
+_generator = torch.Generator().manual_seed(0)
+X = torch.randn(6, 4, generator=_generator, dtype=torch.float64)
+Y = torch.tensor([0, 1, 2, 0, 1, 2])
+ONE_HOT = functional.one_hot(Y, 4).double()
+
+LINEAR = {
+    "matvec": lambda x: X @ x,
+    "broadcast": lambda x: (x * 3 - 1 + X).sum(),
+    "mm": lambda x: (X * x).T @ X,
+    "mT": lambda x: (X * x).mT,
+    "cat": lambda x: torch.cat([x, X[0], x * x]),
+    "stack": lambda x: torch.stack([x, X[0]]),
+    "where": lambda x: torch.where(X > 0, x, X),
+    "index": lambda x: x[1:] * x[:-1],
+    "split": lambda x: torch.stack(x.split(2)),
+    "iterate": lambda x: sum(v * v for v in x),
+    "pad": lambda x: functional.pad(x, (1, 1)),
+    "linear": lambda x: functional.linear(X, torch.outer(x, x), x),
+    "conv1d": lambda x: functional.conv1d(X[None, :1], x[None, None, :2], x[:1]),
+    "detach": lambda x: x.detach() * x,
+    "methods": lambda x: x.mul(2).add(x, alpha=3).sub(1).neg(),
+    "rsub": lambda x: 1 - x,
+    "comparison": lambda x: (x > 0) * x,
+}
+ANALYTIC = {
+    "exp": torch.exp,
+    "expm1": torch.expm1,
+    "exp2": torch.exp2,
+    "log": lambda x: (x * x + 1).log(),
+    "log1p": lambda x: (x**2).log1p(),
+    "log2": lambda x: torch.log2(x * x + 1),
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "softplus": lambda x: functional.softplus(x, beta=2.0),
+    "logsigmoid": functional.logsigmoid,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "atan": torch.atan,
+    "erf": torch.erf,
+    "gelu": functional.gelu,
+    "gelu-tanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "silu": functional.silu,
+    "cube": lambda x: x**3,
+    "fifth": lambda x: x.mean() ** 5,
+    "power": lambda x: (x * x + 1) ** -1.5,
+    "sqrt": lambda x: (x * x + 1).sqrt(),
+    "quotient": lambda x: x / (2 + x * x),
+    "reciprocal": lambda x: 1 / (2 + x * x),
+    "base": lambda x: 2.0**x,
+    "exponent": lambda x: (x * x + 1) ** x,
+}
+COMPOSITE = {
+    "dot": lambda x: x @ x,
+    "einsum": lambda x: torch.einsum("i,ij->j", x, X[:4]),
+    "cross-entropy": lambda x: functional.cross_entropy((X * x)[:, :3], Y, weight=X[0, :3] ** 2),
+    "cross-entropy-probabilities": lambda x: functional.cross_entropy(X * x, torch.softmax(X, 1)),
+    "softmax": lambda x: torch.softmax(X * x, 1),
+    "logsumexp": lambda x: torch.logsumexp(X * x, 1),
+    "bce": lambda x: functional.binary_cross_entropy_with_logits(
+        X @ x, (Y > 0).double(), weight=X[:, 0] ** 2, pos_weight=torch.tensor(2.0)
+    ),
+    "mse": lambda x: functional.mse_loss(X @ x, X[:, 0]),
+    "relu": lambda x: torch.relu(x) ** 2,
+    "leaky-relu": lambda x: functional.leaky_relu(x, 0.1),
+    "clamp": lambda x: x.clamp(-0.1, 0.2) * x,
+    "abs": abs,
+    "max": lambda x: x.max(),
+    "maximum": lambda x: torch.maximum(x, X[0]),
+    "var": lambda x: (X * x).var(0),
+    "std": lambda x: (X * x).std(),
+    "norm": lambda x: x.norm(),
+    "vector-norm": lambda x: torch.linalg.vector_norm(X * x, dim=1),
+}
+FUNCTIONS: dict[str, Callable] = LINEAR | ANALYTIC | COMPOSITE
+PATHS = {"dense": range(DEGREE + 1), "gaps": (0, 2)}
+
+
+def path(which: str) -> list:
+    generator = torch.Generator().manual_seed(1)
+    coefs = [0.5 * torch.randn(4, generator=generator) for _ in range(DEGREE + 1)]
+    return [c if k in PATHS[which] else None for k, c in enumerate(coefs)]
+
+
+def expected(function: Callable, coefs: list) -> list[Tensor]:
+    def along(t):
+        return function(sum(c * t**k for k, c in enumerate(coefs) if c is not None))
+
+    return [d / math.factorial(k) for k, d in enumerate(nested_derivatives(along, DEGREE, X))]
+
+
+def require_coefficients(found, truth):
+    for c, d in zip(found.coefs, truth, strict=True):
+        torch.testing.assert_close(torch.zeros_like(d) if c is None else c, d, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("which", PATHS)
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_rules_agree_with_nested_jvp(function, which):
+    coefs = path(which)
+    require_coefficients(function(Polynomial(coefs)), expected(function, coefs))
+
+
+def huber(gap):
+    return torch.where(gap.abs() < 0.3, gap * gap / 2, 0.3 * (gap.abs() - 0.15)).mean()
+
+
+def layer_norm(x):
+    gap = x - x.mean(-1, keepdim=True)
+    return gap / ((gap * gap).mean(-1, keepdim=True) + 1e-5) ** 0.5
+
+
+BY_HAND = {
+    "huber": (lambda x: functional.huber_loss(X @ x, X[:, 0], delta=0.3), lambda x: huber(X @ x - X[:, 0])),
+    "smooth-l1": (
+        lambda x: 0.3 * functional.smooth_l1_loss(X @ x, X[:, 0], beta=0.3),
+        lambda x: huber(X @ x - X[:, 0]),
+    ),
+    "layer-norm": (lambda x: functional.layer_norm(X * x, (4,)), lambda x: layer_norm(X * x)),
+}
+
+
+@pytest.mark.parametrize(("function", "by_hand"), BY_HAND.values(), ids=BY_HAND)
+def test_rules_where_nested_jvp_fails_or_is_wrong(function, by_hand):
+    require_coefficients(function(Polynomial(path("dense"))), expected(by_hand, path("dense")))
+
+
+def test_a_module_takes_it_for_its_parameter():
+    module = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1))
+    fixed = {name: p.detach() for name, p in module.named_parameters()}
+
+    def function(weight):
+        return torch.func.functional_call(module, fixed | {"0.weight": weight.reshape(1, 4).repeat(3, 1)}, (X,))
+
+    require_coefficients(function(Polynomial(path("dense"))), expected(function, path("dense")))
+
+
+def test_a_function_without_a_rule_is_expanded_with_a_warning():
+    def function(x):
+        return torch.special.i0(x)
+
+    with pytest.warns(hg.NoTaylorRuleWarning, match="special_i0 has no Taylor rule"):
+        found = function(Polynomial(path("dense")))
+    require_coefficients(found, expected(function, path("dense")))
+
+
+@pytest.mark.parametrize("read", [lambda x: x.sum().item(), lambda x: x.add_(1), lambda x: x.tolist()])
+def test_reading_or_changing_a_value_is_refused(read):
+    from hypergrad.taylor.polynomial import CannotExpandError
+
+    with pytest.raises(CannotExpandError):
+        read(Polynomial(path("dense")))
+
+
+def test_append_jvp_to_order_four_on_a_polynomial():
+    x, d = torch.tensor([2.0, 3.0]), torch.tensor([1.0, -2.0])
+    function, directions = lambda x: x[0] ** 4 * x[1] ** 2, []
+    t = torch.tensor(0.0)
+    for order, truth in enumerate(nested_derivatives(lambda t: (2 + t) ** 4 * (3 - 2 * t) ** 2, 4, t)[1:], start=1):
+        function = append_jvp(function)
+        directions.append(d)
+        torch.testing.assert_close(function(x, *directions), truth, rtol=1e-12, atol=0.0)
+        assert len(directions) == order
