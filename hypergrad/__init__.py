@@ -41,6 +41,9 @@ from hypergrad.product.reverse import Reverse
 from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.solver.momentum import Momentum
+from hypergrad.tape.base import Tape
+from hypergrad.tape.graph import Graph
+from hypergrad.tape.store import Store
 from hypergrad.trainer import Result, Trainer
 
 __all__ = [
@@ -51,6 +54,7 @@ __all__ = [
     "DivergenceError",
     "GMRES",
     "GradientDescent",
+    "Graph",
     "HypergradError",
     "HypergradEstimator",
     "Hypergradient",
@@ -76,6 +80,8 @@ __all__ = [
     "Ridge",
     "Split",
     "Splits",
+    "Store",
+    "Tape",
     "Tensors",
     "Trainer",
     "Unrolled",

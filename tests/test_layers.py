@@ -19,6 +19,7 @@ ORDER = [
     {"problem"},
     {"solver"},
     {"product"},
+    {"tape"},
     {"estimator"},
     {"functional", "check"},
     {"callback"},
@@ -30,7 +31,7 @@ ORDER = [
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 HYDRA = {("command",), ("run",)}
-FAMILIES = {"problem", "product", "solver", "linsolve", "estimator", "callback"}
+FAMILIES = {"problem", "product", "solver", "linsolve", "tape", "estimator", "callback"}
 
 
 def imported(path: Path) -> set[str]:
@@ -84,7 +85,7 @@ SHARED = {
     *("__init__", "base"),
     *("krylov", "spectrum"),
     *("training", "point", "divergence"),
-    *("inexact", "linearization", "error_bar"),
+    *("inexact", "linearization", "error_bar", "training_run", "tally"),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).glob("*.py")) if path.stem not in SHARED

@@ -12,6 +12,7 @@ from typing_extensions import TypeVar
 from hypergrad.autodiff import Tensors
 from hypergrad.errors import NonFiniteError, UnusedHyperparameterError
 from hypergrad.problem.base import InnerProblem, require_scalar
+from hypergrad.solver.base import State
 
 Stats = dict[str, float | int | str]
 """How an estimate came about.
@@ -19,6 +20,7 @@ Stats = dict[str, float | int | str]
 - `inner_loss`, `inner_grad_norm`: g and ‖∇_w g‖ at the trained parameters.
 - `inner_steps`, `inner_status`: steps of training, and "converged", "max_iter", "rising" (not converged, and the inner
   loss went up), or "not_required".
+- `truncation_bias`: see `hypergrad.estimator.tally`, for estimators with a horizon.
 - `num_matvecs`: Hessian products, by a linear solver or by the backward sweep through training.
 - `adjoint_residual`, `adjoint_status`: of the linear system, for implicit estimators.
 - `error_estimate`, `error_status`, `error_matvecs`: see `hypergrad.estimator.error_bar`, for implicit estimators.
@@ -40,6 +42,8 @@ class Hypergradient(Generic[H, P]):
         outer_loss: f at those parameters.
         stats: see `Stats`.
         adjoint: the solution v of the adjoint system, shape (n,), for implicit estimators.
+        start: dF/ds₀, the gradient with respect to the state where training started (`start["params"]` is dF/dw₀), for
+            estimators that differentiate through all of the run in reverse.
     """
 
     grad: H
@@ -47,6 +51,7 @@ class Hypergradient(Generic[H, P]):
     outer_loss: float
     stats: Stats = field(default_factory=dict)
     adjoint: Tensor | None = None
+    start: State | None = None
 
 
 class HypergradEstimator(ABC):

@@ -24,6 +24,10 @@ class InnerSolver(ABC):
         """The state s₀ from which training starts at `params`."""
         return {"params": params}
 
+    def start(self, problem: InnerProblem, params: Tensors, hparams: Tensors) -> State:
+        """The state s₀ of a run on `problem` that is given `params` to start from."""
+        return self.init(problem.initial(params, hparams))
+
     def step(self, problem: InnerProblem, state: State, hparams: Tensors, t: int) -> State:
         """The state after one step on `problem.inner_batch(t)`, t ≥ 0; `state` is not changed."""
         _, grad = problem.inner_loss_and_gradient(state["params"], hparams, problem.inner_batch(t))

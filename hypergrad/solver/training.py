@@ -50,7 +50,7 @@ def train(
         problem: gives the inner loss and its batches.
         solver: the dynamics.
         hparams: λ, natural units.
-        params: where to start; not changed.
+        params: where to start, before `problem.initial`; not changed.
         max_steps: most inner steps to take, ≥ 0.
         first_step: index of the first batch, ≥ 0.
         tol: relative tolerance on the gradient norm, ≥ 0; 0 takes all steps and looks at the gradient once, at the end.
@@ -64,11 +64,12 @@ def train(
         DivergenceError: if training blew up; the message names the step, the loss, and the learning rate's bound.
     """
     hparams, params = detach(hparams), detach(params)
-    start = look(problem, params, hparams, first_step)
+    state = solver.start(problem, params, hparams)
+    start = look(problem, solver.params(state), hparams, first_step)
     require_finite(start, hparams)
     goal = tol * look(problem, problem.init_params(), hparams, first_step).grad_norm if tol > 0 else 0.0
 
-    state, here, steps = solver.init(params), start, 0
+    here, steps = start, 0
     while here.grad_norm > goal and steps < max_steps:
         stop = min(steps + check_every, max_steps) if tol > 0 else max_steps
         for t in range(steps, stop):

@@ -1,0 +1,105 @@
+"""TAPES × SOLVERS × PROBLEMS: one hypergradient, whatever the tape, and the one that retraining gives."""
+
+import gc
+
+import pytest
+import torch
+from runs import SOLVERS, STEPS, case, problems, slope
+from tables import relative_error
+
+import hypergrad as hg
+from hypergrad.autodiff import flatten
+
+TAPES: dict[str, hg.Tape] = {
+    "graph": hg.Graph(),
+    "store": hg.Store(),
+}
+EVERY_TAPE = pytest.mark.parametrize("tape", TAPES.values(), ids=TAPES)
+EVERY_SOLVER = pytest.mark.parametrize("solver", SOLVERS)
+EVERY_PROBLEM = pytest.mark.parametrize("problem", problems())
+
+
+def by_hand(problem, solver, hparams, start, horizon):
+    """Autograd through the whole run in one graph; λ, where training started, and their gradients."""
+    hp = {name: value.detach().clone().requires_grad_() for name, value in hparams.items()}
+    w = {name: value.detach().clone().requires_grad_() for name, value in start.items()}
+    state = solver.start(problem, w, hp)
+    for t in range(STEPS):
+        if t == STEPS - horizon > 0:
+            state = {group: {k: x.detach() for k, x in tensors.items()} for group, tensors in state.items()}
+        state = solver.step(problem, state, hp, t)
+    loss = problem.outer_loss(solver.params(state), hp, problem.outer_batch(0))
+    wanted = (*hp.values(), *w.values())
+    grads = torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
+    return dict(zip(hp, grads, strict=False)), dict(zip(w, grads[len(hp) :], strict=True))
+
+
+@pytest.mark.parametrize("horizon", [STEPS, 5, 1])
+@EVERY_PROBLEM
+@EVERY_SOLVER
+@EVERY_TAPE
+def test_is_autograd_through_the_whole_run(tape, solver, problem, horizon):
+    problem, solver, hparams, start = case(problem, solver)
+    estimator = hg.Unrolled(solver=solver, tape=tape, inner_steps=STEPS, horizon=horizon)
+    if horizon < STEPS:
+        hparams = {name: value for name, value in hparams.items() if name != "init_scale"}
+        problem.initial = lambda params, hparams: params
+    if horizon == 1 and "beta" in hparams:
+        hparams.pop("beta")
+        solver = hg.Momentum(lr="lr", momentum=0.6)
+        estimator = hg.Unrolled(solver=solver, tape=tape, inner_steps=STEPS, horizon=horizon)
+    truth, truth_start = by_hand(problem, solver, hparams, start, horizon)
+    found = estimator.estimate(problem, hparams, start)
+    assert relative_error(found.grad, truth) <= 1e-10
+    if horizon < STEPS:
+        assert found.start is None
+        return
+    assert found.start is not None
+    scale = hparams.get("init_scale", torch.ones(()))
+    pulled = found.start["params"] | ({"W": scale * found.start["params"]["W"]} if "W" in start else {})
+    assert relative_error(pulled, truth_start) <= 1e-10
+
+
+@EVERY_PROBLEM
+@EVERY_SOLVER
+@EVERY_TAPE
+def test_agrees_with_central_differences_through_retraining(tape, solver, problem):
+    problem, solver, hparams, start = case(problem, solver)
+    found = hg.Unrolled(solver=solver, tape=tape, inner_steps=STEPS).estimate(problem, hparams, start)
+    for name in hparams:
+        direction, witness = slope(problem, solver, start, hparams, name)
+        grads = {k: found.grad[k] if k == name else torch.zeros_like(v) for k, v in hparams.items()}
+        assert flatten(grads) @ direction == pytest.approx(witness, rel=1e-6), name
+    if "init_scale" not in hparams:
+        assert found.start is not None
+        direction, witness = slope(problem, solver, start, hparams, "params")
+        assert flatten(found.start["params"]) @ direction == pytest.approx(witness, rel=1e-6)
+
+
+@EVERY_TAPE
+def test_no_graph_outlives_its_outer_step(tape):
+    problem, solver, hparams, start = case("network", "momentum")
+    estimator = hg.Unrolled(solver=solver, tape=tape, inner_steps=3)
+
+    def tensors_alive(outer_steps):
+        params = start
+        for k in range(outer_steps):
+            params = estimator.estimate(problem, hparams, params, inner_step=3 * k).params
+        return sum(issubclass(type(x), torch.Tensor) for x in gc.get_objects())
+
+    gc.collect()
+    gc.disable()  # what only the cycle collector can free would count as kept
+    try:
+        few = tensors_alive(2)
+        assert tensors_alive(200) == few
+    finally:
+        gc.enable()
+
+
+def test_initial_weights_are_tuned_through_their_scale_alone():
+    problem, solver, hparams, start = case("network", "momentum")
+    found = hg.Unrolled(solver=solver, inner_steps=STEPS).estimate(problem, hparams, start)
+    assert found.start is not None
+    assert found.grad["init_scale"].item() == pytest.approx((found.start["params"]["W"] * start["W"]).sum().item())
+    with pytest.raises(hg.UnusedHyperparameterError, match="'init_scale'.*neither the last 5 training steps"):
+        hg.Unrolled(solver=solver, inner_steps=STEPS, horizon=5).estimate(problem, hparams, start)
