@@ -42,6 +42,7 @@ from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.solver.momentum import Momentum
 from hypergrad.tape.base import Tape
+from hypergrad.tape.checkpoint import Checkpoint
 from hypergrad.tape.graph import Graph
 from hypergrad.tape.store import Store
 from hypergrad.trainer import Result, Trainer
@@ -50,6 +51,7 @@ __all__ = [
     "CG",
     "CentredDifferences",
     "Check",
+    "Checkpoint",
     "Dense",
     "DivergenceError",
     "GMRES",

@@ -13,6 +13,10 @@ from hypergrad.autodiff import flatten
 TAPES: dict[str, hg.Tape] = {
     "graph": hg.Graph(),
     "store": hg.Store(),
+    "checkpoint": hg.Checkpoint(),
+    "checkpoint-1": hg.Checkpoint(slots=1),
+    "checkpoint-3": hg.Checkpoint(slots=3),
+    "checkpoint-all": hg.Checkpoint(slots=STEPS),
 }
 EVERY_TAPE = pytest.mark.parametrize("tape", TAPES.values(), ids=TAPES)
 EVERY_SOLVER = pytest.mark.parametrize("solver", SOLVERS)
