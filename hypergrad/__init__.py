@@ -13,10 +13,12 @@ from hypergrad.check.report import Check
 from hypergrad.data import Split, Splits, diabetes
 from hypergrad.errors import (
     DivergenceError,
+    FixedPointOverflowError,
     HypergradError,
     IndefiniteError,
     NonFiniteError,
     NotConvergedWarning,
+    ReversalError,
     UnusedHyperparameterError,
 )
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient
@@ -44,6 +46,7 @@ from hypergrad.solver.momentum import Momentum
 from hypergrad.tape.base import Tape
 from hypergrad.tape.checkpoint import Checkpoint
 from hypergrad.tape.graph import Graph
+from hypergrad.tape.reversible import Reversible
 from hypergrad.tape.store import Store
 from hypergrad.trainer import Result, Trainer
 
@@ -54,6 +57,7 @@ __all__ = [
     "Checkpoint",
     "Dense",
     "DivergenceError",
+    "FixedPointOverflowError",
     "GMRES",
     "GradientDescent",
     "Graph",
@@ -78,7 +82,9 @@ __all__ = [
     "Product",
     "Quadratic",
     "Result",
+    "ReversalError",
     "Reverse",
+    "Reversible",
     "Ridge",
     "Split",
     "Splits",

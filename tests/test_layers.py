@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "hypergrad"
 ORDER = [
     {"errors", "validation"},
-    {"autodiff", "hyperparameter"},
+    {"autodiff", "arithmetic", "hyperparameter"},
     {"data"},
     {"linsolve"},
     {"problem"},
@@ -86,6 +86,7 @@ SHARED = {
     *("krylov", "spectrum"),
     *("training", "point", "divergence"),
     *("inexact", "linearization", "error_bar", "training_run", "tally"),
+    *("quantised",),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).glob("*.py")) if path.stem not in SHARED
