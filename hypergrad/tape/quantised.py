@@ -100,7 +100,7 @@ def rational(decay: float, max_denominator: int) -> Fraction:
     """
     ratio = Fraction(decay).limit_denominator(max_denominator) if decay == decay else Fraction(0)
     if not 0 < ratio < 1:
-        met = "" if ratio == decay else f", which is {ratio} as a ratio with denominators up to {max_denominator}"
+        met = f", which is {ratio} as a ratio with denominators up to {max_denominator}" if 0 < decay < 1 else ""
         raise ValueError(
             f"Training can be run backwards with a momentum above 0 and below 1, but it is {decay:g}{met}. Use a "
             "momentum such as 0.9, or another tape, such as Checkpoint."

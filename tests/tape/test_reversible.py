@@ -139,15 +139,11 @@ class Tuned(hg.Ridge):
         return super().hyperparameters() | {"beta": hg.Hyperparameter(self.beta)}
 
 
-@pytest.mark.parametrize(
-    ("beta", "met"), [(0.0, "it is 0"), (1.0, "it is 1"), (1.3, "it is 1.3"), (-0.2, "it is -0.2")]
-)
-def test_a_decay_outside_0_and_1_is_refused(beta, met):
+@pytest.mark.parametrize("beta", [0.0, 1.0, 1.3, -0.2])
+def test_a_decay_outside_0_and_1_is_refused(beta):
     problem = Tuned(synthetic(0))
     problem.beta = beta
-    with pytest.raises(
-        ValueError, match=rf"above 0 and below 1, but it is {met}\. Use a momentum such as 0.9, or another"
-    ):
+    with pytest.raises(ValueError, match=rf"above 0 and below 1, but it is {beta:g}\. Use a momentum such as 0.9"):
         estimate(problem, momentum="beta")
 
 
