@@ -22,6 +22,7 @@ from hypergrad.errors import (
     UnusedHyperparameterError,
 )
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient
+from hypergrad.estimator.forward import Forward
 from hypergrad.estimator.implicit import Implicit
 from hypergrad.estimator.unrolled import Unrolled
 from hypergrad.functional import hypergradient
@@ -58,6 +59,7 @@ __all__ = [
     "Dense",
     "DivergenceError",
     "FixedPointOverflowError",
+    "Forward",
     "GMRES",
     "GradientDescent",
     "Graph",

@@ -41,7 +41,8 @@ class Hypergradient(Generic[H, P]):
         params: the trained parameters, detached.
         outer_loss: f at those parameters.
         stats: see `Stats`.
-        adjoint: the solution v of the adjoint system, shape (n,), for implicit estimators.
+        adjoint: what the next estimate can start from besides the parameters: the solution v of the adjoint system,
+            shape (n,), for implicit estimators; the state and its derivatives for online forward mode.
         start: dF/ds₀, the gradient with respect to the state where training started (`start["params"]` is dF/dw₀), for
             estimators that differentiate through all of the run in reverse.
     """
@@ -78,7 +79,7 @@ class HypergradEstimator(ABC):
             params: where training starts; not changed.
             outer_step: which outer batch judges, ≥ 0.
             inner_step: index of the first inner batch, ≥ 0.
-            adjoint: where the solve of an adjoint system starts, shape (n,), from an earlier estimate; not changed.
+            adjoint: that of the estimate before, to start from; not changed.
 
         Returns:
             The hypergradient and its statistics; "not converged" is a status in them.

@@ -134,7 +134,7 @@ class Tape(ABC):
 def pull(outputs: State, cotangents: State, state: State, hparams: Tensors) -> tuple[Mapping[str, Partial], Partial]:
     """(∂outputs/∂s)ᵀ c and (∂outputs/∂λ)ᵀ c, shaped as s and λ, with None where nothing depends on an entry."""
     reached = [(group, name) for group in outputs for name, x in outputs[group].items() if x.requires_grad]
-    inputs = [x for tensors in state.values() for x in tensors.values() if x.requires_grad]
+    inputs = [x for x in entries(state) if x.requires_grad]
     wanted = (*inputs, *hparams.values())
     grads: Sequence[Tensor | None] = (None,) * len(wanted)
     if reached:
@@ -154,6 +154,11 @@ def filled(adjoint: Mapping[str, Partial], state: State) -> State:
         group: {name: torch.zeros_like(state[group][name]) if g is None else g for name, g in grads.items()}
         for group, grads in adjoint.items()
     }
+
+
+def entries(state: State) -> list[Tensor]:
+    """The tensors of a state, in order."""
+    return [x for tensors in state.values() for x in tensors.values()]
 
 
 def free(state: State) -> State:
