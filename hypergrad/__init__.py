@@ -44,6 +44,7 @@ from hypergrad.product.reverse import Reverse
 from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.solver.momentum import Momentum
+from hypergrad.tape.auto import Auto
 from hypergrad.tape.base import Tape
 from hypergrad.tape.checkpoint import Checkpoint
 from hypergrad.tape.graph import Graph
@@ -52,6 +53,7 @@ from hypergrad.tape.store import Store
 from hypergrad.trainer import Result, Trainer
 
 __all__ = [
+    "Auto",
     "CG",
     "CentredDifferences",
     "Check",

@@ -84,9 +84,9 @@ def test_a_config_stands_where_its_code_stands(path):
 SHARED = {
     *("__init__", "base"),
     *("krylov", "spectrum"),
-    *("training", "point", "divergence"),
+    *("training", "point", "divergence", "dynamics"),
     *("inexact", "linearization", "error_bar", "training_run", "tally"),
-    *("quantised",),
+    *("quantised", "footprint", "plan"),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).glob("*.py")) if path.stem not in SHARED

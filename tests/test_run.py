@@ -62,7 +62,14 @@ def test_every_estimator_finds_the_minimiser_of_brute_force(everything):
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
     found = summaries(folder)
-    assert {name.split("=")[1] for name in found} == {"unrolled", "ift_cg", "ift_neumann", "ift_dense"}
+    assert {name.split("=")[1] for name in found} == {
+        "unrolled",
+        "reversible",
+        "forward",
+        "ift_cg",
+        "ift_neumann",
+        "ift_dense",
+    }
     for name, summary in found.items():
         assert abs(math.log(summary["last"]["hparam/l2"]) - brute_force()) < 1e-3, name
 
@@ -126,7 +133,10 @@ def main(tmp_path, monkeypatch, capsys):
         (["estimatr=unrolled"], "Did you mean 'estimator'? The choices are: callback, data, device"),
         (["solver.lrr=3"], "Did you mean 'lr'?"),
         (["experiment=rigde"], "Could not find 'experiment/rigde'"),
-        (["estimator=unroled"], "Available options in 'estimator':\n\tift_cg\n\tift_dense\n\tift_neumann\n\tunrolled"),
+        (
+            ["estimator=unroled"],
+            "Available options in 'estimator':\n\tforward\n\tift_cg\n\tift_dense\n\tift_neumann\n\treversible\n",
+        ),
         (["outer_steps=abc"], "Trainer.outer_steps must be an integer, but it is 'abc' of type str"),
         (["linsolve.max_iter=1.5"], "linsolve: CG.max_iter must be an integer, but it is 1.5"),
         (["+linsolve.maxiter=3"], "Did you mean 'max_iter'? The choices are: max_iter, preconditioner, tol."),

@@ -10,8 +10,8 @@ from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_term
 from hypergrad.estimator.training_run import TrainingRun
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver, State
+from hypergrad.solver.dynamics import Partial, detached, entries
 from hypergrad.solver.gradient_descent import GradientDescent
-from hypergrad.tape.base import Partial, detached, entries
 from hypergrad.validation import require_instance, require_int
 
 
@@ -65,13 +65,7 @@ class Forward(HypergradEstimator):
             grad=add_terms(judged.direct, flow.indirect(judged.adjoint), hint),
             params=detach(self.solver.params(flow.state)),
             outer_loss=judged.outer_loss,
-            stats={
-                "inner_loss": judged.end.loss,
-                "inner_grad_norm": judged.end.grad_norm,
-                "inner_steps": self.inner_steps,
-                "inner_status": "not_required",
-                "num_matvecs": self.inner_steps * flow.width,
-            },
+            stats=judged.stats(self.inner_steps) | {"num_matvecs": self.inner_steps * flow.width},
             adjoint=flow.packed() if self.online else None,
         )
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 import torch
 
 from hypergrad.autodiff import Tensors
-from hypergrad.tape.base import Partial
+from hypergrad.solver.dynamics import Partial
 from hypergrad.tape.graph import PIECES
 
 
 @dataclass
 class Tally:
-    """Adds up the terms of K steps, those of the last and the second but last quarter on their own.
+    """Adds up the terms of K steps, those of the last three quarters that are visited on their own.
 
     Attributes:
         horizon: K, the steps that are summed.
@@ -22,7 +22,7 @@ class Tally:
     horizon: int
     inner_steps: int
     count: int = 0
-    sums: list[Tensors] = field(default_factory=lambda: [{}, {}, {}])
+    sums: list[Tensors] = field(default_factory=lambda: [{}, {}, {}, {}])
 
     @property
     def quarter(self) -> int:
@@ -33,7 +33,7 @@ class Tally:
         """Add the term of the next stretch of steps, counted from the end of training."""
         self.count += length
         quarters_left = (self.horizon - self.count) // max(self.quarter, 1)
-        add(self.sums[max(2 - quarters_left, 0)], partial)
+        add(self.sums[max(3 - quarters_left, 0)], partial)
 
     def total(self) -> Tensors:
         """The sum, without the hyperparameters that no step depends on."""
@@ -45,15 +45,17 @@ class Tally:
     def bias(self, grad: Tensors) -> float:
         """An estimate of ‖dropped terms‖ / ‖dF/dλ‖, the largest over the hyperparameters; 0 when K = T.
 
-        Where training contracts, what step t adds falls geometrically with its distance from the end. With B₂ and B₃
-        the sums over the last two quarters that were visited, r = ‖B₃‖/‖B₂‖ is the factor of a quarter, and the dropped
-        ones come to ‖B₃‖ (r + r² + … ) with 4 (T − K)/K terms.
+        Where training contracts, what a step adds falls geometrically with its distance from the end. With B₁, B₂ and
+        B₃ the sums over the last three quarters of the horizon that were visited, the factor r of a quarter is the
+        larger of ‖B₃‖/‖B₂‖ and (‖B₃‖/‖B₁‖)^½, but at most 1, and the dropped quarters, 4 (T − K)/K of them, come to
+        ‖B₃‖ (r + r² + …). A sum that oscillates, as with momentum, or is spread over the entries of a schedule makes it
+        an order of magnitude.
 
         Args:
             grad: dF/dλ as estimated.
 
         Returns:
-            The estimate; NaN where K < 4 leaves nothing to extrapolate, infinity where the terms grow without bound.
+            The estimate; NaN where K < 4 leaves nothing to extrapolate.
         """
         if self.horizon == self.inner_steps:
             return 0.0
@@ -61,11 +63,12 @@ class Tally:
             return math.nan
         num_quarters = (self.inner_steps - self.horizon) / self.quarter
         found = [0.0]
-        for name, last in self.sums[2].items():
-            before = self.sums[1].get(name)
-            size, previous, whole = (0.0 if x is None else _norm(x) for x in (last, before, grad[name]))
-            dropped = size * _geometric(size / previous if previous > 0 else 1.0, num_quarters) if size > 0 else 0.0
-            found.append(dropped / whole if whole > 0 else math.inf if dropped > 0 else 0.0)
+        for name, whole in grad.items():
+            first, second, third = (_norm(part[name]) if name in part else 0.0 for part in self.sums[1:])
+            if third > 0:
+                ratio = max(third / second if second > 0 else 1.0, (third / first) ** 0.5 if first > 0 else 1.0)
+                dropped = third * _geometric(min(ratio, 1.0), num_quarters)
+                found.append(dropped / max(_norm(whole), torch.finfo(whole.dtype).tiny))
         return max(found)
 
 
@@ -85,10 +88,5 @@ def _norm(x: torch.Tensor) -> float:
 
 
 def _geometric(ratio: float, terms: float) -> float:
-    """The sum r + r² + … of a number of terms that need not be whole."""
-    if ratio == 1:
-        return terms
-    try:
-        return ratio * (1 - ratio**terms) / (1 - ratio)
-    except OverflowError:
-        return math.inf
+    """The sum r + r² + … of a number of terms that need not be whole, 0 < r ≤ 1."""
+    return terms if ratio == 1 else ratio * (1 - ratio**terms) / (1 - ratio)

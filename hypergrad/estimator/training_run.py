@@ -6,12 +6,12 @@ import torch
 
 from hypergrad.autodiff import Tensors, detach, leaves
 from hypergrad.errors import DivergenceError
-from hypergrad.estimator.base import require_finite_loss
+from hypergrad.estimator.base import Stats, require_finite_loss
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.solver.divergence import explain_divergence
+from hypergrad.solver.dynamics import Dynamics, Partial, filled, free, pull
 from hypergrad.solver.point import Point, blew_up, look, require_finite
-from hypergrad.tape.base import Dynamics, Partial, filled, free, pull
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,15 @@ class Judgement:
     end: Point
     adjoint: State
     direct: Partial
+
+    def stats(self, inner_steps: int) -> Stats:
+        """What is to be said of the training itself, which is differentiated as it is, converged or not."""
+        return {
+            "inner_loss": self.end.loss,
+            "inner_grad_norm": self.end.grad_norm,
+            "inner_steps": inner_steps,
+            "inner_status": "not_required",
+        }
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,13 @@ from hypergrad.estimator.training_run import TrainingRun
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.gradient_descent import GradientDescent
-from hypergrad.tape.base import Tape
+from hypergrad.tape.base import Tape, Trajectory
+from hypergrad.tape.checkpoint import Checkpoint
+from hypergrad.tape.footprint import measure
 from hypergrad.tape.graph import Graph
+from hypergrad.tape.plan import Plan
+from hypergrad.tape.reversible import Reversible
+from hypergrad.tape.store import Store
 from hypergrad.validation import require_instance, require_int
 
 
@@ -61,33 +66,58 @@ class Unrolled(HypergradEstimator):
         adjoint: Tensor | None = None,
     ) -> Hypergradient:
         run = TrainingRun.of(problem, self.solver, hparams, params, inner_step, self.inner_steps)
-        horizon = self.inner_steps if self.horizon is None else self.horizon
-        with torch.no_grad():
-            state = run.start()
-        for t in range(run.first, run.last - horizon):
-            state = run.dynamics.step(state, t)
-        trajectory = self.tape.record(run.dynamics, state, range(run.last - horizon, run.last))
+        trajectory = self._record(run)
         judged = run.judge(trajectory.end, outer_step)
-
-        tally, at = Tally(horizon, self.inner_steps), judged.adjoint
-        for at, partial, length in trajectory.pull_back(judged.adjoint):  # noqa: B007 (the last one is dF/ds₀)
+        tally, start = Tally(self._horizon, self.inner_steps), judged.adjoint
+        for start, partial, length in trajectory.pull_back(judged.adjoint):  # noqa: B007 (the last one is dF/ds₀)
             tally.add(partial, length)
+        is_whole = self._horizon == self.inner_steps
         indirect = tally.total()
-        if horizon == self.inner_steps:
-            add(indirect, run.start_term(at))
-        hint = f"it enters neither the last {horizon} training steps nor the outer loss."
+        if is_whole:
+            add(indirect, run.start_term(start))
+        hint = f"it enters neither the last {self._horizon} training steps nor the outer loss."
         grad = add_terms(judged.direct, {name: indirect.get(name) for name in judged.direct}, hint)
         return Hypergradient(
             grad=grad,
             params=detach(self.solver.params(trajectory.end)),
             outer_loss=judged.outer_loss,
-            stats={
-                "inner_loss": judged.end.loss,
-                "inner_grad_norm": judged.end.grad_norm,
-                "inner_steps": self.inner_steps,
-                "inner_status": "not_required",
-                "num_matvecs": horizon,
-                "truncation_bias": tally.bias(grad),
-            },
-            start=at if horizon == self.inner_steps else None,
+            stats=judged.stats(self.inner_steps) | {"num_matvecs": self._horizon, "truncation_bias": tally.bias(grad)},
+            start=start if is_whole else None,
         )
+
+    def plan(self, problem: InnerProblem, hparams: Tensors | None = None, params: Tensors | None = None) -> Plan:
+        """What memory and how many gradients each tape would take for one estimate, found from one step.
+
+        Args:
+            problem: what is tuned.
+            hparams: λ in natural units; `problem.init_hparams()` when None.
+            params: where training starts; `problem.init_params()` when None.
+
+        Returns:
+            The cost of every tape; `print` shows it as a table.
+
+        Raises:
+            NonFiniteError: if the inner loss or its gradient is NaN or infinite at the start.
+            ValueError: if no tape fits into the budget of an `Auto`.
+        """  # noqa: DOC502
+        hparams = problem.init_hparams() if hparams is None else hparams
+        params = problem.init_params() if params is None else params
+        run = TrainingRun.of(problem, self.solver, hparams, params, 0, self.inner_steps)
+        with torch.no_grad():
+            footprint = measure(run.dynamics, run.start(), 0)
+        steps = range(self.inner_steps - self._horizon, self.inner_steps)
+        tapes = dict.fromkeys([Graph(), Store(), Checkpoint(), Reversible(), self.tape])
+        return Plan({repr(tape): tape.cost(run.dynamics, footprint, steps) for tape in tapes}, self._horizon)
+
+    @property
+    def _horizon(self) -> int:
+        return self.inner_steps if self.horizon is None else self.horizon
+
+    def _record(self, run: TrainingRun) -> Trajectory:
+        """Train, with a way back through the steps within the horizon."""
+        with torch.no_grad():
+            state = run.start()
+        begin = run.last - self._horizon
+        for t in range(run.first, begin):
+            state = run.dynamics.step(state, t)
+        return self.tape.record(run.dynamics, state, range(begin, run.last))

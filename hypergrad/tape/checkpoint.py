@@ -6,7 +6,8 @@ from itertools import chain
 from math import comb, isqrt
 
 from hypergrad.solver.base import State
-from hypergrad.tape.base import Dynamics, Stretch, Tape, Trajectory, detached
+from hypergrad.solver.dynamics import Dynamics, Stretch, detached
+from hypergrad.tape.base import Cost, Footprint, Tape, Trajectory
 from hypergrad.validation import require_int
 
 
@@ -33,6 +34,13 @@ class Checkpoint(Tape):
         backwards = self._backwards(dynamics, state, steps)
         last = next(backwards)
         return Trajectory(detached(last.after), chain((last,), backwards))
+
+    def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> Cost:
+        slots = min(self.slots_for(len(steps)), len(steps))
+        return Cost(
+            memory=(slots + 1) * footprint.state + footprint.graph,
+            gradients=fewest_steps(len(steps), slots) + len(steps),
+        )
 
     def slots_for(self, num_steps: int) -> int:
         """The states kept at a time in a run of T steps."""

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from hypergrad.solver.base import State
-from hypergrad.tape.base import Dynamics, Stretch, Tape, Trajectory, detached
+from hypergrad.solver.dynamics import Dynamics, Stretch, detached
+from hypergrad.tape.base import Cost, Footprint, Tape, Trajectory
 
 PIECES = 32
 
@@ -23,6 +24,9 @@ class Graph(Tape):
             stretches.append(dynamics.linearise(state, piece.start, len(piece)))
             state = stretches[-1].after
         return Trajectory(detached(state), (stretches.pop() for _ in range(len(stretches))))
+
+    def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> Cost:
+        return Cost(memory=len(steps) * (footprint.graph + footprint.state), gradients=len(steps))
 
 
 def pieces(steps: range) -> list[range]:

@@ -1,5 +1,6 @@
 """Heavy-ball momentum on integers, which can be run backwards."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -13,7 +14,7 @@ from hypergrad.arithmetic import Remainders, add_fixed, to_fixed, to_float
 from hypergrad.autodiff import Tensors
 from hypergrad.errors import FixedPointOverflowError, NonFiniteError
 from hypergrad.solver.base import State
-from hypergrad.tape.base import Dynamics, Stretch, free
+from hypergrad.solver.dynamics import Dynamics, Stretch, free
 
 
 class QuantisedMomentum:
@@ -63,6 +64,11 @@ class QuantisedMomentum:
         with torch.enable_grad():
             after = self.dynamics.solver.update(before, grad, self.dynamics.hparams, t)
         return Stretch(before, after, self.dynamics.hparams)
+
+    def bits_lost(self, steps: range) -> int:
+        """The bits that these steps lose of all velocities, log₂(1/β) of each at each step."""
+        decays = ((self.w[name].numel(), decay) for t in steps for name, (_, decay) in self._coefficients(t).items())
+        return round(sum(-size * math.log2(decay) for size, decay in decays))
 
     def _move(self, v: Tensor, lr: float) -> Tensor:
         return to_fixed(-lr * to_float(v, self.bits, torch.float64), self.bits)

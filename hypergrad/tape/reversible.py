@@ -9,12 +9,15 @@ from hypergrad.arithmetic import LARGEST_DENOMINATOR
 from hypergrad.autodiff import Tensors
 from hypergrad.errors import HypergradError, ReversalError
 from hypergrad.solver.base import State
+from hypergrad.solver.dynamics import Dynamics, Stretch
 from hypergrad.solver.momentum import Momentum
-from hypergrad.tape.base import Dynamics, Stretch, Tape, Trajectory
+from hypergrad.tape.base import Cost, Footprint, Tape, Trajectory
 from hypergrad.tape.quantised import QuantisedMomentum
 from hypergrad.validation import require_int
 
 _LOOKED_AT = 5
+_INTEGERS = 5
+"""For each parameter: w, v, w₀, v₀ and the part of the remainders that is not on the stack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,16 @@ class Reversible(Tape):
         for t in steps:
             run.step(t)
         return Trajectory(run.state(), _backwards(run, origin, steps))
+
+    def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> Cost | None:
+        if type(dynamics.solver) is not Momentum:
+            return None
+        try:
+            bits = self.start(dynamics, footprint.start).bits_lost(steps)
+        except ValueError:  # a decay outside (0, 1)
+            return None
+        integers = sum(x.numel() for x in footprint.start["params"].values()) * _INTEGERS * 8
+        return Cost(memory=integers + bits // 8 + footprint.state + footprint.graph, gradients=2 * len(steps))
 
     def start(self, dynamics: Dynamics, state: State) -> QuantisedMomentum:
         """The dynamics on integers, before its first step."""

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from hypergrad.solver.base import State
-from hypergrad.tape.base import Dynamics, Tape, Trajectory
+from hypergrad.solver.dynamics import Dynamics
+from hypergrad.tape.base import Cost, Footprint, Tape, Trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,3 +20,6 @@ class Store(Tape):
             states.append(state)
             state = dynamics.step(state, t)
         return Trajectory(state, (dynamics.linearise(states.pop(), t) for t in reversed(steps)))
+
+    def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> Cost:
+        return Cost(memory=len(steps) * footprint.state + footprint.graph, gradients=2 * len(steps))

@@ -8,7 +8,7 @@ import torch
 
 import hypergrad as hg
 from hypergrad.solver.base import InnerSolver
-from hypergrad.tape.base import Dynamics
+from hypergrad.solver.dynamics import Dynamics
 from hypergrad.tape.checkpoint import fewest_steps, num_passes
 
 

@@ -10,7 +10,8 @@ from tables import PROBLEMS, relative_error, synthetic
 
 import hypergrad as hg
 from hypergrad.autodiff import leaves
-from hypergrad.tape.base import Dynamics, Trajectory
+from hypergrad.solver.dynamics import Dynamics
+from hypergrad.tape.base import Trajectory
 from hypergrad.tape.quantised import rational
 
 
@@ -26,6 +27,9 @@ class StoredQuantised(hg.Tape):
             states.append(run.state())
             run.step(t)
         return Trajectory(run.state(), (dynamics.linearise(states.pop(), t) for t in reversed(steps)))
+
+    def cost(self, dynamics, footprint, steps):
+        return None
 
 
 COARSE = hg.Reversible(fraction_bits=20, max_denominator=50)

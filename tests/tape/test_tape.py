@@ -18,6 +18,8 @@ TAPES: dict[str, hg.Tape] = {
     "checkpoint-1": hg.Checkpoint(slots=1),
     "checkpoint-3": hg.Checkpoint(slots=3),
     "checkpoint-all": hg.Checkpoint(slots=STEPS),
+    "auto": hg.Auto(),
+    "auto-small": hg.Auto(budget=5e4),
     "reversible": hg.Reversible(),
 }
 SERVED = [(tape, solver) for tape in TAPES for solver in SOLVERS if tape != "reversible" or solver == "momentum"]
