@@ -36,6 +36,7 @@ class QuantisedMomentum:
         self.dynamics, self.bits, self.max_denominator = dynamics, fraction_bits, max_denominator
         self.dtypes = {name: x.dtype for name, x in state["params"].items()}
         self.w, self.v = ({k: to_fixed(x, self.bits) for k, x in state[g].items()} for g in ("params", "velocity"))
+        self.fixed = None if self._is_scheduled() else self._read_coefficients(0)
         self.remainders = {name: Remainders(torch.zeros_like(q)) for name, q in self.w.items()}
 
     def state(self) -> State:
@@ -84,7 +85,15 @@ class QuantisedMomentum:
         with torch.enable_grad():
             return w, self.dynamics.problem.inner_loss_and_gradient(w, self.dynamics.hparams, batch)[1]
 
+    def _is_scheduled(self) -> bool:
+        """Whether a coefficient may change from step to step."""
+        named = (name for name in self.dynamics.solver.coefficients().values() if isinstance(name, str))
+        return any(self.dynamics.hparams[name].ndim > 0 for name in named)
+
     def _coefficients(self, t: int) -> dict[str, tuple[float, Fraction]]:
+        return self._read_coefficients(t) if self.fixed is None else self.fixed
+
+    def _read_coefficients(self, t: int) -> dict[str, tuple[float, Fraction]]:
         """Learning rate and decay of each tensor at step t, read off the solver's own update of v = 1 and of ∇g = 1."""
         zero = {name: torch.zeros((), dtype=dtype) for name, dtype in self.dtypes.items()}
         one = {name: torch.ones((), dtype=dtype) for name, dtype in self.dtypes.items()}
