@@ -15,11 +15,21 @@ class Store(Tape):
     """
 
     def record(self, dynamics: Dynamics, state: State, steps: range) -> Trajectory:
-        states: list[State] = []
-        for t in steps:
-            states.append(state)
+        # In one piece: a small tensor kept after each step would fragment the memory that its gradient has freed.
+        states = {
+            group: {name: x.new_empty((len(steps), *x.shape)) for name, x in tensors.items()}
+            for group, tensors in state.items()
+        }
+        for k, t in enumerate(steps):
+            for group, tensors in state.items():
+                for name, x in tensors.items():
+                    states[group][name][k] = x
             state = dynamics.step(state, t)
-        return Trajectory(state, (dynamics.linearise(states.pop(), t) for t in reversed(steps)))
+
+        def at(k: int) -> State:
+            return {group: {name: x[k] for name, x in tensors.items()} for group, tensors in states.items()}
+
+        return Trajectory(state, (dynamics.linearise(at(k), steps[k]) for k in reversed(range(len(steps)))))
 
     def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> Cost:
         return Cost(memory=len(steps) * footprint.state + footprint.graph, gradients=2 * len(steps))
