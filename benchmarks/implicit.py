@@ -1,86 +1,115 @@
-"""One implicit hypergradient with K products of CG, next to what one would write by hand.
+"""Time and products to an error of the implicit hypergradient, against loops by hand and against peers.
 
-python -m benchmarks.implicit
+python -m benchmarks.implicit [--problem a|b|c] [--peers PYTHON] [--rounds N] [--threads N]
 """
 
+import argparse
+import math
+import statistics
+from contextlib import ExitStack
 from functools import partial
 
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy, softmax
+from rich.console import Console
+from rich.table import Table
 
-import hypergrad as hg
-from benchmarks.measure import THREADS, Work, compare
-from benchmarks.softmax import SoftmaxRegression
-from hypergrad.solver.training import train
+from benchmarks.by_hand import closed_form, retained_graph
+from benchmarks.case import PROBLEMS, Case
+from benchmarks.contestants import BY_PRODUCT, REFERENCE, inverse_curvature, local
+from benchmarks.exact import Exact
+from benchmarks.measure import THREADS, clocked, interleaved, limit_threads, ratios
+from benchmarks.peer import WORKERS, Peer, Remote
+from benchmarks.race import Entry, Race
 
-
-def make(num_products: int, name: str) -> Work:
-    """The contestant of a name, at the solution of the inner problem."""
-    problem = SoftmaxRegression()
-    hparams = problem.init_hparams()
-    W = train(problem, hg.Momentum(lr=0.5), hparams, problem.init_params(), max_steps=3000, tol=1e-10).params["W"]
-    if name.startswith("hypergrad"):
-        cg = hg.CG(max_iter=num_products, tol=0.0)
-        estimator = hg.Implicit(linsolve=cg, inner_steps=0, error_bar=name == "hypergrad, with error bar")
-        return lambda: estimator.estimate(problem, hparams, {"W": W}).grad["l2"]
-    by_name = {"by hand, retained graph": by_hand, "closed-form product": closed_form}
-    return partial(by_name[name], problem, hparams["l2"], W, num_products)
+GOALS = (1e-2, 1e-4, 1e-6)
+MOST = {"a": 2000, "b": 300, "c": 300}
+"""Largest K to try: a series that needs more has lost, and would take minutes to time."""
+_TURN_SECONDS = 0.1
+_console = Console(width=110, highlight=False)
 
 
-def by_hand(problem: SoftmaxRegression, l2: Tensor, W: Tensor, num_products: int) -> Tensor:
-    """CG on products from one retained graph: the shortest loop anyone would write."""
-    W, l2 = W.detach().requires_grad_(), l2.detach().requires_grad_()
-    inner = cross_entropy(problem.X @ W, problem.y) + (l2 * W * W).sum() / 2
-    (g,) = torch.autograd.grad(inner, W, create_graph=True)
-    (b,) = torch.autograd.grad(cross_entropy(problem.X_dev @ W, problem.y_dev), W)
-    v = conjugate_gradient(lambda p: torch.autograd.grad(g, W, p, retain_graph=True)[0], b, num_products)
-    return -torch.autograd.grad(g, l2, v)[0]
+def table(goal: float, entries: dict[str, Entry], rounds: int) -> Table:
+    """Time the contestants that reach the goal in turns, and show all.
+
+    Raises:
+        RuntimeError: if the reference does not reach it.
+    """
+    if entries[REFERENCE].budget is None:
+        raise RuntimeError(f"Nothing can be compared at an error of {goal:.0e}, which {REFERENCE} does not reach.")
+    times = interleaved({name: e.clocked() for name, e in entries.items() if e.budget is not None}, repeats=rounds)
+    shown = Table(f"to error {goal:.0e}", "× reference", "quartiles apart", "ms", "products", "error reached")
+    for name, entry in entries.items():
+        trial = entry.trial
+        if entry.budget is None:
+            shown.add_row(name, "", "", "not reached", str(trial.products), f"{trial.error:.1e}")
+            continue
+        ratio, spread = ratios(times[name], times[REFERENCE])
+        milliseconds = f"{1e3 * statistics.median(times[name]):.1f}"
+        shown.add_row(name, f"{ratio:.2f}", f"{spread:.2f}", milliseconds, str(trial.products), f"{trial.error:.1e}")
+    return shown
 
 
-def closed_form(problem: SoftmaxRegression, l2: Tensor, W: Tensor, num_products: int) -> Tensor:
-    """CG on the Hessian product of softmax regression written out: Xᵀ(P∘(XV − rowsum(P∘XV)))/n + λ∘V."""
-    X, n = problem.X, len(problem.X)
-    P = softmax(X @ W, dim=1)
-    residual = softmax(problem.X_dev @ W, dim=1)
-    residual[torch.arange(len(residual)), problem.y_dev] -= 1
-    b = problem.X_dev.T @ residual / len(residual)
+def product_table(case: Case, rounds: int) -> Table:
+    """The time of one Hessian product, next to that on a retained graph by hand."""
+    b, by_hand, _ = retained_graph(case)
+    products = {REFERENCE: partial(by_hand, b), "by hand, closed form": partial(closed_form(case)[1], b)}
+    for name, product in BY_PRODUCT.items():
+        operator = product.linearise(case.problem, case.params, case.hparams, None).product
+        if operator.approximate is not None:
+            near = operator.approximate()
+            products[name] = partial(near, b.to(near.dtype))
+        else:
+            products[name] = partial(operator, b)
+    seconds = clocked(lambda: by_hand(b), 3)()
+    calls = max(1, math.ceil(_TURN_SECONDS / seconds))
+    times = interleaved({name: clocked(p, calls) for name, p in products.items()}, repeats=rounds)
+    shown = Table("one product", "× reference", "quartiles apart", "ms")
+    for name in products:
+        ratio, spread = ratios(times[name], times[REFERENCE])
+        shown.add_row(name, f"{ratio:.3f}", f"{spread:.3f}", f"{1e3 * statistics.median(times[name]):.3f}")
+    return shown
 
-    def product(V: Tensor) -> Tensor:
-        Z = X @ V
-        return X.T @ (P * (Z - (P * Z).sum(1, keepdim=True))) / n + l2 * V
 
-    return -W * conjugate_gradient(product, b, num_products)
-
-
-def conjugate_gradient(product, b: Tensor, num_products: int) -> Tensor:
-    """Textbook CG from zero, without a look at anything."""
-    x, r, p = torch.zeros_like(b), b.clone(), b.clone()
-    rr = (r * r).sum()
-    for _ in range(num_products):
-        Ap = product(p)
-        alpha = rr / (p * Ap).sum()
-        x = x + alpha * p
-        r = r - alpha * Ap
-        rr, previous = (r * r).sum(), rr
-        p = r + rr / previous * p
-    return x
+def run(letter: str, python: str | None, rounds: int) -> None:
+    """All tables of one problem."""
+    title, make = PROBLEMS[letter]
+    case = Case.of(make())
+    exact = Exact.of(case)
+    _console.print(
+        f"\n({letter}) {title}: ‖∇g‖ = {case.inner_gradient:.1e}, damping {case.damping:g}. Exact hypergradient: "
+        f"residual {exact.residual:.1e}, two ways {exact.disagreement:.1e} apart."
+    )
+    scale = inverse_curvature(case)
+    with ExitStack() as peers:
+        contestants = local(case, scale)
+        for worker in WORKERS if python else ():
+            peer = peers.enter_context(Peer(str(python), worker, case.path))
+            _console.print(peer.note)
+            contestants |= {name: Remote(peer, name, scale) for name in peer.contestants}
+        _console.print(product_table(case, 3 * rounds))
+        race = Race(contestants, exact, MOST[letter])
+        for goal in GOALS:
+            _console.print(table(goal, race.to(goal), rounds))
 
 
 def main() -> None:
-    """Print one table per number of products."""
-    torch.set_num_threads(THREADS)
+    """Print the tables that were asked for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.implicit", description="Time and products to an error of the implicit hypergradient."
+    )
+    parser.add_argument("--problem", choices=PROBLEMS, help="one of the problems only")
+    parser.add_argument("--peers", metavar="PYTHON", help="interpreter of an environment made by scripts/peers-env")
+    parser.add_argument("--rounds", type=int, default=7, help="timed turns of each contestant, at least 7")
+    parser.add_argument("--threads", type=int, default=THREADS, help="of each contestant; 1 on a busy machine")
+    given = parser.parse_args()
+    if given.rounds < 7:
+        parser.error(f"--rounds must be at least 7, but it is {given.rounds}.")
+    if given.threads < 1:
+        parser.error(f"--threads must be at least 1, but it is {given.threads}.")
+    limit_threads(given.threads)
     torch.set_default_dtype(torch.float64)
-    names = ["by hand, retained graph", "closed-form product", "hypergrad", "hypergrad, with error bar"]
-    for num_products in (10, 50):
-        compare(
-            f"implicit hypergradient, softmax regression on digits, 640 penalties, K = {num_products}",
-            partial(make, num_products),
-            names,
-            reference=names[0],
-            truth="closed-form product",
-            repeats=101,
-        )
+    for letter in [given.problem] if given.problem else PROBLEMS:
+        run(letter, given.peers, given.rounds)
 
 
 if __name__ == "__main__":

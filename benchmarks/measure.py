@@ -1,6 +1,7 @@
 """Interleaved timing, peak memory in a process of its own, and the table that shows both."""
 
 import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -35,20 +36,43 @@ class Row:
     megabytes: float
 
 
-def interleaved(contestants: dict[str, Work], *, repeats: int) -> dict[str, list[float]]:
-    """Seconds of `repeats` calls of each, taken in turns, so that a slow moment hits all alike.
+def interleaved(contestants: dict[str, Callable[[], float]], *, repeats: int) -> dict[str, list[float]]:
+    """Seconds of `repeats` calls of each, which time themselves, in turns, so that a slow moment hits all alike.
 
     Every other round runs backwards: who comes after whom is worth 10 % on a small problem.
     """
-    for work in contestants.values():
-        work()
+    for clocked in contestants.values():
+        clocked()
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(repeats):
         for name in list(contestants)[:: 1 if turn % 2 == 0 else -1]:
-            begin = time.perf_counter()
-            contestants[name]()
-            times[name].append(time.perf_counter() - begin)
+            times[name].append(contestants[name]())
     return times
+
+
+def limit_threads(count: int) -> None:
+    """Give this process, and those that it starts, `count` threads, and as many processors."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])  # what JAX goes by
+    os.environ["OMP_NUM_THREADS"] = str(count)  # what a child's torch goes by
+    torch.set_num_threads(count)
+
+
+def clocked(work: Callable[[], object], calls: int = 1) -> Callable[[], float]:
+    """Seconds of one call, the mean of several in a row."""
+
+    def seconds() -> float:
+        begin = time.perf_counter()
+        for _ in range(calls):
+            work()
+        return (time.perf_counter() - begin) / calls
+
+    return seconds
+
+
+def ratios(times: list[float], reference: list[float]) -> tuple[float, float]:
+    """Median and third − first quartile of the ratio within a round, in which a slow moment of the machine cancels."""
+    low, middle, high = statistics.quantiles([t / r for t, r in zip(times, reference, strict=True)], n=4)
+    return middle, high - low
 
 
 def peak_megabytes(make: Callable[[str], Work], name: str) -> float:
@@ -107,15 +131,14 @@ def compare(
     """
     contestants = {name: make(name) for name in names}
     right = contestants[truth]()
-    times = interleaved(contestants, repeats=max(7, repeats))
+    times = interleaved({name: clocked(work) for name, work in contestants.items()}, repeats=max(7, repeats))
     rows: dict[str, Row] = {}
     for name, work in contestants.items():
         error = float("nan") if name in unchecked else ((work() - right).norm() / right.norm()).item()
         if error > tolerance:
             raise RuntimeError(f"{title}: {name} is off by {error:.1e}, which is more than {tolerance:.0e}.")
-        ratios = [ours / theirs for ours, theirs in zip(times[name], times[reference], strict=True)]
-        low, ratio, high = statistics.quantiles(ratios, n=4)
-        rows[name] = Row(statistics.median(times[name]), ratio, high - low, error, peak_megabytes(make, name))
+        ratio, spread = ratios(times[name], times[reference])
+        rows[name] = Row(statistics.median(times[name]), ratio, spread, error, peak_megabytes(make, name))
     _print(title, rows, reference)
     return rows
 

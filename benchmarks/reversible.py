@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 import hypergrad as hg
-from benchmarks.softmax import SoftmaxRegression
+from benchmarks.problem.softmax import Digits
 from hypergrad.autodiff import leaves
 from hypergrad.solver.dynamics import Dynamics
 
@@ -21,7 +21,7 @@ STATE = 5 * 64
 
 def bits(decay: float, num_steps: int) -> tuple[float, float, float]:
     """Per parameter and step: bits of full words and information in the last, bits held, bits with the state."""
-    problem = SoftmaxRegression()
+    problem = Digits()
     dynamics = Dynamics(problem, hg.Momentum(lr=0.05, momentum=decay), leaves(problem.init_hparams()))
     run = hg.Reversible().start(dynamics, dynamics.solver.init(problem.init_params()))
     for t in range(num_steps):

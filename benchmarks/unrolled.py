@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 import hypergrad as hg
 from benchmarks.measure import THREADS, Work, compare
-from benchmarks.softmax import SoftmaxRegression
+from benchmarks.problem.softmax import Digits
 
 LR = 0.5
 
@@ -26,17 +26,17 @@ TAPES: dict[str, hg.Tape] = {
 
 def make(num_steps: int, with_momentum: bool, name: str) -> Work:
     """The contestant of a name."""
-    problem = SoftmaxRegression()
+    problem = Digits()
     hparams = problem.init_hparams()
     if name in TAPES:
         solver = hg.Momentum(lr=LR / 10) if with_momentum else hg.GradientDescent(lr=LR)
         estimator = hg.Unrolled(solver=solver, tape=TAPES[name], inner_steps=num_steps)
-        return lambda: estimator.estimate(problem, hparams, problem.init_params()).grad["l2"]
+        return lambda: estimator.estimate(problem, hparams, problem.init_params()).grad["l2_W"]
     by_name = {"plain training": plain_training, "by hand, create_graph": by_hand}
-    return partial(by_name[name], problem, hparams["l2"], num_steps)
+    return partial(by_name[name], problem, hparams["l2_W"], num_steps)
 
 
-def plain_training(problem: SoftmaxRegression, l2: Tensor, num_steps: int) -> Tensor:
+def plain_training(problem: Digits, l2: Tensor, num_steps: int) -> Tensor:
     """The same steps without a hypergradient."""
     W = torch.zeros(64, 10, requires_grad=True)
     for _ in range(num_steps):
@@ -47,7 +47,7 @@ def plain_training(problem: SoftmaxRegression, l2: Tensor, num_steps: int) -> Te
     return W.detach()
 
 
-def by_hand(problem: SoftmaxRegression, l2: Tensor, num_steps: int) -> Tensor:
+def by_hand(problem: Digits, l2: Tensor, num_steps: int) -> Tensor:
     """The shortest create_graph loop anyone would write."""
     W, l2 = torch.zeros(64, 10, requires_grad=True), l2.detach().requires_grad_()
     for _ in range(num_steps):

@@ -10,7 +10,7 @@ from torch.distributions.constraints import interval, positive, simplex, unit_in
 from hypergrad.autodiff import Tensors
 from hypergrad.check.comparison import check_hypergradient
 from hypergrad.check.report import Check
-from hypergrad.data import Split, Splits, diabetes
+from hypergrad.data import Split, Splits, breast_cancer, diabetes, sparse_regression
 from hypergrad.errors import (
     DivergenceError,
     FixedPointOverflowError,
@@ -27,6 +27,7 @@ from hypergrad.estimator.implicit import Implicit
 from hypergrad.estimator.unrolled import Unrolled
 from hypergrad.functional import hypergradient
 from hypergrad.hyperparameter import Hyperparameter
+from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, Preconditioner
 from hypergrad.linsolve.cg import CG
 from hypergrad.linsolve.dense import Dense
@@ -35,16 +36,32 @@ from hypergrad.linsolve.jacobi import Jacobi
 from hypergrad.linsolve.minres import MINRES
 from hypergrad.linsolve.neumann import Neumann
 from hypergrad.linsolve.nystrom import Nystrom
+from hypergrad.operator import Operator
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.elastic_net import ElasticNet
+from hypergrad.problem.l1 import L1Problem
+from hypergrad.problem.lasso import Lasso
 from hypergrad.problem.quadratic import Quadratic
 from hypergrad.problem.ridge import Ridge
+from hypergrad.problem.sparse_logistic import SparseLogistic
 from hypergrad.product.base import Product
 from hypergrad.product.differences import CentredDifferences
+from hypergrad.product.forward_over_reverse import ForwardOverReverse
+from hypergrad.product.gauss_newton import GaussNewton
 from hypergrad.product.reverse import Reverse
+from hypergrad.product.traced import Traced
+from hypergrad.schedule import Cosine, Schedule, StepDecay, Warmup
+from hypergrad.solver.adam import Adam
+from hypergrad.solver.adamw import AdamW
 from hypergrad.solver.base import InnerSolver
+from hypergrad.solver.coordinate_descent import CoordinateDescent
 from hypergrad.solver.gradient_descent import GradientDescent
+from hypergrad.solver.lbfgs import LBFGS
 from hypergrad.solver.momentum import Momentum
-from hypergrad.tape.auto import Auto
+from hypergrad.solver.newton import Newton
+from hypergrad.solver.proximal_gradient import ProximalGradient
+from hypergrad.solver.rmsprop import RMSprop
+from hypergrad.tape.auto import AutoTape
 from hypergrad.tape.base import Tape
 from hypergrad.tape.checkpoint import Checkpoint
 from hypergrad.tape.graph import Graph
@@ -53,16 +70,24 @@ from hypergrad.tape.store import Store
 from hypergrad.trainer import Result, Trainer
 
 __all__ = [
+    "Adam",
+    "AdamW",
     "Auto",
+    "AutoTape",
     "CG",
     "CentredDifferences",
     "Check",
     "Checkpoint",
+    "CoordinateDescent",
+    "Cosine",
     "Dense",
     "DivergenceError",
+    "ElasticNet",
     "FixedPointOverflowError",
     "Forward",
+    "ForwardOverReverse",
     "GMRES",
+    "GaussNewton",
     "GradientDescent",
     "Graph",
     "HypergradError",
@@ -74,35 +99,49 @@ __all__ = [
     "InnerProblem",
     "InnerSolver",
     "Jacobi",
+    "L1Problem",
+    "LBFGS",
+    "Lasso",
     "LinearSolution",
     "LinearSolver",
     "MINRES",
     "Momentum",
     "Neumann",
+    "Newton",
     "NonFiniteError",
     "NotConvergedWarning",
     "Nystrom",
+    "Operator",
     "Preconditioner",
     "Product",
+    "ProximalGradient",
     "Quadratic",
+    "RMSprop",
     "Result",
     "ReversalError",
     "Reverse",
     "Reversible",
     "Ridge",
+    "Schedule",
+    "SparseLogistic",
     "Split",
     "Splits",
+    "StepDecay",
     "Store",
     "Tape",
     "Tensors",
+    "Traced",
     "Trainer",
     "Unrolled",
     "UnusedHyperparameterError",
+    "Warmup",
+    "breast_cancer",
     "check_hypergradient",
     "diabetes",
     "hypergradient",
     "interval",
     "positive",
     "simplex",
+    "sparse_regression",
     "unit_interval",
 ]

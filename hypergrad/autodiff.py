@@ -1,6 +1,7 @@
 """Differentiation primitives on named tensors: the one home of gradients, products and finite differences."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -75,7 +76,7 @@ def value_and_gradient(
 
 
 def vjp(output: Tensor, inputs: Tensors) -> Callable[[Tensor], Tensor]:
-    """The map v ↦ (∂output/∂inputs)ᵀ v on flat vectors, from a graph that is kept while the map is.
+    """The map V ↦ (∂output/∂inputs)ᵀ V on flat vectors, from a graph that is kept while the map is.
 
     For output = ∇_w g(w), flat, and inputs = w this is the Hessian-vector product, reverse over reverse: the fastest
     eager product on a CPU, because the gradient's graph is built once and each product walks it backwards once.
@@ -85,13 +86,23 @@ def vjp(output: Tensor, inputs: Tensors) -> Callable[[Tensor], Tensor]:
         inputs: the tensors to differentiate with respect to.
 
     Returns:
-        A function from shape (m,) to shape (number of entries of the inputs,); an input that the output does not
-        depend on contributes zeros.
+        A function from shape (m,) to shape (number of entries of the inputs,), or from (m, k) to that by k: all in one
+        batched walk where every operation of the graph has a batched rule, else one after the other. An input that the
+        output does not depend on contributes zeros.
     """
     ins = tuple(inputs.values())
+    pull = partial(torch.autograd.grad, output, ins, retain_graph=True, allow_unused=True)
 
-    def product(v: Tensor) -> Tensor:
-        return _join(torch.autograd.grad(output, ins, v, retain_graph=True, allow_unused=True, materialize_grads=True))
+    def product(V: Tensor) -> Tensor:
+        if V.ndim == 1:
+            return _join(pull(V, materialize_grads=True))
+        try:
+            pieces = pull(V.T.contiguous(), is_grads_batched=True)
+        except RuntimeError:  # no batched rule
+            return torch.stack([product(v) for v in V.T], dim=1)
+        k = V.shape[1]
+        rows = [V.new_zeros(k, x.numel()) if p is None else p.reshape(k, -1) for x, p in zip(ins, pieces, strict=True)]
+        return torch.cat(rows, dim=1).T
 
     return product
 

@@ -1,13 +1,13 @@
 """Data that needs no download, split into train, dev and test with a seed."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 
 class Split(NamedTuple):
-    """Inputs of shape (n, p) and targets of shape (n,)."""
+    """Inputs of shape (n, p) and targets of shape (n,); a problem that takes sparse inputs says so."""
 
     X: Tensor
     y: Tensor
@@ -19,6 +19,25 @@ class Splits(NamedTuple):
     train: Split
     dev: Split
     test: Split
+
+
+def require_parts(data: Splits) -> None:
+    """Require parts that fit together: dense or CSR inputs, targets of their length, and finite numbers.
+
+    Raises:
+        ValueError: if the parts disagree about the number of features or examples, are empty, or hold NaN.
+    """
+    num_features = data.train.X.shape[-1]
+    for name, (X, y) in zip(data._fields, data, strict=True):
+        if X.ndim != 2 or len(y) == 0 or y.shape != X.shape[:1] or X.shape[1] != num_features:
+            raise ValueError(
+                f"The {name} part needs X of shape (n, {num_features}) and y of shape (n,) with n ≥ 1, but X is "
+                f"{tuple(X.shape)} and y is {tuple(y.shape)}."
+            )
+        values = X.values() if X.layout == torch.sparse_csr else X
+        bad = int((~values.isfinite()).sum() + (~y.isfinite()).sum())
+        if bad:
+            raise ValueError(f"The {name} part holds {bad} values that are NaN or infinite; drop or impute them.")
 
 
 def diabetes(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
@@ -39,10 +58,86 @@ def diabetes(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
         ValueError: if a part would be empty.
 
     Source: Efron, Hastie, Johnstone & Tibshirani, "Least angle regression", Annals of Statistics (2004).
-    """
+    """  # noqa: DOC502
     from sklearn.datasets import load_diabetes
 
-    X, y = (torch.tensor(array, dtype=torch.get_default_dtype()) for array in load_diabetes(return_X_y=True))
+    parts = _split(*load_diabetes(return_X_y=True), seed=seed, dev=dev, test=test)
+    centre, spread = parts[0].y.mean(), parts[0].y.std()
+    return Splits(*(Split(X, (y - centre) / spread) for X, y in parts))
+
+
+def breast_cancer(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
+    """scikit-learn's breast cancer data: 569 tumours, 30 features, 1 for benign and 0 for malignant.
+
+    Inputs are standardised with the mean and deviation of the train part.
+
+    Args:
+        seed: of the random split.
+        dev: fraction of the examples in the dev part, in (0, 1).
+        test: fraction in the test part, in (0, 1); the rest, which must not be empty, is the train part.
+
+    Returns:
+        The splits, in torch's default dtype.
+
+    Raises:
+        ValueError: if a part would be empty.
+
+    Source: Street, Wolberg & Mangasarian, "Nuclear feature extraction for breast tumor diagnosis", SPIE (1993).
+    """  # noqa: DOC502
+    from sklearn.datasets import load_breast_cancer
+
+    return _split(*load_breast_cancer(return_X_y=True), seed=seed, dev=dev, test=test)
+
+
+def sparse_regression(
+    *, seed: int = 0, n: int = 500, p: int = 5000, num_relevant: int = 50, snr: float = 5.0, correlation: float = 0.5
+) -> Splits:
+    """A linear model in which few features matter, for problems with more features than examples.
+
+    y = X w + ε, where neighbouring columns of the Gaussian X have correlation ρ (columns j and k have ρ^|j−k|),
+    `num_relevant` entries of w at random places are ±1 and the others zero, and Var(X w) = snr · Var(ε) in the train
+    part. X and y are divided by the deviations of the train part, about zero.
+
+    Args:
+        seed: of every draw.
+        n: examples in the train part, and in dev and test each half as many, ≥ 2.
+        p: features, ≥ 1.
+        num_relevant: features that matter, from 1 to p.
+        snr: signal-to-noise ratio of variances, > 0.
+        correlation: ρ, in [0, 1).
+
+    Returns:
+        The splits, in torch's default dtype.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+    """
+    if n < 2 or not 1 <= num_relevant <= p or not snr > 0 or not 0 <= correlation < 1:
+        raise ValueError(
+            f"sparse_regression needs n ≥ 2, 1 ≤ num_relevant ≤ p, snr > 0 and correlation in [0, 1), but they are "
+            f"{n}, {num_relevant} of {p}, {snr:g} and {correlation:g}."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    sizes = [n, n // 2, n // 2]
+    X = torch.randn(sum(sizes), p, generator=generator)
+    for j in range(1, p):
+        X[:, j].mul_((1 - correlation**2) ** 0.5).add_(X[:, j - 1], alpha=correlation)
+    truth = torch.zeros(p)
+    truth[torch.randperm(p, generator=generator)[:num_relevant]] = 1.0
+    truth *= torch.randn(p, generator=generator).sign()
+    signal = X @ truth
+    y = signal + signal[:n].std() / snr**0.5 * torch.randn(sum(sizes), generator=generator)
+    X, y = X / X[:n].square().mean(0).sqrt(), y / y[:n].square().mean().sqrt()
+    return Splits(*(Split(*part) for part in zip(X.split(sizes), y.split(sizes), strict=True)))
+
+
+def _split(X_all: Any, y_all: Any, *, seed: int, dev: float, test: float) -> Splits:
+    """A random split with standardised inputs.
+
+    Raises:
+        ValueError: if a part would be empty.
+    """
+    X, y = (torch.tensor(array, dtype=torch.get_default_dtype()) for array in (X_all, y_all))
     num_dev, num_test = round(dev * len(y)), round(test * len(y))
     sizes = {"train": len(y) - num_dev - num_test, "dev": num_dev, "test": num_test}
     for name, size in sizes.items():
@@ -54,5 +149,4 @@ def diabetes(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
     parts = [Split(X[rows], y[rows]) for rows in order.split(list(sizes.values()))]
     centre, spread = parts[0].X.mean(0), parts[0].X.std(0)
-    y_centre, y_spread = parts[0].y.mean(), parts[0].y.std()
-    return Splits(*(Split((X - centre) / spread, (y - y_centre) / y_spread) for X, y in parts))
+    return Splits(*(Split((X - centre) / spread, y) for X, y in parts))

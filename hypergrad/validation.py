@@ -18,8 +18,16 @@ def require_int(owner: object, name: str, *, least: int) -> None:
         raise ValueError(f"{type(owner).__name__}.{name} must be at least {least}, but it is {value}.")
 
 
-def require_real(owner: object, name: str, *, above: float | None = None, least: float | None = None) -> None:
-    """Require that field `name` of `owner` is a finite number, > `above` or ≥ `least` where given.
+def require_real(
+    owner: object,
+    name: str,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+) -> None:
+    """Require that field `name` of `owner` is a finite number, > `above`, ≥ `least`, < `below`, ≤ `most` where given.
 
     Raises:
         TypeError: if it is not a number.
@@ -34,6 +42,10 @@ def require_real(owner: object, name: str, *, above: float | None = None, least:
         raise ValueError(f"{type(owner).__name__}.{name} must be greater than {above:g}, but it is {value:g}.")
     if least is not None and not value >= least:
         raise ValueError(f"{type(owner).__name__}.{name} must be at least {least:g}, but it is {value:g}.")
+    if below is not None and not value < below:
+        raise ValueError(f"{type(owner).__name__}.{name} must be below {below:g}, but it is {value:g}.")
+    if most is not None and not value <= most:
+        raise ValueError(f"{type(owner).__name__}.{name} must be at most {most:g}, but it is {value:g}.")
 
 
 def require_instance(owner: object, name: str, kind: type) -> None:

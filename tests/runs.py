@@ -74,6 +74,11 @@ class Network(hg.InnerProblem):
 SOLVERS: dict[str, InnerSolver] = {
     "gradient descent": hg.GradientDescent(lr="lr"),
     "momentum": hg.Momentum(lr="lr", momentum="beta"),
+    "nesterov": hg.Momentum(lr="lr", momentum="beta", nesterov=True),
+    "dampened": hg.Momentum(lr="lr", momentum="beta", dampening=0.3, weight_decay=0.2),
+    "adam": hg.Adam(lr="lr", beta1="beta", beta2=0.8, eps=0.1),
+    "adamw": hg.AdamW(lr="lr", beta1="beta", beta2=0.8, eps=0.1, weight_decay=0.2),
+    "rmsprop": hg.RMSprop(lr="lr", alpha="beta", eps=0.1, momentum=0.4, centered=True),
 }
 
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "hypergrad"
 ORDER = [
     {"errors", "validation"},
-    {"autodiff", "arithmetic", "hyperparameter"},
+    {"autodiff", "arithmetic", "hyperparameter", "operator", "schedule", "coefficient"},
     {"data"},
     {"linsolve"},
     {"problem"},
@@ -83,10 +83,12 @@ def test_a_config_stands_where_its_code_stands(path):
 
 SHARED = {
     *("__init__", "base"),
-    *("krylov", "spectrum"),
-    *("training", "point", "divergence", "dynamics"),
+    *("krylov", "block", "spectrum"),
+    *("training", "point", "divergence", "weight_decay", "line_search", "objective", "dynamics"),
+    *("l1", "support", "sparse_linear", "design"),
     *("inexact", "linearization", "error_bar", "training_run", "tally"),
     *("quantised", "footprint", "plan"),
+    "tracing",
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).glob("*.py")) if path.stem not in SHARED

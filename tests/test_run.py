@@ -14,6 +14,7 @@ from scipy.optimize import minimize_scalar
 
 import hypergrad as hg
 from hypergrad import run
+from hypergrad.solver.training import train
 
 ROOT = Path(__file__).parent.parent
 
@@ -63,12 +64,8 @@ def test_every_estimator_finds_the_minimiser_of_brute_force(everything):
     assert "warning" not in done.stderr
     found = summaries(folder)
     assert {name.split("=")[1] for name in found} == {
-        "unrolled",
-        "reversible",
-        "forward",
-        "ift_cg",
-        "ift_neumann",
-        "ift_dense",
+        *("unrolled", "reversible", "forward"),
+        *("ift_auto", "ift_cg", "ift_neumann", "ift_dense"),
     }
     for name, summary in found.items():
         assert abs(math.log(summary["last"]["hparam/l2"]) - brute_force()) < 1e-3, name
@@ -95,11 +92,17 @@ def test_a_run_shows_and_keeps_everything(tmp_path):
     assert last["loss/dev"] < first["loss/dev"]
 
 
-def test_every_solver_composes_with_every_linear_solver(tmp_path):
+@pytest.mark.parametrize(
+    ("experiment", "solvers"),
+    [("ridge", "gradient_descent,momentum"), ("lasso", "proximal_gradient,coordinate_descent")],
+    ids=["smooth", "sparse"],
+)
+def test_solvers_compose_with_every_linear_solver(experiment, solvers, tmp_path):
     done = command(
         "-m",
+        f"experiment={experiment}",
         "estimator=ift_cg",
-        "solver=glob(*)",
+        f"solver={solvers}",
         "linsolve=glob(*)",
         "outer_steps=1",
         "callback=[summary]",
@@ -109,6 +112,35 @@ def test_every_solver_composes_with_every_linear_solver(tmp_path):
     losses = [summary["last"]["loss/dev"] for summary in summaries(tmp_path).values()]
     assert len(losses) == 2 * len(list((ROOT / "configs" / "linsolve").glob("*.yaml")))
     assert max(losses) - min(losses) < 1e-6
+
+
+def test_implicit_finds_the_same_optimum_by_every_solver_that_gets_there(tmp_path):
+    solvers = ["gradient_descent", "nesterov", "adam", "lbfgs", "newton"]
+    done = command("-m", f"solver={','.join(solvers)}", "outer_steps=1", "callback=[summary]", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+    losses = [summary["last"]["loss/dev"] for summary in summaries(tmp_path).values()]
+    assert len(losses) == len(solvers)
+    assert max(losses) - min(losses) < 1e-6
+
+
+def test_every_solver_trains_under_unrolled_or_says_why_not(tmp_path):
+    done = command("-m", "estimator=unrolled", "solver=glob(*)", "outer_steps=0", "callback=[summary]", cwd=tmp_path)
+    solvers = {path.stem for path in (ROOT / "configs" / "solver").glob("*.yaml")}
+    found = summaries(tmp_path).items()
+    finished = {name.split("solver=")[1] for name, summary in found if summary["status"] == "finished"}
+    assert finished == solvers - {"lbfgs", "newton", "coordinate_descent", "proximal_gradient"}
+    for name in ("LBFGS", "Newton", "CoordinateDescent"):
+        assert f"a step of {name} cannot be differentiated" in done.stderr
+    assert "ProximalGradient trains an L1Problem" in done.stderr
+
+
+def test_a_learning_rate_can_follow_a_schedule_by_name(tmp_path):
+    chosen = ("estimator=unrolled", "+schedule@solver.lr=cosine", "solver.lr.base=0.02")
+    done = command(*chosen, "outer_steps=0", "callback=[summary]", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (summary,) = summaries(tmp_path).values()
+    assert summary["last"]["loss/inner"] < 0.66
 
 
 @pytest.fixture
@@ -135,12 +167,15 @@ def main(tmp_path, monkeypatch, capsys):
         (["experiment=rigde"], "Could not find 'experiment/rigde'"),
         (
             ["estimator=unroled"],
-            "Available options in 'estimator':\n\tforward\n\tift_cg\n\tift_dense\n\tift_neumann\n\treversible\n",
+            "Available options in 'estimator':\n\t"
+            + "\n\t".join(["forward", "ift_auto", "ift_cg", "ift_dense", "ift_neumann", "reversible", "unrolled"]),
         ),
         (["outer_steps=abc"], "Trainer.outer_steps must be an integer, but it is 'abc' of type str"),
         (["linsolve.max_iter=1.5"], "linsolve: CG.max_iter must be an integer, but it is 1.5"),
         (["+linsolve.maxiter=3"], "Did you mean 'max_iter'? The choices are: max_iter, preconditioner, tol."),
         (["solver.lr=-1"], "solver: GradientDescent.lr must be greater than 0, but it is -1"),
+        (["solver=adam", "+solver.amsgrad=true"], "solver: Adam has no option amsgrad: its running maximum has a kink"),
+        (["solver=adamw"], "the weight_decay of AdamW leads elsewhere. Set it to 0"),
         (["solver.lr=rate"], "'rate' is neither a number nor the name of a hyperparameter; the problem has l2"),
         (["solver.lr=0.5"], "The learning rate 5.00e-01 is above 1.99e-01, the bound for stability"),
         (["problem.l2=-1"], "init = -1 violates the constraint"),
@@ -229,3 +264,17 @@ def test_a_mistake_in_ones_own_problem_is_shown_where_it_is(users_folder):
 def test_readme_shows_python_that_runs(capsys):
     exec(compile(blocks("python")[1], "README.md", "exec"), {})
     assert "adjoint_residual" in capsys.readouterr().out
+
+
+def test_the_lasso_experiment_ends_within_a_thousandth_of_the_best_of_a_hundred_penalties(tmp_path):
+    done = command("experiment=lasso", "callback=[summary]", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+    ((_, summary),) = summaries(tmp_path).items()
+    problem, losses = hg.Lasso(hg.diabetes(seed=3)), []
+    params = problem.init_params()
+    for ratio in torch.logspace(0, -3, 100):
+        hparams = {"l1": ratio * problem.l1_max}
+        params = train(problem, hg.CoordinateDescent(), hparams, params, max_steps=200, tol=1e-6).params
+        losses.append(problem.outer_loss(params, hparams, None).item())
+    assert summary["last"]["loss/dev"] <= 1.001 * min(losses)

@@ -76,6 +76,7 @@ _STAT_TAGS = {
     "inner_steps": "inner/steps",
     "inner_status": "inner/converged",
     "adjoint_residual": "adjoint/residual",
+    "support_size": "inner/support",
     "num_matvecs": "adjoint/products",
     "adjoint_status": "adjoint/converged",
     "error_estimate": "hypergradient/error",

@@ -28,7 +28,9 @@ class Summary(Callback):
         claim(self.folder / "summary.json")
 
     def on_end(self, first: Record, last: Record) -> None:
-        self._write({"status": "finished", "first": first.scalars(), "last": last.scalars()})
+        remark = str(last.stats.get("adjoint_remark", ""))
+        content: dict[str, object] = {"status": "finished", "first": first.scalars(), "last": last.scalars()}
+        self._write(content | ({"adjoint_remark": remark} if remark else {}))
         table = Table("", "before", "after", title=f"{last.step} outer steps", title_justify="left")
         for name, value in first.hparams.items():
             table.add_row(name, _shown(value), _shown(last.hparams[name]))
@@ -39,6 +41,8 @@ class Summary(Callback):
                 table.add_row(f"{tag[5:]} loss", f"{before[tag]:.6g}", f"{after[tag]:.6g}")
         self.console.print(table)
         self.console.print(f"Hessian products  {last.num_matvecs}", highlight=False)
+        if remark:
+            self.console.print(f"adjoint system    {remark}", highlight=False)
         self.console.print(f"wall time         {last.seconds:.1f} s", highlight=False)
         # soft_wrap keeps a long path in one piece, to be copied
         self.console.print(f"folder            {self.folder}", highlight=False, soft_wrap=True)

@@ -15,7 +15,7 @@ from hypergrad.solver.training import Training, train
 DevLoss = Callable[[Tensors], Tensor]
 """F(λ), shape (), without a graph."""
 
-_CHUNK = 200
+_LOOKS = 10
 _PATIENCE = 2
 
 
@@ -55,7 +55,7 @@ def _outer_loss(problem: InnerProblem, params: Tensors, hparams: Tensors) -> Ten
 
 
 def _optimum(problem: InnerProblem, solver: InnerSolver, hparams: Tensors, params: Tensors, max_steps: int) -> Tensors:
-    """The parameters where the gradient norm, looked at every 200 steps, has stopped falling.
+    """The parameters where ‖φ‖, looked at every tenth time that training would, has stopped falling.
 
     Raises:
         RetrainingError: if it still falls after `max_steps` steps, or stopped falling far from zero.
@@ -69,7 +69,7 @@ def _optimum(problem: InnerProblem, solver: InnerSolver, hparams: Tensors, param
                 "Pass a faster solver, or raise max_steps."
             )
         found = _chunk(problem, solver, hparams, params, eps)
-        params, steps = found.params, steps + _CHUNK
+        params, steps = found.params, steps + _chunk_size(solver)
         if found.status == "converged":
             return params
         failures = 0 if found.end.grad_norm < least else failures + 1
@@ -84,4 +84,9 @@ def _optimum(problem: InnerProblem, solver: InnerSolver, hparams: Tensors, param
 
 def _chunk(problem: InnerProblem, solver: InnerSolver, hparams: Tensors, params: Tensors, tol: float) -> Training:
     # One look at the end: the tolerance of train() costs a gradient per look, and is there to stop early.
-    return train(problem, solver, hparams, params, max_steps=_CHUNK, tol=tol, check_every=_CHUNK)
+    size = _chunk_size(solver)
+    return train(problem, solver, hparams, params, max_steps=size, tol=tol, check_every=size)
+
+
+def _chunk_size(solver: InnerSolver) -> int:
+    return _LOOKS * solver.check_every

@@ -17,12 +17,15 @@ from hypergrad.solver.base import State
 Stats = dict[str, float | int | str]
 """How an estimate came about.
 
-- `inner_loss`, `inner_grad_norm`: g and ‖∇_w g‖ at the trained parameters.
+- `inner_loss`, `inner_grad_norm`: g and ‖φ‖, by default ‖∇_w g‖, at the trained parameters.
 - `inner_steps`, `inner_status`: steps of training, and "converged", "max_iter", "rising" (not converged, and the inner
-  loss went up), or "not_required".
+  loss went up), "stagnated" (rounding errors allow no further step), or "not_required".
 - `truncation_bias`: see `hypergrad.estimator.tally`, for estimators with a horizon.
+- `support_size`: entries of w that move with λ, for implicit estimators where some do not, as in a sparse solution;
+  where it is 0, the indirect term is exactly zero.
 - `num_matvecs`: Hessian products, by a linear solver or by the backward sweep through training.
-- `adjoint_residual`, `adjoint_status`: of the linear system, for implicit estimators.
+- `adjoint_residual`, `adjoint_status`, `adjoint_remark`: of the linear system, for implicit estimators; the remark is
+  what the linear solver chose and why, "" where there was nothing to choose.
 - `error_estimate`, `error_status`, `error_matvecs`: see `hypergrad.estimator.error_bar`, for implicit estimators.
 """
 
@@ -42,9 +45,10 @@ class Hypergradient(Generic[H, P]):
         outer_loss: f at those parameters.
         stats: see `Stats`.
         adjoint: what the next estimate can start from besides the parameters: the solution v of the adjoint system,
-            shape (n,), for implicit estimators; the state and its derivatives for online forward mode.
-        start: dF/ds₀, the gradient with respect to the state where training started (`start["params"]` is dF/dw₀), for
-            estimators that differentiate through all of the run in reverse.
+            shape (n,), zero in the entries of w that do not move, for implicit estimators; the state, its age and its
+            derivatives for online forward mode.
+        start: dF/ds₀, the gradient with respect to the state where training started, for estimators that differentiate
+            through all of the run in reverse. `start["params"]` is dF/dw₀, through all of s₀ that is made from w₀.
     """
 
     grad: H
@@ -89,7 +93,8 @@ class HypergradEstimator(ABC):
             DivergenceError: if training or a series of products blows up.
             IndefiniteError: if a linear solver that needs a positive definite Hessian meets another one.
             UnusedHyperparameterError: if the estimate could not depend on a hyperparameter.
-            ValueError: if a solver's coefficient names no hyperparameter, or one of the wrong shape.
+            ValueError: if a solver's coefficient names no hyperparameter, or one of the wrong shape, or if the solver
+                cannot train the problem.
         """
 
 

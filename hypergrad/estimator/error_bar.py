@@ -8,6 +8,7 @@ import torch
 from hypergrad.autodiff import Tensors, flatten, unflatten
 from hypergrad.errors import HypergradError
 from hypergrad.estimator.linearization import Linearization
+from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolver
 from hypergrad.linsolve.cg import CG
 from hypergrad.problem.base import InnerProblem
@@ -60,14 +61,15 @@ def error_bar(
 
     gives a hypergradient at (w + δ, v + ε) that is far closer to the truth, and so its distance from the first one is
     the first one's error. It holds for a strongly convex inner problem near its solution, and is unknown where CG meets
-    negative curvature or does not converge, or where the step does not at least bring ‖φ‖ down to 0.3 of itself.
+    negative curvature or does not converge, where the step does not at least bring ‖φ‖ down to 0.3 of itself, or where
+    the problem is a restriction, such as that to the support of a sparse solution, that may not hold at the solution.
 
     Args:
         problem: what is tuned.
         here: the linearisation at w.
         params: w.
         adjoint: v, the (inexact) adjoint, shape (n,).
-        linsolve: where it is a CG, its preconditioner is used here too.
+        linsolve: where it is a CG or Auto, its preconditioner is used here too.
         hparams: λ.
         batches: the inner and outer batch.
         products: how the linearisation one step ahead is formed.
@@ -78,14 +80,22 @@ def error_bar(
     """
     if not problem.is_minimisation:
         return ErrorBar.unknown("the optimality condition is not the gradient of the inner loss")
+    if adjoint.numel() == 0:  # no parameter moves, and the direct term is exact
+        objection = problem.objection(params, params, hparams, batches[0])
+        return ErrorBar.unknown(objection) if objection else ErrorBar(0.0, "estimated", 0)
     budget = max(_LEAST_BUDGET, 2 * num_matvecs)
-    cg = replace(linsolve, tol=_TOL, max_iter=budget) if isinstance(linsolve, CG) else CG(tol=_TOL, max_iter=budget)
+    cg = CG(tol=_TOL, max_iter=budget)
+    if isinstance(linsolve, CG | Auto):
+        cg = replace(linsolve, tol=_TOL, max_iter=budget)
     spent = 0
     try:
         inner = cg.solve(here.inner.product, here.inner.phi)
         spent += inner.num_matvecs
         ahead = unflatten(flatten(params) - inner.x, params)
         there = Linearization.at(problem, ahead, hparams, batches, products)
+        objection = problem.objection(params, ahead, hparams, batches[0])
+        if objection:
+            return ErrorBar.unknown(objection, spent)
         outer = cg.solve(there.inner.product, there.df_dw - there.inner.product(adjoint))
         spent += outer.num_matvecs + 1
     except HypergradError as error:

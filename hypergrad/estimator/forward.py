@@ -1,6 +1,6 @@
 """Hypergradients by pushing derivatives along with training."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from hypergrad.autodiff import Tensors, detach, flatten, push, unflatten
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
 from hypergrad.estimator.training_run import TrainingRun
 from hypergrad.problem.base import InnerProblem
-from hypergrad.solver.base import InnerSolver, State
+from hypergrad.solver.base import InnerSolver, State, require_differentiable
 from hypergrad.solver.dynamics import Partial, detached, entries
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.validation import require_instance, require_int
@@ -27,8 +27,8 @@ class Forward(HypergradEstimator):
         solver: how the inner problem is trained; its coefficients can be hyperparameters.
         inner_steps: training steps T, ≥ 1.
         online: take the state and Z along into the next estimate instead of starting anew (RTHO): λ is updated every T
-            steps while one training goes on. Z then mixes the derivatives at the values that λ went through, which is
-            exact as long as λ rests. For a trainer with warm starts.
+            steps while one training goes on, whose steps are counted on. Z then mixes the derivatives at the values
+            that λ went through, which is exact as long as λ rests. For a trainer with warm starts.
 
     Source: Franceschi, Donini, Frasconi & Pontil, "Forward and reverse gradient-based hyperparameter optimization",
     ICML (2017).
@@ -40,6 +40,7 @@ class Forward(HypergradEstimator):
 
     def __post_init__(self) -> None:
         require_instance(self, "solver", InnerSolver)
+        require_differentiable(self, self.solver)
         require_int(self, "inner_steps", least=1)
         require_instance(self, "online", bool)
 
@@ -57,8 +58,8 @@ class Forward(HypergradEstimator):
         flow = _Flow(run)
         if self.online and adjoint is not None:
             flow.resume(adjoint)
-        for t in range(run.first, run.last):
-            flow.advance(t)
+        for _ in range(self.inner_steps):
+            flow.advance()
         judged = run.judge(flow.state, outer_step)
         hint = "it enters neither the training steps nor the outer loss."
         return Hypergradient(
@@ -71,11 +72,12 @@ class Forward(HypergradEstimator):
 
 
 class _Flow:
-    """A state and its derivatives Z on their way through training: one tensor (p, *shape) for each of the state's."""
+    """A state, its age in steps, and its derivatives Z: one tensor (p, *shape) for each of the state's."""
 
     def __init__(self, run: TrainingRun) -> None:
         """Begin where Z₀ = ∂s₀/∂λ, which is zero unless the problem tunes its initial parameters."""
-        self.run, self.hparams, self.tangents = run, run.dynamics.hparams, []
+        self.run, self.dynamics, self.hparams, self.tangents = run, run.dynamics, run.dynamics.hparams, []
+        self.age = 0
         flat = flatten(self.hparams)
         self.width = len(flat)
         columns = torch.eye(self.width).to(flat).split([x.numel() for x in self.hparams.values()], 1)
@@ -93,8 +95,11 @@ class _Flow:
         """
         like = entries(self.state)
         sizes = [x.numel() for x in like]
-        if packed.shape == (self.width + 1, sum(sizes)):
-            rows = packed.split(sizes, 1)
+        if packed.shape == (self.width + 1, sum(sizes) + 1):
+            *rows, age = packed.split([*sizes, 1], 1)
+            self.age = int(age[0].item())
+            # the batches go on from where this run starts, whatever the age
+            self.dynamics = replace(self.dynamics, first_step=self.run.dynamics.first_step - self.age)
             values = iter(row[0].view_as(x).to(x.dtype) for row, x in zip(rows, like, strict=True))
             self.state = {group: {name: next(values) for name in tensors} for group, tensors in self.state.items()}
             self.tangents = [row[1:].reshape(-1, *x.shape) for row, x in zip(rows, like, strict=True)]
@@ -109,13 +114,17 @@ class _Flow:
         )
 
     def packed(self) -> Tensor:
-        """The state and Z in one tensor (1 + p, n)."""
+        """The state, Z and the age in one tensor (1 + p, n + 1)."""
         rows = zip(entries(self.state), self.tangents, strict=True)
-        return torch.cat([torch.cat([x[None].to(z), z]).reshape(self.width + 1, -1) for x, z in rows], 1)
+        columns = [torch.cat([x[None].to(z), z]).reshape(self.width + 1, -1) for x, z in rows]
+        age = torch.zeros_like(columns[0][:, :1])
+        age[0] = self.age
+        return torch.cat([*columns, age], 1)
 
-    def advance(self, t: int) -> None:
+    def advance(self) -> None:
         """One step of the state and of Z."""
-        stretch = self.run.dynamics.linearise(self.state, t)
+        stretch = self.dynamics.linearise(self.state, self.age)
+        self.age += 1
         self._arrive(stretch.before, stretch.after)
 
     def indirect(self, adjoint: State) -> Partial:
@@ -125,6 +134,8 @@ class _Flow:
         return {name: x if name in self.used else None for name, x in unflatten(total, self.hparams).items()}
 
     def _arrive(self, before: State, after: State) -> None:
+        # a solver may return its state in another order than it was given
+        after = {group: {name: after[group][name] for name in xs} for group, xs in (before or after).items()}
         inputs = entries(before)
         self.tangents, uses = push(
             entries(after), [*inputs, *self.hparams.values()], [*self.tangents, *self.directions]

@@ -9,7 +9,7 @@ from hypergrad.errors import IndefiniteError
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, Stats, add_terms
 from hypergrad.estimator.error_bar import error_bar
 from hypergrad.estimator.linearization import Linearization
-from hypergrad.linsolve.base import LinearSolver, Matvec
+from hypergrad.linsolve.base import LinearSolution, LinearSolver
 from hypergrad.linsolve.cg import CG
 from hypergrad.problem.base import InnerProblem
 from hypergrad.product.base import Product
@@ -36,7 +36,8 @@ class Implicit(HypergradEstimator):
 
     With φ(w, λ) = ∇_w g, zero at w*(λ): solve (∂φ/∂w)ᵀ v = ∂f/∂w, then dF/dλ = ∂f/∂λ − (∂φ/∂λ)ᵀ v. The error comes
     from φ ≠ 0 and from the residual of the solve; both are in `stats`. Coefficients of the solver cannot be tuned
-    this way, because the solution does not depend on them.
+    this way, because the solution does not depend on them. Of a sparse solution only the nonzero entries move with λ,
+    and the system is that of its support.
 
     Attributes:
         solver: how the inner problem is trained.
@@ -71,6 +72,11 @@ class Implicit(HypergradEstimator):
         require_instance(self, "product", Product)
         require_int(self, "inner_steps", least=0)
         require_real(self, "inner_tol", least=0)
+        if self.solver.decays and self.inner_steps > 0:
+            raise ValueError(
+                f"Implicit needs a minimum of the inner loss, but the weight_decay of {type(self.solver).__name__} "
+                "leads elsewhere. Set it to 0, and make the penalty a part of the inner loss."
+            )
         require_real(self, "damping", least=0)
         if self.tighten is not None and self.tighten not in _SUMMABLE:
             raise ValueError(
@@ -89,15 +95,11 @@ class Implicit(HypergradEstimator):
     ) -> Hypergradient:
         params, inner_stats = self._train(problem, hparams, params, outer_step, inner_step)
         batches = (problem.inner_batch(inner_step + int(inner_stats["inner_steps"])), problem.outer_batch(outer_step))
-        here = Linearization.at(problem, params, hparams, batches, self.product)
+        part = problem.restriction(params, hparams)
+        here = Linearization.at(part.problem, part.params, hparams, batches, self.product)
         linsolve = self.linsolve.tightened(self._factor(outer_step))
-        start = adjoint if adjoint is not None and adjoint.shape == here.df_dw.shape else None
-        try:
-            solved = linsolve.solve(self._damped(here.inner.product), here.df_dw, start)
-        except IndefiniteError as error:
-            if self.damping == 0:
-                raise
-            raise IndefiniteError(f"{error} That is on top of the present damping of {self.damping:g}.") from None
+        start = part.gather(adjoint) if adjoint is not None and adjoint.numel() == part.size else None
+        solved = self._solve(linsolve, here, start)
         stats: Stats = {
             "inner_loss": here.inner.point.loss,
             "inner_grad_norm": here.inner.point.grad_norm,
@@ -105,21 +107,24 @@ class Implicit(HypergradEstimator):
             "num_matvecs": solved.num_matvecs,
             "adjoint_residual": solved.residual,
             "adjoint_status": solved.status,
+            "adjoint_remark": solved.remark,
         }
+        if part.index is not None:
+            stats["support_size"] = len(part.index)
         grad = add_terms(here.direct, here.indirect(solved.x), _HINT)
         if self.error_bar:
             bar = error_bar(
-                problem, here, params, solved.x, linsolve, hparams, batches, self.product, solved.num_matvecs
+                part.problem, here, part.params, solved.x, linsolve, hparams, batches, self.product, solved.num_matvecs
             )
             stats |= {"error_estimate": bar.estimate, "error_status": bar.status, "error_matvecs": bar.num_matvecs}
         return Hypergradient(
-            grad=grad, params=detach(params), outer_loss=here.outer_loss, stats=stats, adjoint=solved.x
+            grad=grad, params=detach(params), outer_loss=here.outer_loss, stats=stats, adjoint=part.scatter(solved.x)
         )
 
     def _train(
         self, problem: InnerProblem, hparams: Tensors, params: Tensors, outer_step: int, inner_step: int
     ) -> tuple[Tensors, Stats]:
-        self.solver.validate(hparams, self.inner_steps)
+        self.solver.validate(hparams, self.inner_steps, params)
         if self.inner_steps == 0:
             return params, {"inner_steps": 0, "inner_status": "not_required"}
         trained = train(
@@ -133,10 +138,13 @@ class Implicit(HypergradEstimator):
         )
         return trained.params, {"inner_steps": trained.steps, "inner_status": trained.status}
 
-    def _damped(self, matvec: Matvec) -> Matvec:
-        if self.damping == 0:
-            return matvec
-        return lambda v: matvec(v).add(v, alpha=self.damping)
+    def _solve(self, linsolve: LinearSolver, here: Linearization, start: Tensor | None) -> LinearSolution:
+        try:
+            return linsolve.solve(here.inner.product.shifted(self.damping), here.df_dw, start)
+        except IndefiniteError as error:
+            if self.damping == 0:
+                raise
+            raise IndefiniteError(f"{error} That is on top of the present damping of {self.damping:g}.") from None
 
     def _factor(self, outer_step: int) -> float:
         return 1.0 if self.tighten is None else _SUMMABLE[self.tighten](outer_step + 1)

@@ -4,6 +4,10 @@ from hypergrad.estimator.base import Stats
 
 _BIASED = 0.1
 _FINE = ("converged", "not_required")
+_REMEDIES = {
+    "rising": "Its loss is higher than at the start: lower the solver's lr.",
+    "stagnated": "Rounding allows no less: loosen inner_tol, or compute in float64.",
+}
 
 
 def inexactness(stats: Stats) -> dict[str, str]:
@@ -11,11 +15,7 @@ def inexactness(stats: Stats) -> dict[str, str]:
     reasons: dict[str, str] = {}
     inner = stats.get("inner_status", "converged")
     if inner not in _FINE:
-        remedy = (
-            "Its loss is higher than at the start: lower the solver's lr."
-            if inner == "rising"
-            else "Raise inner_steps, improve the solver's lr, or loosen inner_tol."
-        )
+        remedy = _REMEDIES.get(str(inner), "Raise inner_steps, improve the solver's lr, or loosen inner_tol.")
         reasons["inner_status"] = (
             f"the hypergradient is inexact because the inner problem is not solved: its gradient norm is "
             f"{stats['inner_grad_norm']:.2e} after {stats['inner_steps']} steps. {remedy}"

@@ -42,39 +42,39 @@ class Judgement:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A run of training steps `first` to `last` − 1 at λ.
+    """A run of training steps t = 0, …, `inner_steps` − 1 at λ.
 
     Attributes:
         dynamics: what a step does, with λ as leaves.
         params: the parameters that it was given to start from, before `problem.initial`.
-        first: index of the first step.
-        last: index after the last one.
+        inner_steps: how many.
         begin: inner loss and gradient norm at the start.
     """
 
     dynamics: Dynamics
     params: Tensors
-    first: int
-    last: int
+    inner_steps: int
     begin: Point
 
     @classmethod
     def of(
-        cls, problem: InnerProblem, solver: InnerSolver, hparams: Tensors, params: Tensors, first: int, steps: int
+        cls, problem: InnerProblem, solver: InnerSolver, hparams: Tensors, params: Tensors, first_step: int, steps: int
     ) -> "TrainingRun":
         """Look at where training starts; neither λ nor the parameters are changed.
 
         Raises:
             NonFiniteError: if the inner loss or its gradient is NaN or infinite there.
-            ValueError: if a coefficient of the solver names no hyperparameter, or one of the wrong shape.
+            ValueError: if the solver cannot train the problem, or a coefficient names no hyperparameter, or one of the
+                wrong shape.
         """
-        solver.validate(hparams, steps)
-        dynamics, params = Dynamics(problem, solver, leaves(hparams)), detach(params)
+        solver.require(problem)
+        solver.validate(hparams, steps, params)
+        dynamics, params = Dynamics(problem, solver, leaves(hparams), first_step), detach(params)
         with torch.no_grad():
             start = solver.start(problem, params, hparams)
-        begin = look(problem, solver.params(start), hparams, first)
+        begin = look(problem, solver.params(start), hparams, first_step)
         require_finite(begin, hparams)
-        return cls(dynamics, params, first, first + steps, begin)
+        return cls(dynamics, params, steps, begin)
 
     def start(self) -> State:
         """s₀, differentiable with respect to λ where grad mode is enabled."""
@@ -86,6 +86,15 @@ class TrainingRun:
             start = self.start()
         return pull(start, adjoint, {}, self.dynamics.hparams)[1]
 
+    def at_start(self, adjoint: State) -> State:
+        """dF/ds₀ from the adjoint a₀, with dF/dw₀ for `params`: a solver may make more of s₀ from w₀ than that."""
+        with torch.no_grad():
+            w = leaves(self.dynamics.solver.params(self.start()))
+        with torch.enable_grad():
+            made = self.dynamics.solver.init(w)
+        pulled, _ = pull(made, adjoint, {"params": w}, {})
+        return adjoint | filled(pulled, {"params": w})
+
     def judge(self, state: State, outer_step: int) -> Judgement:
         """Judge the end of the run on an outer batch.
 
@@ -95,11 +104,11 @@ class TrainingRun:
             ValueError: if it depends on no parameter.
         """
         problem, solver, hparams = self.dynamics.problem, self.dynamics.solver, self.dynamics.hparams
-        ends = look(problem, solver.params(state), hparams, self.last)
+        first, steps = self.dynamics.first_step, self.inner_steps
+        ends = look(problem, solver.params(state), hparams, first + steps)
         if blew_up(self.begin, ends):
-            steps = self.last - self.first
             raise DivergenceError(
-                explain_divergence(problem, solver, hparams, self.params, steps=steps, first_step=self.first)
+                explain_divergence(problem, solver, hparams, self.params, steps=steps, first_step=first)
             )
         end = free(state)
         with torch.enable_grad():

@@ -10,7 +10,7 @@ from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_term
 from hypergrad.estimator.tally import Tally, add
 from hypergrad.estimator.training_run import TrainingRun
 from hypergrad.problem.base import InnerProblem
-from hypergrad.solver.base import InnerSolver
+from hypergrad.solver.base import InnerSolver, require_differentiable
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.tape.base import Tape, Trajectory
 from hypergrad.tape.checkpoint import Checkpoint
@@ -46,6 +46,7 @@ class Unrolled(HypergradEstimator):
 
     def __post_init__(self) -> None:
         require_instance(self, "solver", InnerSolver)
+        require_differentiable(self, self.solver)
         require_instance(self, "tape", Tape)
         require_int(self, "inner_steps", least=1)
         if self.horizon is not None:
@@ -82,7 +83,7 @@ class Unrolled(HypergradEstimator):
             params=detach(self.solver.params(trajectory.end)),
             outer_loss=judged.outer_loss,
             stats=judged.stats(self.inner_steps) | {"num_matvecs": self._horizon, "truncation_bias": tally.bias(grad)},
-            start=start if is_whole else None,
+            start=run.at_start(start) if is_whole else None,
         )
 
     def plan(self, problem: InnerProblem, hparams: Tensors | None = None, params: Tensors | None = None) -> Plan:
@@ -98,26 +99,28 @@ class Unrolled(HypergradEstimator):
 
         Raises:
             NonFiniteError: if the inner loss or its gradient is NaN or infinite at the start.
-            ValueError: if no tape fits into the budget of an `Auto`.
+            ValueError: if no tape fits into the budget of an `AutoTape`.
         """  # noqa: DOC502
         hparams = problem.init_hparams() if hparams is None else hparams
         params = problem.init_params() if params is None else params
         run = TrainingRun.of(problem, self.solver, hparams, params, 0, self.inner_steps)
         with torch.no_grad():
             footprint = measure(run.dynamics, run.start(), 0)
-        steps = range(self.inner_steps - self._horizon, self.inner_steps)
-        tapes = dict.fromkeys([Graph(), Store(), Checkpoint(), Reversible(), self.tape])
+        tapes, steps = dict.fromkeys([Graph(), Store(), Checkpoint(), Reversible(), self.tape]), self._differentiated
         return Plan({repr(tape): tape.cost(run.dynamics, footprint, steps) for tape in tapes}, self._horizon)
 
     @property
     def _horizon(self) -> int:
         return self.inner_steps if self.horizon is None else self.horizon
 
+    @property
+    def _differentiated(self) -> range:
+        return range(self.inner_steps - self._horizon, self.inner_steps)
+
     def _record(self, run: TrainingRun) -> Trajectory:
         """Train, with a way back through the steps within the horizon."""
         with torch.no_grad():
             state = run.start()
-        begin = run.last - self._horizon
-        for t in range(run.first, begin):
+        for t in range(self._differentiated.start):
             state = run.dynamics.step(state, t)
-        return self.tape.record(run.dynamics, state, range(begin, run.last))
+        return self.tape.record(run.dynamics, state, self._differentiated)

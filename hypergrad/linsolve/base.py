@@ -1,17 +1,14 @@
 """The promise of a linear solver: A x = b from products with A, and a word on how well."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 
 from hypergrad.errors import NonFiniteError
-
-Matvec = Callable[[Tensor], Tensor]
-"""The linear map v ↦ A v on vectors of shape (n,)."""
+from hypergrad.operator import Matvec, Operator
 
 
 @dataclass(frozen=True)
@@ -19,17 +16,19 @@ class LinearSolution:
     """What a linear solver found.
 
     Attributes:
-        x: the approximate solution, shape (n,).
-        residual: ‖b − A x‖ / ‖b‖, dimensionless; 0 when b = 0.
-        num_matvecs: products with A spent.
+        x: the approximate solution, shape (n,), or (n, k) for k right-hand sides.
+        residual: ‖b − A x‖ / ‖b‖, dimensionless; 0 when b = 0; the largest of several.
+        num_matvecs: products with A spent, one for each vector.
         status: "converged", or why the tolerance was not met: "max_iter" (the products, or terms, ran out), "stagnated"
             (rounding errors allow no smaller residual), or "inconsistent" (A is singular and no x has a smaller one).
+        remark: what the solver chose on its way, and why; "" where there was nothing to choose.
     """
 
     x: Tensor
     residual: float
     num_matvecs: int
     status: str
+    remark: str = ""
 
     @property
     def converged(self) -> bool:
@@ -40,13 +39,16 @@ class LinearSolution:
 class LinearSolver(ABC):
     """How A x = b is solved from products with A, which is symmetric positive definite unless the solver says else."""
 
+    takes_columns: ClassVar[bool] = False
+    """Whether `solve_unit` takes several right-hand sides at once, as the columns of a matrix."""
+
     def solve(self, matvec: Matvec, b: Tensor, x0: Tensor | None = None) -> LinearSolution:
         """Solve A x = b; b = 0 gives x = 0 without a product.
 
         Args:
-            matvec: v ↦ A v.
-            b: the right-hand side, shape (n,); it is not changed.
-            x0: where to start, shape (n,); zero when None; it is not changed.
+            matvec: v ↦ A v, or an `Operator`, which knows more of A.
+            b: the right-hand side, shape (n,), or several, shape (n, k); it is not changed.
+            x0: where to start, shaped as b; zero when None; it is not changed.
 
         Returns:
             The solution, its relative residual, and the products it took.
@@ -56,11 +58,23 @@ class LinearSolver(ABC):
             IndefiniteError: if A is met to be not positive definite.
             DivergenceError: if the iteration grows.
         """
-        norm = _norm(b)
-        if norm == 0:
-            return LinearSolution(x=torch.zeros_like(b), residual=0.0, num_matvecs=0, status="converged")
-        found = self.solve_unit(matvec, b / norm, None if x0 is None else x0 / norm)
-        return LinearSolution(found.x * norm, found.residual, found.num_matvecs, found.status)
+        A = Operator.of(matvec)
+        if b.ndim == 1:
+            norm = _norm(b)
+            if norm == 0:
+                return LinearSolution(x=torch.zeros_like(b), residual=0.0, num_matvecs=0, status="converged")
+            found = self.solve_unit(A, b / norm, None if x0 is None else x0 / norm)
+            return replace(found, x=found.x * norm)
+        if not self.takes_columns:
+            return _together([self.solve(A, b[:, i], None if x0 is None else x0[:, i]) for i in range(b.shape[1])])
+        norms = torch.tensor([_norm(column) for column in b.T], dtype=b.dtype, device=b.device)
+        x, some = torch.zeros_like(b), norms > 0
+        if not some.any():
+            return LinearSolution(x=x, residual=0.0, num_matvecs=0, status="converged")
+        start = None if x0 is None else x0[:, some] / norms[some]
+        found = self.solve_unit(A, b[:, some] / norms[some], start)
+        x[:, some] = found.x * norms[some]
+        return replace(found, x=x)
 
     def tightened(self, factor: float) -> "LinearSolver":
         """The same solver with `factor` times its tolerance, > 0; itself where it has none."""
@@ -69,7 +83,7 @@ class LinearSolver(ABC):
         return replace(cast(Any, self), tol=factor * cast(Any, self).tol)
 
     @abstractmethod
-    def solve_unit(self, matvec: Matvec, b: Tensor, x0: Tensor | None) -> LinearSolution:
+    def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
         """Solve A x = b where ‖b‖ = 1, so that no square under- or overflows; b and x0 may be overwritten."""
 
 
@@ -77,11 +91,11 @@ class Preconditioner(ABC):
     """How M ≈ A is made, with which M⁻¹A has a smaller condition number than a symmetric positive definite A."""
 
     @abstractmethod
-    def prepare(self, matvec: Matvec, like: Tensor) -> tuple[Matvec, int]:
+    def prepare(self, A: Operator, like: Tensor) -> tuple[Matvec, int]:
         """Make M.
 
         Args:
-            matvec: v ↦ A v.
+            A: symmetric positive definite.
             like: a vector of shape (n,) that gives size, dtype and device.
 
         Returns:
@@ -93,12 +107,21 @@ class Preconditioner(ABC):
         """
 
 
+def _together(found: list[LinearSolution]) -> LinearSolution:
+    """The solutions of several systems as one: the largest residual, and the status of that one."""
+    worst = max(found, key=lambda one: (not one.converged, one.residual))
+    x = torch.stack([one.x for one in found], dim=1)
+    return replace(worst, x=x, num_matvecs=sum(one.num_matvecs for one in found))
+
+
 def _norm(b: Tensor) -> float:
     """‖b‖, also where its square is no floating-point number.
 
     Raises:
         NonFiniteError: if b is not finite.
     """
+    if b.numel() == 0:
+        return 0.0
     limits = torch.finfo(b.dtype)
     norm = torch.linalg.vector_norm(b).item()
     if limits.tiny**0.5 / limits.eps < norm < limits.max**0.5 * limits.eps:
@@ -120,4 +143,12 @@ def bad_product(count: int) -> str:
     return (
         f"Product {count} with A came back NaN or infinite. Look for NaN in the train data, or for an operation in "
         "the inner loss whose second derivative is infinite at these parameters, such as a square root at 0."
+    )
+
+
+def negative_curvature(value: float, step: int) -> str:
+    """What to say of curvature pᵀAp/pᵀp = `value` ≤ 0, met at iteration `step` of conjugate gradient."""
+    return (
+        f"CG needs a positive definite matrix, but step {step} met curvature pᵀAp/pᵀp = {value:.2e}. Solve the "
+        f"inner problem further, or add damping larger than {-value:.2e}."
     )

@@ -1,14 +1,19 @@
 """Conjugate gradient."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from hypergrad.errors import IndefiniteError, NonFiniteError
-from hypergrad.linsolve.base import Matvec, Preconditioner, bad_product
+from hypergrad.linsolve.base import Preconditioner, bad_product, negative_curvature
+from hypergrad.linsolve.block import block_cycle
 from hypergrad.linsolve.krylov import Cycle, Krylov, norm
+from hypergrad.operator import Matvec, Operator
 from hypergrad.validation import require_instance
+
+_CHECK_EVERY = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,16 +21,18 @@ class CG(Krylov):
     """Conjugate gradient, for symmetric positive definite A.
 
     Exact after n products in exact arithmetic; the error shrinks by (√κ − 1)/(√κ + 1) per product, where κ is the
-    condition number of A, or of M⁻¹A with a preconditioner M. The residual is that of A x = b either way.
+    condition number of A, or of M⁻¹A with a preconditioner M. The residual is that of A x = b either way. Several
+    right-hand sides are solved together, each in the Krylov space of all.
 
     Attributes:
-        max_iter: most iterations, each of one product with A, ≥ 1.
+        max_iter: most iterations, each of one product with A for each right-hand side, ≥ 1.
         tol: stop once ‖b − A x‖ ≤ tol ‖b‖ (dimensionless), ≥ 0.
         preconditioner: makes M ≈ A; None is M = I.
 
     Source: Hestenes & Stiefel, "Methods of conjugate gradients for solving linear systems" (1952).
     """
 
+    takes_columns: ClassVar[bool] = True
     preconditioner: Preconditioner | None = None
 
     def __post_init__(self) -> None:
@@ -33,10 +40,13 @@ class CG(Krylov):
         if self.preconditioner is not None:
             require_instance(self, "preconditioner", Preconditioner)
 
-    def prepare(self, matvec: Matvec, like: Tensor) -> tuple[Matvec | None, int]:
-        return (None, 0) if self.preconditioner is None else self.preconditioner.prepare(matvec, like)
+    def prepare(self, A: Operator, like: Tensor) -> tuple[Matvec | None, int]:
+        return (None, 0) if self.preconditioner is None else self.preconditioner.prepare(A, like)
 
-    def cycle(self, matvec: Matvec, inverse: Matvec | None, r: Tensor, tol: float, max_iter: int) -> Cycle:
+    def cycle(self, A: Operator, inverse: Matvec | None, r: Tensor, tol: float, max_iter: int) -> Cycle:
+        if r.ndim == 2:
+            return block_cycle(A, inverse, r, tol, max_iter)
+        matvec = A.matvec
         x = torch.zeros_like(r)
         z = r if inverse is None else inverse(r)
         p = z.clone()
@@ -50,19 +60,30 @@ class CG(Krylov):
             r.sub_(Ap, alpha=alpha)
             z = r if inverse is None else inverse(r)
             previous = rz
-            rz, residual = _squares(r, z, count)
+            rz, residual = _squares(r, z, count, Ap)
+            if A.is_rounded and count % _CHECK_EVERY == 0 and _rounding(x, p, Ap) > max(tol, residual):
+                break  # what further iterations win is lost to rounding: the true residual has to be looked at
             p.mul_(rz / previous).add_(z)
         return Cycle(x, residual, count)
 
 
-def _squares(r: Tensor, z: Tensor, products: int) -> tuple[float, float]:
+def _rounding(x: Tensor, p: Tensor, Ap: Tensor) -> float:
+    """What rounding leaves of the true residual, ε ‖A‖ ‖x‖ with ‖A‖ from below."""
+    norms = [torch.linalg.vector_norm(v).item() for v in (x, p, Ap)]
+    return torch.finfo(x.dtype).eps * norms[0] * norms[2] / norms[1]
+
+
+def _squares(r: Tensor, z: Tensor, products: int, Ap: Tensor | None = None) -> tuple[float, float]:
     """RᵀM⁻¹r and ‖r‖.
 
     Raises:
         NonFiniteError: if they are NaN or infinite.
+        IndefiniteError: if they are, and the last product was not: then the step was too long, the curvature nothing.
     """
     rz = torch.dot(r, z).item()
     if not rz < float("inf"):
+        if Ap is not None and Ap.isfinite().all():
+            raise IndefiniteError(negative_curvature(0.0, products))
         raise NonFiniteError(bad_product(products))
     return rz, rz**0.5 if z is r else norm(r, products)
 
@@ -78,9 +99,5 @@ def _curvature(p: Tensor, Ap: Tensor, step: int) -> float:
     if not abs(value) < float("inf"):
         raise NonFiniteError(bad_product(step + 1))
     if value <= 0:
-        curvature = value / torch.dot(p, p).item()
-        raise IndefiniteError(
-            f"CG needs a positive definite matrix, but step {step} met curvature pᵀAp/pᵀp = {curvature:.2e}. Solve the "
-            f"inner problem further, or add damping larger than {-curvature:.2e}."
-        )
+        raise IndefiniteError(negative_curvature(value / torch.dot(p, p).item(), step))
     return value

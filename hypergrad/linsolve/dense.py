@@ -1,86 +1,101 @@
 """A dense factorisation of A."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from hypergrad.errors import IndefiniteError, NonFiniteError
-from hypergrad.linsolve.base import LinearSolution, LinearSolver, Matvec, bad_product
+from hypergrad.linsolve.base import LinearSolution, LinearSolver, bad_product
+from hypergrad.linsolve.krylov import norm
+from hypergrad.operator import Operator
 from hypergrad.validation import require_int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dense(LinearSolver):
-    """A factorisation of A, built from n products with the unit vectors: Cholesky, or LU where `definite` is off.
+    """A factorisation of A, built from n products with the unit vectors: Cholesky, or LU where A is not definite.
 
-    Exact up to rounding, in n products, 8n² bytes and n³/3 operations: the reference for small problems.
+    Exact up to rounding, in n products, 8n² bytes and n³/3 operations for any number of right-hand sides: the reference
+    for small problems.
 
     Attributes:
         max_size: largest n to accept, ≥ 1; a larger system is refused before any memory is taken.
         definite: refuse an A that is not symmetric positive definite; where it is off, any nonsingular A is solved,
             such as the Hessian at a saddle, whose solution is then no derivative of an argmin.
+        chunk: products to form at once, ≥ 1; each takes the memory of a backward pass.
 
     Raises:
         ValueError: (from `solve`) if n exceeds `max_size`, or A is not symmetric.
     """
 
+    takes_columns: ClassVar[bool] = True
     max_size: int = 4000
     definite: bool = True
+    chunk: int = 64
 
     def __post_init__(self) -> None:
         require_int(self, "max_size", least=1)
+        require_int(self, "chunk", least=1)
 
-    def solve_unit(self, matvec: Matvec, b: Tensor, x0: Tensor | None) -> LinearSolution:
-        n = b.numel()
+    def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
+        n = len(b)
         if n > self.max_size:
             raise ValueError(
                 f"A dense factorisation of {n} parameters would take {n * n * b.element_size() / 1e9:.1f} GB and {n} "
                 f"products, and max_size is {self.max_size}. Use CG, or raise max_size."
             )
-        A = _matrix(matvec, b)
-        if not self.definite:
-            return _by_lu(A, b)
-        A = _symmetric(A)
-        factor, failed = torch.linalg.cholesky_ex(A)
-        if failed:
-            least = torch.linalg.eigvalsh(A)[0].item()
+        H = self._matrix(A, b)
+        columns = b if b.ndim == 2 else b[:, None]
+        asymmetry = _asymmetry(H)
+        if asymmetry > torch.finfo(H.dtype).eps ** 0.5:
+            if self.definite:
+                raise ValueError(
+                    f"Cholesky needs a symmetric matrix, but ‖A − Aᵀ‖/‖A‖ = {asymmetry:.1e}: the optimality condition "
+                    "is not a gradient. Use GMRES, or Dense with definite=False."
+                )
+            x, remark = _by_lu(H, columns), f"LU, because A is not symmetric (‖A − Aᵀ‖/‖A‖ = {asymmetry:.1e})"
+        else:
+            x, remark = self._symmetric((H + H.T) / 2, columns)
+        x = x.view_as(b)
+        return LinearSolution(x, norm(b - H @ x, n), n, "converged", remark)
+
+    def _matrix(self, A: Operator, b: Tensor) -> Tensor:
+        n = len(b)
+        H = b.new_empty(n, n)
+        for first in range(0, n, self.chunk):
+            units = torch.zeros(n, min(self.chunk, n - first), dtype=b.dtype, device=b.device)
+            units[first : first + self.chunk].fill_diagonal_(1)
+            H[:, first : first + self.chunk] = A(units)
+        if not H.isfinite().all():
+            raise NonFiniteError(bad_product(int((~H.isfinite()).any(0).nonzero()[0]) + 1))
+        return H
+
+    def _symmetric(self, H: Tensor, b: Tensor) -> tuple[Tensor, str]:
+        factor, failed = torch.linalg.cholesky_ex(H)
+        if not failed:
+            return torch.cholesky_solve(b, factor), "Cholesky"
+        least = torch.linalg.eigvalsh(H)[0].item()
+        if self.definite:
             raise IndefiniteError(
                 f"Cholesky needs a positive definite matrix, but the smallest eigenvalue is {least:.2e}. Solve the "
                 f"inner problem further, or add damping larger than {max(-least, 0.0):.2e}."
             )
-        x = torch.cholesky_solve(b[:, None], factor)[:, 0]
-        residual = torch.linalg.vector_norm(b - A @ x).item()
-        return LinearSolution(x=x, residual=residual, num_matvecs=n, status="converged")
+        return _by_lu(H, b), f"LU, because Cholesky failed: the smallest eigenvalue is {least:.2e}"
 
 
-def _matrix(matvec: Matvec, b: Tensor) -> Tensor:
-    unit_vectors = torch.eye(b.numel(), dtype=b.dtype, device=b.device)
-    A = torch.stack([matvec(e) for e in unit_vectors], dim=1)
-    if not A.isfinite().all():
-        raise NonFiniteError(bad_product(int((~A.isfinite()).any(0).nonzero()[0]) + 1))
-    return A
+def _asymmetry(H: Tensor) -> float:
+    size = torch.linalg.matrix_norm(H).clamp_min(torch.finfo(H.dtype).tiny)
+    return (torch.linalg.matrix_norm(H - H.T) / size).item()
 
 
-def _symmetric(A: Tensor) -> Tensor:
-    size = torch.linalg.matrix_norm(A).clamp_min(torch.finfo(A.dtype).tiny)
-    asymmetry = (torch.linalg.matrix_norm(A - A.T) / size).item()
-    if asymmetry > torch.finfo(A.dtype).eps ** 0.5:
-        raise ValueError(
-            f"Cholesky needs a symmetric matrix, but ‖A − Aᵀ‖/‖A‖ = {asymmetry:.1e}: the optimality condition is not "
-            "a gradient. Use GMRES, or Dense with definite=False."
-        )
-    return (A + A.T) / 2
-
-
-def _by_lu(A: Tensor, b: Tensor) -> LinearSolution:
-    factor, pivots, _ = torch.linalg.lu_factor_ex(A)
+def _by_lu(H: Tensor, b: Tensor) -> Tensor:
+    factor, pivots, _ = torch.linalg.lu_factor_ex(H)
     diagonal = factor.diagonal().abs()
-    if diagonal.min() <= 10 * torch.finfo(A.dtype).eps * diagonal.max():
+    if diagonal.min() <= 10 * torch.finfo(H.dtype).eps * diagonal.max():
         raise IndefiniteError(
             f"The matrix is singular: the pivots of its LU factorisation go from {diagonal.max().item():.1e} down to "
             f"{diagonal.min().item():.1e}. Add damping, or look for a parameter that the inner loss ignores."
         )
-    x = torch.linalg.lu_solve(factor, pivots, b[:, None])[:, 0]
-    residual = torch.linalg.vector_norm(b - A @ x).item()
-    return LinearSolution(x, residual, len(b), "converged")
+    return torch.linalg.lu_solve(factor, pivots, b)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hypergrad.linsolve.base import Matvec
 from hypergrad.linsolve.krylov import Cycle, Krylov, norm
+from hypergrad.operator import Matvec, Operator
 from hypergrad.validation import require_int
 
 
@@ -32,7 +32,7 @@ class GMRES(Krylov):
         super().__post_init__()
         require_int(self, "restart", least=1)
 
-    def cycle(self, matvec: Matvec, inverse: Matvec | None, r: Tensor, tol: float, max_iter: int) -> Cycle:
+    def cycle(self, A: Operator, inverse: Matvec | None, r: Tensor, tol: float, max_iter: int) -> Cycle:
         size = min(self.restart, max_iter, r.numel())
         beta = norm(r, 0)
         # Arnoldi: A V_k = V_{k+1} H_k with orthonormal V; the small least-squares problem is solved on the CPU.
@@ -43,7 +43,7 @@ class GMRES(Krylov):
         goal[0] = beta
         y, residual = goal[:0], beta
         for k in range(size):
-            u = matvec(V[k])
+            u = A(V[k])
             length = norm(u, k + 1)
             # Gram–Schmidt twice is enough to keep V orthonormal to rounding.
             for _ in range(2):

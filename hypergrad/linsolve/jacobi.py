@@ -1,13 +1,17 @@
 """The diagonal as a preconditioner."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hypergrad.errors import IndefiniteError, NonFiniteError
-from hypergrad.linsolve.base import Matvec, Preconditioner, bad_product
+from hypergrad.linsolve.base import Preconditioner, bad_product
+from hypergrad.operator import Matvec, Operator
 from hypergrad.validation import require_int
+
+_PER = ("slice", "entry")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,10 +19,15 @@ class Jacobi(Preconditioner):
     """M = diag(A), estimated from `num_probes` products with random signs: the mean of z ∘ A z.
 
     The estimate is exact for a diagonal A, and of use where the scale of the parameters varies more than the rows of A
-    are wide. Entries below a thousandth of their mean are raised to it, so that M is positive definite.
+    are wide. With `per="slice"` M has one value for each slice of a matrix-shaped parameter across its dimension of
+    widest variation, such as for all the weights that leave one feature: it averages the noise of the probes away, so
+    that one or two do, and keeps subspaces that A has for all features alike, such as that of a softmax, in which a
+    class may be added to all. Values below a thousandth of their mean are raised to it, so that M is positive definite.
 
     Attributes:
         num_probes: products to spend, ≥ 1.
+        per: "slice", one value per slice of a parameter of two or more dimensions, where the shapes of the parameters
+            are known, or "entry", one value per parameter.
 
     Raises:
         IndefiniteError: (from `prepare`) if the estimated trace is not positive.
@@ -27,16 +36,29 @@ class Jacobi(Preconditioner):
     """
 
     num_probes: int = 10
+    per: str = "entry"
 
     def __post_init__(self) -> None:
         require_int(self, "num_probes", least=1)
+        if self.per not in _PER:
+            raise ValueError(f"Jacobi.per must be one of {', '.join(_PER)}, but it is {self.per!r}.")
 
-    def prepare(self, matvec: Matvec, like: Tensor) -> tuple[Matvec, int]:
+    def prepare(self, A: Operator, like: Tensor) -> tuple[Matvec, int]:
+        diagonal = self.diagonal(A, like)
+        return lambda v: v / diagonal, self.num_probes
+
+    def diagonal(self, A: Operator, like: Tensor) -> Tensor:
+        """The diagonal of M, shape (n,), all > 0.
+
+        Raises:
+            NonFiniteError: if a product is NaN or infinite.
+            IndefiniteError: if the estimated trace is not positive.
+        """
         generator = torch.Generator().manual_seed(0)
         diagonal = torch.zeros_like(like)
         for _ in range(self.num_probes):
             z = (torch.randint(0, 2, (like.numel(),), generator=generator) * 2 - 1).to(like)
-            diagonal.addcmul_(z, matvec(z), value=1 / self.num_probes)
+            diagonal.addcmul_(z, A(z), value=1 / self.num_probes)
         mean = diagonal.mean().item()
         if not abs(mean) < float("inf"):
             raise NonFiniteError(bad_product(self.num_probes))
@@ -45,5 +67,23 @@ class Jacobi(Preconditioner):
                 f"A preconditioner needs a positive definite matrix, but its mean eigenvalue is {mean:.2e}. Solve the "
                 f"inner problem further, or add damping larger than {-mean:.2e}."
             )
-        diagonal.clamp_(min=1e-3 * mean)
-        return lambda v: v / diagonal, self.num_probes
+        if self.per == "slice" and A.shapes is not None:
+            pieces = diagonal.split([math.prod(shape) for shape in A.shapes])
+            diagonal = torch.cat([_averaged(d, shape) for d, shape in zip(pieces, A.shapes, strict=True)])
+        return diagonal.clamp_(min=1e-3 * mean)
+
+
+def _averaged(diagonal: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The mean over all dimensions but that along which the means vary most; itself for a vector.
+
+    What the entries of a slice leave uncertain of its mean is added in quadrature, so that noise makes no mean tiny.
+    """
+    if len(shape) < 2:
+        return diagonal
+    D, candidates = diagonal.view(shape), []
+    for kept in range(D.ndim):
+        others = [d for d in range(D.ndim) if d != kept]
+        variance, mean = torch.var_mean(D, dim=others, keepdim=True, correction=0)
+        uncertain = variance * (mean.numel() / D.numel())
+        candidates.append((mean.var(correction=0).item(), (mean.square() + uncertain).sqrt()))
+    return max(candidates, key=lambda c: c[0])[1].expand(shape).reshape(-1)

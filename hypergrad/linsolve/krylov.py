@@ -1,14 +1,20 @@
 """What the Krylov solvers share: cycles on the true residual, so that the residual they claim is there."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from hypergrad.errors import NonFiniteError
-from hypergrad.linsolve.base import LinearSolution, LinearSolver, Matvec, bad_product
+from hypergrad.errors import HypergradError, NonFiniteError
+from hypergrad.linsolve.base import LinearSolution, LinearSolver, bad_product
+from hypergrad.operator import CannotApproximateError, Matvec, Operator
 from hypergrad.validation import require_int, require_real
+
+_WORTH_IT = 0.05
+_LEAST = 0.5
+"""An approximate operator is kept where a cycle with it brings the true residual down to ten times what the cycle
+claims, or to the first of these; and at least to the second."""
 
 
 @dataclass(frozen=True)
@@ -16,9 +22,9 @@ class Cycle:
     """What one cycle of iterations on A d = r came to.
 
     Attributes:
-        d: the correction, shape (n,).
-        residual: what the recursion believes ‖r − A d‖ to be.
-        num_matvecs: products spent, one per iteration.
+        d: the correction, shaped as r.
+        residual: what the recursion believes ‖r − A d‖ to be; the largest of several.
+        num_matvecs: products spent, one for each vector.
         is_least: whether no d seems to have a smaller residual, because A is singular and r not in its range.
     """
 
@@ -33,10 +39,11 @@ class Krylov(LinearSolver):
     """Iterations that each spend one product, judged by their recursive residual until it claims convergence.
 
     A recursive residual drifts away from the true one, so convergence is claimed only after one more product has shown
-    it; where that product disagrees, the iteration starts again from the true residual.
+    it; where that product disagrees, the iteration starts again from the true residual. That is iterative refinement,
+    and so the cycles may run on an approximate operator where A has one: what is claimed rests on A itself.
 
     Attributes:
-        max_iter: most iterations, each of one product with A, ≥ 1.
+        max_iter: most iterations, each of one product with A for each right-hand side, ≥ 1.
         tol: stop once ‖b − A x‖ ≤ tol ‖b‖ (dimensionless), ≥ 0.
     """
 
@@ -47,51 +54,114 @@ class Krylov(LinearSolver):
         require_int(self, "max_iter", least=1)
         require_real(self, "tol", least=0)
 
-    def prepare(self, matvec: Matvec, like: Tensor) -> tuple[Matvec | None, int]:
+    def prepare(self, A: Operator, like: Tensor) -> tuple[Matvec | None, int]:
         """What every cycle shares: M⁻¹ where there is a preconditioner, and the products with A that it took."""
         return None, 0
 
     @abstractmethod
-    def cycle(self, matvec: Matvec, inverse: Matvec | None, r: Tensor, tol: float, max_iter: int) -> Cycle:
+    def cycle(self, A: Operator, inverse: Matvec | None, r: Tensor, tol: float, max_iter: int) -> Cycle:
         """Iterate on A d = r from d = 0 until ‖r − A d‖ ≤ tol (absolute) or `max_iter` products; r may be changed."""
 
-    def solve_unit(self, matvec: Matvec, b: Tensor, x0: Tensor | None) -> LinearSolution:
+    def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
+        width = 1 if b.ndim == 1 else b.shape[1]
         if x0 is None:
             x, r, products = torch.zeros_like(b), b.clone(), 0
         else:
-            x, products = x0.clone(), 1
-            r = b - matvec(x)
-        residual, spent = norm(r, products), 0
-        inverse, extra = self.prepare(matvec, b) if residual > self.tol else (None, 0)
+            x, products = x0.clone(), width
+            r = b - A(x)
+        residual, spent, budget = norm(r, products), 0, self.max_iter * width
+        steps, extra = self._steps(A, b) if residual > self.tol else (_Steps(self, A, None), 0)
         products += extra
         while True:
             if residual <= self.tol:
-                return LinearSolution(x, residual, products, "converged")
-            if spent == self.max_iter:
-                return LinearSolution(x, residual, products, "max_iter")
-            done = self.cycle(matvec, inverse, r, self.tol, self.max_iter - spent)
+                return LinearSolution(x, residual, products, "converged", steps.remark)
+            if spent == budget:
+                return LinearSolution(x, residual, products, "max_iter", steps.remark)
+            is_near = steps.near is not None
+            done = steps.run(r, residual, budget - spent)
             x.add_(done.d)
             spent, products = spent + done.num_matvecs, products + done.num_matvecs
-            if done.residual > self.tol and spent == self.max_iter:
-                return LinearSolution(x, done.residual, products, "max_iter")
+            if done.residual > self.tol and spent == budget and not is_near:
+                return LinearSolution(x, done.residual, products, "max_iter", steps.remark)
             before, claimed = residual, done.residual <= self.tol
-            r = b - matvec(x)
-            products += 1
+            r = b - A(x)
+            products += width
             residual = norm(r, products)
+            if is_near:
+                steps.judge(before, done.residual, residual)
+                if residual > before:
+                    x.sub_(done.d)
+                    r, residual, products = b - A(x), before, products + width
             # A cycle that believed it was at its end, and whose end another cycle hardly moves, has met the limit of
             # rounding or of the range of A.
-            if residual > self.tol and residual > before * (0.5 if claimed or done.is_least else 1 - 1e-6):
+            elif residual > self.tol and residual > before * (0.5 if claimed or done.is_least else 1 - 1e-6):
                 status = "inconsistent" if done.is_least else "stagnated"
-                return LinearSolution(x, residual, products, status)
+                return LinearSolution(x, residual, products, status, steps.remark)
+
+    def _steps(self, A: Operator, like: Tensor) -> tuple["_Steps", int]:
+        like = like if like.ndim == 1 else like[:, 0]
+        near, remark = None, ""
+        if A.approximate is not None:
+            try:
+                near = replace(A.approximate(), is_rounded=True)
+                inverse, products = self.prepare(near, like.to(near.dtype))
+                return _Steps(self, A, inverse, near, f"iterated on {near.name}"), products
+            except CannotApproximateError as error:
+                remark = f"iterated on the exact product, because {error}"
+            except HypergradError as error:  # of the approximation, maybe, and not of A: A will tell
+                remark = f"{near.name} met {type(error).__name__}, so went on with the exact product" if near else ""
+        inverse, products = self.prepare(A, like)
+        return _Steps(self, A, inverse, remark=remark), products
+
+
+@dataclass
+class _Steps:
+    """The cycles of one solve: on the approximate operator as long as it is worth it, then on A."""
+
+    solver: Krylov
+    A: Operator
+    inverse: Matvec | None
+    near: Operator | None = None
+    remark: str = ""
+
+    def run(self, r: Tensor, residual: float, max_iter: int) -> Cycle:
+        """One cycle on A d = r."""
+        if self.near is None:
+            return self.solver.cycle(self.A, self.inverse, r, self.solver.tol, max_iter)
+        assert self.near.dtype is not None
+        # What the approximate operator's precision can tell apart; half, so that the true residual falls below tol.
+        tol = max(self.solver.tol / residual / 2, 100 * torch.finfo(self.near.dtype).eps)
+        scaled = (r / residual).to(self.near.dtype)
+        enough = 2 * r.numel()  # n iterations a column would do, but for rounding
+        try:
+            done = self.solver.cycle(self.near, self.inverse, scaled, tol, min(max_iter, enough))
+        except HypergradError as error:
+            self._drop(f"met {type(error).__name__}")
+            return Cycle(torch.zeros_like(r), residual, 0)
+        return Cycle(done.d.to(r.dtype) * residual, done.residual * residual, done.num_matvecs, done.is_least)
+
+    def judge(self, before: float, claimed: float, residual: float) -> None:
+        """Go on with A alone where the approximate operator did not keep what it claimed."""
+        wanted = min(_LEAST * before, max(10 * claimed, _WORTH_IT * before))
+        if self.near is not None and residual > max(self.solver.tol, wanted):
+            self._drop(f"left a residual of {residual:.1e} where it claimed {claimed:.1e}")
+
+    def _drop(self, why: str) -> None:
+        assert self.near is not None
+        self.remark = f"{self.near.name} {why}, so went on with the exact product"
+        dtype, inverse = self.near.dtype, self.inverse
+        if inverse is not None:
+            self.inverse = lambda v: inverse(v.to(dtype)).to(v.dtype)
+        self.near = None
 
 
 def norm(r: Tensor, products: int) -> float:
-    """‖r‖ after `products` products.
+    """‖r‖ after `products` products, the largest of several.
 
     Raises:
         NonFiniteError: if it is NaN or infinite.
     """
-    value = torch.linalg.vector_norm(r).item()
+    value = torch.linalg.vector_norm(r, dim=0).max().item() if r.ndim == 2 else torch.linalg.vector_norm(r).item()
     if not value < float("inf"):
         raise NonFiniteError(bad_product(products))
     return value

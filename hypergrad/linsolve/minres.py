@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hypergrad.linsolve.base import Matvec
 from hypergrad.linsolve.krylov import Cycle, Krylov, norm
+from hypergrad.operator import Matvec, Operator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class MINRES(Krylov):
     Source: Paige & Saunders, "Solution of sparse indefinite systems of linear equations", SIAM J. Numer. Anal. (1975).
     """
 
-    def cycle(self, matvec: Matvec, inverse: Matvec | None, r: Tensor, tol: float, max_iter: int) -> Cycle:
+    def cycle(self, A: Operator, inverse: Matvec | None, r: Tensor, tol: float, max_iter: int) -> Cycle:
         # Lanczos vectors v with A V_k = V_{k+1} T_k; Givens rotations (c, s) turn T_k into an upper triangle with
         # diagonal γ and superdiagonals δ, ε; the columns of W = V R⁻¹ update x.
         eps = torch.finfo(r.dtype).eps
@@ -35,7 +35,7 @@ class MINRES(Krylov):
         c, s, delta_bar, epsilon, residual, scale, count = -1.0, 0.0, 0.0, 0.0, beta, 0.0, 0
         beta = 0.0
         while residual > tol and count < max_iter:
-            Av = matvec(v)
+            Av = A(v)
             count += 1
             alpha = torch.dot(v, Av).item()
             v_next = Av.sub_(v, alpha=alpha).sub_(v_before, alpha=beta)

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from hypergrad.errors import DivergenceError
-from hypergrad.linsolve.base import LinearSolution, LinearSolver, Matvec
+from hypergrad.linsolve.base import LinearSolution, LinearSolver
 from hypergrad.linsolve.krylov import norm
 from hypergrad.linsolve.spectrum import largest_eigenvalue
+from hypergrad.operator import Matvec, Operator
 from hypergrad.validation import require_int, require_real
 
 _POWER_ITERATIONS = 20
@@ -43,17 +44,17 @@ class Neumann(LinearSolver):
         if self.scale is not None:
             require_real(self, "scale", above=0)
 
-    def solve_unit(self, matvec: Matvec, b: Tensor, x0: Tensor | None) -> LinearSolution:
+    def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
         if self.num_terms == 0:
-            residual = norm(b - matvec(b), 1)
+            residual = norm(b - A(b), 1)
             return LinearSolution(b, residual, 1, "converged" if residual <= self.tol else "max_iter")
         x = torch.zeros_like(b) if x0 is None else x0
-        r = b if x0 is None else b - matvec(x)
+        r = b if x0 is None else b - A(x)
         products = 0 if x0 is None else 1
         size, status = norm(r, products), "max_iter"
         scale = self.scale
         if scale is None:
-            scale = _inverse_of_largest_eigenvalue(matvec, b)
+            scale = _inverse_of_largest_eigenvalue(A, b)
             products += _POWER_ITERATIONS
 
         for term in range(self.num_terms + 1):
@@ -63,7 +64,7 @@ class Neumann(LinearSolver):
                 break
             x = x.add(r, alpha=scale)
             # The true residual, which costs the same product as the recursion r − scale · A r and cannot drift.
-            r, before, previous = b - matvec(x), r, size
+            r, before, previous = b - A(x), r, size
             products += 1
             size = norm(r, products)
             if size > previous * (1 + torch.finfo(b.dtype).eps ** 0.5):

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from hypergrad.errors import IndefiniteError, NonFiniteError
-from hypergrad.linsolve.base import LinearSolution, LinearSolver, Matvec, Preconditioner, bad_product
+from hypergrad.linsolve.base import LinearSolution, LinearSolver, Preconditioner, bad_product
 from hypergrad.linsolve.krylov import norm
+from hypergrad.operator import Matvec, Operator
 from hypergrad.validation import require_int, require_real
 
 
@@ -40,22 +41,22 @@ class Nystrom(LinearSolver, Preconditioner):
         if self.rho is not None:
             require_real(self, "rho", above=0)
 
-    def solve_unit(self, matvec: Matvec, b: Tensor, x0: Tensor | None) -> LinearSolution:
-        U, eigenvalues = self._approximate(matvec, b)
+    def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
+        U, eigenvalues = self._approximate(A, b)
         rho = eigenvalues[-1].item() if self.rho is None else self.rho
         along = U.T @ b
         x = U @ (along / (eigenvalues + rho if self.rho is not None else eigenvalues)) + (b - U @ along) / rho
         products = U.shape[1] + 1
-        residual = norm(b - matvec(x), products)
+        residual = norm(b - A(x), products)
         return LinearSolution(x, residual, products, "converged" if residual <= self.tol else "max_iter")
 
-    def prepare(self, matvec: Matvec, like: Tensor) -> tuple[Matvec, int]:
-        U, eigenvalues = self._approximate(matvec, like)
+    def prepare(self, A: Operator, like: Tensor) -> tuple[Matvec, int]:
+        U, eigenvalues = self._approximate(A, like)
         rho = self.rho or 0.0
         shrink = (eigenvalues[-1] + rho) / (eigenvalues + rho) - 1
         return lambda v: v + U @ (shrink * (U.T @ v)), U.shape[1]
 
-    def _approximate(self, matvec: Matvec, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _approximate(self, A: Operator, like: Tensor) -> tuple[Tensor, Tensor]:
         """U, shape (n, k), and the eigenvalues of the approximation, from the largest, all > 0.
 
         Raises:
@@ -66,7 +67,7 @@ class Nystrom(LinearSolver, Preconditioner):
         generator = torch.Generator().manual_seed(0)
         random = torch.randn(n, min(self.rank, n), generator=generator, dtype=torch.float64)
         basis = torch.linalg.qr(random).Q.to(like)
-        Y = torch.stack([matvec(column) for column in basis.T.contiguous()], dim=1)
+        Y = A(basis)
         if not Y.isfinite().all():
             raise NonFiniteError(bad_product(int((~Y.isfinite()).any(0).nonzero()[0]) + 1))
         # A small shift keeps the factorisation of a semidefinite core from failing by rounding.

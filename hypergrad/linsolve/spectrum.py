@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from hypergrad.errors import NonFiniteError
-from hypergrad.linsolve.base import Matvec, bad_product
+from hypergrad.linsolve.base import bad_product
+from hypergrad.operator import Matvec
 
 
 def largest_eigenvalue(matvec: Matvec, like: Tensor, *, num_iter: int = 20) -> float:

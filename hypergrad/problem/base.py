@@ -1,12 +1,18 @@
 """The promise of a problem: what is trained, what is tuned, and the two losses."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from hypergrad.autodiff import Tensors, value_and_gradient
 from hypergrad.hyperparameter import Hyperparameter
+
+_NO_OUTPUTS = (
+    "{} does not define `{}`, which Gauss–Newton products need: write the inner loss as "
+    "self.loss_of_outputs(self.outputs(params, hparams, batch), params, hparams, batch)."
+)
 
 
 class InnerProblem(nn.Module, ABC):
@@ -76,6 +82,34 @@ class InnerProblem(nn.Module, ABC):
         """Whether the start of training may depend on λ."""
         return type(self).initial is not InnerProblem.initial
 
+    def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        """The outputs z(w) of the model on a batch, for problems whose inner loss is ℓ(z(w), w, λ)."""
+        raise NotImplementedError(_NO_OUTPUTS.format(type(self).__name__, "outputs"))
+
+    def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        """ℓ(z, w, λ), convex in z and w, which is the inner loss at z = z(w); shape ()."""
+        raise NotImplementedError(_NO_OUTPUTS.format(type(self).__name__, "loss_of_outputs"))
+
+    @property
+    def is_smooth(self) -> bool:
+        """Whether g is differentiable in w, so that any solver can train it."""
+        return True
+
+    def restriction(self, params: Tensors, hparams: Tensors) -> "Restriction":
+        """The problem in those entries of a solution `params` that move with λ: by default all of them.
+
+        Override it where the others stay as they are for small changes of λ, such as the zeros of a sparse solution.
+        """
+        return Restriction(self, params, sum(w.numel() for w in params.values()))
+
+    def objection(self, params: Tensors, ahead: Tensors, hparams: Tensors, batch: Any) -> str:
+        """Why a restriction may not hold at the solution, for which a Newton step from `params` to `ahead` speaks.
+
+        Returns:
+            What fails and where, to follow "unknown: "; "" where the restriction holds.
+        """
+        return ""
+
     def solution(self, hparams: Tensors) -> Tensors:
         """The best response w*(λ) in closed form, for problems that have one."""
         raise NotImplementedError(f"{type(self).__name__} knows no closed form of its solution.")
@@ -98,6 +132,31 @@ class InnerProblem(nn.Module, ABC):
         )
         like = next(iter(params.values()))
         return {name: h.value(like.dtype, like.device) for name, h in spaces.items()}
+
+
+@dataclass(frozen=True)
+class Restriction:
+    """An inner problem in some entries of w, the others held fixed.
+
+    Attributes:
+        problem: of the same hyperparameters, with a unique solution near `params`.
+        params: the entries, by the names of the parameters.
+        size: the number of entries of all of w.
+        index: the positions of the entries in the flat w, shape (k,); None where they are all of it.
+    """
+
+    problem: InnerProblem
+    params: Tensors
+    size: int
+    index: Tensor | None = None
+
+    def gather(self, v: Tensor) -> Tensor:
+        """The entries of a flat vector shaped as w."""
+        return v if self.index is None else v[self.index]
+
+    def scatter(self, v: Tensor) -> Tensor:
+        """The flat vector shaped as w that is v in the entries and zero elsewhere."""
+        return v if self.index is None else v.new_zeros(self.size).index_copy(0, self.index, v)
 
 
 def require_scalar(value: Any, name: str) -> Tensor:

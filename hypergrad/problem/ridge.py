@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from hypergrad.autodiff import Tensors
-from hypergrad.data import Splits
+from hypergrad.data import Splits, require_parts
 from hypergrad.hyperparameter import Hyperparameter
 from hypergrad.problem.base import InnerProblem
 
@@ -40,20 +40,12 @@ class Ridge(InnerProblem):
 
     def __init__(self, data: Splits, *, l2: float = 1.0, per_feature: bool = False) -> None:
         super().__init__()
-        num_features = data.train.X.shape[-1]
+        require_parts(data)
         for name, (X, y) in zip(data._fields, data, strict=True):
-            if X.ndim != 2 or len(X) == 0 or y.shape != X.shape[:1] or X.shape[1] != num_features:
-                raise ValueError(
-                    f"The {name} part needs X of shape (n, {num_features}) and y of shape (n,) with n ≥ 1, but X is "
-                    f"{tuple(X.shape)} and y is {tuple(y.shape)}."
-                )
-            bad = int((~X.isfinite()).sum() + (~y.isfinite()).sum())
-            if bad:
-                raise ValueError(f"The {name} part holds {bad} values that are NaN or infinite; drop or impute them.")
             suffix = "" if name == "train" else f"_{name}"
             self.register_buffer(f"X{suffix}", X)
             self.register_buffer(f"y{suffix}", y)
-        shape = (num_features,) if per_feature else ()
+        shape = (self.X.shape[1],) if per_feature else ()
         self._hyperparameters = {"l2": Hyperparameter(l2, shape=shape, constraint=constraints.positive)}
 
     def init_params(self) -> Tensors:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from hypergrad.autodiff import Tensors
-from hypergrad.linsolve.base import Matvec
+from hypergrad.operator import Operator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.point import Point
 
@@ -20,13 +20,13 @@ class Stationarity:
     Attributes:
         point: inner loss and ‖φ‖.
         phi: φ, flat, shape (n,).
-        product: v ↦ (∂φ/∂w)ᵀ v on vectors of shape (n,); the Hessian product where φ = ∇_w g.
+        product: v ↦ (∂φ/∂w)ᵀ v; the Hessian product where φ = ∇_w g.
         mixed: v ↦ (∂φ/∂λ)ᵀ v by name, None where φ does not depend on a hyperparameter.
     """
 
     point: Point
     phi: Tensor
-    product: Matvec
+    product: Operator
     mixed: Callable[[Tensor], Mapping[str, Tensor | None]]
 
 
@@ -50,3 +50,8 @@ class Product(ABC):
             NonFiniteError: if the inner loss or φ is NaN or infinite.
             ValueError: if φ is not what the products need; the message says what that is.
         """
+
+
+def shapes_of(params: Tensors) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the tensors that `flatten(params)` holds one after the other."""
+    return tuple(tuple(p.shape) for p in params.values())

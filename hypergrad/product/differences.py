@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from hypergrad.autodiff import Tensors, flatten, leaves, unflatten
+from hypergrad.operator import Operator
 from hypergrad.problem.base import InnerProblem
-from hypergrad.product.base import Product, Stationarity
+from hypergrad.product.base import Product, Stationarity, shapes_of
 from hypergrad.solver.point import Point, require_finite
 from hypergrad.validation import require_real
 
@@ -61,7 +62,8 @@ class CentredDifferences(Product):
         loss, phi, _ = gradients(w)
         point = Point.of(loss, phi)
         require_finite(point, hparams)
-        return Stationarity(point, phi, lambda v: difference(v)[0], lambda v: difference(v)[1])
+        product = Operator(lambda v: difference(v)[0], shapes=shapes_of(params), dtype=w.dtype)
+        return Stationarity(point, phi, product, lambda v: difference(v)[1])
 
 
 def _gradients(

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from hypergrad.autodiff import Tensors, flatten, leaves, vjp
+from hypergrad.operator import Operator
 from hypergrad.problem.base import InnerProblem
-from hypergrad.product.base import Product, Stationarity
+from hypergrad.product.base import Product, Stationarity, shapes_of
 from hypergrad.solver.point import Point, require_finite
 
 
@@ -22,7 +23,7 @@ class Reverse(Product):
     def linearise(self, problem: InnerProblem, params: Tensors, hparams: Tensors, batch: Any) -> Stationarity:
         w, hp = leaves(params), leaves(hparams)
         with torch.enable_grad():
-            inner_loss, named = _optimality(problem, w, hp, batch)
+            inner_loss, named = optimality_at(problem, w, hp, batch)
             phi = flatten(named)
             point = Point.of(inner_loss, phi)
             require_finite(point, hparams)
@@ -31,10 +32,12 @@ class Reverse(Product):
                 pulled = torch.autograd.grad(phi, tuple(hp.values()), v, allow_unused=True, retain_graph=True)
                 return dict(zip(hp, pulled, strict=True))
 
-            return Stationarity(point, phi.detach(), vjp(phi, w), mixed)
+            pull = vjp(phi, w)
+            product = Operator(pull, pull, shapes_of(w), symmetric=problem.is_minimisation, dtype=phi.dtype)
+            return Stationarity(point, phi.detach(), product, mixed)
 
 
-def _optimality(problem: InnerProblem, w: Tensors, hp: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
+def optimality_at(problem: InnerProblem, w: Tensors, hp: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
     """The inner loss and φ with its graph, from one forward pass where φ is the gradient of g.
 
     Raises:

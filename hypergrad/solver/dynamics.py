@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,22 +48,28 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Dynamics:
-    """Training at fixed λ as a dynamical system, s_{t+1} = Φ(s_t, λ, t).
+    """Training at fixed λ as a dynamical system, s_{t+1} = Φ(s_t, λ, t), with t counted from where the run starts.
 
     Attributes:
         problem: what is trained.
         solver: how.
         hparams: λ, leaves that require gradients.
+        first_step: index of the batch of step t = 0, ≥ 0.
     """
 
     problem: InnerProblem
     solver: InnerSolver
     hparams: Tensors
+    first_step: int = 0
+
+    def batch(self, t: int) -> Any:
+        """The inner batch that step t sees."""
+        return self.problem.inner_batch(self.first_step + t)
 
     def step(self, state: State, t: int) -> State:
         """The state after step t, without a graph."""
         with torch.no_grad():
-            return self.solver.step(self.problem, state, self.hparams, t)
+            return self.solver.step(self.problem, state, self.hparams, t, self.first_step)
 
     def linearise(self, state: State, t: int, length: int = 1) -> Stretch:
         """Step t, or `length` steps from there, with their graph.
@@ -72,7 +79,7 @@ class Dynamics:
         before = after = free(state)
         with torch.enable_grad():
             for k in range(length):
-                after = self.solver.step(self.problem, after, self.hparams, t + k)
+                after = self.solver.step(self.problem, after, self.hparams, t + k, self.first_step)
         return Stretch(before, after, self.hparams, length)
 
 

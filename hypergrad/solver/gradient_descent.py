@@ -3,30 +3,34 @@
 from dataclasses import dataclass
 
 from hypergrad.autodiff import Tensors
-from hypergrad.solver.base import InnerSolver, State, coefficient, require_coefficient
+from hypergrad.coefficient import Coefficient, one_for_all, ranged, scaled_sum
+from hypergrad.solver.base import InnerSolver, State
+from hypergrad.solver.weight_decay import decayed
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradientDescent(InnerSolver):
-    """Gradient descent, w_{t+1} = w_t − lr ∇g(w_t); stable on a quadratic for lr < 2/λ_max of its Hessian.
+    """Gradient descent, w_{t+1} = w_t − lr (∇g(w_t) + weight_decay w_t).
+
+    The same update as `torch.optim.SGD`; stable on a quadratic for lr < 2/(λ_max + weight_decay), with λ_max of the
+    Hessian of g. The state is `params`.
 
     Attributes:
-        lr: learning rate, > 0, or the name of the hyperparameter that holds it.
+        lr: learning rate, > 0.
+        weight_decay: of an L2 penalty ½ weight_decay ‖w‖² that is not part of g, ≥ 0.
 
     Source: Cauchy, "Méthode générale pour la résolution des systèmes d'équations simultanées" (1847).
     """
 
-    lr: float | str = 0.1
-
-    def __post_init__(self) -> None:
-        require_coefficient(self, "lr", above=0)
+    lr: Coefficient = ranged(0.1, above=0)
+    weight_decay: Coefficient = ranged(0.0, least=0)
 
     def update(self, state: State, grad: Tensors, hparams: Tensors, t: int) -> State:
-        lr = coefficient(self.lr, hparams, t)
-        return {"params": {name: w - lr * grad[name] for name, w in state["params"].items()}}
-
-    def coefficients(self) -> dict[str, float | str]:
-        return {"lr": self.lr}
+        params = state["params"]
+        lr = self.by_tensor("lr", params, hparams, t)
+        grad = decayed(grad, params, self.by_tensor("weight_decay", params, hparams, t))
+        return {"params": {name: scaled_sum(w, -lr[name], grad[name]) for name, w in params.items()}}
 
     def largest_lr(self, curvature: float, hparams: Tensors, t: int) -> float | None:
-        return 2 / curvature
+        decay = one_for_all(self.weight_decay, hparams, t)
+        return None if decay is None else 2 / (curvature + decay)

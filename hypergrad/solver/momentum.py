@@ -1,45 +1,72 @@
-"""Gradient descent with heavy-ball momentum."""
+"""Gradient descent with momentum, of the heavy ball or of Nesterov."""
 
 from dataclasses import dataclass
 
 import torch
 
 from hypergrad.autodiff import Tensors
-from hypergrad.solver.base import InnerSolver, State, coefficient, require_coefficient
+from hypergrad.coefficient import Coefficient, one_for_all, ranged, scaled_sum
+from hypergrad.solver.base import InnerSolver, State
+from hypergrad.solver.weight_decay import decayed
+from hypergrad.validation import require_instance
 
 
 @dataclass(frozen=True, kw_only=True)
 class Momentum(InnerSolver):
-    """Heavy-ball momentum, v_{t+1} = β v_t + ∇g(w_t), w_{t+1} = w_t − lr v_{t+1}, from v₀ = 0.
+    """Momentum on d_t = ∇g(w_t) + weight_decay w_t, with decay β and dampening δ, from v₀ = 0.
 
-    The same update as `torch.optim.SGD(momentum=β)`; stable on a quadratic for 0 ≤ β < 1 and lr < 2 (1 + β)/λ_max.
+    v₁ = d₀,    v_{t+1} = β v_t + (1 − δ) d_t for t ≥ 1,
+    w_{t+1} = w_t − lr v_{t+1}              (heavy ball),
+    w_{t+1} = w_t − lr (d_t + β v_{t+1})    (Nesterov).
+
+    The same update as `torch.optim.SGD`. Stable on a quadratic, with L = λ_max + weight_decay, for
+    lr < 2 (1 + β)/((1 − δ) L) with the heavy ball and lr < 2 (1 + β)/((1 + 2 β) L) with Nesterov. The state is `params`
+    and `velocity` v.
 
     Attributes:
-        lr: learning rate, > 0, or the name of the hyperparameter that holds it.
-        momentum: decay β, ≥ 0 and < 1, or the name of the hyperparameter that holds it.
+        lr: learning rate, > 0.
+        momentum: decay β, ≥ 0 and < 1.
+        dampening: δ, ≥ 0 and < 1; 0 with Nesterov.
+        weight_decay: of an L2 penalty ½ weight_decay ‖w‖² that is not part of g, ≥ 0.
+        nesterov: take the gradient's part twice, as if it were looked up ahead.
 
-    Source: Polyak, "Some methods of speeding up the convergence of iteration methods" (1964).
+    Raises:
+        ValueError: if nesterov is on and dampening is not 0.
+
+    Source: Polyak, "Some methods of speeding up the convergence of iteration methods" (1964); Sutskever, Martens, Dahl
+    & Hinton, "On the importance of initialization and momentum in deep learning", ICML (2013).
     """
 
-    lr: float | str = 0.1
-    momentum: float | str = 0.9
+    lr: Coefficient = ranged(0.1, above=0)
+    momentum: Coefficient = ranged(0.9, least=0, below=1)
+    dampening: Coefficient = ranged(0.0, least=0, below=1)
+    weight_decay: Coefficient = ranged(0.0, least=0)
+    nesterov: bool = False
 
     def __post_init__(self) -> None:
-        require_coefficient(self, "lr", above=0)
-        require_coefficient(self, "momentum", least=0)
-        if not isinstance(self.momentum, str) and self.momentum >= 1:
-            raise ValueError(f"Momentum.momentum must be below 1, but it is {self.momentum:g}.")
+        super().__post_init__()
+        require_instance(self, "nesterov", bool)
+        if self.nesterov and self.dampening != 0:
+            raise ValueError(f"Nesterov's momentum has no dampening, but it is {self.dampening!r}; leave it at 0.")
 
     def init(self, params: Tensors) -> State:
         return {"params": params, "velocity": {name: torch.zeros_like(w) for name, w in params.items()}}
 
     def update(self, state: State, grad: Tensors, hparams: Tensors, t: int) -> State:
-        lr, beta = coefficient(self.lr, hparams, t), coefficient(self.momentum, hparams, t)
-        velocity = {name: beta * v + grad[name] for name, v in state["velocity"].items()}
-        return {"params": {name: w - lr * velocity[name] for name, w in state["params"].items()}, "velocity": velocity}
-
-    def coefficients(self) -> dict[str, float | str]:
-        return {"lr": self.lr, "momentum": self.momentum}
+        params = state["params"]
+        lr, beta = (self.by_tensor(field, params, hparams, t) for field in ("lr", "momentum"))
+        d = decayed(grad, params, self.by_tensor("weight_decay", params, hparams, t))
+        pushed = d
+        if t > 0 and self.dampening != 0:
+            delta = self.by_tensor("dampening", params, hparams, t)
+            pushed = {name: (1 - delta[name]) * x for name, x in d.items()}
+        v = {name: scaled_sum(pushed[name], beta[name], old) for name, old in state["velocity"].items()}
+        ahead = {name: scaled_sum(d[name], beta[name], x) for name, x in v.items()} if self.nesterov else v
+        return {"params": {name: scaled_sum(w, -lr[name], ahead[name]) for name, w in params.items()}, "velocity": v}
 
     def largest_lr(self, curvature: float, hparams: Tensors, t: int) -> float | None:
-        return 2 * (1 + float(coefficient(self.momentum, hparams, t))) / curvature
+        fields = (self.momentum, self.dampening, self.weight_decay)
+        beta, delta, decay = (one_for_all(value, hparams, t) for value in fields)
+        if beta is None or delta is None or decay is None:
+            return None
+        return 2 * (1 + beta) / ((1 + 2 * beta if self.nesterov else 1 - delta) * (curvature + decay))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, flatten
+from hypergrad.autodiff import Tensors, flatten, leaves
 from hypergrad.errors import NonFiniteError
 from hypergrad.hyperparameter import shown
 from hypergrad.problem.base import InnerProblem
@@ -17,11 +17,11 @@ _GROWTH = 1e4
 
 @dataclass(frozen=True)
 class Point:
-    """The inner loss and gradient norm at some parameters.
+    """The inner loss and the norm of the optimality condition at some parameters.
 
     Attributes:
         loss: g(w, λ).
-        grad_norm: ‖∇_w g(w, λ)‖.
+        grad_norm: ‖φ(w, λ)‖, which is ‖∇_w g(w, λ)‖ where a problem has no condition of its own.
     """
 
     loss: float
@@ -39,10 +39,15 @@ class Point:
 
 
 def look(problem: InnerProblem, params: Tensors, hparams: Tensors, t: int) -> Point:
-    """The inner loss and gradient norm at `params` on the batch of step t."""
+    """The inner loss and ‖φ‖ at `params` on the batch of step t."""
+    batch = problem.inner_batch(t)
     with torch.no_grad():
-        loss, grad = problem.inner_loss_and_gradient(params, hparams, problem.inner_batch(t))
-        return Point.of(loss, flatten(grad))
+        if problem.is_minimisation:
+            loss, phi = problem.inner_loss_and_gradient(params, hparams, batch)
+        else:
+            loss = problem.inner_loss(params, hparams, batch)
+            phi = problem.optimality(leaves(params), hparams, batch)
+        return Point.of(loss, flatten(phi))
 
 
 def require_finite(point: Point, hparams: Tensors) -> None:

@@ -19,9 +19,9 @@ class Training:
     Attributes:
         params: where it ended.
         steps: inner steps taken.
-        end: loss and gradient norm there.
-        status: "converged", "max_iter" when the steps ran out first, or "rising" when they ran out and the inner
-            loss is higher than at the start.
+        end: loss and ‖φ‖ there.
+        status: "converged"; "stagnated" when rounding errors allowed no further step; "max_iter" when the steps
+            ran out first, or "rising" when they ran out and the inner loss is higher than at the start.
     """
 
     params: Tensors
@@ -40,9 +40,11 @@ def train(
     max_steps: int,
     first_step: int = 0,
     tol: float = 0.0,
-    check_every: int = 20,
+    check_every: int | None = None,
 ) -> Training:
-    """Train from `params` until ‖∇g(w)‖ ≤ tol ‖∇g(w₀)‖ with w₀ = `problem.init_params()`, or the steps run out.
+    """Train from `params` until ‖φ(w)‖ ≤ tol ‖φ(w₀)‖ with w₀ = `problem.init_params()`, or the steps run out.
+
+    φ is the problem's optimality condition, by default ∇g.
 
     The tolerance refers to w₀ and not to the start, so that it means the same after a warm start.
 
@@ -53,34 +55,41 @@ def train(
         params: where to start, before `problem.initial`; not changed.
         max_steps: most inner steps to take, ≥ 0.
         first_step: index of the first batch, ≥ 0.
-        tol: relative tolerance on the gradient norm, ≥ 0; 0 takes all steps and looks at the gradient once, at the end.
-        check_every: inner steps between two looks at the gradient norm, each of which costs one gradient, ≥ 1.
+        tol: relative tolerance on ‖φ‖, ≥ 0; 0 takes all steps and looks at φ once, at the end.
+        check_every: inner steps between two looks at φ, each of which costs one gradient, ≥ 1; the solver's own when
+            None.
 
     Returns:
-        The parameters, the steps taken, and the loss and gradient norm at the end.
+        The parameters, the steps taken, and the loss and ‖φ‖ at the end.
 
     Raises:
         NonFiniteError: if the loss or its gradient is NaN or infinite at the start.
         DivergenceError: if training blew up; the message names the step, the loss, and the learning rate's bound.
+        ValueError: if the solver cannot train the problem.
     """
+    solver.require(problem)
     hparams, params = detach(hparams), detach(params)
     state = solver.start(problem, params, hparams)
     start = look(problem, solver.params(state), hparams, first_step)
     require_finite(start, hparams)
     goal = tol * look(problem, problem.init_params(), hparams, first_step).grad_norm if tol > 0 else 0.0
 
-    here, steps = start, 0
-    while here.grad_norm > goal and steps < max_steps:
-        stop = min(steps + check_every, max_steps) if tol > 0 else max_steps
-        for t in range(steps, stop):
-            state = solver.step(problem, state, hparams, first_step + t)
-        steps = stop
+    here, steps, is_stuck = start, 0, False
+    stride = solver.check_every if check_every is None else check_every
+    while here.grad_norm > goal and steps < max_steps and not is_stuck:
+        stop = min(steps + stride, max_steps) if tol > 0 else max_steps
+        while steps < stop and not is_stuck:
+            before, state = state, solver.step(problem, state, hparams, steps, first_step)
+            steps, is_stuck = steps + 1, state is before
         here = look(problem, solver.params(state), hparams, first_step + steps)
         if blew_up(start, here):
             raise DivergenceError(
                 explain_divergence(problem, solver, hparams, params, steps=steps, first_step=first_step)
             )
-    status = "rising" if here.loss > start.loss else "max_iter"
     if here.grad_norm <= goal:
         status = "converged"
+    elif is_stuck:
+        status = "stagnated"
+    else:
+        status = "rising" if here.loss > start.loss else "max_iter"
     return Training(params=solver.params(state), steps=steps, end=here, status=status)

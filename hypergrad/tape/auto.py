@@ -14,7 +14,7 @@ from hypergrad.validation import require_real
 
 
 @dataclass(frozen=True, kw_only=True)
-class Auto(Tape):
+class AutoTape(Tape):
     """Takes the tape with the fewest gradient evaluations that fits into a budget, measured on one step of the run.
 
     The candidates are `Graph`, `Store`, `Checkpoint` with as many slots as fit, and `Reversible` where it serves the
@@ -49,6 +49,6 @@ class Auto(Tape):
             least = min(cost.memory for _, cost in costs)
             raise ValueError(
                 f"No tape brings {len(steps)} steps into a budget of {self.budget:.3g} bytes; the smallest takes "
-                f"{least:.3g}. Raise Auto.budget, shorten the horizon, or use estimator=forward."
+                f"{least:.3g}. Raise AutoTape.budget, shorten the horizon, or use estimator=forward."
             )
         return min(fitting, key=lambda pair: pair[1].gradients)[0]

@@ -13,12 +13,13 @@ from torch import Tensor
 from hypergrad.arithmetic import Remainders, add_fixed, to_fixed, to_float
 from hypergrad.autodiff import Tensors
 from hypergrad.errors import FixedPointOverflowError, NonFiniteError
+from hypergrad.schedule import Schedule
 from hypergrad.solver.base import State
 from hypergrad.solver.dynamics import Dynamics, Stretch, free
 
 
 class QuantisedMomentum:
-    """The dynamics of `Momentum` with w and v in fixed point, and [·] for rounding to it.
+    """The heavy ball of `Momentum` with w and v in fixed point, and [·] for rounding to it.
 
     v ← v n/d + [∇g(w)],  w ← w + [−lr v],  where n/d is the rational number next to the decay β.
 
@@ -26,7 +27,7 @@ class QuantisedMomentum:
     (v − [∇g(w)]) d/n. The gradient is evaluated in the dtype of the problem, by the same calls in both directions.
 
     Args:
-        dynamics: of a `Momentum` solver.
+        dynamics: of a `Momentum` solver without dampening, weight decay or Nesterov's look ahead.
         state: where training starts.
         fraction_bits: of the fixed-point numbers.
         max_denominator: largest d.
@@ -45,7 +46,7 @@ class QuantisedMomentum:
 
     def step(self, t: int) -> None:
         """Step t."""
-        _, grad = self.gradient(t, self.dynamics.problem.inner_batch(t))
+        _, grad = self.gradient(self.dynamics.batch(t))
         for name, (lr, decay) in self._coefficients(t).items():
             with _told(name, t):
                 v = self.remainders[name].multiply(self.v[name], decay)
@@ -57,7 +58,7 @@ class QuantisedMomentum:
         coefficients = self._coefficients(t)
         for name, (lr, _) in coefficients.items():
             self.w[name] = self.w[name] - self._move(self.v[name], lr)
-        w, grad = self.gradient(t, self.dynamics.problem.inner_batch(t))
+        w, grad = self.gradient(self.dynamics.batch(t))
         for name, (_, decay) in coefficients.items():
             before = self.v[name] - to_fixed(grad[name], self.bits)
             self.v[name] = self.remainders[name].divide(before, decay)
@@ -77,7 +78,7 @@ class QuantisedMomentum:
     def _floats(self, q: Tensors) -> Tensors:
         return {name: to_float(x, self.bits, self.dtypes[name]) for name, x in q.items()}
 
-    def gradient(self, t: int, batch: Any) -> tuple[Tensors, Tensors]:
+    def gradient(self, batch: Any) -> tuple[Tensors, Tensors]:
         """The present parameters as leaves, and the inner gradient there with its graph."""
         # With a graph in both directions: without one, torch takes other formulas for some operations, such as group
         # norm, and those round differently.
@@ -87,8 +88,8 @@ class QuantisedMomentum:
 
     def _is_scheduled(self) -> bool:
         """Whether a coefficient may change from step to step."""
-        named = (name for name in self.dynamics.solver.coefficients().values() if isinstance(name, str))
-        return any(self.dynamics.hparams[name].ndim > 0 for name in named)
+        values, hparams = self.dynamics.solver.coefficients().values(), self.dynamics.hparams
+        return any(isinstance(x, Schedule) or (isinstance(x, str) and hparams[x].ndim > 0) for x in values)
 
     def _coefficients(self, t: int) -> dict[str, tuple[float, Fraction]]:
         return self._read_coefficients(t) if self.fixed is None else self.fixed

@@ -8,7 +8,7 @@ import torch
 from hypergrad.arithmetic import LARGEST_DENOMINATOR
 from hypergrad.autodiff import Tensors
 from hypergrad.errors import HypergradError, ReversalError
-from hypergrad.solver.base import State
+from hypergrad.solver.base import InnerSolver, State
 from hypergrad.solver.dynamics import Dynamics, Stretch
 from hypergrad.solver.momentum import Momentum
 from hypergrad.tape.base import Cost, Footprint, Tape, Trajectory
@@ -26,7 +26,8 @@ class Reversible(Tape):
 
     A step with decay β forgets log₂(1/β) bits of each velocity, 0.152 at β = 9/10, and only those are kept; see
     `hypergrad.arithmetic.Remainders`. What is differentiated is the step of `Momentum` at the states of the quantised
-    run, with respect to the real lr and β. Only for the solver `Momentum`, with 0 < β < 1; lr and β can be schedules.
+    run, with respect to the real lr and β. Only for the heavy ball of `Momentum`, with 0 < β < 1 and without dampening
+    and weight decay; lr and β can be schedules, and differ by tensor.
 
     Numbers are int64 multiples of 2^−b, below 2^(62 − b). The paper's b = 52 matches float64 near 1, but leaves room
     below 1024 only, while the velocity of `Momentum` grows to |∇g|/(1 − β). At the default b = 48 there is room below
@@ -53,11 +54,6 @@ class Reversible(Tape):
                 raise ValueError(f"Reversible.{name} must be at most {most}, but it is {getattr(self, name)}.")
 
     def record(self, dynamics: Dynamics, state: State, steps: range) -> Trajectory:
-        if type(dynamics.solver) is not Momentum:
-            raise ValueError(
-                f"The reversible tape runs momentum backwards, but the solver is {dynamics.solver}. Use Momentum, or a "
-                "tape that serves every solver, such as Checkpoint."
-            )
         run = self.start(dynamics, state)
         origin = (dict(run.w), dict(run.v))
         for t in steps:
@@ -65,20 +61,39 @@ class Reversible(Tape):
         return Trajectory(run.state(), _backwards(run, origin, steps))
 
     def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> Cost | None:
-        if type(dynamics.solver) is not Momentum:
-            return None
         try:
             bits = self.start(dynamics, footprint.start).bits_lost(steps)
-        except ValueError:  # a decay outside (0, 1)
+        except ValueError:  # another solver, or a decay outside (0, 1)
             return None
         integers = sum(x.numel() for x in footprint.start["params"].values()) * _INTEGERS * 8
         return Cost(memory=integers + bits // 8 + footprint.state + footprint.graph, gradients=2 * len(steps))
 
     def start(self, dynamics: Dynamics, state: State) -> QuantisedMomentum:
-        """The dynamics on integers, before its first step."""
+        """The dynamics on integers, before its first step.
+
+        Raises:
+            ValueError: if the solver is another one than the heavy ball.
+        """
+        objection = _objection(dynamics.solver)
+        if objection:
+            raise ValueError(f"{objection}, or use a tape that serves every solver, such as Checkpoint.")
         return QuantisedMomentum(
             dynamics, state, fraction_bits=self.fraction_bits, max_denominator=self.max_denominator
         )
+
+
+def _objection(solver: InnerSolver) -> str:
+    """Why the steps of a solver are not those that run backwards, and what to change; "" where they are."""
+    if type(solver) is not Momentum:
+        return f"The reversible tape runs momentum backwards, but the solver is {type(solver).__name__}. Use Momentum"
+    options = {name: getattr(solver, name) for name in ("dampening", "weight_decay", "nesterov")}
+    met = " and ".join(f"{name} = {value!r}" for name, value in options.items() if value)
+    if not met:
+        return ""
+    return (
+        f"The reversible tape runs v ← β v + ∇g, w ← w − lr v backwards, but this Momentum has {met}. Leave that out "
+        "(an L2 penalty can be a part of the inner loss)"
+    )
 
 
 def _backwards(run: QuantisedMomentum, origin: tuple[Tensors, Tensors], steps: range) -> Iterator[Stretch]:
@@ -106,8 +121,8 @@ def _backwards(run: QuantisedMomentum, origin: tuple[Tensors, Tensors], steps: r
 def _cause(run: QuantisedMomentum, steps: range) -> str:
     """What differs from one evaluation to the next, found by evaluating some gradients again."""
     for t in steps[:_LOOKED_AT]:
-        batches = [run.dynamics.problem.inner_batch(t) for _ in range(2)]
-        first, again, other = (run.gradient(t, batch)[1] for batch in (batches[0], *batches))
+        batches = [run.dynamics.batch(t) for _ in range(2)]
+        first, again, other = (run.gradient(batch)[1] for batch in (batches[0], *batches))
         if any(not torch.equal(g, again[name]) for name, g in first.items()):
             return (
                 f"Two evaluations of the inner gradient at the same parameters, on the same batch of step {t}, differ: "
@@ -116,8 +131,8 @@ def _cause(run: QuantisedMomentum, steps: range) -> str:
             )
         if any(not torch.equal(g, other[name]) for name, g in first.items()):
             return (
-                f"inner_batch({t}) gave another batch when it was called again: make it a function of the step, by a "
-                "generator seeded by the step."
+                f"inner_batch({run.dynamics.first_step + t}) gave another batch when it was called again: make "
+                "it a function of the step, by a generator seeded by the step."
             )
     return (
         f"The gradients of the first {len(steps[:_LOOKED_AT])} steps come out the same twice, so look for what changes "

@@ -1,57 +1,13 @@
+"""Every linear solver against dense solves, and what each refuses."""
+
 from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from spectra import EVERY_SOLVER, REACHABLE, SOLVERS, SPECTRA, Counted, N, rhs, spd
 
 import hypergrad as hg
 from hypergrad.linsolve.spectrum import largest_eigenvalue
-
-N = 23  # a multiple of nothing
-
-
-def spd(eigenvalues: Tensor, seed: int = 0) -> Tensor:
-    n = len(eigenvalues)
-    Q = torch.linalg.qr(torch.randn(n, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)).Q
-    return Q @ (eigenvalues[:, None].double() * Q.T)
-
-
-def rhs(n: int = N) -> Tensor:
-    return torch.randn(n, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
-
-
-SPECTRA = {
-    "one eigenvalue": torch.full((N,), 2.5),
-    "two eigenvalues": torch.tensor([0.5] * 9 + [4.0] * (N - 9)),
-    "spread": torch.linspace(0.3, 7.0, N),
-    "condition 1e3": torch.logspace(-2, 1, N),
-    "condition 1e8": torch.logspace(-6, 2, N),
-    "one parameter": torch.tensor([0.7]),
-}
-# What rounding lets the residual come to, ε ‖A‖ ‖x‖ / ‖b‖, is some 1e-8 at condition 1e8.
-REACHABLE = {"condition 1e8": 1e-6}
-SOLVERS: dict[str, hg.LinearSolver] = {
-    "cg": hg.CG(max_iter=5000, tol=1e-10),
-    "neumann": hg.Neumann(num_terms=40_000, tol=1e-10),
-    "dense": hg.Dense(),
-    "dense-lu": hg.Dense(definite=False),
-    "cg-jacobi": hg.CG(max_iter=5000, tol=1e-10, preconditioner=hg.Jacobi()),
-    "cg-nystrom": hg.CG(max_iter=5000, tol=1e-10, preconditioner=hg.Nystrom(rank=8)),
-    "minres": hg.MINRES(max_iter=5000, tol=1e-10),
-    "gmres": hg.GMRES(max_iter=5000, tol=1e-10),
-    "gmres-restarted": hg.GMRES(max_iter=20_000, tol=1e-10, restart=15),
-}
-ITERATIVE = {name: solver for name, solver in SOLVERS.items() if not isinstance(solver, hg.Dense)}
-EVERY_SOLVER = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
-
-
-class Counted:
-    def __init__(self, A: Tensor) -> None:
-        self.A, self.count = A, 0
-
-    def __call__(self, v: Tensor) -> Tensor:
-        self.count += 1
-        return self.A @ v
 
 
 @EVERY_SOLVER
@@ -59,7 +15,7 @@ class Counted:
 @pytest.mark.parametrize("name", SPECTRA)
 def test_agrees_with_a_dense_solve(name, start, solver):
     spectrum, tolerance = SPECTRA[name], REACHABLE.get(name, 1e-10)
-    if not isinstance(solver, hg.Dense):
+    if not isinstance(solver, hg.Dense | hg.Auto):
         solver = replace(solver, tol=tolerance)
     A = spd(spectrum)
     b = rhs(len(A))
@@ -98,7 +54,7 @@ def test_zero_right_hand_side_gives_zero(solver):
 def test_magnitude_of_the_right_hand_side_does_not_matter(solver, magnitude):
     A = spd(SPECTRA["two eigenvalues"]).float()
     b = (rhs() * magnitude).float()
-    found = (solver if isinstance(solver, hg.Dense) else replace(solver, tol=1e-5)).solve(Counted(A), b)
+    found = (solver if isinstance(solver, hg.Dense | hg.Auto) else replace(solver, tol=1e-5)).solve(Counted(A), b)
     truth = torch.linalg.solve(A.double(), b.double())
     assert found.converged
     assert (found.x.double() - truth).norm() <= 1e-4 * truth.norm()
@@ -112,7 +68,7 @@ def test_solution_as_start_costs_no_iteration(solver):
         solver = hg.Neumann(num_terms=100, scale=0.1, tol=1e-10)
     found = solver.solve(matvec, rhs(), torch.linalg.solve(A, rhs()))
     assert found.converged
-    assert matvec.count == (N if isinstance(solver, hg.Dense) else 1)
+    assert matvec.count == (N if isinstance(solver, hg.Dense | hg.Auto) else 1)
 
 
 @pytest.mark.parametrize(("name", "distinct"), [("one eigenvalue", 1), ("two eigenvalues", 2)])

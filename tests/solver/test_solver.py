@@ -1,52 +1,197 @@
+"""SOLVERS × options against torch.optim, and what every step promises."""
+
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 from tables import PROBLEMS
 
 import hypergrad as hg
-from hypergrad.solver.base import InnerSolver
+from hypergrad.autodiff import flatten
 from hypergrad.solver.training import train
 
-SOLVERS: dict[str, tuple[InnerSolver, dict[str, float]]] = {
-    "gradient descent": (hg.GradientDescent(lr=0.03), {"lr": 0.03}),
-    "momentum": (hg.Momentum(lr=0.02, momentum=0.8), {"lr": 0.02, "momentum": 0.8}),
+SGD, TAU = torch.optim.SGD, 2 / 3
+UPDATES = {
+    "gradient descent": (hg.GradientDescent(lr=0.03), partial(SGD, lr=0.03)),
+    "gradient descent, decay": (hg.GradientDescent(lr=0.03, weight_decay=0.4), partial(SGD, lr=0.03, weight_decay=0.4)),
+    "momentum": (hg.Momentum(lr=0.02, momentum=0.8), partial(SGD, lr=0.02, momentum=0.8)),
+    "momentum, dampening": (
+        hg.Momentum(lr=0.02, momentum=0.8, dampening=0.3),
+        partial(SGD, lr=0.02, momentum=0.8, dampening=0.3),
+    ),
+    "momentum, decay": (
+        hg.Momentum(lr=0.02, momentum=0.8, weight_decay=0.4),
+        partial(SGD, lr=0.02, momentum=0.8, weight_decay=0.4),
+    ),
+    "nesterov": (
+        hg.Momentum(lr=0.02, momentum=0.8, nesterov=True),
+        partial(SGD, lr=0.02, momentum=0.8, nesterov=True),
+    ),
+    "nesterov, decay": (
+        hg.Momentum(lr=0.02, momentum=0.8, nesterov=True, weight_decay=0.4),
+        partial(SGD, lr=0.02, momentum=0.8, nesterov=True, weight_decay=0.4),
+    ),
+    "adam": (hg.Adam(lr=0.02), partial(torch.optim.Adam, lr=0.02)),
+    "adam, all options": (
+        hg.Adam(lr=0.02, beta1=0.7, beta2=0.9, eps=1e-3, weight_decay=0.4),
+        partial(torch.optim.Adam, lr=0.02, betas=(0.7, 0.9), eps=1e-3, weight_decay=0.4),
+    ),
+    "adamw": (hg.AdamW(lr=0.02), partial(torch.optim.AdamW, lr=0.02)),
+    "adamw, all options": (
+        hg.AdamW(lr=0.02, beta1=0.7, beta2=0.9, eps=1e-3, weight_decay=0.4),
+        partial(torch.optim.AdamW, lr=0.02, betas=(0.7, 0.9), eps=1e-3, weight_decay=0.4),
+    ),
+    "rmsprop": (hg.RMSprop(lr=0.02), partial(torch.optim.RMSprop, lr=0.02)),
+    "rmsprop, centred": (hg.RMSprop(lr=0.02, centered=True), partial(torch.optim.RMSprop, lr=0.02, centered=True)),
+    "rmsprop, momentum": (hg.RMSprop(lr=0.01, momentum=0.6), partial(torch.optim.RMSprop, lr=0.01, momentum=0.6)),
+    "rmsprop, all options": (
+        hg.RMSprop(lr=0.01, alpha=TAU, eps=1e-3, momentum=0.6, weight_decay=0.4, centered=True),
+        partial(torch.optim.RMSprop, lr=0.01, alpha=TAU, eps=1e-3, momentum=0.6, weight_decay=0.4, centered=True),
+    ),
 }
+EVERY_SOLVER = pytest.mark.parametrize("solver", [solver for solver, _ in UPDATES.values()], ids=UPDATES)
 
 
-@pytest.mark.parametrize(("solver", "theirs"), SOLVERS.values(), ids=SOLVERS)
+class MiniBatches(hg.Quadratic):
+    """The quadratic with a linear term that is another one at every step, as mini-batches make it."""
+
+    def inner_batch(self, step):
+        return torch.randn(len(self.c), generator=torch.Generator().manual_seed(step))
+
+    def inner_loss(self, params, hparams, batch):
+        return super().inner_loss(params, hparams, None) + 0.3 * batch @ flatten(params)
+
+
+def problem():
+    return MiniBatches(size=7)
+
+
+@pytest.mark.parametrize(("solver", "theirs"), UPDATES.values(), ids=UPDATES)
 def test_the_update_is_that_of_torch_optim(solver, theirs):
-    problem = PROBLEMS["quadratic"]
-    hparams = problem.init_hparams()
-    state = solver.init(problem.init_params())
-    reference = {name: w.clone().requires_grad_() for name, w in problem.init_params().items()}
-    optimizer = torch.optim.SGD(list(reference.values()), **theirs)
+    batches, first = problem(), 11
+    hparams = batches.init_hparams()
+    state = solver.init(batches.init_params())
+    reference = {name: w.clone().requires_grad_() for name, w in batches.init_params().items()}
+    optimizer = theirs(list(reference.values()))
     for t in range(100):
         with torch.no_grad():
-            state = solver.step(problem, state, hparams, t)
+            state = solver.step(batches, state, hparams, t, first)
         optimizer.zero_grad()
-        problem.inner_loss(reference, hparams, None).backward()
+        batches.inner_loss(reference, hparams, batches.inner_batch(first + t)).backward()
         optimizer.step()
     for name, w in solver.params(state).items():
-        assert torch.allclose(w, reference[name].detach(), rtol=1e-12)
+        assert torch.allclose(w, reference[name].detach(), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("solver", [solver for solver, _ in SOLVERS.values()], ids=SOLVERS)
-def test_no_graph_is_kept_without_grad_mode(solver):
-    problem = PROBLEMS["quadratic"]
-    hparams = {name: value.requires_grad_() for name, value in problem.init_hparams().items()}
+@EVERY_SOLVER
+def test_no_graph_is_kept_without_grad_mode_and_no_argument_is_changed(solver):
+    hparams = {name: value.requires_grad_() for name, value in problem().init_hparams().items()}
     with torch.no_grad():
-        state = solver.step(problem, solver.init(problem.init_params()), hparams, 0)
-    assert not any(w.requires_grad for tensors in state.values() for w in tensors.values())
+        state = solver.step(problem(), solver.init(problem().init_params()), hparams, 0)
+        before = {part: {name: x.clone() for name, x in tensors.items()} for part, tensors in state.items()}
+        after = solver.step(problem(), state, hparams, 1)
+    assert after.keys() == state.keys()
+    for part, tensors in state.items():
+        for name, x in tensors.items():
+            assert torch.equal(x, before[part][name])
+            assert not after[part][name].requires_grad
+            assert after[part][name].shape == problem().init_params()[name].shape
+
+
+@EVERY_SOLVER
+def test_a_warm_started_run_counts_its_steps_from_its_own_start(solver):
+    """Bias corrections, the first step of dampening, and schedules: only the batches go on."""
+    quadratic = PROBLEMS["quadratic"]
+    hparams, start = quadratic.init_hparams(), quadratic.init_params()
+    estimator = hg.Unrolled(solver=solver, inner_steps=5)
+    first, later = (estimator.estimate(quadratic, hparams, start, inner_step=step) for step in (0, 7))
+    for name, grad in first.grad.items():
+        assert torch.equal(grad, later.grad[name])
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        hg.GradientDescent(weight_decay=0.7),
+        hg.Momentum(momentum=0.6, weight_decay=0.7),
+        hg.Momentum(momentum=0.6, dampening=0.4),
+        hg.Momentum(momentum=0.6, nesterov=True),
+    ],
+    ids=str,
+)
+def test_the_largest_learning_rate_is_where_a_quadratic_turns_unstable(solver):
+    from dataclasses import replace
+
+    curvature = 2.5
+    bound = solver.largest_lr(curvature, {}, 1)
+
+    def spectral_radius(lr):
+        def after(s):
+            names = list(solver.init({"w": s[0]}))
+            state = {name: {"w": x} for name, x in zip(names, s, strict=False)}
+            new = replace(solver, lr=lr).update(state, {"w": curvature * s[0]}, {}, 1)
+            return torch.stack([new[name]["w"] for name in names])
+
+        size = len(solver.init({"w": torch.zeros(())}))
+        return torch.linalg.eigvals(torch.func.jacrev(after)(torch.ones(size))).abs().max()
+
+    assert spectral_radius(0.999 * bound) < 1 < spectral_radius(1.001 * bound)
 
 
 def test_training_stops_at_its_tolerance_relative_to_the_initial_parameters():
-    problem = PROBLEMS["ridge"]
-    hparams, start = problem.init_hparams(), problem.init_params()
-    first_norm = torch.cat(list(problem.optimality(start, hparams, None).values())).norm().item()
-    trained = train(problem, hg.GradientDescent(lr=0.1), hparams, start, max_steps=5000, tol=1e-6, check_every=1)
+    ridge = PROBLEMS["ridge"]
+    hparams, start = ridge.init_hparams(), ridge.init_params()
+    first_norm = torch.cat(list(ridge.optimality(start, hparams, None).values())).norm().item()
+    trained = train(ridge, hg.GradientDescent(lr=0.1), hparams, start, max_steps=5000, tol=1e-6, check_every=1)
     assert trained.status == "converged"
     assert trained.end.grad_norm <= 1e-6 * first_norm
     # one step less would not have been enough, and a start at the solution takes none, whatever its own gradient
-    before = train(problem, hg.GradientDescent(lr=0.1), hparams, start, max_steps=trained.steps - 1, tol=1e-6)
+    before = train(ridge, hg.GradientDescent(lr=0.1), hparams, start, max_steps=trained.steps - 1, tol=1e-6)
     assert before.status == "max_iter"
-    again = train(problem, hg.GradientDescent(lr=0.1), hparams, trained.params, max_steps=5000, tol=1e-6)
+    again = train(ridge, hg.GradientDescent(lr=0.1), hparams, trained.params, max_steps=5000, tol=1e-6)
     assert again.steps == 0
+
+
+REFUSED: dict[str, tuple[type, dict[str, Any], str]] = {
+    "lr": (hg.Adam, {"lr": 0.0}, "Adam.lr must be greater than 0, but it is 0"),
+    "decay": (hg.Momentum, {"momentum": 1.0}, "Momentum.momentum must be below 1, but it is 1"),
+    "beta2": (hg.AdamW, {"beta2": -0.1}, "AdamW.beta2 must be at least 0, but it is -0.1"),
+    "no number": (hg.RMSprop, {"alpha": None}, "RMSprop.alpha must be a number, but it is None"),
+    "not finite": (hg.GradientDescent, {"lr": float("nan")}, "GradientDescent.lr must be finite, but it is nan"),
+    "a schedule": (
+        hg.Momentum,
+        {"momentum": hg.Warmup(base=1.5, steps=3)},
+        r"Momentum.momentum must be ≥ 0 and < 1, but the base of Warmup\(base=1.5, steps=3\) is 1.5",
+    ),
+    "dampening": (hg.Momentum, {"nesterov": True, "dampening": 0.1}, "has no dampening, but it is 0.1"),
+    "nesterov": (hg.Momentum, {"nesterov": 1}, "Momentum.nesterov must be a bool, but it is 1"),
+    "centered": (hg.RMSprop, {"centered": "yes"}, "RMSprop.centered must be a bool, but it is 'yes'"),
+    "amsgrad": (hg.Adam, {"amsgrad": True}, "Adam has no option amsgrad: .* leave it out"),
+    "maximize": (hg.RMSprop, {"maximize": True}, "RMSprop has no option maximize: .* change the sign"),
+    "betas": (hg.Adam, {"betas": (0.9, 0.99)}, "Adam has no option betas: .* give them as beta1 and beta2"),
+    "groups": (hg.Adam, {"groups": "*"}, r"Adam.groups must be a list of patterns, but it is '\*'"),
+    "memory": (hg.LBFGS, {"memory": 0}, "LBFGS.memory must be at least 1, but it is 0"),
+    "linsolve": (hg.Newton, {"linsolve": "cg"}, "Newton.linsolve must be a LinearSolver, but it is 'cg'"),
+}
+
+
+@pytest.mark.parametrize(("kind", "setting", "message"), REFUSED.values(), ids=REFUSED)
+def test_a_setting_out_of_range_is_refused(kind, setting, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        kind(**setting)
+
+
+def test_an_implicit_estimator_refuses_a_solver_that_ends_elsewhere():
+    for solver in (hg.AdamW(), hg.Momentum(weight_decay=0.1), hg.GradientDescent(weight_decay="penalty")):
+        with pytest.raises(ValueError, match="the weight_decay of .* leads elsewhere. Set it to 0"):
+            hg.Implicit(solver=solver)
+    hg.Implicit(solver=hg.AdamW(weight_decay=0.0))
+
+
+def test_a_solver_without_a_dynamics_says_so():
+    class Empty(hg.InnerSolver):
+        pass
+
+    with pytest.raises(NotImplementedError, match="Empty defines neither update nor step"):
+        train(problem(), Empty(), problem().init_hparams(), problem().init_params(), max_steps=1)

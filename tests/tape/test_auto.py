@@ -1,4 +1,4 @@
-"""What is planned is what is spent, and `Auto` takes the fastest tape that it leaves room for."""
+"""What is planned is what is spent, and `AutoTape` takes the fastest tape that it leaves room for."""
 
 import pytest
 import torch
@@ -80,7 +80,7 @@ def test_auto_takes_the_fewest_gradients_that_fit(budget, tape):
     problem = hg.Quadratic(size=300)
     dynamics = Dynamics(problem, hg.Momentum(lr=0.02), leaves(problem.init_hparams()))
     footprint = measure(dynamics, dynamics.solver.init(problem.init_params()), 0)
-    assert hg.Auto(budget=budget).choose(dynamics, footprint, range(400)) == tape
+    assert hg.AutoTape(budget=budget).choose(dynamics, footprint, range(400)) == tape
 
 
 def test_auto_takes_the_slots_that_fit_where_nothing_can_be_reversed():
@@ -88,7 +88,7 @@ def test_auto_takes_the_slots_that_fit_where_nothing_can_be_reversed():
     dynamics = Dynamics(problem, hg.GradientDescent(), leaves(problem.init_hparams()))
     footprint = measure(dynamics, dynamics.solver.init(problem.init_params()), 0)
     budget = footprint.graph + 31 * footprint.state
-    auto = hg.Auto(budget=budget)
+    auto = hg.AutoTape(budget=budget)
     assert auto.choose(dynamics, footprint, range(400)) == hg.Checkpoint(slots=30)
     cost = auto.cost(dynamics, footprint, range(400))
     assert cost is not None
@@ -97,18 +97,18 @@ def test_auto_takes_the_slots_that_fit_where_nothing_can_be_reversed():
 
 def test_a_budget_for_nothing_is_refused():
     problem = PROBLEMS["quadratic"]
-    estimator = hg.Unrolled(tape=hg.Auto(budget=10.0), inner_steps=50)
+    estimator = hg.Unrolled(tape=hg.AutoTape(budget=10.0), inner_steps=50)
     with pytest.raises(ValueError, match="No tape brings 50 steps into a budget of 10 bytes; the smallest takes"):
         estimator.estimate(problem, problem.init_hparams(), problem.init_params())
-    with pytest.raises(ValueError, match="Auto.budget must be greater than 0"):
-        hg.Auto(budget=0.0)
+    with pytest.raises(ValueError, match="AutoTape.budget must be greater than 0"):
+        hg.AutoTape(budget=0.0)
 
 
 def test_a_plan_is_a_table():
-    plan = hg.Unrolled(tape=hg.Auto(budget=1e8), inner_steps=50, horizon=20).plan(PROBLEMS["quadratic"])
+    plan = hg.Unrolled(tape=hg.AutoTape(budget=1e8), inner_steps=50, horizon=20).plan(PROBLEMS["quadratic"])
     lines = str(plan).splitlines()
     assert lines[0] == "one hypergradient through 20 steps, with 20 Hessian products"
     assert lines[2].split() == ["tape", "MB", "gradients"]
-    assert [line.split("(")[0] for line in lines[3:]] == ["Graph", "Store", "Checkpoint", "Reversible", "Auto"]
+    assert [line.split("(")[0] for line in lines[3:]] == ["Graph", "Store", "Checkpoint", "Reversible", "AutoTape"]
     assert lines[6].endswith("does not serve the solver")
     assert lines[3].split()[-1] == lines[7].split()[-1] == "20"

@@ -28,7 +28,7 @@ class Counting(InnerSolver):
     def __init__(self):
         self.taken, self.alive, self.most_alive = [], weakref.WeakSet(), 0
 
-    def step(self, problem, state, hparams, t):
+    def step(self, problem, state, hparams, t, first_step=0):
         after = self.update(state, {}, hparams, t)
         if not torch.is_grad_enabled():
             self.taken.append(t)

@@ -1,0 +1,69 @@
+"""A linear operator: its products, and what is known of it beyond them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+Matvec = Callable[[Tensor], Tensor]
+"""V ↦ A V, of shape (n,), for square A; it must return a new tensor, and not change its argument."""
+
+
+class CannotApproximateError(Exception):
+    """There is no cheaper operator; the message says why."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """V ↦ A V on vectors of shape (n,), or on the columns of a matrix of shape (n, k).
+
+    Attributes:
+        matvec: v ↦ A v on vectors of shape (n,).
+        columns: V ↦ A V on matrices of shape (n, k); None takes one product after the other.
+        shapes: of the tensors that a vector of shape (n,) holds one after the other; None where that is unknown.
+        symmetric: whether A = Aᵀ.
+        dtype: of its vectors; None where that is not known.
+        name: what a remark calls it.
+        is_rounded: whether its products are of a lower precision than those that the result is judged by.
+        approximate: makes a cheaper operator near A, maybe of lower precision, when a solver wants it, or raises
+            CannotApproximateError; None where there is none.
+    """
+
+    matvec: Matvec
+    columns: Matvec | None = None
+    shapes: tuple[tuple[int, ...], ...] | None = None
+    symmetric: bool = True
+    dtype: torch.dtype | None = None
+    name: str = "the product"
+    is_rounded: bool = False
+    approximate: "Callable[[], Operator] | None" = None
+
+    @classmethod
+    def of(cls, matvec: "Matvec | Operator") -> "Operator":
+        """The operator itself, or one of which only the products are known."""
+        return matvec if isinstance(matvec, Operator) else cls(matvec)
+
+    def __call__(self, V: Tensor) -> Tensor:
+        if V.ndim == 1:
+            return self.matvec(V)
+        if self.columns is not None:
+            return self.columns(V)
+        return torch.stack([self.matvec(v) for v in V.T], dim=1)
+
+    def shifted(self, damping: float) -> "Operator":
+        """A + damping · I; itself where that is 0."""
+        if damping == 0:
+            return self
+
+        def shift(product: Matvec) -> Matvec:
+            return lambda V: product(V).add(V, alpha=damping)
+
+        make = self.approximate
+
+        return replace(
+            self,
+            matvec=shift(self.matvec),
+            columns=None if self.columns is None else shift(self.columns),
+            approximate=None if make is None else lambda: make().shifted(damping),
+        )

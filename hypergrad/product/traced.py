@@ -1,0 +1,138 @@
+"""Products of a traced linearisation."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils.flop_counter import FlopCounterMode
+
+from hypergrad.autodiff import Tensors, flatten, leaves, vjp
+from hypergrad.operator import CannotApproximateError, Operator
+from hypergrad.problem.base import InnerProblem
+from hypergrad.product.base import Product, Stationarity
+from hypergrad.product.reverse import Reverse, optimality_at
+from hypergrad.product.tracing import Trace, cast, compiled, trace_linear
+from hypergrad.validation import require_instance, require_real
+
+_PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "auto": None}
+_LARGE_FLOPS = 1e8
+_TRACES: "WeakKeyDictionary[InnerProblem, dict[Any, Trace | CannotApproximateError]]" = WeakKeyDictionary()
+"""Traces by problem and by what else they hold for; the reason why, where there is none."""
+
+_COMPILED: "WeakKeyDictionary[InnerProblem, dict[Any, tuple[Trace, str]]]" = WeakKeyDictionary()
+"""Traces with a compiled product, as above; with what came of compiling."""
+_FLOPS: "WeakKeyDictionary[InnerProblem, int]" = WeakKeyDictionary()
+"""Operations of one product, by problem."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traced(Product):
+    """Exact products, beside a trace of them on which the Krylov solvers iterate.
+
+    The trace is a plain list of tensor operations without a forward pass, a graph, or anything that does not depend on
+    v, in single precision unless asked otherwise: two to six times as fast as reverse mode on a CPU. It is made once
+    for a problem, and holds a copy of its data in that precision. What the solvers claim rests on exact products, one
+    after each cycle of iterations: where the trace does not lead to the residual that it promised (the problem's data
+    changed, its loss branches on values, the precision is too low), they go on without it, and
+    `stats["adjoint_remark"]` says so.
+
+    Attributes:
+        precision: of the traced products, "float32", "float64", or "auto": single precision where a product takes 1e8
+            operations or more, for it is halved there; below, the iterations that rounding adds cost more.
+        exact: how the exact products are formed.
+        compile: run the trace through torch.compile, which takes some ten seconds once for a problem and a C++
+            compiler; where that fails, or its first result is not the trace's, the trace is run as it is.
+        least_flops: a product of fewer floating-point operations is not traced, which costs seconds, once, ≥ 0.
+
+    Source: on iterative refinement, Higham, "Accuracy and stability of numerical algorithms", SIAM (2002).
+    """
+
+    precision: str = "auto"
+    exact: Product = field(default_factory=Reverse)
+    compile: bool = False
+    least_flops: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_instance(self, "exact", Product)
+        require_real(self, "least_flops", least=0)
+        if self.precision not in _PRECISIONS:
+            raise ValueError(f"Traced.precision must be float32, float64 or auto, but it is {self.precision!r}.")
+
+    def linearise(self, problem: InnerProblem, params: Tensors, hparams: Tensors, batch: Any) -> Stationarity:
+        exact = self.exact.linearise(problem, params, hparams, batch)
+
+        @torch.no_grad()
+        def approximate() -> Operator:
+            flops = _flops(problem, exact)
+            if flops < self.least_flops:
+                raise CannotApproximateError(f"a product takes no more than {flops:.1e} operations")
+            dtype = _PRECISIONS[self.precision]
+            if dtype is None:
+                dtype = torch.float32 if flops >= _LARGE_FLOPS else exact.phi.dtype
+            key, point, trace = _trace(problem, params, hparams, batch, dtype)
+            shared = [cast(value, dtype) for value in trace.prepare(*point)]
+            name = f"a trace of the product in {str(dtype).removeprefix('torch.')}"
+            if self.compile:
+                made = _COMPILED.setdefault(problem, {})
+                if key not in made:
+                    made[key] = compiled(trace, shared, cast(exact.phi + 1, dtype))
+                trace, note = made[key]
+                name += f", {note}"
+            return replace(
+                exact.product,
+                matvec=lambda v: trace.product(*shared, v),
+                columns=torch.vmap(lambda v: trace.product(*shared, v), in_dims=1, out_dims=1),
+                dtype=dtype,
+                name=name,
+                approximate=None,
+            )
+
+        return replace(exact, product=replace(exact.product, approximate=approximate))
+
+
+def _flops(problem: InnerProblem, exact: Stationarity) -> int:
+    """Floating-point operations of one product, those of matrix products, counted once."""
+    if problem not in _FLOPS:
+        with FlopCounterMode(display=False) as counter:
+            exact.product(exact.phi)
+        _FLOPS[problem] = counter.get_total_flops()
+    return _FLOPS[problem]
+
+
+def _trace(
+    problem: InnerProblem, params: Tensors, hparams: Tensors, batch: Any, dtype: torch.dtype
+) -> tuple[Any, list[Tensor], Trace]:
+    """What the trace holds for, the tensors that make up the point, and the trace.
+
+    Raises:
+        CannotApproximateError: if the product cannot be traced.
+    """
+    values, structure = tree_flatten((params, hparams, batch))
+    is_tensor = [isinstance(value, Tensor) for value in values]
+    point = [value.detach() for value in values if isinstance(value, Tensor)]
+    fixed = tuple(value for value in values if not isinstance(value, Tensor))
+    key = (dtype, structure, tuple((p.shape, p.dtype, p.device) for p in point), repr(fixed))
+    known = _TRACES.setdefault(problem, {})
+    if key not in known:
+
+        def product(*arguments: Tensor) -> Tensor:
+            *tensors, v = arguments
+            rest, others = iter(tensors), iter(fixed)
+            filled = [next(rest) if tensor else next(others) for tensor in is_tensor]
+            w, hp, inner_batch = tree_unflatten(filled, structure)
+            w = leaves(w)
+            with torch.enable_grad():
+                _, phi = optimality_at(problem, w, hp, inner_batch)
+                return vjp(flatten(phi), w)(v)
+
+        try:
+            known[key] = trace_linear(product, point, flatten(params).detach(), dtype)
+        except CannotApproximateError as error:
+            known[key] = error
+    found = known[key]
+    if isinstance(found, CannotApproximateError):
+        raise found
+    return key, point, found

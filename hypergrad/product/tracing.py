@@ -1,0 +1,143 @@
+"""A linear function as a plain list of tensor operations: traced once, split into what depends on v and what not."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from hypergrad.operator import CannotApproximateError
+
+_ATEN = torch.ops.aten
+_SKINNY = 32
+"""A matrix of no more columns than this is multiplied the other way round."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A function of (point, v) that is linear in v, in two halves.
+
+    Attributes:
+        prepare: (*point) ↦ what the products at this point share.
+        product: (*what they share, v) ↦ A v, in the precision of its arguments.
+    """
+
+    prepare: Callable[..., tuple[Tensor, ...]]
+    product: Callable[..., Tensor]
+
+
+def trace_linear(function: Callable[..., Tensor], point: list[Tensor], v: Tensor, dtype: torch.dtype) -> Trace:
+    """Trace `function(*point, v)`, linear in v, and split it.
+
+    A product then repeats only what depends on v: no forward pass, no graph of autograd, and a matrix of few columns is
+    multiplied in the order that BLAS libraries are fast in, (Zᵀ X)ᵀ instead of Xᵀ Z. Tensors other than the arguments,
+    such as the data, become constants: the caller has to notice when they change.
+
+    Args:
+        function: composed of tensor operations; it may differentiate inside.
+        point: the tensors on which it depends otherwise.
+        v: a vector, shape (n,).
+        dtype: the precision of the products.
+
+    Returns:
+        The two halves.
+
+    Raises:
+        CannotApproximateError: if it draws random numbers, or an operation cannot be traced.
+    """
+    try:
+        whole = make_fx(function)(*point, v)
+    except Exception as error:  # a user's own model may raise anything under a tracer
+        first_line = (str(error).splitlines() or [""])[0]
+        raise CannotApproximateError(f"the product cannot be traced ({type(error).__name__}: {first_line})") from error
+    for node in whole.graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags:
+            raise CannotApproximateError(f"the product cannot be traced: it draws random numbers by {node.target}")
+    whole.graph.eliminate_dead_code()
+    return _split(whole, dtype)
+
+
+def compiled(trace: Trace, shared: list[Tensor], v: Tensor) -> tuple[Trace, str]:
+    """The trace with its product compiled, after a check against itself; or itself, and why it is not."""
+    product = torch.compile(trace.product, dynamic=False, fullgraph=True)
+    try:
+        found, wanted = product(*shared, v), trace.product(*shared, v)
+    except Exception as error:  # no C++ compiler, an operation without a lowering, …
+        return trace, f"not compiled ({type(error).__name__})"
+    off = (torch.linalg.vector_norm(found - wanted) / torch.linalg.vector_norm(wanted)).item()
+    if not off <= 1e3 * torch.finfo(v.dtype).eps:
+        return trace, f"not compiled (its first result was off by {off:.1e})"
+    return Trace(trace.prepare, product), "compiled"
+
+
+def _split(whole: fx.GraphModule, dtype: torch.dtype) -> Trace:
+    """Both halves: the nodes that v does not reach, and those that it does."""
+    nodes = list(whole.graph.nodes)
+    v = [node for node in nodes if node.op == "placeholder"][-1]
+    reached = {v}
+    for node in nodes:
+        if reached.intersection(node.all_input_nodes):
+            reached.add(node)
+    shared = {
+        used: None
+        for node in nodes
+        if node in reached
+        for used in node.all_input_nodes
+        if used not in reached and used.op != "get_attr"
+    }
+    prepare, product = fx.Graph(), fx.Graph()
+    before: dict[fx.Node, fx.Node] = {}
+    for node in nodes:
+        if node not in reached and node.op != "output":
+            before[node] = prepare.node_copy(node, lambda n: before[n])
+    prepare.output(tuple(before[node] for node in shared))
+
+    after = {node: product.placeholder(f"shared_{i}") for i, node in enumerate(shared)}
+    after[v] = product.placeholder("v")
+    for node in nodes:
+        if node.op == "get_attr" and reached.intersection(node.users):
+            after[node] = product.node_copy(node)
+        elif node in reached and node is not v:
+            after[node] = _simplified(product, node, after, dtype)
+    constants = {name: cast(value, dtype) for name, value in whole.named_buffers()}
+    return Trace(_module(dict(whole.named_buffers()), prepare), _module(constants, product))
+
+
+def _module(constants: dict[str, Tensor], graph: fx.Graph) -> fx.GraphModule:
+    graph.eliminate_dead_code()
+    used = {node.target for node in graph.nodes if node.op == "get_attr"}
+    return fx.GraphModule({name: value for name, value in constants.items() if name in used}, graph)
+
+
+def cast(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """A floating-point tensor in the precision `dtype`, any other as it is."""
+    return value.to(dtype) if value.is_floating_point() else value
+
+
+def _simplified(graph: fx.Graph, node: fx.Node, after: dict[fx.Node, fx.Node], dtype: torch.dtype) -> fx.Node:
+    """The node copied into the graph of a product, or a cheaper one of the same value."""
+    call, args = graph.call_function, node.args
+    if node.target is _ATEN.detach.default:
+        return after[node.all_input_nodes[0]]
+    if node.target is _ATEN.add.Tensor and not node.kwargs:
+        for term, other in (args, args[::-1]):
+            if isinstance(other, fx.Node) and other.target is _ATEN.zeros_like.default and _same_shape(term, node):
+                return after[term]  # type: ignore[index]
+    if node.target is _ATEN.view.default:  # its argument may have become a transposed one
+        return call(_ATEN.reshape.default, (after[args[0]], args[1]))  # type: ignore[index]
+    if node.target is _ATEN.mm.default and node.meta["val"].shape[1] <= min(_SKINNY, node.meta["val"].shape[0]):
+        left, right = (call(_ATEN.t.default, (after[factor],)) for factor in args)  # type: ignore[index]
+        return call(_ATEN.t.default, (call(_ATEN.mm.default, (right, left)),))
+    copied = graph.node_copy(node, lambda n: after[n])
+    copied.args = tuple(dtype if isinstance(arg, torch.dtype) and arg.is_floating_point else arg for arg in copied.args)
+    copied.kwargs = {
+        name: dtype if isinstance(arg, torch.dtype) and arg.is_floating_point else arg
+        for name, arg in copied.kwargs.items()
+    }
+    return copied
+
+
+def _same_shape(one: Any, other: fx.Node) -> bool:
+    return isinstance(one, fx.Node) and one.meta["val"].shape == other.meta["val"].shape

@@ -1,0 +1,78 @@
+"""Adam."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hypergrad.autodiff import Tensors
+from hypergrad.coefficient import Coefficient, ranged
+from hypergrad.solver.base import InnerSolver, State
+from hypergrad.solver.weight_decay import decayed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam(InnerSolver):
+    """Adam on d_t = ∇g(w_t) + weight_decay w_t, from m₀ = v₀ = 0, entry by entry.
+
+    m_{t+1} = β₁ m_t + (1 − β₁) d_t,    v_{t+1} = β₂ v_t + (1 − β₂) d_t²,
+    w_{t+1} = w_t − lr m̂ / (√v̂ + eps)    with    m̂ = m_{t+1}/(1 − β₁^{t+1}),  v̂ = v_{t+1}/(1 − β₂^{t+1}).
+
+    The same update as `torch.optim.Adam(betas=(β₁, β₂))`. It is differentiable where an entry's gradient has always
+    been 0, with the steep slope lr/eps; see `root_of_second_moment`. The state is `params`, `first_moment` m and
+    `second_moment` v.
+
+    Attributes:
+        lr: learning rate, > 0; the length of the first step in each entry.
+        beta1: decay β₁ of the mean gradient, ≥ 0 and < 1.
+        beta2: decay β₂ of the mean squared gradient, ≥ 0 and < 1.
+        eps: added to the root, > 0, in units of the gradient.
+        weight_decay: of an L2 penalty ½ weight_decay ‖w‖² that is not part of g, ≥ 0.
+
+    Source: Kingma & Ba, "Adam: a method for stochastic optimization", ICLR (2015).
+    """
+
+    lr: Coefficient = ranged(1e-3, above=0)
+    beta1: Coefficient = ranged(0.9, least=0, below=1)
+    beta2: Coefficient = ranged(0.999, least=0, below=1)
+    eps: Coefficient = ranged(1e-8, above=0)
+    weight_decay: Coefficient = ranged(0.0, least=0)
+
+    def init(self, params: Tensors) -> State:
+        return with_moments(params)
+
+    def update(self, state: State, grad: Tensors, hparams: Tensors, t: int) -> State:
+        params = state["params"]
+        d = decayed(grad, params, self.by_tensor("weight_decay", params, hparams, t))
+        return adapted(self, state, d, hparams, t)
+
+
+def with_moments(params: Tensors) -> State:
+    """The state of Adam before its first step."""
+    zeros = {name: torch.zeros_like(w) for name, w in params.items()}
+    return {"params": params, "first_moment": zeros, "second_moment": dict(zeros)}
+
+
+def adapted(solver: InnerSolver, state: State, d: Tensors, hparams: Tensors, t: int) -> State:
+    """The state after a step of Adam along d, with the coefficients of `solver` and no weight decay."""
+    params = state["params"]
+    fields = ("lr", "beta1", "beta2", "eps")
+    lr, beta1, beta2, eps = (solver.by_tensor(field, params, hparams, t) for field in fields)
+    m = {name: beta1[name] * old + (1 - beta1[name]) * d[name] for name, old in state["first_moment"].items()}
+    v = {name: beta2[name] * old + (1 - beta2[name]) * d[name] ** 2 for name, old in state["second_moment"].items()}
+    moved: Tensors = {}
+    for name, w in params.items():
+        rate = lr[name] / (1 - beta1[name] ** (t + 1))
+        spread = root_of_second_moment(v[name]) / (1 - beta2[name] ** (t + 1)) ** 0.5 + eps[name]
+        moved[name] = w - rate * m[name] / spread
+    return {"params": moved, "first_moment": m, "second_moment": v}
+
+
+def root_of_second_moment(v: Tensor) -> Tensor:
+    """√v, with derivative 0 at v = 0.
+
+    v is 0 only where all gradients were 0, so that the momentum m is 0 too. There the step −lr m/(√v + eps) depends on
+    √v with a slope ∝ m = 0, and the step's derivative is the finite one through m; √v alone would put 0 · ∞ in its
+    place. Below the smallest normal number, which no eps notices, the root is held constant.
+    """
+    return v.clamp_min(torch.finfo(v.dtype).tiny).sqrt()

@@ -1,0 +1,53 @@
+"""How far to go along a direction."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from hypergrad.solver.objective import Objective, Trial
+
+_ENOUGH = 1e-4
+_FLAT = 0.9
+_MAX_TRIALS = 40
+
+
+def line_search(objective: Objective, start: Trial, direction: Tensor, length: float = 1.0) -> Trial | None:
+    """A point start + α p that fulfils the weak Wolfe conditions, by doubling and bisection from α = `length`.
+
+    With φ(α) = g(w + α p): φ(α) ≤ φ(0) + 1e-4 α φ'(0) and φ'(α) ≥ 0.9 φ'(0). Close to a minimum the first asks for
+    differences of g that rounding hides; where φ(α) is above φ(0) by less than ε^⅓ |φ(0)|, what it says of the slopes
+    of a quadratic, φ'(α) ≤ (1 − 2e-4) |φ'(0)|, will do.
+
+    Args:
+        objective: g.
+        start: w.
+        direction: p, shape (n,).
+        length: the α to try first, > 0.
+
+    Returns:
+        The point; the one that went down furthest where no α fulfils both conditions; None where none went down.
+
+    Source: Lewis & Overton, "Nonsmooth optimization via quasi-Newton methods", Mathematical Programming (2013); Hager &
+    Zhang, "A new conjugate gradient method with guaranteed descent and an efficient line search", SIAM Journal on
+    Optimization (2005).
+    """
+    slope = torch.dot(start.grad, direction).item()
+    if not slope < 0:
+        return None
+    noise = torch.finfo(direction.dtype).eps ** (1 / 3) * abs(start.loss)
+    best: Trial | None = None
+    low, high, alpha = 0.0, math.inf, length
+    for _ in range(_MAX_TRIALS):
+        there = objective(start.w + alpha * direction)
+        slope_there = torch.dot(there.grad, direction).item()
+        falls = there.loss <= start.loss + _ENOUGH * alpha * slope
+        falls |= there.loss <= start.loss + noise and slope_there <= (2 * _ENOUGH - 1) * slope
+        if falls and slope_there >= _FLAT * slope:
+            return there
+        if falls:
+            low, best = alpha, there
+        else:
+            high = alpha
+        alpha = (low + high) / 2 if high < math.inf else 2 * alpha
+    return best

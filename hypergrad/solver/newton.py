@@ -1,0 +1,87 @@
+"""Newton's method."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from hypergrad.autodiff import Tensors, flatten, leaves, unflatten, vjp
+from hypergrad.errors import IndefiniteError
+from hypergrad.linsolve.base import LinearSolver
+from hypergrad.linsolve.cg import CG
+from hypergrad.operator import Matvec
+from hypergrad.problem.base import InnerProblem
+from hypergrad.solver.base import InnerSolver, State
+from hypergrad.solver.line_search import line_search
+from hypergrad.solver.objective import Objective, Trial
+from hypergrad.validation import require_instance
+
+_FIRST_DAMPING = 1e-3
+_MAX_DAMPINGS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Newton(InnerSolver):
+    """Newton's method: w_{t+1} = w_t − α (H + δI)⁻¹ ∇g(w_t), the linear system by products with the Hessian H.
+
+    For inner losses that are twice differentiable and the same at every step. δ = 0 where H is positive definite; else
+    δ grows from 1e-3 ‖H∇g‖/‖∇g‖ tenfold until the linear solver meets no direction that curves downwards. α comes from
+    a line search that tries 1 first. Near the solution each step takes ‖∇g‖ down by the linear solver's `tol`, or
+    quadratically if that is smaller. Made for implicit estimators: a step cannot be differentiated. The state is
+    `params`.
+
+    Attributes:
+        linsolve: how the Newton system is solved; a solver for positive definite systems, which refuses others.
+
+    Source: Nocedal & Wright, "Numerical optimization", chapters 3 and 7 (2006).
+    """
+
+    differentiable: ClassVar[bool] = False
+    check_every: ClassVar[int] = 1
+
+    linsolve: LinearSolver = field(default_factory=lambda: CG(max_iter=1000, tol=1e-3))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_instance(self, "linsolve", LinearSolver)
+
+    def step(self, problem: InnerProblem, state: State, hparams: Tensors, t: int, first_step: int = 0) -> State:
+        params = state["params"]
+        objective = Objective.of(self, problem, params, hparams, first_step + t)
+        with torch.enable_grad():
+            w = leaves(params)
+            loss, named = problem.inner_loss_and_gradient(w, objective.hparams, objective.batch)
+            grad = flatten(named)
+            product = vjp(grad, w)
+        here = Trial(flatten(params).detach(), loss.item(), grad.detach())
+        if not here.grad.any():
+            return state
+        there = line_search(objective, here, -self._inverse_times(product, here.grad))
+        return state if there is None or _is_noise(here, there) else {"params": unflatten(there.w, params)}
+
+    def _inverse_times(self, product: Matvec, grad: Tensor) -> Tensor:
+        """(H + δI)⁻¹ ∇g with the smallest δ of the ladder.
+
+        Raises:
+            IndefiniteError: if no δ is large enough.
+        """
+        try:
+            return self.linsolve.solve(product, grad).x
+        except IndefiniteError as error:
+            failure = error
+        size = (torch.linalg.vector_norm(product(grad)) / torch.linalg.vector_norm(grad)).item()
+        for rung in range(_MAX_DAMPINGS):
+            damping = _FIRST_DAMPING * max(size, torch.finfo(grad.dtype).eps) * 10**rung
+            try:
+                return self.linsolve.solve(lambda v, damping=damping: product(v) + damping * v, grad).x
+            except IndefiniteError as error:
+                failure = error
+        raise failure
+
+
+def _is_noise(here: Trial, there: Trial) -> bool:
+    """Whether a step of Newton's method gained nothing: rounding errors are all that is left."""
+    rounding = 10 * torch.finfo(here.w.dtype).eps * abs(here.loss)
+    halved = torch.linalg.vector_norm(there.grad) <= torch.linalg.vector_norm(here.grad) / 2
+    return there.loss >= here.loss - rounding and not bool(halved)

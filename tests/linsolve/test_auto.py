@@ -1,0 +1,72 @@
+"""What the solver that chooses chooses, and that it says so."""
+
+import re
+
+import pytest
+import torch
+from spectra import SPECTRA, Counted, N, rhs, spd
+
+import hypergrad as hg
+
+FEATURES, CLASSES = 60, 5
+SHAPES = ((FEATURES, CLASSES),)
+
+
+def uneven() -> torch.Tensor:
+    """A Hessian of a linear model whose features differ in scale, and whose classes share a null direction."""
+    scale = torch.diag(torch.logspace(-2, 1, FEATURES, dtype=torch.float64))
+    classes = torch.eye(CLASSES, dtype=torch.float64) - 1 / CLASSES
+    return torch.kron(scale, classes) + 1e-3 * torch.eye(FEATURES * CLASSES, dtype=torch.float64)
+
+
+def operator(A: torch.Tensor, **known) -> hg.Operator:
+    return hg.Operator(Counted(A), shapes=SHAPES if len(A) == FEATURES * CLASSES else None, **known)
+
+
+@pytest.mark.parametrize(
+    ("A", "columns", "choice"),
+    [
+        (spd(SPECTRA["spread"]), 1, f"a factorisation of {N} parameters"),
+        (
+            uneven(),
+            1,
+            r"CG, because 5 iterations with Jacobi left a residual of .*, more than 0.1",
+        ),
+        (spd(torch.linspace(1, 2, 300)), 1, r"CG, because the curvature differs 1\.\d+-fold, no more than 20"),
+        (uneven(), 40, "a factorisation of 300 parameters for 40 right-hand sides"),
+    ],
+    ids=["small", "uneven", "even", "many"],
+)
+def test_the_choice_is_right_and_said(A, columns, choice):
+    b = torch.randn(len(A), columns, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    b = b[:, 0] if columns == 1 else b
+    matvec = operator(A)
+    found = hg.Auto(tol=1e-9).solve(matvec, b)
+    assert found.converged
+    assert found.num_matvecs == matvec.matvec.count
+    assert (found.x - torch.linalg.solve(A, b)).norm() <= 1e-6 * found.x.norm()
+    assert re.match(choice, found.remark), found.remark
+
+
+def test_slices_that_differ_are_solved_in_fewer_products_than_by_plain_cg():
+    b = torch.randn(FEATURES, CLASSES, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    b = (b - b.mean(1, keepdim=True)).reshape(-1)  # as the gradient of a cross-entropy is
+    auto, plain = (solver.solve(operator(uneven()), b) for solver in (hg.Auto(tol=1e-9), hg.CG(max_iter=500, tol=1e-9)))
+    assert auto.converged
+    assert plain.converged
+    assert auto.remark.startswith("CG preconditioned by Jacobi, because 5 iterations with Jacobi left a residual of")
+    assert auto.num_matvecs <= 0.5 * plain.num_matvecs
+
+
+def test_a_matrix_that_is_not_symmetric_goes_to_gmres():
+    A = torch.triu(torch.ones(N, N, dtype=torch.float64)) + torch.eye(N)
+    found = hg.Auto().solve(hg.Operator(A.matmul, symmetric=False), rhs())
+    assert found.remark == "GMRES, because A is not symmetric"
+    assert (A @ found.x - rhs()).norm() <= 1e-6 * rhs().norm()
+
+
+@pytest.mark.parametrize("n", [N, 150])
+def test_an_indefinite_matrix_is_refused(n):
+    A = spd(torch.cat([torch.tensor([-0.5]), torch.linspace(0.5, 3.0, n - 1)]))
+    with pytest.raises(hg.IndefiniteError, match="needs a positive definite matrix"):
+        hg.Auto().solve(A.matmul, rhs(n))

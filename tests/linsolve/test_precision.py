@@ -1,0 +1,87 @@
+"""Single precision, and iterations on an operator that is only near A."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from spectra import ITERATIVE, SOLVERS, SPECTRA, Counted, N, rhs, spd
+
+import hypergrad as hg
+from hypergrad.linsolve.krylov import Krylov
+from hypergrad.operator import CannotApproximateError
+
+SINGLE = {name: spectrum for name, spectrum in SPECTRA.items() if name != "condition 1e8"}
+KRYLOV = {name: solver for name, solver in SOLVERS.items() if isinstance(solver, Krylov)}
+
+
+@pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
+@pytest.mark.parametrize("name", SINGLE)
+def test_single_precision_says_what_it_reached(name, solver):
+    A = spd(SINGLE[name]).float()
+    b = rhs(len(A)).float()
+    if solver in ITERATIVE.values() and not isinstance(solver, hg.Auto):
+        solver = replace(solver, tol=1e-2 if name == "condition 1e3" else 1e-4)
+    found = solver.solve(Counted(A), b)
+    assert found.x.dtype == torch.float32
+    assert found.converged
+    residual = ((b.double() - A.double() @ found.x.double()).norm() / b.norm()).item()
+    assert found.residual == pytest.approx(residual, abs=1e-2 if name == "condition 1e3" else 1e-5)
+    assert residual <= (1.5e-2 if name == "condition 1e3" else 1.1e-4)
+
+
+def near(A: torch.Tensor, approximation: torch.Tensor | None = None) -> hg.Operator:
+    """A, and an approximation of it in single precision: rounded, or another matrix."""
+    single = (A if approximation is None else approximation).float()
+    return hg.Operator(
+        A.matmul, approximate=lambda: hg.Operator(Counted(single), dtype=torch.float32, name="the rounded matrix")
+    )
+
+
+@pytest.mark.parametrize("solver", KRYLOV.values(), ids=KRYLOV)
+@pytest.mark.parametrize("columns", [0, 3])
+@pytest.mark.parametrize("name", SINGLE)
+def test_iterations_in_single_precision_reach_a_residual_of_double(name, columns, solver):
+    A = spd(SINGLE[name])
+    b = rhs(len(A)) if columns == 0 else torch.stack([rhs(len(A)).roll(i) for i in range(columns)], dim=1)
+    found = solver.solve(near(A), b)
+    assert found.converged
+    assert found.remark == "iterated on the rounded matrix"
+    assert found.residual <= 1e-10
+    assert ((b - A @ found.x).norm(dim=0) / b.norm(dim=0)).max() <= 1e-10 + 1e-14
+
+
+@pytest.mark.parametrize("solver", KRYLOV.values(), ids=KRYLOV)
+@pytest.mark.parametrize(
+    "wrong",
+    [spd(SPECTRA["spread"], seed=9), -spd(SPECTRA["spread"]), torch.full((N, N), float("nan"))],
+    ids=["another", "negative", "nan"],
+)
+def test_an_approximation_that_is_wrong_costs_products_and_no_truth(solver, wrong):
+    A = spd(SPECTRA["spread"])
+    found = solver.solve(near(A, wrong), rhs())
+    assert "went on with the exact product" in found.remark
+    assert found.converged
+    assert (found.x - torch.linalg.solve(A, rhs())).norm() <= 1e-8 * found.x.norm()
+
+
+def test_beyond_the_reach_of_single_precision_the_exact_product_takes_over():
+    A = spd(SPECTRA["condition 1e8"])
+    found = hg.CG(max_iter=5000, tol=1e-6).solve(near(A), rhs())
+    assert found.converged
+    assert "went on with the exact product" in found.remark
+
+
+def test_why_there_is_no_approximation_is_said():
+    def refuse():
+        raise CannotApproximateError("there is none today")
+
+    found = hg.CG(tol=1e-10).solve(hg.Operator(spd(SPECTRA["spread"]).matmul, approximate=refuse), rhs())
+    assert found.remark == "iterated on the exact product, because there is none today"
+    assert found.converged
+
+
+def test_damping_holds_for_the_approximation_too():
+    A = spd(torch.cat([torch.tensor([-0.5]), torch.linspace(0.5, 3.0, N - 1)]))
+    found = hg.CG(tol=1e-10).solve(near(A).shifted(1.0), rhs())
+    assert found.remark == "iterated on the rounded matrix"
+    assert (found.x - torch.linalg.solve(A + torch.eye(N), rhs())).norm() <= 1e-8 * found.x.norm()

@@ -1,0 +1,104 @@
+"""The harness of the benchmarks at tiny size: what it searches for it finds, and what a peer says it hears."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.case import Case
+from benchmarks.contestants import BY_BUDGET, REFERENCE, local
+from benchmarks.exact import Exact
+from benchmarks.implicit import GOALS
+from benchmarks.peer import Peer
+from benchmarks.problem.softmax import DecayingScales
+from benchmarks.race import Race
+from benchmarks.search import least_budget
+
+ROOT = Path(__file__).parent.parent
+FAKE = """
+import numpy as np
+from benchmarks.peers.protocol import serve
+
+def load(arrays):
+    print("what a library prints is no reply")
+    return {"halves": (lambda K, scale: scale * arrays["w"] / 2**K, 1), "fails": (lambda K, scale: 1 / 0, 0)}
+
+serve(load, lambda: "a fake")
+"""
+
+
+@pytest.mark.parametrize("guess", [1, 2, 13, 36, 37, 38, 500])
+@pytest.mark.parametrize("least", [1, 2, 37, 99, 100, 101])
+def test_the_search_finds_the_least_budget(least, guess):
+    found = least_budget(lambda K: 1.0 if least > K else 1e-3, 1e-2, most=100, guess=guess)
+    assert found == (least if least <= 100 else None)
+
+
+def test_a_right_guess_costs_two_calls():
+    tried = []
+    assert least_budget(lambda K: tried.append(K) or 1 / K, 1 / 40, most=100, guess=40) == 40
+    assert sorted(tried) == [39, 40]
+
+
+@pytest.fixture
+def case(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return Case.of(DecayingScales(num_train=300, num_dev=100, num_features=20))
+
+
+def test_a_case_is_trained_once(case):
+    assert case.inner_gradient < 1e-7
+    again = Case.of(DecayingScales(num_train=300, num_dev=100, num_features=20))
+    assert again.path == case.path
+    assert torch.equal(again.params["W"], case.params["W"])
+
+
+def test_all_of_ours_reach_the_exact_hypergradient(case):
+    exact = Exact.of(case)
+    assert exact.residual < 1e-12
+    assert exact.disagreement < 1e-9
+    contestants = local(case, scale=0.5)
+    race = Race({name: c for name, c in contestants.items() if "Neumann" not in name}, exact, most=300)
+    for goal in GOALS:
+        entries = race.to(goal)
+        assert {name for name in entries if name in BY_BUDGET} == BY_BUDGET.keys() - {"hypergrad, Neumann"}
+        for name, entry in entries.items():
+            assert entry.budget is not None
+            if entry.contestant.budgeted:
+                assert entry.trial.error <= goal, name
+        assert entries[REFERENCE].clocked()() > 0
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    np.savez(tmp_path / "case.npz", w=np.arange(3.0))
+    (tmp_path / "fake_peer.py").write_text(FAKE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with Peer(sys.executable, "fake_peer", tmp_path / "case.npz") as peer:
+        yield peer
+
+
+def test_a_peer_answers(fake):
+    assert (fake.contestants, fake.note) == (["halves", "fails"], "a fake")
+    outcome = fake.ask("halves", budget=2, scale=3.0, calls=2)
+    assert outcome.hypergradient.tolist() == [0, 0.75, 1.5]
+    assert outcome.products == 3
+    assert outcome.seconds > 0
+
+
+def test_a_peer_that_dies_is_quoted(fake):
+    with pytest.raises(RuntimeError, match=r"(?s)exit code 1 .*ZeroDivisionError.*scripts/peers-env"):
+        fake.ask("fails", budget=2, scale=3.0, calls=1)
+
+
+def test_a_peer_without_its_library_is_quoted(tmp_path):
+    with pytest.raises(RuntimeError, match=r"(?s)exit code 1 .*No module named 'jax'.*scripts/peers-env"):
+        Peer(sys.executable, "benchmarks.peers.with_jaxopt", tmp_path / "none.npz")
+
+
+def test_the_workers_do_not_import_hypergrad():
+    code = "import sys, benchmarks.peers.protocol; sys.exit('hypergrad' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
