@@ -16,12 +16,21 @@ from benchmarks.problem.softmax import Digits
 LR = 0.5
 
 
-def make(num_steps: int, name: str) -> Work:
+TAPES: dict[str, hg.Tape] = {
+    "Graph": hg.Graph(),
+    "Store": hg.Store(),
+    "Checkpoint": hg.Checkpoint(),
+    "Reversible": hg.Reversible(),
+}
+
+
+def make(num_steps: int, with_momentum: bool, name: str) -> Work:
     """The contestant of a name."""
     problem = Digits()
     hparams = problem.init_hparams()
-    if name == "hypergrad":
-        estimator = hg.Unrolled(solver=hg.GradientDescent(lr=LR), inner_steps=num_steps)
+    if name in TAPES:
+        solver = hg.Momentum(lr=LR / 10) if with_momentum else hg.GradientDescent(lr=LR)
+        estimator = hg.Unrolled(solver=solver, tape=TAPES[name], inner_steps=num_steps)
         return lambda: estimator.estimate(problem, hparams, problem.init_params()).grad["l2_W"]
     by_name = {"plain training": plain_training, "by hand, create_graph": by_hand}
     return partial(by_name[name], problem, hparams["l2_W"], num_steps)
@@ -52,17 +61,26 @@ def main() -> None:
     """Print one table per number of steps."""
     torch.set_num_threads(THREADS)
     torch.set_default_dtype(torch.float64)
-    names = ["by hand, create_graph", "plain training", "hypergrad"]
-    for num_steps, repeats in ((100, 31), (1000, 15)):
+    what = "unrolled hypergradient, softmax regression on digits, 640 penalties"
+    names = ["by hand, create_graph", "plain training", "Graph", "Store", "Checkpoint"]
+    for num_steps, repeats in ((100, 21), (1000, 7)):
         compare(
-            f"unrolled hypergradient, softmax regression on digits, 640 penalties, T = {num_steps}",
-            partial(make, num_steps),
+            f"{what}, T = {num_steps}",
+            partial(make, num_steps, False),
             names,
             reference=names[0],
             truth=names[0],
             unchecked=("plain training",),
             repeats=repeats,
         )
+    compare(
+        f"{what}, momentum, T = 1000",
+        partial(make, 1000, True),
+        ["Store", "Graph", "Checkpoint", "Reversible"],
+        reference="Store",
+        truth="Store",
+        repeats=7,
+    )
 
 
 if __name__ == "__main__":

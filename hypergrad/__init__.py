@@ -14,15 +14,18 @@ from hypergrad.data import Split, Splits, breast_cancer, diabetes, sparse_regres
 from hypergrad.errors import (
     DivergenceError,
     ExtrapolationWarning,
+    FixedPointOverflowError,
     HypergradError,
     IndefiniteError,
     NonFiniteError,
     NoTaylorRuleWarning,
     NotConvergedWarning,
     NotOptimalError,
+    ReversalError,
     UnusedHyperparameterError,
 )
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient
+from hypergrad.estimator.forward import Forward
 from hypergrad.estimator.implicit import Implicit
 from hypergrad.estimator.unrolled import Unrolled
 from hypergrad.functional import hypergradient
@@ -66,25 +69,36 @@ from hypergrad.solver.momentum import Momentum
 from hypergrad.solver.newton import Newton
 from hypergrad.solver.proximal_gradient import ProximalGradient
 from hypergrad.solver.rmsprop import RMSprop
+from hypergrad.tape.auto import AutoTape
+from hypergrad.tape.base import Tape
+from hypergrad.tape.checkpoint import Checkpoint
+from hypergrad.tape.graph import Graph
+from hypergrad.tape.reversible import Reversible
+from hypergrad.tape.store import Store
 from hypergrad.trainer import Result, Trainer
 
 __all__ = [
     "Adam",
     "AdamW",
     "Auto",
+    "AutoTape",
     "CG",
     "CentredDifferences",
     "Check",
+    "Checkpoint",
     "CoordinateDescent",
     "Cosine",
     "Dense",
     "DivergenceError",
     "ElasticNet",
     "ExtrapolationWarning",
+    "FixedPointOverflowError",
+    "Forward",
     "ForwardOverReverse",
     "GMRES",
     "GaussNewton",
     "GradientDescent",
+    "Graph",
     "HypergradError",
     "HypergradEstimator",
     "Hypergradient",
@@ -117,7 +131,9 @@ __all__ = [
     "Quadratic",
     "RMSprop",
     "Result",
+    "ReversalError",
     "Reverse",
+    "Reversible",
     "Ridge",
     "Root",
     "Schedule",
@@ -125,6 +141,8 @@ __all__ = [
     "Split",
     "Splits",
     "StepDecay",
+    "Store",
+    "Tape",
     "TaylorExpansion",
     "Tensors",
     "Traced",

@@ -1,6 +1,6 @@
 """Differentiation primitives on named tensors: the one home of gradients, products and finite differences."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -105,6 +105,44 @@ def vjp(output: Tensor, inputs: Tensors) -> Callable[[Tensor], Tensor]:
         return torch.cat(rows, dim=1).T
 
     return product
+
+
+def push(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], tangents: Sequence[Tensor]
+) -> tuple[list[Tensor], list[bool]]:
+    """The products (∂outputs/∂inputs) Z with p tangents at once, by transposing the pull-back.
+
+    v ↦ Jᵀ v is linear, and so its own pull-back is z ↦ J z. Two backward passes, the second one for all tangents: no
+    forward-mode rule is needed, which some operations do not have, or have wrong where they are nested.
+
+    Args:
+        outputs: with a graph that reaches the inputs, and is freed.
+        inputs: what to differentiate with respect to.
+        tangents: Z, one tensor of shape (p, *shape of the input) for each input.
+
+    Returns:
+        Tensors of shape (p, *shape of the output), and for each input whether any output depends on it.
+    """
+    num = len(tangents[0])
+    pushed = [y.new_zeros((num, *y.shape)) for y in outputs]
+    reached = [k for k, y in enumerate(outputs) if y.requires_grad]
+    movable = [k for k, x in enumerate(inputs) if x.requires_grad]
+    uses = [False] * len(inputs)
+    if not (reached and movable):
+        return pushed, uses
+    ys = [outputs[k] for k in reached]
+    vs = [torch.zeros_like(y, requires_grad=True) for y in ys]
+    pulled = torch.autograd.grad(ys, [inputs[k] for k in movable], vs, create_graph=True, allow_unused=True)
+    pairs = [(x, tangents[k]) for k, x in zip(movable, pulled, strict=True) if x is not None]
+    for k, x in zip(movable, pulled, strict=True):
+        uses[k] = x is not None
+    if pairs:
+        xs, zs = zip(*pairs, strict=True)
+        found = torch.autograd.grad(xs, vs, zs, is_grads_batched=True, allow_unused=True)
+        for k, product in zip(reached, found, strict=True):
+            if product is not None:
+                pushed[k] = product
+    return pushed, uses
 
 
 def central_difference(

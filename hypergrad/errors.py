@@ -17,6 +17,14 @@ class IndefiniteError(HypergradError):
     """A solver for positive definite systems met a direction that does not curve upwards."""
 
 
+class FixedPointOverflowError(HypergradError):
+    """A value would leave the range of the fixed-point numbers that training runs on."""
+
+
+class ReversalError(HypergradError):
+    """Training that was run backwards did not arrive where it had started."""
+
+
 class UnusedHyperparameterError(HypergradError):
     """Nothing that the estimator can see depends on a hyperparameter."""
 

@@ -40,7 +40,9 @@ def _built(cfg: DictConfig) -> dict[str, Any]:
     """The resolved config of what was built; what the estimator and the problem refer to stands inside them."""
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     return {
-        key: value for key, value in config.items() if key not in ("callback", "data", "linsolve", "product", "solver")
+        key: value
+        for key, value in config.items()
+        if key not in ("callback", "data", "linsolve", "product", "solver", "tape")
     }
 
 

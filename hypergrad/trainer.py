@@ -72,6 +72,11 @@ class Trainer:
                 "Trainer.optimizer must make an optimiser from a list of tensors, such as "
                 f"functools.partial(torch.optim.Adam, lr=0.1), but it is {self.optimizer!r}."
             )
+        if self.warm_start and self.problem.tunes_initial:
+            raise ValueError(
+                f"{type(self.problem).__name__}.initial says where training starts, but a warm start goes on where the "
+                "last one ended; use warm_start=False."
+            )
         if not self.problem.hyperparameters():
             raise ValueError(f"{type(self.problem).__name__} has no hyperparameters, so there is nothing to tune.")
 

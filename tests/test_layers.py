@@ -13,12 +13,13 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "hypergrad"
 ORDER = [
     {"errors", "validation"},
-    {"autodiff", "hyperparameter", "operator", "schedule", "coefficient", "structure", "taylor"},
+    {"autodiff", "arithmetic", "hyperparameter", "operator", "schedule", "coefficient", "structure", "taylor"},
     {"data"},
     {"linsolve"},
     {"problem"},
     {"solver"},
     {"product"},
+    {"tape"},
     {"estimator"},
     {"functional", "check", "sensitivity"},
     {"callback"},
@@ -30,7 +31,7 @@ ORDER = [
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 HYDRA = {("command",), ("run",)}
-FAMILIES = {"problem", "product", "solver", "linsolve", "estimator", "callback"}
+FAMILIES = {"problem", "product", "solver", "linsolve", "tape", "estimator", "callback"}
 
 
 def imported(path: Path) -> set[str]:
@@ -83,10 +84,11 @@ def test_a_config_stands_where_its_code_stands(path):
 SHARED = {
     *("__init__", "base"),
     *("krylov", "block", "fused", "spectrum"),
-    *("training", "point", "divergence", "weight_decay", "line_search", "objective"),
-    *("l1", "support", "sparse_linear", "design"),
-    *("inexact", "linearization", "error_bar"),
-    *("tracing", "compiling", "given"),
+    *("training", "point", "divergence", "weight_decay", "line_search", "objective", "dynamics"),
+    *("l1", "support", "sparse_linear", "design", "given"),
+    *("inexact", "linearization", "error_bar", "training_run", "tally"),
+    *("quantised", "footprint", "plan"),
+    *("tracing", "compiling"),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).glob("*.py")) if path.stem not in SHARED

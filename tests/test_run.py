@@ -63,7 +63,10 @@ def test_every_estimator_finds_the_minimiser_of_brute_force(everything):
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
     found = summaries(folder)
-    assert {name.split("=")[1] for name in found} == {"unrolled", "ift_auto", "ift_cg", "ift_neumann", "ift_dense"}
+    assert {name.split("=")[1] for name in found} == {
+        *("unrolled", "reversible", "forward"),
+        *("ift_auto", "ift_cg", "ift_neumann", "ift_dense"),
+    }
     for name, summary in found.items():
         assert abs(math.log(summary["last"]["hparam/l2"]) - brute_force()) < 1e-3, name
 
@@ -164,7 +167,8 @@ def main(tmp_path, monkeypatch, capsys):
         (["experiment=rigde"], "Could not find 'experiment/rigde'"),
         (
             ["estimator=unroled"],
-            "Available options in 'estimator':\n\tift_auto\n\tift_cg\n\tift_dense\n\tift_neumann\n\tunrolled",
+            "Available options in 'estimator':\n\t"
+            + "\n\t".join(["forward", "ift_auto", "ift_cg", "ift_dense", "ift_neumann", "reversible", "unrolled"]),
         ),
         (["outer_steps=abc"], "Trainer.outer_steps must be an integer, but it is 'abc' of type str"),
         (["linsolve.max_iter=1.5"], "linsolve: CG.max_iter must be an integer, but it is 1.5"),

@@ -80,6 +80,7 @@ _STAT_TAGS = {
     "num_matvecs": "adjoint/products",
     "adjoint_status": "adjoint/converged",
     "error_estimate": "hypergradient/error",
+    "truncation_bias": "hypergradient/truncation",
 }
 
 

@@ -11,10 +11,12 @@ from hypergrad.check.retraining import DevLoss, after_the_same_run, at_the_optim
 from hypergrad.check.witness import Witness, directional_derivative
 from hypergrad.errors import HypergradError
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient
+from hypergrad.estimator.forward import Forward
 from hypergrad.estimator.unrolled import Unrolled
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver
 
+_THROUGH_TRAINING = (Unrolled, Forward)
 _NAN = float("nan")
 _WORTHLESS = 0.1
 _ENOUGH = 0.01
@@ -115,7 +117,7 @@ class Bench:
     def _witnesses_of(self, estimator: HypergradEstimator) -> list[Witness] | HypergradError:
         """A witness for every direction, shared by all estimators of the same quantity, or why there is none."""
         solver = self._solver_of(estimator)
-        same_run = isinstance(estimator, Unrolled)
+        same_run = isinstance(estimator, _THROUGH_TRAINING)
         key = (solver, estimator.inner_steps) if same_run else solver
         if key not in self._witnesses:
             try:
@@ -140,7 +142,7 @@ class Bench:
             ValueError: if there is none.
         """
         own = getattr(estimator, "solver", None)
-        solver = own if isinstance(estimator, Unrolled) or self.solver is None else self.solver
+        solver = own if isinstance(estimator, _THROUGH_TRAINING) or self.solver is None else self.solver
         if solver is None:
             raise ValueError(f"{type(estimator).__name__} has no solver to retrain with; pass solver=.")
         return solver

@@ -26,7 +26,7 @@ def check_hypergradient(
 
     Along random unit directions d in the unconstrained values u, λ = transform(u), in which the trainer steps, the
     derivative ⟨dF/du, d⟩ of each estimator is held against (F(u + h d) − F(u − h d)) / 2h. F is the dev loss after the
-    T steps that an `Unrolled` estimator makes, from the same start; for every other estimator it is the dev loss at the
+    T steps that `Unrolled` or `Forward` makes, from the same start; for every other estimator it is the dev loss at the
     optimum, trained until rounding errors stop it, for which the inner loss must be the same at every step. So an
     `Unrolled` whose horizon is shorter than its run disagrees by what the truncation costs, and an implicit estimator
     by what its training and its linear solve leave undone.

@@ -12,6 +12,7 @@ from typing_extensions import TypeVar
 from hypergrad.autodiff import Tensors
 from hypergrad.errors import NonFiniteError, UnusedHyperparameterError
 from hypergrad.problem.base import InnerProblem, require_scalar
+from hypergrad.solver.base import State
 
 Stats = dict[str, float | int | str]
 """How an estimate came about.
@@ -19,6 +20,7 @@ Stats = dict[str, float | int | str]
 - `inner_loss`, `inner_grad_norm`: g and ‖φ‖, by default ‖∇_w g‖, at the trained parameters.
 - `inner_steps`, `inner_status`: steps of training, and "converged", "max_iter", "rising" (not converged, and the inner
   loss went up), "stagnated" (rounding errors allow no further step), or "not_required".
+- `truncation_bias`: see `hypergrad.estimator.tally`, for estimators with a horizon.
 - `support_size`: entries of w that move with λ, for implicit estimators where some do not, as in a sparse solution;
   where it is 0, the indirect term is exactly zero.
 - `num_matvecs`: Hessian products, by a linear solver or by the backward sweep through training.
@@ -42,8 +44,11 @@ class Hypergradient(Generic[H, P]):
         params: the trained parameters, detached.
         outer_loss: f at those parameters.
         stats: see `Stats`.
-        adjoint: the solution v of the adjoint system, shape (n,), for implicit estimators; zero in the entries of w
-            that do not move.
+        adjoint: what the next estimate can start from besides the parameters: the solution v of the adjoint system,
+            shape (n,), zero in the entries of w that do not move, for implicit estimators; the state, its age and its
+            derivatives for online forward mode.
+        start: dF/ds₀, the gradient with respect to the state where training started, for estimators that differentiate
+            through all of the run in reverse. `start["params"]` is dF/dw₀, through all of s₀ that is made from w₀.
     """
 
     grad: H
@@ -51,6 +56,7 @@ class Hypergradient(Generic[H, P]):
     outer_loss: float
     stats: Stats = field(default_factory=dict)
     adjoint: Tensor | None = None
+    start: State | None = None
 
 
 class HypergradEstimator(ABC):
@@ -77,7 +83,7 @@ class HypergradEstimator(ABC):
             params: where training starts; not changed.
             outer_step: which outer batch judges, ≥ 0.
             inner_step: index of the first inner batch, ≥ 0.
-            adjoint: where the solve of an adjoint system starts, shape (n,), from an earlier estimate; not changed.
+            adjoint: that of the estimate before, to start from; not changed.
 
         Returns:
             The hypergradient and its statistics; "not converged" is a status in them.

@@ -2,6 +2,7 @@
 
 from hypergrad.estimator.base import Stats
 
+_BIASED = 0.1
 _FINE = ("converged", "not_required")
 _REMEDIES = {
     "rising": "Its loss is higher than at the start: lower the solver's lr.",
@@ -10,7 +11,7 @@ _REMEDIES = {
 
 
 def inexactness(stats: Stats) -> dict[str, str]:
-    """A sentence with the number met and the remedy, for each status that is not converged, by the status's name."""
+    """A sentence with the number met and the remedy, for each statistic that says so, by its name."""
     reasons: dict[str, str] = {}
     inner = stats.get("inner_status", "converged")
     if inner not in _FINE:
@@ -28,5 +29,11 @@ def inexactness(stats: Stats) -> dict[str, str]:
                 if stats["adjoint_status"] == "stagnated"
                 else "Give the linear solver more products, loosen its tol, or add damping."
             )
+        )
+    bias = float(stats.get("truncation_bias", 0.0))
+    if bias > _BIASED:
+        reasons["truncation_bias"] = (
+            f"the hypergradient is biased, by some {bias:.0%} of its norm, because it stops at a horizon of "
+            f"{stats['num_matvecs']} of {stats['inner_steps']} steps. Raise the horizon."
         )
     return reasons

@@ -1,18 +1,24 @@
-"""Hypergradients by differentiating through the training run."""
+"""Hypergradients by differentiating through the training run, backwards."""
 
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, detach, leaves
-from hypergrad.errors import DivergenceError
-from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms, require_finite_loss
+from hypergrad.autodiff import Tensors, detach
+from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
+from hypergrad.estimator.tally import Tally, add
+from hypergrad.estimator.training_run import TrainingRun
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver, require_differentiable
-from hypergrad.solver.divergence import explain_divergence
 from hypergrad.solver.gradient_descent import GradientDescent
-from hypergrad.solver.point import blew_up, look, require_finite
+from hypergrad.tape.base import Tape, Trajectory
+from hypergrad.tape.checkpoint import Checkpoint
+from hypergrad.tape.footprint import measure
+from hypergrad.tape.graph import Graph
+from hypergrad.tape.plan import Plan
+from hypergrad.tape.reversible import Reversible
+from hypergrad.tape.store import Store
 from hypergrad.validation import require_instance, require_int
 
 
@@ -21,24 +27,27 @@ class Unrolled(HypergradEstimator):
     """Reverse-mode differentiation of f(w_T(λ), λ) through the last K of T training steps.
 
     Exact for the run that was made, converged or not, when K = T; a shorter horizon K drops the influence of λ on the
-    first T − K steps and keeps the graph of K steps only. Memory grows as K times the graph of one step.
+    first T − K steps, and `truncation_bias` in the stats estimates what that is.
 
     Attributes:
         solver: how the inner problem is trained; its coefficients can be hyperparameters.
+        tape: how the states come back, and so what memory and time it takes; all give the same hypergradient.
         inner_steps: training steps T, ≥ 1.
-        horizon: truncation horizon K, from 1 to T; None differentiates through all T steps.
+        horizon: truncation horizon K, from 1 to T; None differentiates through all T steps, and the start.
 
     Source: Domke, "Generic methods for optimization-based modeling", AISTATS (2012); Shaban, Cheng, Hatch & Boots,
     "Truncated back-propagation for bilevel optimization", AISTATS (2019).
     """
 
     solver: InnerSolver = field(default_factory=GradientDescent)
+    tape: Tape = field(default_factory=Graph)
     inner_steps: int = 100
     horizon: int | None = None
 
     def __post_init__(self) -> None:
         require_instance(self, "solver", InnerSolver)
         require_differentiable(self, self.solver)
+        require_instance(self, "tape", Tape)
         require_int(self, "inner_steps", least=1)
         if self.horizon is not None:
             require_int(self, "horizon", least=1)
@@ -57,42 +66,61 @@ class Unrolled(HypergradEstimator):
         inner_step: int = 0,
         adjoint: Tensor | None = None,
     ) -> Hypergradient:
-        self.solver.require(problem)
-        self.solver.validate(hparams, self.inner_steps, params)
-        hp, start = leaves(hparams), detach(params)
-        begin = look(problem, start, hparams, inner_step)
-        require_finite(begin, hparams)
-        horizon = self.inner_steps if self.horizon is None else self.horizon
-        first, last = inner_step, inner_step + self.inner_steps
-        state = self.solver.init(start)
-        with torch.no_grad():
-            for t in range(self.inner_steps - horizon):
-                state = self.solver.step(problem, state, hp, t, first)
-        with torch.enable_grad():
-            for t in range(self.inner_steps - horizon, self.inner_steps):
-                state = self.solver.step(problem, state, hp, t, first)
-            w = self.solver.params(state)
-            outer_loss = problem.outer_loss(w, hp, problem.outer_batch(outer_step))
-
-        end = look(problem, detach(w), hparams, last)
-        if blew_up(begin, end):
-            raise DivergenceError(
-                explain_divergence(problem, self.solver, hp, start, steps=self.inner_steps, first_step=first)
-            )
-        outer_value = require_finite_loss(outer_loss, problem)
-        grads: tuple[Tensor | None, ...] = (None,) * len(hp)
-        if outer_loss.requires_grad:
-            grads = torch.autograd.grad(outer_loss, tuple(hp.values()), allow_unused=True)
-        hint = f"it enters neither the last {horizon} training steps nor the outer loss."
+        run = TrainingRun.of(problem, self.solver, hparams, params, inner_step, self.inner_steps)
+        trajectory = self._record(run)
+        judged = run.judge(trajectory.end, outer_step)
+        tally, start = Tally(self._horizon, self.inner_steps), judged.adjoint
+        for start, partial, length in trajectory.pull_back(judged.adjoint):  # noqa: B007 (the last one is dF/ds₀)
+            tally.add(partial, length)
+        is_whole = self._horizon == self.inner_steps
+        indirect = tally.total()
+        if is_whole:
+            add(indirect, run.start_term(start))
+        hint = f"it enters neither the last {self._horizon} training steps nor the outer loss."
+        grad = add_terms(judged.direct, {name: indirect.get(name) for name in judged.direct}, hint)
         return Hypergradient(
-            grad=add_terms(dict(zip(hp, grads, strict=True)), dict.fromkeys(hp), hint),
-            params=detach(w),
-            outer_loss=outer_value,
-            stats={
-                "inner_loss": end.loss,
-                "inner_grad_norm": end.grad_norm,
-                "inner_steps": self.inner_steps,
-                "inner_status": "not_required",
-                "num_matvecs": horizon,
-            },
+            grad=grad,
+            params=detach(self.solver.params(trajectory.end)),
+            outer_loss=judged.outer_loss,
+            stats=judged.stats(self.inner_steps) | {"num_matvecs": self._horizon, "truncation_bias": tally.bias(grad)},
+            start=run.at_start(start) if is_whole else None,
         )
+
+    def plan(self, problem: InnerProblem, hparams: Tensors | None = None, params: Tensors | None = None) -> Plan:
+        """What memory and how many gradients each tape would take for one estimate, found from one step.
+
+        Args:
+            problem: what is tuned.
+            hparams: λ in natural units; `problem.init_hparams()` when None.
+            params: where training starts; `problem.init_params()` when None.
+
+        Returns:
+            The cost of every tape; `print` shows it as a table.
+
+        Raises:
+            NonFiniteError: if the inner loss or its gradient is NaN or infinite at the start.
+            ValueError: if no tape fits into the budget of an `AutoTape`.
+        """  # noqa: DOC502
+        hparams = problem.init_hparams() if hparams is None else hparams
+        params = problem.init_params() if params is None else params
+        run = TrainingRun.of(problem, self.solver, hparams, params, 0, self.inner_steps)
+        with torch.no_grad():
+            footprint = measure(run.dynamics, run.start(), 0)
+        tapes, steps = dict.fromkeys([Graph(), Store(), Checkpoint(), Reversible(), self.tape]), self._differentiated
+        return Plan({repr(tape): tape.cost(run.dynamics, footprint, steps) for tape in tapes}, self._horizon)
+
+    @property
+    def _horizon(self) -> int:
+        return self.inner_steps if self.horizon is None else self.horizon
+
+    @property
+    def _differentiated(self) -> range:
+        return range(self.inner_steps - self._horizon, self.inner_steps)
+
+    def _record(self, run: TrainingRun) -> Trajectory:
+        """Train, with a way back through the steps within the horizon."""
+        with torch.no_grad():
+            state = run.start()
+        for t in range(self._differentiated.start):
+            state = run.dynamics.step(state, t)
+        return self.tape.record(run.dynamics, state, self._differentiated)

@@ -39,6 +39,14 @@ class InnerProblem(nn.Module, ABC):
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         """The dev loss f(w, λ), shape ()."""
 
+    def initial(self, params: Tensors, hparams: Tensors) -> Tensors:
+        """Where training from `params` starts: there, by default.
+
+        Override it to tune initial weights, such as their scale, or a hyperparameter that is w₀ itself; it must be
+        differentiable in both. Each training run applies it, so it goes with cold starts (`warm_start=False`).
+        """
+        return params
+
     def inner_batch(self, step: int) -> Any:
         """The batch of inner step `step` ≥ 0; None where the losses read all of the problem's own data."""
         return None
@@ -68,6 +76,11 @@ class InnerProblem(nn.Module, ABC):
     def is_minimisation(self) -> bool:
         """Whether φ is ∇_w g, so that its Jacobian is the symmetric Hessian of g."""
         return type(self).optimality is InnerProblem.optimality
+
+    @property
+    def tunes_initial(self) -> bool:
+        """Whether the start of training may depend on λ."""
+        return type(self).initial is not InnerProblem.initial
 
     def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         """The outputs z(w) of the model on a batch, for problems whose inner loss is ℓ(z(w), w, λ)."""

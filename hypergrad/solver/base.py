@@ -72,6 +72,10 @@ class InnerSolver:
         """The state s₀ from which training starts at `params`."""
         return {"params": params}
 
+    def start(self, problem: InnerProblem, params: Tensors, hparams: Tensors) -> State:
+        """The state s₀ of a run on `problem` that is given `params` to start from."""
+        return self.init(problem.initial(params, hparams))
+
     def step(self, problem: InnerProblem, state: State, hparams: Tensors, t: int, first_step: int = 0) -> State:
         """The state after step t of a run.
 

@@ -16,8 +16,8 @@ def explain_divergence(
 ) -> str:
     """Where and why a run blew up, found by running it again and looking at every step."""
     hparams, params = detach(hparams), detach(params)
-    start = here = last = look(problem, params, hparams, first_step)
-    state, t = solver.init(params), 0
+    state, t = solver.start(problem, params, hparams), 0
+    start = here = last = look(problem, solver.params(state), hparams, first_step)
     while t < steps and here.is_finite:
         state, last = solver.step(problem, state, hparams, t, first_step), here
         t += 1

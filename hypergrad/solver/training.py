@@ -52,7 +52,7 @@ def train(
         problem: gives the inner loss and its batches.
         solver: the dynamics.
         hparams: λ, natural units.
-        params: where to start; not changed.
+        params: where to start, before `problem.initial`; not changed.
         max_steps: most inner steps to take, ≥ 0.
         first_step: index of the first batch, ≥ 0.
         tol: relative tolerance on ‖φ‖, ≥ 0; 0 takes all steps and looks at φ once, at the end.
@@ -69,11 +69,12 @@ def train(
     """
     solver.require(problem)
     hparams, params = detach(hparams), detach(params)
-    start = look(problem, params, hparams, first_step)
+    state = solver.start(problem, params, hparams)
+    start = look(problem, solver.params(state), hparams, first_step)
     require_finite(start, hparams)
     goal = tol * look(problem, problem.init_params(), hparams, first_step).grad_norm if tol > 0 else 0.0
 
-    state, here, steps, is_stuck = solver.init(params), start, 0, False
+    here, steps, is_stuck = start, 0, False
     stride = solver.check_every if check_every is None else check_every
     while here.grad_norm > goal and steps < max_steps and not is_stuck:
         stop = min(steps + stride, max_steps) if tol > 0 else max_steps

@@ -1,0 +1,92 @@
+"""The sum of dF/dλ over the steps of a backward sweep, and what the steps beyond its horizon would have added."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+from hypergrad.autodiff import Tensors
+from hypergrad.solver.dynamics import Partial
+from hypergrad.tape.graph import PIECES
+
+
+@dataclass
+class Tally:
+    """Adds up the terms of K steps, those of the last three quarters that are visited on their own.
+
+    Attributes:
+        horizon: K, the steps that are summed.
+        inner_steps: T ≥ K, the steps of the run.
+    """
+
+    horizon: int
+    inner_steps: int
+    count: int = 0
+    sums: list[Tensors] = field(default_factory=lambda: [{}, {}, {}, {}])
+
+    @property
+    def quarter(self) -> int:
+        """The length of a quarter, in whole stretches of any tape."""
+        return PIECES // 4 * (self.horizon // PIECES) or self.horizon // 4
+
+    def add(self, partial: Partial, length: int) -> None:
+        """Add the term of the next stretch of steps, counted from the end of training."""
+        self.count += length
+        quarters_left = (self.horizon - self.count) // max(self.quarter, 1)
+        add(self.sums[max(3 - quarters_left, 0)], partial)
+
+    def total(self) -> Tensors:
+        """The sum, without the hyperparameters that no step depends on."""
+        whole: Tensors = {}
+        for part in self.sums:
+            add(whole, part)
+        return whole
+
+    def bias(self, grad: Tensors) -> float:
+        """An estimate of ‖dropped terms‖ / ‖dF/dλ‖, the largest over the hyperparameters; 0 when K = T.
+
+        Where training contracts, what a step adds falls geometrically with its distance from the end. With B₁, B₂ and
+        B₃ the sums over the last three quarters of the horizon that were visited, the factor r of a quarter is the
+        larger of ‖B₃‖/‖B₂‖ and (‖B₃‖/‖B₁‖)^½, but at most 1, and the dropped quarters, 4 (T − K)/K of them, come to
+        ‖B₃‖ (r + r² + …). A sum that oscillates, as with momentum, or is spread over the entries of a schedule makes it
+        an order of magnitude.
+
+        Args:
+            grad: dF/dλ as estimated.
+
+        Returns:
+            The estimate; NaN where K < 4 leaves nothing to extrapolate.
+        """
+        if self.horizon == self.inner_steps:
+            return 0.0
+        if self.quarter == 0:
+            return math.nan
+        num_quarters = (self.inner_steps - self.horizon) / self.quarter
+        found = [0.0]
+        for name, whole in grad.items():
+            first, second, third = (_norm(part[name]) if name in part else 0.0 for part in self.sums[1:])
+            if third > 0:
+                ratio = max(third / second if second > 0 else 1.0, (third / first) ** 0.5 if first > 0 else 1.0)
+                dropped = third * _geometric(min(ratio, 1.0), num_quarters)
+                found.append(dropped / max(_norm(whole), torch.finfo(whole.dtype).tiny))
+        return max(found)
+
+
+def add(total: Tensors, partial: Partial) -> None:
+    """Add a term of dF/dλ to a sum, in place; None adds nothing."""
+    for name, term in partial.items():
+        if term is None:
+            continue
+        if name in total:
+            total[name] += term
+        else:
+            total[name] = term.clone()  # it may be the adjoint itself
+
+
+def _norm(x: torch.Tensor) -> float:
+    return torch.linalg.vector_norm(x).item()
+
+
+def _geometric(ratio: float, terms: float) -> float:
+    """The sum r + r² + … of a number of terms that need not be whole, 0 < r ≤ 1."""
+    return terms if ratio == 1 else ratio * (1 - ratio**terms) / (1 - ratio)

@@ -1,0 +1,122 @@
+"""A training run that is differentiated: its start, the dev loss at its end, and the checks that both are sound."""
+
+from dataclasses import dataclass
+
+import torch
+
+from hypergrad.autodiff import Tensors, detach, leaves
+from hypergrad.errors import DivergenceError
+from hypergrad.estimator.base import Stats, require_finite_loss
+from hypergrad.problem.base import InnerProblem
+from hypergrad.solver.base import InnerSolver, State
+from hypergrad.solver.divergence import explain_divergence
+from hypergrad.solver.dynamics import Dynamics, Partial, filled, free, pull
+from hypergrad.solver.point import Point, blew_up, look, require_finite
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """f(w_T, λ), linearised.
+
+    Attributes:
+        outer_loss: f.
+        end: inner loss and gradient norm there.
+        adjoint: ∂f/∂s_T, shaped as the solver's state; zero where f does not depend on it.
+        direct: ∂f/∂λ by name, None where f does not depend on a hyperparameter.
+    """
+
+    outer_loss: float
+    end: Point
+    adjoint: State
+    direct: Partial
+
+    def stats(self, inner_steps: int) -> Stats:
+        """What is to be said of the training itself, which is differentiated as it is, converged or not."""
+        return {
+            "inner_loss": self.end.loss,
+            "inner_grad_norm": self.end.grad_norm,
+            "inner_steps": inner_steps,
+            "inner_status": "not_required",
+        }
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A run of training steps t = 0, …, `inner_steps` − 1 at λ.
+
+    Attributes:
+        dynamics: what a step does, with λ as leaves.
+        params: the parameters that it was given to start from, before `problem.initial`.
+        inner_steps: how many.
+        begin: inner loss and gradient norm at the start.
+    """
+
+    dynamics: Dynamics
+    params: Tensors
+    inner_steps: int
+    begin: Point
+
+    @classmethod
+    def of(
+        cls, problem: InnerProblem, solver: InnerSolver, hparams: Tensors, params: Tensors, first_step: int, steps: int
+    ) -> "TrainingRun":
+        """Look at where training starts; neither λ nor the parameters are changed.
+
+        Raises:
+            NonFiniteError: if the inner loss or its gradient is NaN or infinite there.
+            ValueError: if the solver cannot train the problem, or a coefficient names no hyperparameter, or one of the
+                wrong shape.
+        """
+        solver.require(problem)
+        solver.validate(hparams, steps, params)
+        dynamics, params = Dynamics(problem, solver, leaves(hparams), first_step), detach(params)
+        with torch.no_grad():
+            start = solver.start(problem, params, hparams)
+        begin = look(problem, solver.params(start), hparams, first_step)
+        require_finite(begin, hparams)
+        return cls(dynamics, params, steps, begin)
+
+    def start(self) -> State:
+        """s₀, differentiable with respect to λ where grad mode is enabled."""
+        return self.dynamics.solver.start(self.dynamics.problem, self.params, self.dynamics.hparams)
+
+    def start_term(self, adjoint: State) -> Partial:
+        """(∂s₀/∂λ)ᵀ a₀, the term of dF/dλ that a start which depends on λ adds."""
+        with torch.enable_grad():
+            start = self.start()
+        return pull(start, adjoint, {}, self.dynamics.hparams)[1]
+
+    def at_start(self, adjoint: State) -> State:
+        """dF/ds₀ from the adjoint a₀, with dF/dw₀ for `params`: a solver may make more of s₀ from w₀ than that."""
+        with torch.no_grad():
+            w = leaves(self.dynamics.solver.params(self.start()))
+        with torch.enable_grad():
+            made = self.dynamics.solver.init(w)
+        pulled, _ = pull(made, adjoint, {"params": w}, {})
+        return adjoint | filled(pulled, {"params": w})
+
+    def judge(self, state: State, outer_step: int) -> Judgement:
+        """Judge the end of the run on an outer batch.
+
+        Raises:
+            DivergenceError: if training blew up.
+            NonFiniteError: if the outer loss is NaN or infinite.
+            ValueError: if it depends on no parameter.
+        """
+        problem, solver, hparams = self.dynamics.problem, self.dynamics.solver, self.dynamics.hparams
+        first, steps = self.dynamics.first_step, self.inner_steps
+        ends = look(problem, solver.params(state), hparams, first + steps)
+        if blew_up(self.begin, ends):
+            raise DivergenceError(
+                explain_divergence(problem, solver, hparams, self.params, steps=steps, first_step=first)
+            )
+        end = free(state)
+        with torch.enable_grad():
+            loss = problem.outer_loss(solver.params(end), hparams, problem.outer_batch(outer_step))
+        value = require_finite_loss(loss, problem)
+        adjoint, direct = pull({"": {"f": loss}}, {"": {"f": torch.ones_like(loss)}}, end, hparams)
+        if all(grad is None for grads in adjoint.values() for grad in grads.values()):
+            raise ValueError(
+                "The outer loss depends on none of the parameters, so there is nothing to tune through them."
+            )
+        return Judgement(value, ends, filled(adjoint, end), direct)

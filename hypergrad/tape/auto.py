@@ -1,0 +1,54 @@
+"""The fastest tape that fits into memory."""
+
+from dataclasses import dataclass
+
+from hypergrad.solver.base import State
+from hypergrad.solver.dynamics import Dynamics
+from hypergrad.tape.base import Cost, Footprint, Tape, Trajectory
+from hypergrad.tape.checkpoint import Checkpoint
+from hypergrad.tape.footprint import measure
+from hypergrad.tape.graph import Graph
+from hypergrad.tape.reversible import Reversible
+from hypergrad.tape.store import Store
+from hypergrad.validation import require_real
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoTape(Tape):
+    """Takes the tape with the fewest gradient evaluations that fits into a budget, measured on one step of the run.
+
+    The candidates are `Graph`, `Store`, `Checkpoint` with as many slots as fit, and `Reversible` where it serves the
+    solver.
+
+    Attributes:
+        budget: bytes for the trajectory and the graphs that live at a time, > 0.
+    """
+
+    budget: float = 1e9
+
+    def __post_init__(self) -> None:
+        require_real(self, "budget", above=0)
+
+    def record(self, dynamics: Dynamics, state: State, steps: range) -> Trajectory:
+        return self.choose(dynamics, measure(dynamics, state, steps.start), steps).record(dynamics, state, steps)
+
+    def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> Cost | None:
+        return self.choose(dynamics, footprint, steps).cost(dynamics, footprint, steps)
+
+    def choose(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> Tape:
+        """The tape to take.
+
+        Raises:
+            ValueError: if none fits.
+        """
+        slots = int((self.budget - footprint.graph) // max(footprint.state, 1)) - 1
+        candidates = [Graph(), Store(), Checkpoint(slots=max(1, min(slots, len(steps) // 2))), Reversible()]
+        costs = [(tape, cost) for tape in candidates if (cost := tape.cost(dynamics, footprint, steps)) is not None]
+        fitting = [(tape, cost) for tape, cost in costs if cost.memory <= self.budget]
+        if not fitting:
+            least = min(cost.memory for _, cost in costs)
+            raise ValueError(
+                f"No tape brings {len(steps)} steps into a budget of {self.budget:.3g} bytes; the smallest takes "
+                f"{least:.3g}. Raise AutoTape.budget, shorten the horizon, or use estimator=forward."
+            )
+        return min(fitting, key=lambda pair: pair[1].gradients)[0]

@@ -1,0 +1,95 @@
+"""Keep some of the states, and train again from them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from math import comb, isqrt
+
+from hypergrad.solver.base import State
+from hypergrad.solver.dynamics import Dynamics, Stretch, detached
+from hypergrad.tape.base import Cost, Footprint, Tape, Trajectory
+from hypergrad.validation import require_int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(Tape):
+    """Keeps c states at a time and recomputes the others, by the schedule that takes the fewest steps: memory ∝ c.
+
+    With c = ⌈√T⌉ no step is taken more than three times for T ≤ 10⁴. In general none is taken more than r times where
+    binomial(c + r, r) ≥ T, so that c and r both grow as log T when they grow together.
+
+    Attributes:
+        slots: c, the states kept at a time, the first one included, ≥ 1; "auto" is ⌈√T⌉.
+
+    Source: Griewank & Walther, "Algorithm 799: revolve", ACM Transactions on Mathematical Software (2000).
+    """
+
+    slots: int | str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.slots != "auto":
+            require_int(self, "slots", least=1)
+
+    def record(self, dynamics: Dynamics, state: State, steps: range) -> Trajectory:
+        backwards = self._backwards(dynamics, state, steps)
+        last = next(backwards)
+        return Trajectory(detached(last.after), chain((last,), backwards))
+
+    def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> Cost:
+        slots = min(self.slots_for(len(steps)), len(steps))
+        return Cost(
+            memory=(slots + 1) * footprint.state + footprint.graph,
+            gradients=fewest_steps(len(steps), slots) + len(steps),
+        )
+
+    def slots_for(self, num_steps: int) -> int:
+        """The states kept at a time in a run of T steps."""
+        return isqrt(num_steps - 1) + 1 if isinstance(self.slots, str) else self.slots
+
+    def _backwards(self, dynamics: Dynamics, state: State, steps: range) -> Iterator[Stretch]:
+        slots, stop = self.slots_for(len(steps)), steps.stop
+        kept = [(steps.start, state)]
+        while kept:
+            t, state = kept[-1]
+            while stop - t > 1:
+                middle = t + split(stop - t, slots - len(kept) + 1)
+                for k in range(t, middle):
+                    state = dynamics.step(state, k)
+                t = middle
+                if stop - t > 1:
+                    kept.append((t, state))
+            if kept[-1][0] == t:
+                kept.pop()
+            yield dynamics.linearise(state, t)
+            stop = t
+
+
+def split(length: int, slots: int) -> int:
+    """After how many steps to keep the next state, from 1 to `length` − 1; with one slot there is none, but the last.
+
+    With s slots, the start's included, β(s, r) = binomial(s + r, s) steps can be reversed if none is taken more than r
+    times. The steps before the next state are reversed with s slots in r − 1 passes, those after it with s − 1 slots in
+    r passes, and the fewest steps are taken where neither part could do with one pass less:
+
+        β(s, r−2) ≤ before ≤ β(s, r−1),    β(s−1, r−1) ≤ after ≤ β(s−1, r).
+
+    Args:
+        length: steps to reverse, ≥ 2.
+        slots: s ≥ 1.
+    """
+    passes = num_passes(length, slots)
+    return min(comb(slots + passes - 1, slots), length - comb(slots + passes - 2, slots - 1))
+
+
+def num_passes(length: int, slots: int) -> int:
+    """The most often that a step is taken: the smallest r with binomial(s + r, s) ≥ `length`."""
+    passes = 0
+    while comb(slots + passes, slots) < length:
+        passes += 1
+    return passes
+
+
+def fewest_steps(length: int, slots: int) -> int:
+    """The steps without a graph in reversing T = `length` steps, training included: r T − binomial(s + r, s + 1)."""
+    passes = num_passes(length, slots)
+    return passes * length - comb(slots + passes, slots + 1)

@@ -1,0 +1,28 @@
+"""What each tape would take, before a run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hypergrad.tape.base import Cost
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one hypergradient through the last K steps of a run would take; printed, a table.
+
+    Attributes:
+        costs: by tape, as it would be written; None where it does not serve the solver.
+        horizon: K.
+    """
+
+    costs: Mapping[str, Cost | None]
+    horizon: int
+
+    def __str__(self) -> str:
+        width = max(map(len, self.costs))
+        lines = [f"one hypergradient through {self.horizon} steps, with {self.horizon} Hessian products", ""]
+        lines += [f"{'tape':<{width}}  {'MB':>9}  {'gradients':>9}"]
+        for tape, cost in self.costs.items():
+            numbers = "does not serve the solver" if cost is None else f"{cost.memory / 1e6:9.3g}  {cost.gradients:9}"
+            lines.append(f"{tape:<{width}}  {numbers}")
+        return "\n".join(lines)

@@ -1,0 +1,137 @@
+"""Heavy-ball momentum on integers, which can be run backwards."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hypergrad.arithmetic import Remainders, add_fixed, to_fixed, to_float
+from hypergrad.autodiff import Tensors
+from hypergrad.errors import FixedPointOverflowError, NonFiniteError
+from hypergrad.schedule import Schedule
+from hypergrad.solver.base import State
+from hypergrad.solver.dynamics import Dynamics, Stretch, free
+
+
+class QuantisedMomentum:
+    """The heavy ball of `Momentum` with w and v in fixed point, and [·] for rounding to it.
+
+    v ← v n/d + [∇g(w)],  w ← w + [−lr v],  where n/d is the rational number next to the decay β.
+
+    Each line changes one variable by what follows from the others, and so can be undone in reverse order: w − [−lr v],
+    (v − [∇g(w)]) d/n. The gradient is evaluated in the dtype of the problem, by the same calls in both directions.
+
+    Args:
+        dynamics: of a `Momentum` solver without dampening, weight decay or Nesterov's look ahead.
+        state: where training starts.
+        fraction_bits: of the fixed-point numbers.
+        max_denominator: largest d.
+    """
+
+    def __init__(self, dynamics: Dynamics, state: State, *, fraction_bits: int, max_denominator: int) -> None:
+        self.dynamics, self.bits, self.max_denominator = dynamics, fraction_bits, max_denominator
+        self.dtypes = {name: x.dtype for name, x in state["params"].items()}
+        self.w, self.v = ({k: to_fixed(x, self.bits) for k, x in state[g].items()} for g in ("params", "velocity"))
+        self.fixed = None if self._is_scheduled() else self._read_coefficients(0)
+        self.remainders = {name: Remainders(torch.zeros_like(q)) for name, q in self.w.items()}
+
+    def state(self) -> State:
+        """The present state in the dtype of the problem."""
+        return {"params": self._floats(self.w), "velocity": self._floats(self.v)}
+
+    def step(self, t: int) -> None:
+        """Step t."""
+        _, grad = self.gradient(self.dynamics.batch(t))
+        for name, (lr, decay) in self._coefficients(t).items():
+            with _told(name, t):
+                v = self.remainders[name].multiply(self.v[name], decay)
+                self.v[name] = v = add_fixed(v, to_fixed(grad[name], self.bits), self.bits)
+                self.w[name] = add_fixed(self.w[name], self._move(v, lr), self.bits)
+
+    def back(self, t: int) -> Stretch:
+        """Undo step t, with its graph."""
+        coefficients = self._coefficients(t)
+        for name, (lr, _) in coefficients.items():
+            self.w[name] = self.w[name] - self._move(self.v[name], lr)
+        w, grad = self.gradient(self.dynamics.batch(t))
+        for name, (_, decay) in coefficients.items():
+            before = self.v[name] - to_fixed(grad[name], self.bits)
+            self.v[name] = self.remainders[name].divide(before, decay)
+        before = {"params": w, "velocity": free({"": self._floats(self.v)})[""]}
+        with torch.enable_grad():
+            after = self.dynamics.solver.update(before, grad, self.dynamics.hparams, t)
+        return Stretch(before, after, self.dynamics.hparams)
+
+    def bits_lost(self, steps: range) -> int:
+        """The bits that these steps lose of all velocities, log₂(1/β) of each at each step."""
+        decays = ((self.w[name].numel(), decay) for t in steps for name, (_, decay) in self._coefficients(t).items())
+        return round(sum(-size * math.log2(decay) for size, decay in decays))
+
+    def _move(self, v: Tensor, lr: float) -> Tensor:
+        return to_fixed(-lr * to_float(v, self.bits, torch.float64), self.bits)
+
+    def _floats(self, q: Tensors) -> Tensors:
+        return {name: to_float(x, self.bits, self.dtypes[name]) for name, x in q.items()}
+
+    def gradient(self, batch: Any) -> tuple[Tensors, Tensors]:
+        """The present parameters as leaves, and the inner gradient there with its graph."""
+        # With a graph in both directions: without one, torch takes other formulas for some operations, such as group
+        # norm, and those round differently.
+        w = free({"": self._floats(self.w)})[""]
+        with torch.enable_grad():
+            return w, self.dynamics.problem.inner_loss_and_gradient(w, self.dynamics.hparams, batch)[1]
+
+    def _is_scheduled(self) -> bool:
+        """Whether a coefficient may change from step to step."""
+        values, hparams = self.dynamics.solver.coefficients().values(), self.dynamics.hparams
+        return any(isinstance(x, Schedule) or (isinstance(x, str) and hparams[x].ndim > 0) for x in values)
+
+    def _coefficients(self, t: int) -> dict[str, tuple[float, Fraction]]:
+        return self._read_coefficients(t) if self.fixed is None else self.fixed
+
+    def _read_coefficients(self, t: int) -> dict[str, tuple[float, Fraction]]:
+        """Learning rate and decay of each tensor at step t, read off the solver's own update of v = 1 and of ∇g = 1."""
+        zero = {name: torch.zeros((), dtype=dtype) for name, dtype in self.dtypes.items()}
+        one = {name: torch.ones((), dtype=dtype) for name, dtype in self.dtypes.items()}
+        with torch.no_grad():
+            decayed = self.dynamics.solver.update({"params": zero, "velocity": one}, zero, self.dynamics.hparams, t)
+            moved = self.dynamics.solver.update({"params": zero, "velocity": zero}, one, self.dynamics.hparams, t)
+        return {
+            name: (-moved["params"][name].item(), rational(decayed["velocity"][name].item(), self.max_denominator))
+            for name in self.w
+        }
+
+
+@lru_cache
+def rational(decay: float, max_denominator: int) -> Fraction:
+    """The rational number next to a decay.
+
+    Raises:
+        ValueError: if the decay is not between 0 and 1, or so close to one of them that it is rounded to it.
+    """
+    ratio = Fraction(decay).limit_denominator(max_denominator) if decay == decay else Fraction(0)
+    if not 0 < ratio < 1:
+        met = f", which is {ratio} as a ratio with denominators up to {max_denominator}" if 0 < decay < 1 else ""
+        raise ValueError(
+            f"Training can be run backwards with a momentum above 0 and below 1, but it is {decay:g}{met}. Use a "
+            "momentum such as 0.9, or another tape, such as Checkpoint."
+        )
+    return ratio
+
+
+@contextmanager
+def _told(name: str, t: int) -> Iterator[None]:
+    try:
+        yield
+    except FixedPointOverflowError as error:
+        raise FixedPointOverflowError(
+            f"Inner step {t} would give {name!r} or its velocity {error}. Lower the learning rate, or the tape's "
+            "fraction_bits, each of which less doubles the room."
+        ) from None
+    except NonFiniteError as error:
+        raise NonFiniteError(f"The inner gradient with respect to {name!r} is bad at step {t}: {error}") from None

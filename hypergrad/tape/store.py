@@ -1,0 +1,35 @@
+"""Keep the state of every step."""
+
+from dataclasses import dataclass
+
+from hypergrad.solver.base import State
+from hypergrad.solver.dynamics import Dynamics
+from hypergrad.tape.base import Cost, Footprint, Tape, Trajectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store(Tape):
+    """Keeps the states s_0, …, s_{T−1} and linearises each step anew: memory ∝ T × state, whatever the activations.
+
+    Each gradient is evaluated twice, once to train and once on the way back.
+    """
+
+    def record(self, dynamics: Dynamics, state: State, steps: range) -> Trajectory:
+        # In one piece: a small tensor kept after each step would fragment the memory that its gradient has freed.
+        states = {
+            group: {name: x.new_empty((len(steps), *x.shape)) for name, x in tensors.items()}
+            for group, tensors in state.items()
+        }
+        for k, t in enumerate(steps):
+            for group, tensors in state.items():
+                for name, x in tensors.items():
+                    states[group][name][k] = x
+            state = dynamics.step(state, t)
+
+        def at(k: int) -> State:
+            return {group: {name: x[k] for name, x in tensors.items()} for group, tensors in states.items()}
+
+        return Trajectory(state, (dynamics.linearise(at(k), steps[k]) for k in reversed(range(len(steps)))))
+
+    def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> Cost:
+        return Cost(memory=len(steps) * footprint.state + footprint.graph, gradients=2 * len(steps))

@@ -1,0 +1,158 @@
+"""Forward mode: the number that reverse mode finds, and the online form against dense Jacobians written out."""
+
+from functools import partial
+
+import pytest
+import torch
+from runs import SOLVERS, STEPS, case, problems, slope
+from tables import PROBLEMS, relative_error
+
+import hypergrad as hg
+from hypergrad.autodiff import flatten, push, unflatten
+from hypergrad.solver.base import InnerSolver
+
+
+@pytest.mark.parametrize("problem", problems())
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_equals_unrolled(solver, problem):
+    problem, solver, hparams, start = case(problem, solver)
+    settings = {"solver": solver, "inner_steps": STEPS}
+    found = hg.Forward(**settings).estimate(problem, hparams, start, outer_step=2, inner_step=24)
+    reverse = hg.Unrolled(**settings).estimate(problem, hparams, start, outer_step=2, inner_step=24)
+    assert relative_error(found.grad, reverse.grad) <= 1e-10
+    assert relative_error(found.params, reverse.params) <= 1e-12
+    assert found.outer_loss == pytest.approx(reverse.outer_loss)
+    assert found.stats["inner_grad_norm"] == pytest.approx(reverse.stats["inner_grad_norm"])
+
+
+@pytest.mark.parametrize("problem", problems())
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_agrees_with_central_differences_through_retraining(solver, problem):
+    problem, solver, hparams, start = case(problem, solver)
+    found = hg.Forward(solver=solver, inner_steps=STEPS).estimate(problem, hparams, start)
+    for name in hparams:
+        direction, witness = slope(problem, solver, start, hparams, name)
+        grads = {k: found.grad[k] if k == name else torch.zeros_like(v) for k, v in hparams.items()}
+        assert flatten(grads) @ direction == pytest.approx(witness, rel=1e-6), name
+
+
+def test_a_push_is_the_dense_jacobian_times_the_tangents():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, generator=generator, requires_grad=True)
+    y = torch.randn((), generator=generator, requires_grad=True)
+    idle = torch.ones(2, requires_grad=True)
+
+    def function(x, y):
+        return torch.sin(x.outer(x)) * y, (x * x).sum(), torch.ones(2)
+
+    zs = [torch.randn(4, *t.shape, generator=generator) for t in (x, y, idle)]
+    pushed, uses = push(function(x, y), (x, y, idle), zs)
+    for k, found in enumerate(pushed):
+        by_x, by_y = torch.autograd.functional.jacobian(lambda x, y, k=k: function(x, y)[k] + 0 * x[0], (x, y))
+        truth = (by_x @ zs[0].T).movedim(-1, 0) + torch.einsum("p,...->p...", zs[1], by_y)
+        assert torch.allclose(found, truth, rtol=1e-13, atol=1e-14)
+    assert uses == [True, True, False]
+
+
+# --- online: one training, λ moved every few steps
+
+
+def by_jacobians(problem: hg.InnerProblem, solver: InnerSolver, lr: float, every: int, updates: int):
+    """RTHO with dense Jacobians of the step: the values that λ comes to."""
+    shapes = hparams = problem.init_hparams()
+    state = solver.init(problem.init_params())
+    names = [(g, k) for g, tensors in state.items() for k in tensors]
+    like = {f"{g} {k}": state[g][k] for g, k in names}
+    s = flatten(like)
+    Z = torch.zeros(len(s), len(flatten(hparams)))
+    for update in range(updates):
+        for t in range(update * every, (update + 1) * every):
+
+            def step(s, flat_hp, t=t):
+                tensors = unflatten(s, like)
+                before = {g: {k: tensors[f"{g} {k}"] for h, k in names if h == g} for g in state}
+                after = solver.step(problem, before, unflatten(flat_hp, shapes), t)
+                return flatten({f"{g} {k}": after[g][k] for g, k in names})
+
+            by_s, by_hp = torch.autograd.functional.jacobian(step, (s, flatten(hparams)))
+            Z = by_s @ Z + by_hp
+            s = step(s.requires_grad_(), flatten(hparams)).detach()
+
+        def dev_loss(s, flat_hp, update=update):
+            tensors = unflatten(s, like)
+            params = {k: tensors[f"params {k}"] for k in state["params"]}
+            return problem.outer_loss(params, unflatten(flat_hp, shapes), problem.outer_batch(update))
+
+        df_ds, direct = torch.autograd.functional.jacobian(dev_loss, (s, flatten(hparams)))
+        hparams = unflatten(flatten(hparams) - lr * (direct + Z.T @ df_ds), hparams)
+    return flatten(hparams)
+
+
+class Free(hg.Quadratic):
+    """Without constraints, so that a step of the optimiser is a step in λ; with the solver's coefficients."""
+
+    def hyperparameters(self):
+        free = {name: hg.Hyperparameter(h.init, shape=h.shape) for name, h in super().hyperparameters().items()}
+        return free | {"lr": hg.Hyperparameter(0.05), "beta": hg.Hyperparameter(0.6)}
+
+
+def test_online_updates_while_one_training_goes_on():
+    problem, solver, rate = Free(size=5), hg.Momentum(lr="lr", momentum="beta"), 1e-5
+    trainer = hg.Trainer(
+        problem=problem,
+        estimator=hg.Forward(solver=solver, inner_steps=4, online=True),
+        optimizer=partial(torch.optim.SGD, lr=rate),
+        outer_steps=6,
+    )
+    assert torch.allclose(
+        flatten(trainer.fit().hparams), by_jacobians(problem, solver, rate, every=4, updates=6), rtol=1e-10
+    )
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_online_is_exact_as_long_as_the_hyperparameters_rest(solver):
+    problem, solver, hparams, start = case("network", solver)
+    online, params, adjoint = hg.Forward(solver=solver, inner_steps=4, online=True), start, None
+    for k in range(3):
+        found = online.estimate(problem, hparams, params, inner_step=4 * k, adjoint=adjoint)
+        params, adjoint = found.params, found.adjoint
+    whole = hg.Unrolled(solver=solver, inner_steps=12).estimate(problem, hparams, start)
+    assert relative_error(found.grad, whole.grad) <= 1e-10
+
+
+def test_online_does_not_mix_two_runs():
+    problem, solver, hparams, start = case("quadratic", "momentum")
+    online = hg.Forward(solver=solver, inner_steps=STEPS, online=True)
+    adjoint = online.estimate(problem, hparams, start).adjoint
+    with pytest.raises(ValueError, match=r"of shape \(18, 15\), does not belong to the parameters that were given"):
+        online.estimate(problem, hparams, start, adjoint=adjoint)
+    with pytest.raises(ValueError, match=r"of shape \(7,\), does not belong"):
+        online.estimate(problem, hparams, start, adjoint=torch.zeros(7))
+
+
+# --- what is refused
+
+
+def test_what_nothing_depends_on_is_refused():
+    problem = Free(size=5)
+    with pytest.raises(hg.UnusedHyperparameterError, match="'lr': it enters neither the training steps nor the outer"):
+        hg.Forward(solver=hg.Momentum(momentum="beta")).estimate(problem, problem.init_hparams(), problem.init_params())
+
+
+def test_training_that_blows_up_is_refused():
+    problem = PROBLEMS["quadratic"]
+    with pytest.raises(hg.DivergenceError, match="The learning rate 7.00e-01 is above"):
+        hg.Forward(solver=hg.GradientDescent(lr=0.7)).estimate(problem, problem.init_hparams(), problem.init_params())
+
+
+def test_a_tuned_start_and_a_warm_start_exclude_each_other():
+    problem, *_ = case("network", "momentum")
+    with pytest.raises(ValueError, match="Network.initial says where training starts.* use warm_start=False"):
+        hg.Trainer(problem=problem, estimator=hg.Forward(), optimizer=partial(torch.optim.SGD, lr=0.1))
+
+
+def test_bad_settings_are_refused_by_name():
+    with pytest.raises(ValueError, match="Forward.inner_steps must be at least 1, but it is 0"):
+        hg.Forward(inner_steps=0)
+    with pytest.raises(TypeError, match="Forward.online must be a bool"):
+        hg.Forward(online="yes")  # pyright: ignore[reportArgumentType]
