@@ -11,6 +11,14 @@ from hypergrad.autodiff import Tensors
 from hypergrad.check.comparison import check_hypergradient
 from hypergrad.check.report import Check
 from hypergrad.data import Split, Splits, diabetes
+from hypergrad.digits import digits
+from hypergrad.effect.base import Effect
+from hypergrad.effect.example_weights import ExampleWeights
+from hypergrad.effect.init_scale import InitScale
+from hypergrad.effect.input_scale import InputScale
+from hypergrad.effect.l1 import L1
+from hypergrad.effect.l2 import L2
+from hypergrad.effect.label_smoothing import LabelSmoothing
 from hypergrad.errors import (
     DivergenceError,
     HypergradError,
@@ -37,6 +45,7 @@ from hypergrad.operator import Operator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.quadratic import Quadratic
 from hypergrad.problem.ridge import Ridge
+from hypergrad.problem.supervised import Supervised
 from hypergrad.product.base import Product
 from hypergrad.product.differences import CentredDifferences
 from hypergrad.product.forward_over_reverse import ForwardOverReverse
@@ -64,6 +73,8 @@ __all__ = [
     "Cosine",
     "Dense",
     "DivergenceError",
+    "Effect",
+    "ExampleWeights",
     "ForwardOverReverse",
     "GMRES",
     "GaussNewton",
@@ -74,10 +85,15 @@ __all__ = [
     "Hyperparameter",
     "Implicit",
     "IndefiniteError",
+    "InitScale",
     "InnerProblem",
     "InnerSolver",
+    "InputScale",
     "Jacobi",
+    "L1",
+    "L2",
     "LBFGS",
+    "LabelSmoothing",
     "LinearSolution",
     "LinearSolver",
     "MINRES",
@@ -99,6 +115,7 @@ __all__ = [
     "Split",
     "Splits",
     "StepDecay",
+    "Supervised",
     "Tensors",
     "Traced",
     "Trainer",
@@ -107,6 +124,7 @@ __all__ = [
     "Warmup",
     "check_hypergradient",
     "diabetes",
+    "digits",
     "hypergradient",
     "interval",
     "positive",

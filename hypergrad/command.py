@@ -51,6 +51,7 @@ def configured_problem(cfg: DictConfig) -> Iterator[InnerProblem]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(_DTYPES[cfg.dtype])
     try:
+        torch.manual_seed(cfg.seed)  # of the initial weights of a module
         problem = instantiate(cfg.problem)
         if not isinstance(problem, InnerProblem):
             raise TypeError(f"problem must be an InnerProblem, but {cfg.problem._target_} made a {type(problem)}.")

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "hypergrad"
 ORDER = [
     {"errors", "validation"},
     {"autodiff", "hyperparameter", "operator", "schedule", "coefficient"},
-    {"data"},
+    {"data", "digits", "effect"},
     {"linsolve"},
     {"problem"},
     {"solver"},
@@ -30,7 +30,7 @@ ORDER = [
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 HYDRA = {("command",), ("run",)}
-FAMILIES = {"problem", "product", "solver", "linsolve", "estimator", "callback"}
+FAMILIES = {"effect", "problem", "product", "solver", "linsolve", "estimator", "callback"}
 
 
 def imported(path: Path) -> set[str]:
@@ -86,6 +86,8 @@ SHARED = {
     *("training", "point", "divergence", "weight_decay", "line_search", "objective"),
     *("inexact", "linearization", "error_bar"),
     "tracing",
+    "scope",
+    *("module", "minibatch", "source", "criterion"),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).glob("*.py")) if path.stem not in SHARED

@@ -218,21 +218,24 @@ def test_a_sweep_marks_what_did_not_converge(tmp_path):
     assert any("inner_steps=2000," in row and " yes " in row for row in rows)
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+def block(language: str, holds: str) -> str:
+    """The one block of README in a language that holds a text."""
+    found = re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+    (block,) = (text for text in found if holds in text)
+    return block
 
 
 @pytest.fixture
 def users_folder(tmp_path):
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
-    (tmp_path / "my_problem.py").write_text(blocks("python")[0])
-    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(blocks("yaml")[0])
+    (tmp_path / "my_problem.py").write_text(block("python", "MyProblem"))
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(block("yaml", "my_problem"))
     return tmp_path
 
 
 def test_readme_shows_a_problem_of_ones_own_that_runs(users_folder):
-    assert len(blocks("python")[0].splitlines()) <= 10
-    assert len(blocks("yaml")[0].splitlines()) <= 6
+    assert len(block("python", "MyProblem").splitlines()) <= 10
+    assert len(block("yaml", "my_problem").splitlines()) <= 6
     done = command("--config-dir", "conf", "experiment=mine", cwd=users_folder)
     assert done.returncode == 0, done.stderr
     (summary,) = summaries(users_folder / "outputs").values()
@@ -249,5 +252,13 @@ def test_a_mistake_in_ones_own_problem_is_shown_where_it_is(users_folder):
 
 
 def test_readme_shows_python_that_runs(capsys):
-    exec(compile(blocks("python")[1], "README.md", "exec"), {})
+    exec(compile(block("python", "hg.Quadratic(size=20, condition=100.0)\nestimator"), "README.md", "exec"), {})
     assert "adjoint_residual" in capsys.readouterr().out
+
+
+def test_readme_shows_a_model_of_ones_own_that_runs():
+    code = block("python", "hg.Supervised(")
+    assert len(code.splitlines()) <= 10
+    found = {}
+    exec(compile(code, "README.md", "exec"), found)
+    assert found["result"].last.outer_loss < found["result"].first.outer_loss
