@@ -7,11 +7,13 @@ An `InnerProblem` says what is trained and tuned, a `HypergradEstimator` forms d
 
 from torch.distributions.constraints import interval, positive, simplex, unit_interval
 
+from hypergrad.acceptance import Acceptance
 from hypergrad.autodiff import Tensors
+from hypergrad.callback.base import Result
+from hypergrad.callback.checkpoint import Checkpoint
 from hypergrad.check.comparison import check_hypergradient
 from hypergrad.check.report import Check
 from hypergrad.data import Split, Splits, diabetes
-from hypergrad.digits import digits
 from hypergrad.effect.base import Effect
 from hypergrad.effect.example_weights import ExampleWeights
 from hypergrad.effect.init_scale import InitScale
@@ -20,6 +22,7 @@ from hypergrad.effect.l1 import L1
 from hypergrad.effect.l2 import L2
 from hypergrad.effect.label_smoothing import LabelSmoothing
 from hypergrad.errors import (
+    CheckpointError,
     DivergenceError,
     HypergradError,
     IndefiniteError,
@@ -32,6 +35,7 @@ from hypergrad.estimator.implicit import Implicit
 from hypergrad.estimator.unrolled import Unrolled
 from hypergrad.functional import hypergradient
 from hypergrad.hyperparameter import Hyperparameter
+from hypergrad.images import digits
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, Preconditioner
 from hypergrad.linsolve.cg import CG
@@ -61,15 +65,18 @@ from hypergrad.solver.lbfgs import LBFGS
 from hypergrad.solver.momentum import Momentum
 from hypergrad.solver.newton import Newton
 from hypergrad.solver.rmsprop import RMSprop
-from hypergrad.trainer import Result, Trainer
+from hypergrad.trainer import Trainer, fit
 
 __all__ = [
+    "Acceptance",
     "Auto",
     "Adam",
     "AdamW",
     "CG",
     "CentredDifferences",
     "Check",
+    "Checkpoint",
+    "CheckpointError",
     "Cosine",
     "Dense",
     "DivergenceError",
@@ -125,6 +132,7 @@ __all__ = [
     "check_hypergradient",
     "diabetes",
     "digits",
+    "fit",
     "hypergradient",
     "interval",
     "positive",

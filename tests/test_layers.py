@@ -14,7 +14,7 @@ PACKAGE = ROOT / "hypergrad"
 ORDER = [
     {"errors", "validation"},
     {"autodiff", "hyperparameter", "operator", "schedule", "coefficient"},
-    {"data", "digits", "effect"},
+    {"data", "images", "effect"},
     {"linsolve"},
     {"problem"},
     {"solver"},
@@ -22,7 +22,8 @@ ORDER = [
     {"estimator"},
     {"functional", "check"},
     {"callback"},
-    {"trainer"},
+    {"acceptance", "outer_objective", "outer_state"},
+    {"loop", "trainer"},  # a loop is of a trainer, which makes it
     {"explain"},
     {"command"},
     {"run", "__main__"},
@@ -82,6 +83,7 @@ def test_a_config_stands_where_its_code_stands(path):
 
 SHARED = {
     *("__init__", "base"),
+    "state_file",
     *("krylov", "block", "spectrum"),
     *("training", "point", "divergence", "weight_decay", "line_search", "objective"),
     *("inexact", "linearization", "error_bar"),

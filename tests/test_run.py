@@ -83,7 +83,7 @@ def test_a_run_shows_and_keeps_everything(tmp_path):
         assert text in done.stdout
     (folder,) = (tmp_path / "outputs" / "ridge").iterdir()
     assert f"tensorboard --logdir {folder}" in done.stdout
-    assert {path.name for path in folder.iterdir()} >= {"metrics.jsonl", "summary.json", "state.pt", ".hydra"}
+    assert {path.name for path in folder.iterdir()} >= {"metrics.jsonl", "summary.json", "state-000015.pt", ".hydra"}
     first, last = (json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()[::15])
     assert last["loss/dev"] < first["loss/dev"]
 
@@ -198,7 +198,7 @@ def test_an_error_keeps_the_last_good_state(tmp_path):
     assert re.search(r"outer step \d+, where the optimiser tried l2 = .* lower the lr of the optimiser", done.stderr)
     (folder,) = (tmp_path / "outputs" / "ridge").iterdir()
     rows = (folder / "metrics.jsonl").read_text().splitlines()
-    assert torch.load(folder / "state.pt", weights_only=True)["step"] == len(rows) - 1
+    assert torch.load(folder / f"state-{len(rows) - 1:06d}.pt", weights_only=True)["step"] == len(rows) - 1
     assert json.loads((folder / "summary.json").read_text())["status"] == "failed"
 
 

@@ -75,7 +75,7 @@ class Watch(Callback):
     def on_step(self, record):
         self.told.append(record.step)
 
-    def on_end(self, first, last):
+    def on_end(self, result):
         self.told.append("end")
 
     def on_error(self, error, last):

@@ -54,6 +54,10 @@ class Effect(ABC):
         """The weights c of the train examples `rows` (all when None), shape (len(rows),); None leaves them at 1."""
         return None
 
+    def widened(self, value: Tensor, num_more: int) -> Tensor:
+        """λ for a train part with `num_more` examples at its end, for effects that define `weights`."""
+        return value
+
     def penalty(self, value: Tensor, params: Tensors) -> Tensor | None:
         """The penalty r(w), shape ()."""
         return None

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
@@ -29,3 +30,6 @@ class ExampleWeights(Effect):
 
     def weights(self, value: Tensor, rows: Tensor | None) -> Tensor:
         return value if rows is None else value[rows]
+
+    def widened(self, value: Tensor, num_more: int) -> Tensor:
+        return torch.cat([value, value.mean().expand(num_more)])

@@ -1,6 +1,7 @@
 """Any module, any loss, any data: supervised training with the hyperparameters that a user names."""
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -133,6 +134,15 @@ class Supervised(InnerProblem):
         if self.num_classes is not None:
             found["test_accuracy"] = (outputs.argmax(1) == self.y_test).double().mean()
         return found
+
+    def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:
+        both = copy(self)
+        both._buffers = self._buffers | {
+            "X": torch.cat([self.X, self.X_dev]),
+            "y": torch.cat([self.y, self.y_dev]),
+        }
+        more = {k: effect.widened(hparams[k], len(self.X_dev)) for k, effect in self._weights.items()}
+        return both, hparams | more
 
     def _evaluate(self, params: Tensors, hparams: Tensors, X: Tensor, step: int | None) -> Tensor:
         for name, effect in self._inputs.items():
