@@ -36,6 +36,7 @@ from hypergrad.estimator.unrolled import Unrolled
 from hypergrad.functional import hypergradient
 from hypergrad.hyperparameter import Hyperparameter
 from hypergrad.images import digits
+from hypergrad.lbfgsb import LBFGSB
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, Preconditioner
 from hypergrad.linsolve.cg import CG
@@ -100,6 +101,7 @@ __all__ = [
     "L1",
     "L2",
     "LBFGS",
+    "LBFGSB",
     "LabelSmoothing",
     "LinearSolution",
     "LinearSolver",

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from hypergrad.errors import Terminated
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.explain import explain
 from hypergrad.problem.base import InnerProblem
@@ -84,6 +86,7 @@ def command(task: Callable[[DictConfig], float | None], *, sweeps: bool = True) 
 
     Raises:
         SystemExit: with what went wrong, after an error.
+        KeyboardInterrupt: with its traceback, where HYDRA_FULL_ERROR asks for it.
     """
     wants_traceback = os.environ.get(_FULL_ERROR) == "1"
     # Makes Hydra hand every error on to us instead of printing its own report.
@@ -106,6 +109,11 @@ def command(task: Callable[[DictConfig], float | None], *, sweeps: bool = True) 
 
     try:
         job()
+    except KeyboardInterrupt as error:
+        if wants_traceback:
+            raise
+        print(f"stopped: {error or 'interrupted'}", file=sys.stderr)
+        sys.exit(128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT))
     except Exception as error:
         if wants_traceback:
             raise

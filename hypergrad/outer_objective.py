@@ -6,7 +6,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, detach
+from hypergrad.autodiff import Tensors
 from hypergrad.callback.base import Record
 from hypergrad.errors import HypergradError, NotConvergedWarning
 from hypergrad.estimator.base import HypergradEstimator, Stats
@@ -48,7 +48,8 @@ class OuterObjective:
             HypergradError: what the estimator raises, with where that was.
         """
         hparams = {name: self.spaces[name].to_natural(u) for name, u in self.u.items()}
-        natural = detach(hparams)
+        # A copy, because u moves in place, and is λ itself where there is no constraint.
+        natural = {name: value.detach().clone() for name, value in hparams.items()}
         try:
             found = self.estimator.estimate(
                 self.problem,

@@ -22,9 +22,9 @@ ORDER = [
     {"estimator"},
     {"functional", "check"},
     {"callback"},
-    {"acceptance", "outer_objective", "outer_state"},
+    {"acceptance", "lbfgsb", "outer_objective", "outer_state"},
     {"loop", "trainer"},  # a loop is of a trainer, which makes it
-    {"explain"},
+    {"explain", "resume"},
     {"command"},
     {"run", "__main__"},
 ]

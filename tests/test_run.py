@@ -150,7 +150,7 @@ def main(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["estimatr=unrolled"], "Did you mean 'estimator'? The choices are: callback, data, device"),
+        (["estimatr=unrolled"], "Did you mean 'estimator'? The choices are: acceptance, callback, data, device"),
         (["solver.lrr=3"], "Did you mean 'lr'?"),
         (["experiment=rigde"], "Could not find 'experiment/rigde'"),
         (

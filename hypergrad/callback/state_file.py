@@ -82,7 +82,7 @@ def read(source: str | Path) -> dict[str, Any]:
 def _load(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
-    except OSError:
+    except PermissionError:
         raise
     except Exception as error:  # torch raises many kinds at a file that it did not write
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:120]

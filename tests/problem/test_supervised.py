@@ -374,6 +374,17 @@ def test_weights_of_examples_need_a_loss_of_each():
         assert torch.allclose(found, cross_entropy(z, problem.y))
 
 
+def test_a_final_training_gives_the_examples_of_dev_the_mean_weight():
+    problem = supervised(hyperparameters=EFFECTS["example weights"], batch_size=7)
+    hparams = problem.init_hparams() | {"weights": drawn(0, 24).exp()}
+    both, wider = problem.joined(hparams)
+    assert isinstance(both, hg.Supervised)
+    assert torch.equal(both.X, torch.cat([problem.X, problem.X_dev]))
+    assert torch.equal(wider["weights"][24:], hparams["weights"].mean().expand(24))
+    assert torch.isfinite(both.inner_loss(both.init_params(), wider, both.inner_batch(5)))
+    assert len(problem.X) == 24
+
+
 def test_it_moves_with_the_module():
     problem = supervised().float()
     assert flatten(problem.init_params()).dtype == problem.X.dtype == torch.float32
