@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hydra
 import torch
@@ -15,8 +16,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from hypergrad.callback.base import Callback
 from hypergrad.errors import Terminated
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.explain import explain
@@ -75,6 +77,23 @@ def configured_estimators() -> dict[str, HypergradEstimator]:
     overrides = [override for override in overrides if not override.startswith("estimator=")]
     composed = {name: hydra.compose("config", [*overrides, f"estimator={name}"]) for name in names}
     return {name: instantiate(cfg.estimator) for name, cfg in composed.items()}
+
+
+def built(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved config of what was built; what the estimator and the problem refer to stands inside them."""
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    inside = ("callback", "data", "linsolve", "product", "resume", "solver")
+    return {key: value for key, value in config.items() if key not in inside}
+
+
+def configured_estimator(cfg: DictConfig) -> HypergradEstimator:
+    """The estimator that a config names."""
+    return instantiate(cfg.estimator)
+
+
+def configured_callbacks(cfg: DictConfig, *, without: tuple[str, ...] = ()) -> list[Callback]:
+    """The callbacks that a config names, but for those of some names."""
+    return [instantiate(part) for name, part in cfg.callback.items() if name not in without]
 
 
 def command(task: Callable[[DictConfig], float | None], *, sweeps: bool = True) -> None:

@@ -9,11 +9,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from hypergrad.command import command, configured_problem
+from hypergrad.command import built, command, configured_callbacks, configured_problem
 from hypergrad.resume import resumed
 from hypergrad.trainer import Trainer
 
@@ -42,22 +42,15 @@ def tune(cfg: DictConfig) -> float:
             max_grad_norm=cfg.max_grad_norm,
             patience=cfg.patience,
             retrain=cfg.retrain,
-            callbacks=list(instantiate(cfg.callback).values()),
+            callbacks=configured_callbacks(cfg),
         )
         try:
-            return trainer.fit(_built(cfg), resume=cfg.resume).last.outer_loss
+            return trainer.fit(built(cfg), resume=cfg.resume).last.outer_loss
         except KeyboardInterrupt:
             if HydraConfig.get().mode is RunMode.RUN and "checkpoint" in cfg.callback:
                 folder = HydraConfig.get().runtime.output_dir
                 print(f"go on with: python -m hypergrad.run resume={folder}", file=sys.stderr)
             raise
-
-
-def _built(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved config of what was built; what the estimator and the problem refer to stands inside them."""
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    inside = ("callback", "data", "linsolve", "product", "resume", "solver")
-    return {key: value for key, value in config.items() if key not in inside}
 
 
 class Comparison(Callback):

@@ -23,6 +23,7 @@ ORDER = [
     {"functional", "check"},
     {"callback"},
     {"acceptance", "lbfgsb", "outer_objective", "outer_state"},
+    {"plot", "baseline"},
     {"loop", "trainer"},  # a loop is of a trainer, which makes it
     {"explain", "resume"},
     {"command"},

@@ -86,7 +86,7 @@ def brute_force(problem):
 
 def test_lbfgsb_finds_the_minimum():
     problem = hg.Ridge(hg.diabetes(seed=3))
-    result = hg.fit(problem, EXACT, hg.LBFGSB, steps=8, progress=False)
+    result = hg.fit(problem, EXACT, hg.LBFGSB, steps=12, progress=False)
     assert brute_force(problem) - 1e-7 < result.last.outer_loss <= brute_force(problem)
     with pytest.raises(ValueError, match="LBFGSB needs memory ≥ 1"):
         hg.LBFGSB([torch.zeros(1)], memory=0)
