@@ -202,6 +202,26 @@ def test_an_error_keeps_the_last_good_state(tmp_path):
     assert json.loads((folder / "summary.json").read_text())["status"] == "failed"
 
 
+def test_a_run_goes_on_from_the_command_line(tmp_path):
+    chosen = ("problem.per_feature=true", "optimizer=adam")
+    whole = command(*chosen, "outer_steps=8", "hydra.run.dir=whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    assert command(*chosen, "outer_steps=5", "hydra.run.dir='it is cut'", cwd=tmp_path).returncode == 0
+    done = command("resume=it is cut", "outer_steps=8", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "outer step 8/8" in done.stdout
+    rows = [
+        [{k: v for k, v in json.loads(line).items() if k != "run/seconds"} for line in file.read_text().splitlines()]
+        for file in (tmp_path / "whole" / "metrics.jsonl", tmp_path / "it is cut" / "metrics.jsonl")
+    ]
+    assert rows[0] == rows[1]
+    other = command("resume=it is cut", "optimizer=sgd", cwd=tmp_path)
+    assert other.returncode == 1
+    assert "The state to go on from is of another experiment: its optimizer was Adam" in other.stderr
+    assert (tmp_path / "it is cut" / ".hydra" / "overrides.yaml").read_text().count("optimizer=adam") == 1
+    assert "nowhere does not exist" in command("resume=nowhere", cwd=tmp_path).stderr
+
+
 def test_a_failed_run_does_not_take_the_others_down(tmp_path):
     done = command("-m", "solver.lr=0.5,0.1", "outer_steps=1", cwd=tmp_path)
     assert done.returncode == 1

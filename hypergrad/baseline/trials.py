@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -98,8 +99,9 @@ def search(
         for callback in callbacks:
             callback.on_error(error, last)
         raise
-    if first is None or last is None or best is None:
-        raise HypergradError("The search ended before it began.")  # for the types: the start itself is a trial
+    assert first is not None  # the start itself is a trial
+    assert last is not None
+    assert best is not None
     result = Result(last.hparams, last.params, first, last, best, "outer_steps", history, {})
     for callback in callbacks:
         callback.on_end(result)
@@ -113,6 +115,7 @@ def _records(
     spaces = problem.hyperparameters()
     u0 = {name: spaces[name].to_unconstrained(value) for name, value in problem.init_hparams().items()}
 
+    @torch.no_grad()
     def trial(u: Tensor) -> Record | None:
         nonlocal spent
         hparams = {name: spaces[name].to_natural(x) for name, x in unflatten(u, u0).items()}
@@ -133,14 +136,22 @@ def _records(
         seconds = time.perf_counter() - begin
         return Record(len(losses) - 1, hparams, {}, params, loss, metrics, stats, 0, spent, seconds)
 
-    with torch.no_grad():
-        start = flatten(u0)
-        for u in _with_start(start, method, total, losses):
-            found = trial(u)
-            if found is not None:
-                yield found
-            if spent >= budget.inner_steps or time.perf_counter() - begin >= budget.seconds:
-                return
+    failed = 0
+    for u in _with_start(flatten(u0), method, total, losses):
+        found = trial(u)
+        if found is None:
+            failed += 1
+        else:
+            yield found
+        if spent >= budget.inner_steps or time.perf_counter() - begin >= budget.seconds:
+            break
+    if failed:
+        warnings.warn(
+            f"{failed} of {len(losses)} trials could not be computed, as where training diverges; each counts as the "
+            "worst so far.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _with_start(start: Tensor, method: Search, total: int, losses: list[float]) -> Iterator[Tensor]:
