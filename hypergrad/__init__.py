@@ -7,11 +7,21 @@ An `InnerProblem` says what is trained and tuned, a `HypergradEstimator` forms d
 
 from torch.distributions.constraints import interval, positive, simplex, unit_interval
 
+from hypergrad.acceptance import Acceptance
 from hypergrad.autodiff import Tensors
+from hypergrad.callback.base import Result
 from hypergrad.check.comparison import check_hypergradient
 from hypergrad.check.report import Check
 from hypergrad.data import Split, Splits, breast_cancer, diabetes, sparse_regression
+from hypergrad.effect.base import Effect
+from hypergrad.effect.example_weights import ExampleWeights
+from hypergrad.effect.init_scale import InitScale
+from hypergrad.effect.input_scale import InputScale
+from hypergrad.effect.l1 import L1
+from hypergrad.effect.l2 import L2
+from hypergrad.effect.label_smoothing import LabelSmoothing
 from hypergrad.errors import (
+    CheckpointError,
     DivergenceError,
     ExtrapolationWarning,
     FixedPointOverflowError,
@@ -30,6 +40,8 @@ from hypergrad.estimator.implicit import Implicit
 from hypergrad.estimator.unrolled import Unrolled
 from hypergrad.functional import hypergradient
 from hypergrad.hyperparameter import Hyperparameter
+from hypergrad.images import digits
+from hypergrad.lbfgsb import LBFGSB
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, Preconditioner
 from hypergrad.linsolve.cg import CG
@@ -47,6 +59,7 @@ from hypergrad.problem.lasso import Lasso
 from hypergrad.problem.quadratic import Quadratic
 from hypergrad.problem.ridge import Ridge
 from hypergrad.problem.sparse_logistic import SparseLogistic
+from hypergrad.problem.supervised import Supervised
 from hypergrad.product.base import Product
 from hypergrad.product.differences import CentredDifferences
 from hypergrad.product.forward_over_reverse import ForwardOverReverse
@@ -75,9 +88,10 @@ from hypergrad.tape.checkpoint import Checkpoint
 from hypergrad.tape.graph import Graph
 from hypergrad.tape.reversible import Reversible
 from hypergrad.tape.store import Store
-from hypergrad.trainer import Result, Trainer
+from hypergrad.trainer import Trainer, fit
 
 __all__ = [
+    "Acceptance",
     "Adam",
     "AdamW",
     "Auto",
@@ -86,11 +100,14 @@ __all__ = [
     "CentredDifferences",
     "Check",
     "Checkpoint",
+    "CheckpointError",
     "CoordinateDescent",
     "Cosine",
     "Dense",
     "DivergenceError",
+    "Effect",
     "ElasticNet",
+    "ExampleWeights",
     "ExtrapolationWarning",
     "FixedPointOverflowError",
     "Forward",
@@ -106,11 +123,17 @@ __all__ = [
     "Implicit",
     "IndefiniteError",
     "InfinitesimalJackknife",
+    "InitScale",
     "InnerProblem",
     "InnerSolver",
+    "InputScale",
     "Jacobi",
+    "L1",
     "L1Problem",
+    "L2",
     "LBFGS",
+    "LBFGSB",
+    "LabelSmoothing",
     "Lasso",
     "LinearResponse",
     "LinearSolution",
@@ -142,6 +165,7 @@ __all__ = [
     "Splits",
     "StepDecay",
     "Store",
+    "Supervised",
     "Tape",
     "TaylorExpansion",
     "Tensors",
@@ -154,6 +178,8 @@ __all__ = [
     "breast_cancer",
     "check_hypergradient",
     "diabetes",
+    "digits",
+    "fit",
     "hypergradient",
     "interval",
     "positive",

@@ -2,11 +2,13 @@
 
 import importlib.util
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hydra
 import torch
@@ -14,8 +16,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from hypergrad.callback.base import Callback
+from hypergrad.errors import Terminated
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.explain import explain
 from hypergrad.problem.base import InnerProblem
@@ -51,6 +55,7 @@ def configured_problem(cfg: DictConfig) -> Iterator[InnerProblem]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(_DTYPES[cfg.dtype])
     try:
+        torch.manual_seed(cfg.seed)  # of the initial weights of a module
         problem = instantiate(cfg.problem)
         if not isinstance(problem, InnerProblem):
             raise TypeError(f"problem must be an InnerProblem, but {cfg.problem._target_} made a {type(problem)}.")
@@ -74,6 +79,23 @@ def configured_estimators() -> dict[str, HypergradEstimator]:
     return {name: instantiate(cfg.estimator) for name, cfg in composed.items()}
 
 
+def built(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved config of what was built; what the estimator and the problem refer to stands inside them."""
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    inside = ("callback", "data", "linsolve", "product", "resume", "solver")
+    return {key: value for key, value in config.items() if key not in inside}
+
+
+def configured_estimator(cfg: DictConfig) -> HypergradEstimator:
+    """The estimator that a config names."""
+    return instantiate(cfg.estimator)
+
+
+def configured_callbacks(cfg: DictConfig, *, without: tuple[str, ...] = ()) -> list[Callback]:
+    """The callbacks that a config names, but for those of some names."""
+    return [instantiate(part) for name, part in cfg.callback.items() if name not in without]
+
+
 def command(task: Callable[[DictConfig], float | None], *, sweeps: bool = True) -> None:
     """Compose the config from the command line, run `task` on it, and tell errors without a traceback.
 
@@ -83,6 +105,7 @@ def command(task: Callable[[DictConfig], float | None], *, sweeps: bool = True) 
 
     Raises:
         SystemExit: with what went wrong, after an error.
+        KeyboardInterrupt: with its traceback, where HYDRA_FULL_ERROR asks for it.
     """
     wants_traceback = os.environ.get(_FULL_ERROR) == "1"
     # Makes Hydra hand every error on to us instead of printing its own report.
@@ -105,6 +128,11 @@ def command(task: Callable[[DictConfig], float | None], *, sweeps: bool = True) 
 
     try:
         job()
+    except KeyboardInterrupt as error:
+        if wants_traceback:
+            raise
+        print(f"stopped: {error or 'interrupted'}", file=sys.stderr)
+        sys.exit(128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT))
     except Exception as error:
         if wants_traceback:
             raise

@@ -29,6 +29,14 @@ class UnusedHyperparameterError(HypergradError):
     """Nothing that the estimator can see depends on a hyperparameter."""
 
 
+class CheckpointError(ValueError):
+    """A file on disk cannot continue this run."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM."""
+
+
 class NotConvergedWarning(UserWarning):
     """The hypergradient is inexact: the inner problem or the adjoint system was not solved to tolerance."""
 

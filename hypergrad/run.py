@@ -5,13 +5,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from hypergrad.command import command, configured_problem
+from hypergrad.command import built, command, configured_callbacks, configured_problem
+from hypergrad.resume import resumed
 from hypergrad.trainer import Trainer
 
 
@@ -23,6 +26,9 @@ def tune(cfg: DictConfig) -> float:
 
     Returns:
         The dev loss at the final hyperparameters, for Hydra's sweepers.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, with the command that goes on from there on standard error.
     """
     with configured_problem(cfg) as problem:
         trainer = Trainer(
@@ -31,19 +37,20 @@ def tune(cfg: DictConfig) -> float:
             optimizer=instantiate(cfg.optimizer),
             outer_steps=cfg.outer_steps,
             warm_start=cfg.warm_start,
-            callbacks=list(instantiate(cfg.callback).values()),
+            scheduler=instantiate(cfg.get("scheduler")),
+            acceptance=instantiate(cfg.get("acceptance")),
+            max_grad_norm=cfg.max_grad_norm,
+            patience=cfg.patience,
+            retrain=cfg.retrain,
+            callbacks=configured_callbacks(cfg),
         )
-        return trainer.fit(_built(cfg)).last.outer_loss
-
-
-def _built(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved config of what was built; what the estimator and the problem refer to stands inside them."""
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    return {
-        key: value
-        for key, value in config.items()
-        if key not in ("callback", "data", "linsolve", "product", "solver", "tape")
-    }
+        try:
+            return trainer.fit(built(cfg), resume=cfg.resume).last.outer_loss
+        except KeyboardInterrupt:
+            if HydraConfig.get().mode is RunMode.RUN and "checkpoint" in cfg.callback:
+                folder = HydraConfig.get().runtime.output_dir
+                print(f"go on with: python -m hypergrad.run resume={folder}", file=sys.stderr)
+            raise
 
 
 class Comparison(Callback):
@@ -90,6 +97,10 @@ def _job_number(path: Path) -> tuple[int, str]:
 
 def main() -> None:
     """Run the command line."""
+    try:
+        sys.argv[1:] = resumed(sys.argv[1:])
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
     command(tune)
 
 

@@ -1,42 +1,25 @@
 """The outer loop: estimate the hypergradient, step the hyperparameters."""
 
-import time
-import warnings
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from hypergrad.autodiff import Tensors, detach, flatten
-from hypergrad.callback.base import Callback, Record, Run
-from hypergrad.errors import HypergradError, NonFiniteError, NotConvergedWarning
-from hypergrad.estimator.base import HypergradEstimator, Stats
-from hypergrad.estimator.inexact import inexactness
-from hypergrad.hyperparameter import shown
+from hypergrad.acceptance import Acceptance
+from hypergrad.callback.base import Callback, Result, Run
+from hypergrad.callback.progress import ProgressBar
+from hypergrad.callback.state_file import read
+from hypergrad.errors import Terminated
+from hypergrad.estimator.base import HypergradEstimator
+from hypergrad.loop import Loop
 from hypergrad.problem.base import InnerProblem
-from hypergrad.validation import require_instance, require_int
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run came to.
-
-    Attributes:
-        hparams: the final λ in natural units.
-        params: the parameters trained there.
-        first: the record at the initial λ.
-        last: the record at the final λ.
-        history: the scalars of every record, in order, by the tags of TensorBoard, with `step`.
-    """
-
-    hparams: Tensors
-    params: Tensors
-    first: Record
-    last: Record
-    history: list[dict[str, float]]
+from hypergrad.validation import require_instance, require_int, require_real
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +35,12 @@ class Trainer:
         outer_steps: updates of λ, ≥ 0; one more estimate is made after the last, so that its result is known.
         warm_start: start training from the parameters of the step before instead of from `problem.init_params()`, and
             the adjoint system from its solution there.
+        scheduler: makes a `torch.optim.lr_scheduler` from the optimiser; it steps once per outer step.
+        max_grad_norm: ‖dF/du‖ is clipped to this, > 0; None leaves it.
+        acceptance: which steps are taken; None takes every one.
+        patience: the run ends once the dev loss went for more than `patience` ≥ 0 outer steps without a new minimum;
+            None ends it after `outer_steps` only. The best λ is in the result in any case.
+        retrain: train once more at the end, on train and dev together at the best λ, and report its metrics.
         callbacks: what happens around each step.
     """
 
@@ -60,6 +49,11 @@ class Trainer:
     optimizer: Callable[[list[Tensor]], Optimizer]
     outer_steps: int = 50
     warm_start: bool = True
+    scheduler: Callable[[Optimizer], Any] | None = None
+    max_grad_norm: float | None = None
+    acceptance: Acceptance | None = None
+    patience: int | None = None
+    retrain: bool = False
     callbacks: Sequence[Callback] = field(default=())
 
     def __post_init__(self) -> None:
@@ -67,6 +61,13 @@ class Trainer:
         require_instance(self, "estimator", HypergradEstimator)
         require_int(self, "outer_steps", least=0)
         require_instance(self, "warm_start", bool)
+        require_instance(self, "retrain", bool)
+        if self.max_grad_norm is not None:
+            require_real(self, "max_grad_norm", above=0)
+        if self.patience is not None:
+            require_int(self, "patience", least=0)
+        if self.acceptance is not None:
+            require_instance(self, "acceptance", Acceptance)
         if not callable(self.optimizer) or isinstance(self.optimizer, Optimizer):
             raise TypeError(
                 "Trainer.optimizer must make an optimiser from a list of tensors, such as "
@@ -77,149 +78,93 @@ class Trainer:
                 f"{type(self.problem).__name__}.initial says where training starts, but a warm start goes on where the "
                 "last one ended; use warm_start=False."
             )
+        if self.scheduler is not None and not callable(self.scheduler):
+            raise TypeError(
+                "Trainer.scheduler must make a scheduler from an optimiser, such as "
+                f"functools.partial(torch.optim.lr_scheduler.StepLR, step_size=10), but it is {self.scheduler!r}."
+            )
         if not self.problem.hyperparameters():
             raise ValueError(f"{type(self.problem).__name__} has no hyperparameters, so there is nothing to tune.")
 
-    def fit(self, config: dict[str, Any] | None = None) -> Result:
+    def fit(self, config: dict[str, Any] | None = None, *, resume: str | Path | None = None) -> Result:
         """Run the outer loop.
 
         Args:
             config: describes the run to the callbacks; by default the estimator and the number of steps.
+            resume: the folder in which a `Checkpoint` kept an earlier part of this run, or one of its files; the run
+                goes on from there as if it had never been cut short.
 
         Returns:
             The final hyperparameters and parameters, with the records.
 
         Raises:
+            CheckpointError: if the state to go on from is of another run, or cannot be read.
             BaseException: whatever stopped the run, after the callbacks have kept what was reached.
-        """
+        """  # noqa: DOC502
         config = config or {"estimator": repr(self.estimator), "outer_steps": self.outer_steps}
-        loop, started = _Loop(self), []
+        loop, started = Loop(self), []
+        if resume is not None:
+            loop.restore(read(resume))
+        resumed_at = None if loop.last is None else loop.last.step
         try:
-            for callback in self.callbacks:
-                callback.on_start(Run(outer_steps=self.outer_steps, config=config))
-                started.append(callback)
-            result = loop.run()
+            with _terminable():
+                for callback in self.callbacks:
+                    callback.on_start(Run(outer_steps=self.outer_steps, config=config, resumed_at=resumed_at))
+                    started.append(callback)
+                result = loop.run()
         except BaseException as error:
             for callback in started:
-                callback.on_error(error, loop.last)
+                try:
+                    callback.on_error(error, loop.last)
+                except Exception as further:
+                    # What stopped the run is told, and the other callbacks keep what they can.
+                    error.add_note(f"{type(callback).__name__} could not keep what was reached: {further}")
             raise
         for callback in self.callbacks:
-            callback.on_end(result.first, result.last)
+            callback.on_end(result)
         return result
 
 
-class _Loop:
-    """The state of one run."""
+def fit(
+    problem: InnerProblem,
+    estimator: HypergradEstimator,
+    optimizer: Callable[[list[Tensor]], Optimizer],
+    steps: int = 50,
+    *,
+    progress: bool = True,
+    **settings: Any,
+) -> Result:
+    """Tune the hyperparameters of a problem: `Trainer` in one line, for a notebook.
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-        problem = trainer.problem
-        self.spaces = problem.hyperparameters()
-        self.u = {
-            name: self.spaces[name].to_unconstrained(value).detach().clone().requires_grad_()
-            for name, value in problem.init_hparams().items()
-        }
-        self.params = problem.init_params()
-        self.adjoint: Tensor | None = None
-        self.num_matvecs = 0
-        self.warned: set[str] = set()
-        self.history: list[dict[str, float]] = []
-        self.last: Record | None = None
-        self.begin = time.perf_counter()
+    Args:
+        problem: what is tuned.
+        estimator: how the hypergradient is formed.
+        optimizer: makes a `torch.optim` optimiser from a list of tensors.
+        steps: outer steps, ≥ 0.
+        progress: show a bar.
+        settings: further fields of `Trainer`.
 
-    def run(self) -> Result:
-        optimizer = self.trainer.optimizer(list(self.u.values()))
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"Trainer.optimizer must make a torch.optim.Optimizer, but it made {optimizer!r}.")
-        first = last = self.observe(0)
-        for step in range(self.trainer.outer_steps):
-            self.advance(optimizer, last)
-            last = self.observe(step + 1)
-        return Result(last.hparams, last.params, first, last, self.history)
+    Returns:
+        The final hyperparameters and parameters, with the history.
+    """
+    callbacks = [*settings.pop("callbacks", ()), *([ProgressBar()] if progress else [])]
+    return Trainer(
+        problem=problem, estimator=estimator, optimizer=optimizer, outer_steps=steps, callbacks=callbacks, **settings
+    ).fit()
 
-    def observe(self, step: int) -> Record:
-        """Estimate, and tell everyone."""
-        self.last = record = self.evaluate(step)
-        self.history.append({"step": step, **record.scalars()})
-        for callback in self.trainer.callbacks:
-            callback.on_step(record)
-        return record
 
-    def evaluate(self, step: int) -> Record:
-        """Estimate at the present u and leave dF/du in its `.grad`."""
-        trainer, problem = self.trainer, self.trainer.problem
-        hparams = {name: self.spaces[name].to_natural(u) for name, u in self.u.items()}
-        natural = detach(hparams)
-        try:
-            found = trainer.estimator.estimate(
-                problem,
-                natural,
-                self.params if trainer.warm_start else problem.init_params(),
-                outer_step=step,
-                inner_step=step * trainer.estimator.inner_steps if trainer.warm_start else 0,
-                adjoint=self.adjoint if trainer.warm_start else None,
-            )
-        except HypergradError as error:
-            raise type(error)(f"{error}{self.whereabouts(step, natural)}") from error
-        grads = torch.autograd.grad(
-            tuple(hparams.values()), tuple(self.u.values()), tuple(found.grad[name] for name in hparams)
-        )
-        for u, grad in zip(self.u.values(), grads, strict=True):
-            u.grad = grad
-        self.params, self.adjoint = found.params, found.adjoint
-        self.num_matvecs += int(found.stats["num_matvecs"]) + int(found.stats.get("error_matvecs", 0))
-        self.warn(found.stats, step)
-        with torch.no_grad():
-            metrics = {name: float(x) for name, x in problem.metrics(found.params, natural).items()}
-        return Record(
-            step=step,
-            hparams=natural,
-            grad=found.grad,
-            params=found.params,
-            outer_loss=found.outer_loss,
-            metrics=metrics,
-            stats=found.stats,
-            num_matvecs=self.num_matvecs,
-            seconds=time.perf_counter() - self.begin,
-        )
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Raise `Terminated` at SIGTERM, as Ctrl-C raises `KeyboardInterrupt`; only the main thread can."""
 
-    def advance(self, optimizer: Optimizer, record: Record) -> None:
-        """One step of the optimiser, whose first look at the loss is the record just made.
+    def terminate(*_: Any) -> None:
+        raise Terminated("The process was asked to end (SIGTERM).")
 
-        Raises:
-            NonFiniteError: if the step leads to values that are not finite.
-        """
-        waiting = [record.outer_loss]
-
-        def closure() -> float:
-            # A line search asks again, at other u.
-            return waiting.pop() if waiting else self.evaluate(record.step).outer_loss
-
-        optimizer.step(closure)
-        if not flatten(detach(self.u)).isfinite().all():
-            bad = [name for name, u in self.u.items() if not u.isfinite().all()]
-            raise NonFiniteError(
-                f"Outer step {record.step} moved {', '.join(bad)} to NaN or infinity, where ‖dF/dλ‖ was "
-                f"{record.scalars()['hypergradient/norm']:.2e}; lower the lr of the optimiser."
-            )
-
-    def whereabouts(self, step: int, hparams: Tensors) -> str:
-        """Where an error was met, if the optimiser had a hand in it."""
-        if self.last is None:
-            return ""
-        moves = [f"{name} = {shown(value)} (from {shown(self.last.hparams[name])})" for name, value in hparams.items()]
-        return (
-            f" This was in outer step {step}, where the optimiser tried {', '.join(moves)}; if that is further than it "
-            "should go, lower the lr of the optimiser, or use one without a line search."
-        )
-
-    def warn(self, stats: Stats, step: int) -> None:
-        """Say once for each kind that an estimate is inexact."""
-        for key, message in inexactness(stats).items():
-            if key not in self.warned:
-                self.warned.add(key)
-                warnings.warn(
-                    f"From outer step {step} on, {message} Said once; every step is in the metrics.",
-                    NotConvergedWarning,
-                    stacklevel=2,
-                )
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

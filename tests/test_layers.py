@@ -14,7 +14,7 @@ PACKAGE = ROOT / "hypergrad"
 ORDER = [
     {"errors", "validation"},
     {"autodiff", "arithmetic", "hyperparameter", "operator", "schedule", "coefficient", "structure", "taylor"},
-    {"data"},
+    {"data", "images", "effect"},
     {"linsolve"},
     {"problem"},
     {"solver"},
@@ -23,15 +23,17 @@ ORDER = [
     {"estimator"},
     {"functional", "check", "sensitivity"},
     {"callback"},
-    {"trainer"},
-    {"explain"},
+    {"acceptance", "lbfgsb", "outer_objective", "outer_state"},
+    {"plot", "baseline"},
+    {"loop", "trainer"},  # a loop is of a trainer, which makes it
+    {"explain", "resume"},
     {"command"},
     {"run", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 HYDRA = {("command",), ("run",)}
-FAMILIES = {"problem", "product", "solver", "linsolve", "tape", "estimator", "callback"}
+FAMILIES = {"effect", "problem", "product", "solver", "linsolve", "tape", "estimator", "callback"}
 
 
 def imported(path: Path) -> set[str]:
@@ -89,6 +91,7 @@ SHARED = {
     *("inexact", "linearization", "error_bar", "training_run", "tally"),
     *("quantised", "footprint", "plan"),
     *("tracing", "compiling"),
+    *("state_file", "scope", "module", "minibatch", "source", "criterion"),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).glob("*.py")) if path.stem not in SHARED

@@ -87,7 +87,7 @@ def test_a_run_shows_and_keeps_everything(tmp_path):
         assert text in done.stdout
     (folder,) = (tmp_path / "outputs" / "ridge").iterdir()
     assert f"tensorboard --logdir {folder}" in done.stdout
-    assert {path.name for path in folder.iterdir()} >= {"metrics.jsonl", "summary.json", "state.pt", ".hydra"}
+    assert {path.name for path in folder.iterdir()} >= {"metrics.jsonl", "summary.json", "state-000015.pt", ".hydra"}
     first, last = (json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()[::15])
     assert last["loss/dev"] < first["loss/dev"]
 
@@ -211,8 +211,28 @@ def test_an_error_keeps_the_last_good_state(tmp_path):
     assert re.search(r"outer step \d+, where the optimiser tried l2 = .* lower the lr of the optimiser", done.stderr)
     (folder,) = (tmp_path / "outputs" / "ridge").iterdir()
     rows = (folder / "metrics.jsonl").read_text().splitlines()
-    assert torch.load(folder / "state.pt", weights_only=True)["step"] == len(rows) - 1
+    assert torch.load(folder / f"state-{len(rows) - 1:06d}.pt", weights_only=True)["step"] == len(rows) - 1
     assert json.loads((folder / "summary.json").read_text())["status"] == "failed"
+
+
+def test_a_run_goes_on_from_the_command_line(tmp_path):
+    chosen = ("problem.per_feature=true", "optimizer=adam")
+    whole = command(*chosen, "outer_steps=8", "hydra.run.dir=whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    assert command(*chosen, "outer_steps=5", "hydra.run.dir='it is cut'", cwd=tmp_path).returncode == 0
+    done = command("resume=it is cut", "outer_steps=8", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "outer step 8/8" in done.stdout
+    rows = [
+        [{k: v for k, v in json.loads(line).items() if k != "run/seconds"} for line in file.read_text().splitlines()]
+        for file in (tmp_path / "whole" / "metrics.jsonl", tmp_path / "it is cut" / "metrics.jsonl")
+    ]
+    assert rows[0] == rows[1]
+    other = command("resume=it is cut", "optimizer=sgd", cwd=tmp_path)
+    assert other.returncode == 1
+    assert "The state to go on from is of another experiment: its optimizer was Adam" in other.stderr
+    assert (tmp_path / "it is cut" / ".hydra" / "overrides.yaml").read_text().count("optimizer=adam") == 1
+    assert "nowhere does not exist" in command("resume=nowhere", cwd=tmp_path).stderr
 
 
 def test_a_failed_run_does_not_take_the_others_down(tmp_path):
@@ -231,21 +251,24 @@ def test_a_sweep_marks_what_did_not_converge(tmp_path):
     assert any("inner_steps=2000," in row and " yes " in row for row in rows)
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+def block(language: str, holds: str) -> str:
+    """The one block of README in a language that holds a text."""
+    found = re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+    (block,) = (text for text in found if holds in text)
+    return block
 
 
 @pytest.fixture
 def users_folder(tmp_path):
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
-    (tmp_path / "my_problem.py").write_text(blocks("python")[0])
-    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(blocks("yaml")[0])
+    (tmp_path / "my_problem.py").write_text(block("python", "MyProblem"))
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(block("yaml", "my_problem"))
     return tmp_path
 
 
 def test_readme_shows_a_problem_of_ones_own_that_runs(users_folder):
-    assert len(blocks("python")[0].splitlines()) <= 10
-    assert len(blocks("yaml")[0].splitlines()) <= 6
+    assert len(block("python", "MyProblem").splitlines()) <= 10
+    assert len(block("yaml", "my_problem").splitlines()) <= 6
     done = command("--config-dir", "conf", "experiment=mine", cwd=users_folder)
     assert done.returncode == 0, done.stderr
     (summary,) = summaries(users_folder / "outputs").values()
@@ -262,7 +285,7 @@ def test_a_mistake_in_ones_own_problem_is_shown_where_it_is(users_folder):
 
 
 def test_readme_shows_python_that_runs(capsys):
-    exec(compile(blocks("python")[1], "README.md", "exec"), {})
+    exec(compile(block("python", "hg.Quadratic(size=20, condition=100.0)\nestimator"), "README.md", "exec"), {})
     assert "adjoint_residual" in capsys.readouterr().out
 
 
@@ -278,3 +301,12 @@ def test_the_lasso_experiment_ends_within_a_thousandth_of_the_best_of_a_hundred_
         params = train(problem, hg.CoordinateDescent(), hparams, params, max_steps=200, tol=1e-6).params
         losses.append(problem.outer_loss(params, hparams, None).item())
     assert summary["last"]["loss/dev"] <= 1.001 * min(losses)
+
+
+def test_readme_shows_a_model_of_ones_own_that_runs():
+    torch.manual_seed(0)
+    code = block("python", "hg.Supervised(")
+    assert len(code.splitlines()) <= 10
+    found = {}
+    exec(compile(code, "README.md", "exec"), found)
+    assert found["result"].last.outer_loss < found["result"].first.outer_loss

@@ -65,6 +65,158 @@ def test_warm_start_changes_the_cost_and_not_the_result(warm_start):
     assert ratio < 0.8 if warm_start else ratio == pytest.approx(1, abs=0.1)
 
 
+def test_records_keep_the_values_that_they_were_made_at():
+    problem = PROBLEMS["quadratic"]
+    result = hg.Trainer(problem=problem, estimator=EXACT, optimizer=partial(SGD, lr=1e-3), outer_steps=3).fit()
+    start = problem.init_hparams()["shift"]
+    assert torch.equal(result.first.hparams["shift"], start)
+    assert torch.equal(result.trajectory["shift"][0], start)
+    assert not torch.equal(result.trajectory["shift"][1], start)
+    assert result.trajectory["shift"].shape == (4, *start.shape)
+    assert torch.equal(result.tensors()["hparam/penalty"], result.trajectory["penalty"])
+    assert result.tensors()["step"].tolist() == [0, 1, 2, 3]
+    torch.testing.assert_close(result.tensors()["loss/dev"][-1].item(), result.last.outer_loss)
+
+
+def brute_force(problem):
+    """The lowest dev loss of ridge over log λ."""
+    grid = torch.linspace(-12, 6, 4001).exp()
+    return min(problem.outer_loss(problem.solution({"l2": x}), {"l2": x}, None).item() for x in grid)
+
+
+def test_lbfgsb_finds_the_minimum():
+    problem = hg.Ridge(hg.diabetes(seed=3))
+    result = hg.fit(problem, EXACT, hg.LBFGSB, steps=12, progress=False)
+    assert brute_force(problem) - 1e-7 < result.last.outer_loss <= brute_force(problem)
+    with pytest.raises(ValueError, match="LBFGSB needs memory ≥ 1"):
+        hg.LBFGSB([torch.zeros(1)], memory=0)
+    with pytest.raises(ValueError, match="LBFGSB needs a closure"):
+        hg.LBFGSB([torch.zeros(1)]).step()
+
+
+def test_lbfgsb_makes_the_steps_of_scipy():
+    from scipy.optimize import minimize, rosen, rosen_der
+
+    x = torch.tensor([-1.2, 1.0, 0.5], requires_grad=True)
+    optimizer = hg.LBFGSB([x], memory=5, bound=2.0)
+
+    def closure():
+        x.grad = torch.tensor(rosen_der(x.detach().numpy()))
+        return rosen(x.detach().numpy())
+
+    for steps in range(1, 9):
+        optimizer.step(closure)
+        options = {"maxiter": steps, "maxcor": 5, "ftol": 0.0, "gtol": 1e-12}
+        found = minimize(
+            rosen, [-1.2, 1.0, 0.5], jac=rosen_der, method="L-BFGS-B", bounds=[(-2, 2)] * 3, options=options
+        )
+        assert x.tolist() == found.x.tolist()
+
+
+def far_too_large(**settings):
+    problem = hg.Ridge(hg.diabetes(seed=3))
+    adam = partial(torch.optim.Adam, lr=2.0)
+    return hg.Trainer(problem=problem, estimator=EXACT, optimizer=adam, outer_steps=12, **settings).fit()
+
+
+def test_acceptance_never_lets_the_dev_loss_rise():
+    losses = far_too_large(acceptance=hg.Acceptance()).tensors()["loss/dev"]
+    assert (losses.diff() <= 1e-7).all()
+    assert losses[-1] < losses[0]
+    assert (far_too_large().tensors()["loss/dev"].diff() > 1e-3).any()
+
+
+def test_acceptance_shrinks_a_step_at_which_nothing_can_be_computed():
+    class Wall(hg.Ridge):
+        def outer_loss(self, params, hparams, batch):
+            return super().outer_loss(params, hparams, batch) * (math.nan if hparams["l2"] < 0.3 else 1)
+
+    problem = Wall(hg.diabetes(seed=3))
+    sgd = partial(torch.optim.SGD, lr=100.0)
+    trainer = hg.Trainer(problem=problem, estimator=EXACT, optimizer=sgd, outer_steps=3, acceptance=hg.Acceptance())
+    result = trainer.fit()
+    assert 0.3 <= result.hparams["l2"] < 1
+
+
+def test_a_run_that_cannot_go_down_says_so():
+    class Uphill(hg.Ridge):
+        def outer_loss(self, params, hparams, batch):
+            return super().outer_loss(params, hparams, batch) - 2 * hparams["l2"].detach() + hparams["l2"]
+
+    result = hg.fit(
+        Uphill(hg.diabetes()), EXACT, SGD, 5, progress=False, acceptance=hg.Acceptance(max_rejections=3, slack=0.0)
+    )
+    assert result.stopped == "stalled"
+    assert result.last.step == 0
+    assert torch.equal(result.hparams["l2"], torch.tensor(1.0))
+
+
+def test_clipping_bounds_the_step():
+    problem = PROBLEMS["quadratic"]
+    settings = {"optimizer": partial(torch.optim.SGD, lr=1.0), "outer_steps": 1, "max_grad_norm": 1e-3}
+    result = hg.Trainer(problem=problem, estimator=EXACT, **settings).fit()
+    first, last = result.first.hparams, result.last.hparams
+    moved = torch.cat([(last["penalty"] / first["penalty"]).log()[None], last["shift"] - first["shift"]])
+    assert moved.norm().item() == pytest.approx(1e-3, rel=1e-6)
+
+
+def test_a_scheduler_steps_once_in_each_outer_step():
+    seen = []
+
+    class Spy(torch.optim.SGD):
+        def step(self, closure):  # pyright: ignore
+            seen.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    halve = partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.5)
+    hg.fit(PROBLEMS["ridge"], EXACT, partial(Spy, lr=0.4), 3, progress=False, scheduler=halve)
+    assert seen == [0.4, 0.2, 0.1]
+    with pytest.raises(TypeError, match="Trainer.scheduler must make a scheduler"):
+        hg.fit(PROBLEMS["ridge"], EXACT, SGD, 1, progress=False, scheduler="cosine")
+
+
+def test_patience_ends_a_run_and_the_best_is_kept():
+    result = far_too_large(patience=2)
+    losses = result.tensors()["loss/dev"]
+    assert result.stopped == "patience"
+    assert result.best.outer_loss == losses.min()
+    assert result.best.step == losses.argmin()
+    assert result.last.step == result.best.step + 3
+
+
+@pytest.mark.parametrize("kind", ["ridge", "supervised"])
+def test_the_final_training_sees_train_and_dev(kind):
+    data = hg.diabetes(seed=3)
+    problem = hg.Ridge(data, l2=0.2)
+    if kind == "supervised":
+        model = torch.nn.Linear(10, 1, bias=False)
+        torch.nn.init.zeros_(model.weight)
+        problem = hg.Supervised(
+            model=model,
+            loss=torch.nn.functional.mse_loss,
+            train=data.train,
+            dev=data.dev,
+            test=data.test,
+            hyperparameters={"l2": hg.L2(init=0.2)},
+        )
+    result = hg.fit(problem, EXACT, SGD, 0, progress=False, retrain=True)
+    both = hg.Ridge(
+        data._replace(train=hg.Split(*(torch.cat(parts) for parts in zip(data.train, data.dev, strict=True))))
+    )
+    hparams = {"l2": torch.tensor(0.2)}
+    truth = both.metrics(both.solution(hparams), hparams)["test_loss"]
+    assert result.retrained is not None
+    assert result.retrained["test_loss"] == pytest.approx(float(truth), rel=1e-9)
+    assert result.retrained["test_loss"] != result.best.metrics["test_loss"]
+    with pytest.raises(NotImplementedError, match="Quadratic does not define `joined`"):
+        hg.fit(PROBLEMS["quadratic"], EXACT, SGD, 0, progress=False, retrain=True)
+
+
+def test_fit_shows_progress(capsys):
+    hg.fit(PROBLEMS["ridge"], EXACT, SGD, steps=2)
+    assert "outer step 2/2" in capsys.readouterr().out
+
+
 class Watch(Callback):
     def __init__(self):
         self.told = []
@@ -75,7 +227,7 @@ class Watch(Callback):
     def on_step(self, record):
         self.told.append(record.step)
 
-    def on_end(self, first, last):
+    def on_end(self, result):
         self.told.append("end")
 
     def on_error(self, error, last):

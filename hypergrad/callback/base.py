@@ -1,5 +1,6 @@
 """The promise of a callback, and what it is told about a run."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ class Run:
     Attributes:
         outer_steps: updates of the hyperparameters to come.
         config: the resolved config, or whatever describes the run, as nested dicts of plain values.
+        resumed_at: the last outer step that is on disk already, of a run that goes on; None for one that begins.
     """
 
     outer_steps: int
     config: dict[str, Any] = field(default_factory=dict)
+    resumed_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,13 @@ class Record:
     Attributes:
         step: outer steps taken so far, from 0.
         hparams: λ in natural units.
-        grad: dF/dλ in natural units.
+        grad: dF/dλ in natural units; empty where none was formed.
         params: the trained parameters.
         outer_loss: the dev loss.
         metrics: what the problem's `metrics` gave, such as `test_loss`.
         stats: the estimator's statistics.
         num_matvecs: Hessian products since the run began.
+        num_inner_steps: inner steps since the run began.
         seconds: wall time since the run began.
     """
 
@@ -47,6 +51,7 @@ class Record:
     metrics: dict[str, float]
     stats: Stats
     num_matvecs: int
+    num_inner_steps: int
     seconds: float
 
     def scalars(self) -> dict[str, float]:
@@ -59,16 +64,51 @@ class Record:
                 numbers[f"hparam/{name}"] = value.item()
             else:
                 numbers[f"hparam_norm/{name}"] = torch.linalg.vector_norm(value).item()
-        flat = torch.cat([g.reshape(-1) for g in self.grad.values()])
-        numbers["hypergradient/norm"] = torch.linalg.vector_norm(flat).item()
+        if self.grad:
+            flat = torch.cat([g.reshape(-1) for g in self.grad.values()])
+            numbers["hypergradient/norm"] = torch.linalg.vector_norm(flat).item()
         for key, tag in _STAT_TAGS.items():
             # An unknown error is NaN, and left out.
             if key in self.stats and self.stats[key] == self.stats[key]:
                 value = self.stats[key]
                 numbers[tag] = float(value == "converged") if isinstance(value, str) else float(value)
         numbers["run/products"] = float(self.num_matvecs)
+        numbers["run/inner_steps"] = float(self.num_inner_steps)
         numbers["run/seconds"] = self.seconds
         return numbers
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        hparams: the final λ in natural units.
+        params: the parameters trained there.
+        first: the record at the initial λ, the default that tuning has to beat.
+        last: the record at the final λ.
+        best: the record of the lowest dev loss.
+        stopped: why it ended: "outer_steps", "patience" (the dev loss went without a new minimum), or "stalled" (no
+            step in the direction of the optimiser lowered it).
+        history: the scalars of every record, in order, by the tags of TensorBoard, with `step`; a data frame takes it.
+        trajectory: each hyperparameter of at most 1000 entries over the records, shape (records, …).
+        retrained: the metrics after a final training on train and dev together at the best λ, if that was asked for.
+    """
+
+    hparams: Tensors
+    params: Tensors
+    first: Record
+    last: Record
+    best: Record
+    stopped: str
+    history: list[dict[str, float]]
+    trajectory: Tensors
+    retrained: dict[str, float] | None = None
+
+    def tensors(self) -> Tensors:
+        """The history as one tensor per tag, shape (records,), NaN where a record has no such number."""
+        tags = {tag: None for row in self.history for tag in row}
+        return {tag: torch.tensor([row.get(tag, math.nan) for row in self.history]) for tag in tags}
 
 
 _STAT_TAGS = {
@@ -93,19 +133,22 @@ class Callback:
     def on_step(self, record: Record) -> None:
         """After each estimate, with the λ at which it was made."""
 
-    def on_end(self, first: Record, last: Record) -> None:
+    def on_state(self, step: int, state: dict[str, Any]) -> None:
+        """After `on_step` of all callbacks: what the run needs to go on from there, as tensors and plain values."""
+
+    def on_end(self, result: Result) -> None:
         """After the last step."""
 
     def on_error(self, error: BaseException, last: Record | None) -> None:
         """When the run is cut short by an error or Ctrl-C; `last` is the last good record, if there is one."""
 
 
-def claim(path: Path) -> None:
-    """Make the folder of `path` and see that no other run has written there.
+def claim(path: Path, run: Run) -> None:
+    """Make the folder of `path` and see that no other run has written there, unless it is this one that goes on.
 
     Raises:
         FileExistsError: if the file exists.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists():
+    if path.exists() and run.resumed_at is None:
         raise FileExistsError(f"{path} belongs to another run; choose another folder.")

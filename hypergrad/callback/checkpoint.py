@@ -1,51 +1,53 @@
 """The state of a run on disk."""
 
-import os
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from hypergrad.callback.base import Callback, Record, Run, claim
+from hypergrad.callback.base import Callback, Record, Result, Run
+from hypergrad.callback.state_file import found, write
 
 
 class Checkpoint(Callback):
-    """Keeps the last good state in `state.pt`: the outer step, λ in natural units, and the trained parameters.
+    """Keeps the last states of a run in `state-NNNNNN.pt`, from which `Trainer.fit(resume=folder)` goes on bit for bit.
 
-    Load it with `torch.load(path, weights_only=True)`. It is written to a temporary file and renamed, so that a run
-    that is killed while writing leaves the previous state behind.
+    A file holds the outer step, λ and the unconstrained u, the optimiser, the trained parameters, the adjoint, the
+    random streams and the history. `torch.load(path, weights_only=True)` has `step`, `hparams` and `params` among them.
 
     Args:
         folder: the folder of the run; created when missing.
-        every: outer steps between two states, ≥ 1; the end of a run, and an error, write one in any case.
+        every: outer steps between two states, ≥ 1; the end of a run, an error, Ctrl-C and SIGTERM write one anyway.
+        keep: how many of the last states stay, ≥ 1.
 
     Raises:
-        ValueError: if `every` is below 1.
+        ValueError: if `every` or `keep` is below 1.
     """
 
-    def __init__(self, folder: str | Path, every: int = 1) -> None:
-        if every < 1:
-            raise ValueError(f"Checkpoint.every must be at least 1, but it is {every}.")
-        self.path = Path(folder) / "state.pt"
-        self.every = every
+    def __init__(self, folder: str | Path, every: int = 1, keep: int = 2) -> None:
+        for name, value in {"every": every, "keep": keep}.items():
+            if value < 1:
+                raise ValueError(f"Checkpoint.{name} must be at least 1, but it is {value}.")
+        self.folder = Path(folder)
+        self.every, self.keep = every, keep
 
     def on_start(self, run: Run) -> None:
-        claim(self.path)
+        self._latest: dict[str, Any] | None = None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        states = found(self.folder)
+        if states and run.resumed_at is None:
+            raise FileExistsError(f"{states[-1]} belongs to another run; choose another folder, or resume it.")
 
-    def on_step(self, record: Record) -> None:
-        if record.step % self.every == 0:
-            self._write(record)
+    def on_state(self, step: int, state: dict[str, Any]) -> None:
+        self._latest = state
+        if step % self.every == 0:
+            self._write()
 
-    def on_end(self, first: Record, last: Record) -> None:
-        self._write(last)
+    def on_end(self, result: Result) -> None:
+        self._write()
 
     def on_error(self, error: BaseException, last: Record | None) -> None:
-        if last is not None:
-            self._write(last)
+        self._write()
 
-    def _write(self, record: Record) -> None:
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            torch.save({"step": record.step, "hparams": record.hparams, "params": record.params}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
+    def _write(self) -> None:
+        if self._latest is not None:
+            write(self.folder, self._latest, self.keep)
+            self._latest = None

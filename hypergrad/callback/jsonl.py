@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 from hypergrad.callback.base import Callback, Record, Run, claim
@@ -23,7 +24,9 @@ class JSONLines(Callback):
         self.path = Path(folder) / "metrics.jsonl"
 
     def on_start(self, run: Run) -> None:
-        claim(self.path)
+        claim(self.path, run)
+        if run.resumed_at is not None:
+            self._keep_until(run.resumed_at)
 
     def on_step(self, record: Record) -> None:
         row: dict[str, object] = {"step": record.step}
@@ -34,3 +37,17 @@ class JSONLines(Callback):
                 row[f"hparam/{name}"] = value.tolist()
         with self.path.open("a") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _keep_until(self, step: int) -> None:
+        """Drop what lies behind the state from which the run goes on: it will be made again, with the same numbers."""
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        temporary = self.path.with_suffix(".tmp")
+        # A run that was killed while writing leaves half a line, which is the last one.
+        temporary.write_text("".join(f"{line}\n" for line in lines if line.endswith("}") and _step(line) <= step))
+        temporary.replace(self.path)
+
+
+def _step(line: str) -> int:
+    return int(json.loads(line)["step"])

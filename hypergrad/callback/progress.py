@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hypergrad.callback.base import Callback, Record, Run
+from hypergrad.callback.base import Callback, Record, Result, Run
 
 _LINES = 10
 
@@ -34,13 +34,16 @@ class ProgressBar(Callback):
 
     def on_step(self, record: Record) -> None:
         numbers = record.scalars()
-        losses = f"dev loss {record.outer_loss:.6g}  ‖dF/dλ‖ {numbers['hypergradient/norm']:.2e}"
+        losses = f"dev loss {record.outer_loss:.6g}"
+        if "hypergradient/norm" in numbers:
+            losses += f"  ‖dF/dλ‖ {numbers['hypergradient/norm']:.2e}"
         self._bar.update(self._task, completed=record.step, losses=losses)
         is_due = record.step % max(1, self._total // _LINES) == 0 or record.step == self._total
         if not self.console.is_terminal and is_due:
-            self.console.print(f"outer step {record.step}/{self._total}  {losses}", highlight=False)
+            of = f"/{self._total}" if self._total or record.step == 0 else ""
+            self.console.print(f"outer step {record.step}{of}  {losses}", highlight=False)
 
-    def on_end(self, first: Record, last: Record) -> None:
+    def on_end(self, result: Result) -> None:
         self._bar.stop()
 
     def on_error(self, error: BaseException, last: Record | None) -> None:

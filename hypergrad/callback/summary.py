@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from hypergrad.callback.base import Callback, Record, Run, claim
+from hypergrad.callback.base import Callback, Record, Result, Run, claim
 
 
 class Summary(Callback):
@@ -25,21 +25,34 @@ class Summary(Callback):
         self.console = console or Console()
 
     def on_start(self, run: Run) -> None:
-        claim(self.folder / "summary.json")
+        claim(self.folder / "summary.json", run)
 
-    def on_end(self, first: Record, last: Record) -> None:
-        remark = str(last.stats.get("adjoint_remark", ""))
-        content: dict[str, object] = {"status": "finished", "first": first.scalars(), "last": last.scalars()}
+    def on_end(self, result: Result) -> None:
+        columns = {"before": result.first, "after": result.last}
+        if result.best.step not in (result.first.step, result.last.step):
+            columns[f"best (step {result.best.step})"] = result.best
+        rows = {name: record.scalars() for name, record in columns.items()}
+        remark = str(result.last.stats.get("adjoint_remark", ""))
+        content: dict[str, object] = {
+            "status": "finished",
+            "stopped": result.stopped,
+            "first": rows["before"],
+            "last": rows["after"],
+            "best": {"step": result.best.step, **result.best.scalars()},
+            "retrained": result.retrained,
+        }
         self._write(content | ({"adjoint_remark": remark} if remark else {}))
-        table = Table("", "before", "after", title=f"{last.step} outer steps", title_justify="left")
-        for name, value in first.hparams.items():
-            table.add_row(name, _shown(value), _shown(last.hparams[name]))
+        last = result.last
+        table = Table("", *columns, title=f"{last.step} outer steps", title_justify="left")
+        for name in last.hparams:
+            table.add_row(name, *(_shown(record.hparams[name]) for record in columns.values()))
         table.add_section()
-        before, after = first.scalars(), last.scalars()
         for tag in ("loss/inner", "loss/dev", "loss/test"):
-            if tag in before:
-                table.add_row(f"{tag[5:]} loss", f"{before[tag]:.6g}", f"{after[tag]:.6g}")
+            if tag in rows["before"]:
+                table.add_row(f"{tag[5:]} loss", *(f"{numbers[tag]:.6g}" for numbers in rows.values()))
         self.console.print(table)
+        for remark in _remarks(result):
+            self.console.print(remark, highlight=False, soft_wrap=True)
         self.console.print(f"Hessian products  {last.num_matvecs}", highlight=False)
         if remark:
             self.console.print(f"adjoint system    {remark}", highlight=False)
@@ -61,3 +74,22 @@ def _shown(value: Tensor) -> str:
         return f"{value.item():.6g}"
     low, high = value.min().item(), value.max().item()
     return f"{low:.3g} to {high:.3g}, median {value.median().item():.3g}"
+
+
+def _remarks(result: Result) -> list[str]:
+    """What a reader of the table should know beside it."""
+    found = {
+        "outer_steps": [],
+        "patience": ["Stopped early: the dev loss went without a new minimum for longer than `patience`."],
+        "stalled": ["Stopped early: no step in the direction of the optimiser lowered the dev loss."],
+    }[result.stopped]
+    before, after = (record.metrics.get("test_loss") for record in (result.first, result.best))
+    if before is not None and after is not None and after > before and result.best.step > 0:
+        found.append(
+            f"The dev loss was overfitted: at its minimum the test loss is {after:.6g}, higher than the {before:.6g} "
+            "of the initial hyperparameters."
+        )
+    if result.retrained is not None:
+        numbers = ", ".join(f"{name.replace('_', ' ')} {value:.6g}" for name, value in result.retrained.items())
+        found.append(f"retrained on train and dev at the best hyperparameters: {numbers or 'no test part'}")
+    return found

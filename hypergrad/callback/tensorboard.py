@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from hypergrad.callback.base import Callback, Record, Run
+from hypergrad.callback.base import Callback, Record, Result, Run
 
 
 class TensorBoard(Callback):
@@ -23,12 +23,16 @@ class TensorBoard(Callback):
         from torch.utils.tensorboard.writer import SummaryWriter
 
         self.folder = Path(folder)
-        self._make_writer = lambda: SummaryWriter(str(self.folder))
+        self._make_writer = lambda purge_step: SummaryWriter(str(self.folder), purge_step=purge_step)
         self._config: dict[str, Any] = {}
 
     def on_start(self, run: Run) -> None:
-        self._writer = self._make_writer()
         self._config = run.config
+        if run.resumed_at is not None:
+            # What lies behind the state from which the run goes on is no longer shown.
+            self._writer = self._make_writer(run.resumed_at + 1)
+            return
+        self._writer = self._make_writer(None)
         text = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
         self._writer.add_text("config", f"```yaml\n{text}```")
 
@@ -38,13 +42,14 @@ class TensorBoard(Callback):
         for name, value in record.hparams.items():
             if value.ndim > 0:
                 self._writer.add_histogram(f"hparam/{name}", value, record.step)
-                self._writer.add_histogram(f"hypergradient/{name}", record.grad[name], record.step)
+                if name in record.grad:
+                    self._writer.add_histogram(f"hypergradient/{name}", record.grad[name], record.step)
         self._writer.flush()
 
-    def on_end(self, first: Record, last: Record) -> None:
+    def on_end(self, result: Result) -> None:
         from torch.utils.tensorboard.summary import hparams
 
-        losses = {tag: x for tag, x in last.scalars().items() if tag.startswith(("loss/", "run/"))}
+        losses = {tag: x for tag, x in result.last.scalars().items() if tag.startswith(("loss/", "run/"))}
         for summary in hparams(_flat(self._config), losses):
             self._writer._get_file_writer().add_summary(summary)
         self._writer.close()

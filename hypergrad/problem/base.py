@@ -118,6 +118,12 @@ class InnerProblem(nn.Module, ABC):
         """Further numbers to record at each outer step; `test_loss` is shown beside the inner and dev loss."""
         return {}
 
+    def joined(self, hparams: Tensors) -> "tuple[InnerProblem, Tensors]":
+        """The problem with its dev part added to train, for a final training at λ, and λ for it."""
+        raise NotImplementedError(
+            f"{type(self).__name__} does not define `joined`, which a final training on train and dev needs."
+        )
+
     def init_hparams(self) -> Tensors:
         """The initial λ in natural units, in the dtype and on the device of `init_params()`.
 

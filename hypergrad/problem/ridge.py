@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from hypergrad.autodiff import Tensors
-from hypergrad.data import Splits, require_parts
+from hypergrad.data import Split, Splits, require_parts
 from hypergrad.hyperparameter import Hyperparameter
 from hypergrad.problem.base import InnerProblem
 
@@ -63,6 +63,15 @@ class Ridge(InnerProblem):
 
     def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
         return {"test_loss": mean_squared_error(self.X_test, params["weight"], self.y_test)}
+
+    def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:
+        return Ridge(
+            Splits(
+                Split(torch.cat([self.X, self.X_dev]), torch.cat([self.y, self.y_dev])),
+                Split(self.X_dev, self.y_dev),
+                Split(self.X_test, self.y_test),
+            )
+        ), hparams
 
     def solution(self, hparams: Tensors) -> Tensors:
         A = self._half_hessian(hparams["l2"])

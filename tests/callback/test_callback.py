@@ -59,7 +59,7 @@ def test_every_documented_tag_is_there(tmp_path):
     common = {
         "loss/inner", "loss/dev", "hypergradient/norm", "hypergradient/error",
         "adjoint/residual", "adjoint/products", "adjoint/converged",
-        "inner/grad_norm", "inner/steps", "inner/converged", "run/products", "run/seconds",
+        "inner/grad_norm", "inner/steps", "inner/converged", "run/products", "run/inner_steps", "run/seconds",
     }  # fmt: skip
     assert set(ridge["scalars"]) == common | {"loss/test", "hparam/l2"}
     assert set(quadratic["scalars"]) == common | {"hparam/penalty", "hparam_norm/shift"}
@@ -90,7 +90,7 @@ def test_the_config_and_one_row_of_hparams_stand_in_the_run_itself(tmp_path):
 
 def test_checkpoint_holds_the_last_state(tmp_path):
     result = fit(PROBLEMS["quadratic"], [Checkpoint(tmp_path, every=2)])
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    state = torch.load(tmp_path / "state-000003.pt", weights_only=True)
     assert state["step"] == 3
     assert torch.equal(state["hparams"]["shift"], result.hparams["shift"])
     assert torch.equal(state["params"]["a"], result.params["a"])
@@ -113,7 +113,7 @@ def test_an_error_leaves_everything_up_to_it(tmp_path):
     assert summary["status"] == "failed"
     assert "outer loss is nan" in summary["error"]
     assert summary["last"] == {tag: x for tag, x in rows[-1].items() if tag != "step"}
-    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == rows[-1]["step"]
+    assert torch.load(tmp_path / f"state-{rows[-1]['step']:06d}.pt", weights_only=True)["step"] == rows[-1]["step"]
     events = EventAccumulator(str(tmp_path)).Reload()
     assert len(events.Scalars("loss/dev")) == len(rows)
     assert "error/text_summary" in events.Tags()["tensors"]

@@ -1,0 +1,106 @@
+"""The state of a run as files: written whole or not at all, read with a word on what is wrong with them."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hypergrad.errors import CheckpointError
+
+_FORMAT, _VERSION = "hypergrad state", 1
+_NAME = re.compile(r"state-(\d+)\.pt")
+
+
+def write(folder: Path, state: dict[str, Any], keep: int) -> Path:
+    """Write `state-NNNNNN.pt` by its step; the last `keep` stay.
+
+    A temporary file is written, forced to disk and renamed, so that at no moment there is a file that is not whole.
+
+    Returns:
+        Where it stands.
+
+    Raises:
+        OSError: if the disk is full or refuses; the earlier files are as they were.
+    """
+    path, temporary = folder / f"state-{state['step']:06d}.pt", folder / "state.tmp"
+    try:
+        with temporary.open("wb") as file:
+            torch.save({"format": _FORMAT, "version": _VERSION, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+            raise error.__context__ from None  # torch's writer closes on top of what the disk said
+        raise
+    _sync(folder)
+    ours = [known for known in found(folder) if known.name <= path.name]
+    for known in found(folder):
+        # One with a later step is of a run that was continued from before it.
+        if known not in ours[-keep:]:
+            known.unlink()
+    return path
+
+
+def found(folder: Path) -> list[Path]:
+    """The state files in a folder, by step."""
+    return sorted(path for path in folder.glob("state-*.pt") if _NAME.fullmatch(path.name))
+
+
+def read(source: str | Path) -> dict[str, Any]:
+    """The state in a file, or in the last one of a run's folder.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        CheckpointError: if it is truncated, no state of hypergrad's, or of a later version; an earlier one in the
+            folder that can be read is named.
+    """
+    path = Path(source)
+    if path.is_dir():
+        states = found(path)
+        if not states:
+            raise FileNotFoundError(f"{path} holds no state-*.pt to go on from; is it the folder of a run?")
+        path = states[-1]
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; name the folder of a run, or one of its state-*.pt.")
+    try:
+        return _load(path)
+    except CheckpointError as error:
+        earlier = [known for known in found(path.parent) if known.name < path.name]
+        for other in reversed(earlier):
+            try:
+                step = _load(other)["step"]
+            except CheckpointError:
+                continue
+            raise CheckpointError(f"{error} The one before, of step {step}, is whole: resume={other}") from None
+        raise CheckpointError(f"{error} There is no other that is whole in {path.parent}.") from None
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except PermissionError:
+        raise
+    except Exception as error:  # torch raises many kinds at a file that it did not write
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:120]
+        raise CheckpointError(f"{path} cannot be read: it is truncated, or no state of a run ({reason}).") from None
+    if not isinstance(state, dict) or state.get("format") != _FORMAT:
+        raise CheckpointError(f"{path} is no state of a run of hypergrad.")
+    if state.get("version") != _VERSION:
+        raise CheckpointError(
+            f"{path} is of version {state.get('version')} of the format, and this hypergrad reads version {_VERSION}; "
+            "continue it with the hypergrad that wrote it."
+        )
+    return state
+
+
+def _sync(folder: Path) -> None:
+    """Force a rename to disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

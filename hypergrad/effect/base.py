@@ -1,0 +1,63 @@
+"""The promise of an effect: what a hyperparameter does in supervised training."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from hypergrad.autodiff import Tensors
+from hypergrad.hyperparameter import Hyperparameter
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where an effect takes place.
+
+    Attributes:
+        params: the trained parameters w₀ by name.
+        X: the train inputs, shape (n, …).
+        num_classes: K, where the targets are classes 0 to K − 1, else None.
+    """
+
+    params: Tensors
+    X: Tensor
+    num_classes: int | None
+
+
+class Effect(ABC):
+    """What λ does in g(w, λ) = mean_i c_i ℓ(z(w, x_i), y_i) + r(w): a change of one or more of w₀, x, y, c and r.
+
+    Every method but `space` may be left out; each is differentiable in λ.
+    """
+
+    @abstractmethod
+    def space(self, site: Site) -> Hyperparameter:
+        """Initial value, shape and constraint of λ at a site.
+
+        Raises:
+            ValueError: if it does not fit there.
+        """
+
+    def initial(self, value: Tensor, first: Tensors) -> Tensors:
+        """What is added to the trained parameters wherever the model is evaluated; `first` is w₀."""
+        return {}
+
+    def inputs(self, value: Tensor, X: Tensor) -> Tensor:
+        """The inputs that the model sees instead of X, in training and when it is judged."""
+        return X
+
+    def targets(self, value: Tensor, y: Tensor, num_classes: int | None) -> Tensor:
+        """The targets of training instead of y."""
+        return y
+
+    def weights(self, value: Tensor, rows: Tensor | None) -> Tensor | None:
+        """The weights c of the train examples `rows` (all when None), shape (len(rows),); None leaves them at 1."""
+        return None
+
+    def widened(self, value: Tensor, num_more: int) -> Tensor:
+        """λ for a train part with `num_more` examples at its end, for effects that define `weights`."""
+        return value
+
+    def penalty(self, value: Tensor, params: Tensors) -> Tensor | None:
+        """The penalty r(w), shape ()."""
+        return None

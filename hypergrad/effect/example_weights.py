@@ -1,0 +1,35 @@
+"""Weights of the train examples."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+from torch.distributions.constraints import Constraint
+
+from hypergrad.effect.base import Effect, Site
+from hypergrad.hyperparameter import Hyperparameter
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleWeights(Effect):
+    """A weight λ_i for each train example: g = mean_i λ_i ℓ_i. A mislabelled example is found by its small weight.
+
+    Attributes:
+        init: the weight to start from.
+        constraint: where weights lie; `positive`, or `unit_interval` for weights from 0 to 1.
+
+    Source: Ren, Zeng, Yang & Urtasun, "Learning to reweight examples for robust deep learning", ICML (2018).
+    """
+
+    init: float = 1.0
+    constraint: Constraint = constraints.positive
+
+    def space(self, site: Site) -> Hyperparameter:
+        return Hyperparameter(self.init, shape=(len(site.X),), constraint=self.constraint)
+
+    def weights(self, value: Tensor, rows: Tensor | None) -> Tensor:
+        return value if rows is None else value[rows]
+
+    def widened(self, value: Tensor, num_more: int) -> Tensor:
+        return torch.cat([value, value.mean().expand(num_more)])

@@ -1,0 +1,36 @@
+"""Scales of the inputs."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.distributions import constraints
+
+from hypergrad.effect.base import Effect, Site
+from hypergrad.hyperparameter import Hyperparameter
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputScale(Effect):
+    """Inputs λ x instead of x, in training and when judged: how much a feature counts under one common penalty.
+
+    Attributes:
+        init: the scale to start from, > 0.
+        per_feature: one scale for each feature, shaped as one input, instead of one for all.
+
+    Source: MacKay, "Bayesian non-linear modelling for the prediction competition", ASHRAE Transactions (1994).
+    """
+
+    init: float = 1.0
+    per_feature: bool = True
+
+    def space(self, site: Site) -> Hyperparameter:
+        if not site.X.is_floating_point():
+            raise ValueError(
+                f"InputScale needs inputs that are floating-point numbers, but they are of {site.X.dtype}; scale what "
+                "the model makes of them instead."
+            )
+        shape = tuple(site.X.shape[1:]) if self.per_feature else ()
+        return Hyperparameter(self.init, shape=shape, constraint=constraints.positive)
+
+    def inputs(self, value: Tensor, X: Tensor) -> Tensor:
+        return value * X

@@ -1,0 +1,34 @@
+"""L1 penalties, made smooth."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from hypergrad.autodiff import Tensors
+from hypergrad.effect.scope import Scoped
+from hypergrad.validation import require_real
+
+
+@dataclass(frozen=True, kw_only=True)
+class L1(Scoped):
+    """The penalty r(w) = Σ_j λ_j (√(w_j² + ε²) − ε), one λ for all entries, or one per tensor, feature or entry.
+
+    It lies below λ |w| by at most λ ε and is as smooth as the estimators need; its curvature is up to λ/ε, which asks
+    for a learning rate below 2ε/λ. Parameters come close to 0 and not to it.
+
+    Attributes:
+        smoothing: ε > 0, in units of the parameters.
+
+    Source: Tibshirani, "Regression shrinkage and selection via the lasso", J. Royal Statistical Society B (1996).
+    """
+
+    init: float = 1e-3
+    smoothing: float = 1e-2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_real(self, "smoothing", above=0)
+
+    def penalty(self, value: Tensor, params: Tensors) -> Tensor:
+        eps = self.smoothing
+        return self.total(value, params, lambda w: (w.square() + eps**2).sqrt() - eps)

@@ -1,0 +1,24 @@
+"""L2 penalties."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hypergrad.autodiff import Tensors
+from hypergrad.effect.scope import Scoped
+
+
+@dataclass(frozen=True, kw_only=True)
+class L2(Scoped):
+    """The penalty r(w) = Σ_j λ_j w_j², one λ for all entries, or one per tensor, feature or entry.
+
+    With an `L1` beside it, this is the elastic net.
+
+    Source: Hoerl & Kennard, "Ridge regression", Technometrics (1970).
+    """
+
+    init: float = 1e-3
+
+    def penalty(self, value: Tensor, params: Tensors) -> Tensor:
+        return self.total(value, params, torch.square)

@@ -1,0 +1,35 @@
+"""Label smoothing."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.distributions import constraints
+from torch.nn.functional import one_hot
+
+from hypergrad.effect.base import Effect, Site
+from hypergrad.hyperparameter import Hyperparameter
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSmoothing(Effect):
+    """Training targets (1 − λ) e_y + λ/K instead of the class y, for a loss that takes probabilities too.
+
+    The loss sees targets of shape (n, K), as `torch.nn.functional.cross_entropy` does; dev and test keep their classes.
+
+    Attributes:
+        init: the smoothing to start from, in (0, 1).
+
+    Source: Szegedy, Vanhoucke, Ioffe, Shlens & Wojna, "Rethinking the inception architecture for computer vision", CVPR
+    (2016).
+    """
+
+    init: float = 0.1
+
+    def space(self, site: Site) -> Hyperparameter:
+        if site.num_classes is None:
+            raise ValueError("LabelSmoothing needs targets that are classes, one integer for each example.")
+        return Hyperparameter(self.init, constraint=constraints.unit_interval)
+
+    def targets(self, value: Tensor, y: Tensor, num_classes: int | None) -> Tensor:
+        assert num_classes is not None  # or `space` had refused
+        return (1 - value) * one_hot(y, num_classes) + value / num_classes

@@ -1,0 +1,84 @@
+"""Which parameters an effect acts on, and how many values it has for them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import Tensor
+from torch.distributions import constraints
+
+from hypergrad.autodiff import Tensors
+from hypergrad.effect.base import Effect, Site
+from hypergrad.hyperparameter import Hyperparameter
+
+_PER = ("all", "tensor", "feature", "weight")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoped(Effect):
+    """A positive value for each of some parts of the parameters.
+
+    Attributes:
+        init: the value to start from, > 0.
+        per: "all" for one value, shape (); "tensor" for one per tensor, shape (G,), in the order of the model;
+            "feature" for one per input of a layer (the last axis of its weight), shape (p,), shared by tensors
+            that have the same inputs; "weight" for one per entry, shape (n,), tensor after tensor.
+        on: a glob pattern for the names of the parameters, or several, such as ("*.weight",); "*" is all.
+    """
+
+    init: float
+    per: str = "all"
+    on: str | tuple[str, ...] = "*"
+
+    def __post_init__(self) -> None:
+        if self.per not in _PER:
+            raise ValueError(f"{type(self).__name__}.per must be one of {', '.join(_PER)}, but it is {self.per!r}.")
+        patterns = (self.on,) if isinstance(self.on, str) else tuple(self.on)
+        object.__setattr__(self, "on", patterns)
+
+    def space(self, site: Site) -> Hyperparameter:
+        return Hyperparameter(self.init, shape=self._shape(site.params), constraint=constraints.positive)
+
+    def chosen(self, params: Tensors) -> Tensors:
+        """The tensors that the effect acts on."""
+        return {name: p for name, p in params.items() if any(fnmatchcase(name, pattern) for pattern in self.on)}
+
+    def total(self, value: Tensor, params: Tensors, measure: Callable[[Tensor], Tensor]) -> Tensor:
+        """Σ_j λ_j m(w_j) over the chosen entries, for an entrywise m; shape ()."""
+        tensors = self.chosen(params)
+        factors = self.factors(value, tensors)
+        terms = [
+            factor * measure(w).sum() if factor.ndim == 0 else (factor * measure(w)).sum()
+            for factor, w in zip(factors, tensors.values(), strict=True)
+        ]
+        return sum(terms[1:], start=terms[0])
+
+    def factors(self, value: Tensor, tensors: Tensors) -> list[Tensor]:
+        """The value for each of the chosen tensors, in a shape that broadcasts to it."""
+        if self.per == "tensor":
+            return list(value.unbind())
+        if self.per == "weight":
+            pieces = value.split([w.numel() for w in tensors.values()])
+            return [piece.view_as(w) for piece, w in zip(pieces, tensors.values(), strict=True)]
+        return [value] * len(tensors)
+
+    def _shape(self, params: Tensors) -> tuple[int, ...]:
+        tensors, name = self.chosen(params), type(self).__name__
+        missed = [pattern for pattern in self.on if not any(fnmatchcase(known, pattern) for known in params)]
+        if missed:
+            raise ValueError(
+                f"{name}.on = {missed[0]!r} matches none of the trained parameters, which are {', '.join(params)}."
+            )
+        if self.per == "tensor":
+            return (len(tensors),)
+        if self.per == "weight":
+            return (sum(w.numel() for w in tensors.values()),)
+        if self.per == "all":
+            return ()
+        widths = {known: tuple(w.shape[-1:]) if w.ndim > 1 else () for known, w in tensors.items()}
+        if len(set(widths.values())) > 1 or () in widths.values():
+            raise ValueError(
+                f"{name}.per = 'feature' needs weights of shape (…, p) with the same p, but "
+                f"{', '.join(f'{known} is {tuple(params[known].shape)}' for known in widths)}; choose them by `on`."
+            )
+        return next(iter(widths.values()))

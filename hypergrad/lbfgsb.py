@@ -1,0 +1,100 @@
+"""scipy's L-BFGS-B as a torch optimiser, for the outer loop."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class LBFGSB(Optimizer):
+    """Quasi-Newton with a line search and bounds; one `step` is one iteration. For losses that are deterministic.
+
+    scipy's routine keeps its memory to itself. So each step runs it anew from the first point for one iteration more,
+    on the losses and gradients that are known: it asks for new ones only where the last run ended. That takes
+    O(memory · n) arithmetic for each iteration that is repeated, keeps every point that was ever tried, and makes the
+    state one that can be saved.
+
+    Args:
+        params: the tensors to optimise.
+        memory: pairs of steps and gradient differences that model the curvature, ≥ 1.
+        bound: each value stays within ± this, > 0.
+
+    Raises:
+        ValueError: if `memory` or `bound` is out of range.
+
+    Source: Byrd, Lu, Nocedal & Zhu, "A limited memory algorithm for bound constrained optimization", SIAM J. Scientific
+    Computing (1995).
+    """
+
+    def __init__(self, params: Iterable[Tensor], memory: int = 10, bound: float = 30.0) -> None:
+        if memory < 1 or not bound > 0:
+            raise ValueError(f"LBFGSB needs memory ≥ 1 and bound > 0, but they are {memory} and {bound:g}.")
+        super().__init__(params, {"memory": memory, "bound": bound})
+        self._params = [p for group in self.param_groups for p in group["params"]]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One iteration.
+
+        Args:
+            closure: evaluates the loss at the present values and leaves the gradients in `.grad`; at the first call of
+                a step, these are there already.
+
+        Returns:
+            The loss at the values from which the step went.
+
+        Raises:
+            ValueError: if there is no closure.
+        """
+        if closure is None:
+            raise ValueError("LBFGSB needs a closure that evaluates the loss again.")
+        kept: dict[str, Any] = self.state[self._params[0]]
+        kept.setdefault("iterations", 0)
+        kept.setdefault("tried", [])
+        here = self._here(closure)
+        if not kept["tried"]:
+            kept["tried"].append(here)
+        known = {_key(u): (loss, grad) for u, loss, grad in kept["tried"]}
+
+        def evaluate(x: np.ndarray) -> tuple[float, np.ndarray]:
+            u = torch.from_numpy(x.copy())
+            if _key(u) not in known:
+                self._place(u)
+                tried = self._here(closure)
+                kept["tried"].append((u, *tried[1:]))
+                known[_key(u)] = tried[1:]
+            loss, grad = known[_key(u)]
+            return loss, grad.numpy()
+
+        bound = self.defaults["bound"]
+        start = kept["tried"][0][0].numpy()
+        kept["iterations"] += 1
+        found = minimize(
+            evaluate,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[(-bound, bound)] * len(start),
+            options={"maxiter": kept["iterations"], "maxcor": self.defaults["memory"], "ftol": 0.0, "gtol": 1e-12},
+        )
+        self._place(torch.from_numpy(found.x))
+        return here[1]
+
+    def _here(self, closure: Callable[[], float]) -> tuple[Tensor, float, Tensor]:
+        with torch.enable_grad():
+            loss = float(closure())
+        u = torch.cat([p.detach().reshape(-1) for p in self._params]).double().cpu()
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._params]
+        return u, loss, torch.cat([g.reshape(-1) for g in grads]).double().cpu()
+
+    def _place(self, flat: Tensor) -> None:
+        for p, piece in zip(self._params, flat.split([p.numel() for p in self._params]), strict=True):
+            p.copy_(piece.view_as(p))
+
+
+def _key(u: Tensor) -> bytes:
+    return u.numpy().tobytes()
