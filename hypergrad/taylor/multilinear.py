@@ -160,11 +160,6 @@ def rpow(func: Callable, x: Polynomial, base: Any) -> Any:
 def bilinear(func: Callable, x: Any, y: Any, *args: Any, **kwargs: Any) -> Polynomial:
     """A function that is linear in each of its first two arguments."""
     degree = degree_of(x, y)
-    if not isinstance(x, Polynomial) and x.ndim == 2 and y.ndim == 1 and not kwargs:
-        # One product with the matrix of all coefficients reads x once.
-        there = [k for k, c in enumerate(y.coefs) if c is not None]
-        images = torch.stack([y.coefs[k] for k in there]) @ x.T
-        return Polynomial([images[there.index(k)] if k in there else None for k in range(degree + 1)])
     product = partial(_apply, func, args, kwargs)
     return Polynomial(convolve(product, coefs_of(x, degree), coefs_of(y, degree)))
 
