@@ -35,6 +35,7 @@ class Loop:
 
     Raises:
         TypeError: if the trainer's optimiser is none.
+        ValueError: if there is a scheduler for an optimiser without a learning rate.
     """
 
     def __init__(self, trainer: "Trainer") -> None:
@@ -48,7 +49,12 @@ class Loop:
             raise TypeError(f"Trainer.optimizer must make a torch.optim.Optimizer, but it made {self.optimizer!r}.")
         settings = {name: getattr(trainer, name) for name in ("warm_start", "acceptance", "max_grad_norm")}
         self.identity = identity(trainer.problem, trainer.estimator, self.optimizer, **settings)
+        if trainer.scheduler and "lr" not in self.optimizer.defaults:
+            raise ValueError(
+                f"A scheduler changes the learning rate, but {type(self.optimizer).__name__} has none; leave it out."
+            )
         self.scheduler: Any = trainer.scheduler(self.optimizer) if trainer.scheduler else None
+        self.identity["scheduler"] = type(self.scheduler).__name__
         self.scale = 1.0
         self.history: list[dict[str, float]] = []
         self.trajectory: dict[str, list[Tensor]] = {name: [] for name, x in u.items() if x.numel() <= _MOST_ENTRIES}

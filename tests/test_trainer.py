@@ -171,6 +171,8 @@ def test_a_scheduler_steps_once_in_each_outer_step():
     halve = partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.5)
     hg.fit(PROBLEMS["ridge"], EXACT, partial(Spy, lr=0.4), 3, progress=False, scheduler=halve)
     assert seen == [0.4, 0.2, 0.1]
+    with pytest.raises(ValueError, match="A scheduler changes the learning rate, but LBFGSB has none"):
+        hg.fit(PROBLEMS["ridge"], EXACT, hg.LBFGSB, 1, progress=False, scheduler=halve)
     with pytest.raises(TypeError, match="Trainer.scheduler must make a scheduler"):
         hg.fit(PROBLEMS["ridge"], EXACT, SGD, 1, progress=False, scheduler="cosine")
 

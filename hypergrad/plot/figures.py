@@ -70,7 +70,7 @@ def comparison(runs: list[History]) -> Figure:
                         color=f"C{index}",
                         label=run.name if tag == "loss/dev" else None,
                     )
-        axis.set(xlabel=label, ylabel="at the lowest dev loss so far: dev (solid), test (dashed)")
+        axis.set(xlabel=label, ylabel="best dev loss (test there dashed)")
     _legend(figure, axes)
     return figure
 
