@@ -61,7 +61,7 @@ def diabetes(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
     """  # noqa: DOC502
     from sklearn.datasets import load_diabetes
 
-    parts = _split(*load_diabetes(return_X_y=True), seed=seed, dev=dev, test=test)
+    parts = _standardised(*load_diabetes(return_X_y=True), seed=seed, dev=dev, test=test)
     centre, spread = parts[0].y.mean(), parts[0].y.std()
     return Splits(*(Split(X, (y - centre) / spread) for X, y in parts))
 
@@ -86,7 +86,7 @@ def breast_cancer(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Sp
     """  # noqa: DOC502
     from sklearn.datasets import load_breast_cancer
 
-    return _split(*load_breast_cancer(return_X_y=True), seed=seed, dev=dev, test=test)
+    return _standardised(*load_breast_cancer(return_X_y=True), seed=seed, dev=dev, test=test)
 
 
 def sparse_regression(
@@ -131,13 +131,19 @@ def sparse_regression(
     return Splits(*(Split(*part) for part in zip(X.split(sizes), y.split(sizes), strict=True)))
 
 
-def _split(X_all: Any, y_all: Any, *, seed: int, dev: float, test: float) -> Splits:
-    """A random split with standardised inputs.
+def random_parts(X: Tensor, y: Tensor, *, seed: int, dev: float, test: float) -> Splits:
+    """A random split into train, dev and test.
+
+    Args:
+        X: inputs, shape (n, …).
+        y: targets, shape (n,).
+        seed: of the order.
+        dev: fraction of the examples in the dev part, in (0, 1).
+        test: fraction in the test part, in (0, 1).
 
     Raises:
-        ValueError: if a part would be empty.
+        ValueError: if a part would hold fewer than two examples.
     """
-    X, y = (torch.tensor(array, dtype=torch.get_default_dtype()) for array in (X_all, y_all))
     num_dev, num_test = round(dev * len(y)), round(test * len(y))
     sizes = {"train": len(y) - num_dev - num_test, "dev": num_dev, "test": num_test}
     for name, size in sizes.items():
@@ -147,6 +153,12 @@ def _split(X_all: Any, y_all: Any, *, seed: int, dev: float, test: float) -> Spl
                 "positive fractions that leave some for train."
             )
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
-    parts = [Split(X[rows], y[rows]) for rows in order.split(list(sizes.values()))]
-    centre, spread = parts[0].X.mean(0), parts[0].X.std(0)
+    return Splits(*(Split(X[rows], y[rows]) for rows in order.split(list(sizes.values()))))
+
+
+def _standardised(X_all: Any, y_all: Any, *, seed: int, dev: float, test: float) -> Splits:
+    """A random split with inputs standardised by the train part."""
+    X, y = (torch.tensor(array, dtype=torch.get_default_dtype()) for array in (X_all, y_all))
+    parts = random_parts(X, y, seed=seed, dev=dev, test=test)
+    centre, spread = parts.train.X.mean(0), parts.train.X.std(0)
     return Splits(*(Split((X - centre) / spread, y) for X, y in parts))

@@ -2,7 +2,7 @@
 
 import torch
 
-from hypergrad.data import Split, Splits
+from hypergrad.data import Splits, random_parts
 
 
 def digits(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
@@ -20,18 +20,9 @@ def digits(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
         ValueError: if a part would be empty.
 
     Source: Alpaydin & Kaynak, "Optical recognition of handwritten digits", UCI Machine Learning Repository (1998).
-    """
+    """  # noqa: DOC502
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
     X, y = torch.tensor(images, dtype=torch.get_default_dtype()) / 16, torch.tensor(labels)
-    num_dev, num_test = round(dev * len(y)), round(test * len(y))
-    sizes = {"train": len(y) - num_dev - num_test, "dev": num_dev, "test": num_test}
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(
-                f"The {name} part would hold {size} of {len(y)} examples; dev = {dev:g} and test = {test:g} must be "
-                "positive fractions that leave some for train."
-            )
-    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
-    return Splits(*(Split(X[rows], y[rows]) for rows in order.split(list(sizes.values()))))
+    return random_parts(X, y, seed=seed, dev=dev, test=test)

@@ -64,18 +64,12 @@ class Operator:
         def shift(product: Matvec) -> Matvec:
             return lambda V: product(V).add(V, alpha=damping)
 
-        make = self.approximate
-
-        make_compiled = self.compile
-
-        def compiled(f: Callable[..., Any]) -> Callable[..., Any]:
-            assert make_compiled is not None
-            shift_by = torch.tensor(damping, dtype=self.dtype)
-            return partial(make_compiled(_with_shift(f)), shift_by)
-
+        make, compiled = self.approximate, self.compile
         return replace(
             self,
-            compile=None if make_compiled is None else compiled,
+            compile=None
+            if compiled is None
+            else lambda f: partial(compiled(_with_shift(f)), torch.tensor(damping, dtype=self.dtype)),
             matvec=shift(self.matvec),
             columns=None if self.columns is None else shift(self.columns),
             approximate=None if make is None else lambda: make().shifted(damping),

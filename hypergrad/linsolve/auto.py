@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from hypergrad.errors import HypergradError
-from hypergrad.linsolve.base import LinearSolution, LinearSolver, Preconditioner
-from hypergrad.linsolve.cg import CG
+from hypergrad.linsolve.base import LinearSolution, LinearSolver
+from hypergrad.linsolve.cg import CG, Prepared
 from hypergrad.linsolve.dense import Dense
 from hypergrad.linsolve.gmres import GMRES
 from hypergrad.linsolve.jacobi import Jacobi
@@ -75,13 +75,13 @@ class Auto(LinearSolver):
             x0, left = self._trial(near, diagonal, b)
             spent += _TRIAL
             helps = left <= _HELPS
-            cg = replace(cg, max_iter=self.max_iter - _TRIAL, preconditioner=_Diagonal(diagonal) if helps else None)
+            cg = replace(cg, max_iter=self.max_iter - _TRIAL, preconditioner=_divide_by(diagonal) if helps else None)
             name, than = ("CG preconditioned by Jacobi", "less") if helps else ("CG", "more")
             why = (
                 f"{name}, because {_TRIAL} iterations with Jacobi left a residual of {left:.1e}, {than} than {_HELPS:g}"
             )
         else:
-            cg = replace(cg, preconditioner=_Diagonal(diagonal))
+            cg = replace(cg, preconditioner=_divide_by(diagonal))
             why = f"CG preconditioned by Jacobi, because the curvature differs {unevenness:.3g}-fold"
         found = cg.solve_unit(A, b, x0)
         return replace(_remarked(found, why), num_matvecs=found.num_matvecs + spent)
@@ -95,15 +95,9 @@ class Auto(LinearSolver):
         return done.d.to(b.dtype), done.residual
 
 
-@dataclass(frozen=True)
-class _Diagonal(Preconditioner):
-    """A preconditioner that is known already."""
-
-    diagonal: Tensor
-
-    def prepare(self, A: Operator, like: Tensor) -> tuple[Matvec, int]:
-        diagonal = self.diagonal.to(like.dtype)
-        return lambda v: v / diagonal, 0
+def _divide_by(diagonal: Tensor) -> Prepared:
+    """The preconditioner of a diagonal, in the precision of what it is applied to."""
+    return Prepared(lambda v: v / diagonal.to(v.dtype))
 
 
 def _with_one_approximation(A: Operator) -> tuple[Operator, Operator]:

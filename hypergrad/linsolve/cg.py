@@ -88,7 +88,7 @@ def _fused(
     """Several iterations per compiled call until ‖r‖ ≤ tol, or fewer than that are left.
 
     Returns:
-        X, r, p, rᵀr, the number of iterations, and whether what further ones win is lost to rounding.
+        The iterate x, r, p, rᵀr, the number of iterations, and whether what further ones win is lost to rounding.
     """
     assert A.compile is not None
     run, rr, count = A.compile(iterations), torch.dot(r, r), 0
@@ -120,7 +120,7 @@ def _rounding(x: Tensor, p: Tensor, Ap: Tensor) -> float:
 
 
 def _squares(r: Tensor, z: Tensor, products: int, Ap: Tensor | None = None) -> tuple[float, float]:
-    """RᵀM⁻¹r and ‖r‖.
+    """The two measures of a residual: rᵀM⁻¹r and ‖r‖.
 
     Raises:
         NonFiniteError: if they are NaN or infinite.

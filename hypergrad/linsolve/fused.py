@@ -42,7 +42,6 @@ def require_sound(met: Tensor, before: float, count: int) -> float:
     Returns:
         The largest curvature pᵀAp/pᵀp among them.
 
-
     Raises:
         NonFiniteError: if a product was NaN or infinite.
         IndefiniteError: if a curvature was not positive before r = 0.

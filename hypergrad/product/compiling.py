@@ -13,8 +13,8 @@ from hypergrad.operator import Operator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.product.tracing import Trace
 
-_COMPILED: "WeakKeyDictionary[InnerProblem, dict[Any, Callable[..., Any] | CannotCompileError]]" = WeakKeyDictionary()
-"""Compiled functions by problem, trace and function; the reason why, where there is none."""
+_COMPILED: "WeakKeyDictionary[InnerProblem, dict[Any, Callable[..., Any] | str]]" = WeakKeyDictionary()
+"""Compiled functions by problem, trace and function; the reason why, as a message, where there is none."""
 
 
 class CannotCompileError(Exception):
@@ -38,10 +38,10 @@ def with_compiled(operator: Operator, problem: InnerProblem, key: Any, trace: Tr
             try:
                 known[key, name] = compiled(function, arguments)
             except CannotCompileError as error:
-                known[key, name] = error
+                known[key, name] = str(error)
         made = known[key, name]
-        if isinstance(made, CannotCompileError):
-            raise made
+        if isinstance(made, str):
+            raise CannotCompileError(made)
         return made
 
     def compile(f: Callable[..., Any]) -> Callable[..., Any]:

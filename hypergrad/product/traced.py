@@ -20,8 +20,10 @@ from hypergrad.validation import require_instance, require_real
 
 _PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "auto": None}
 _LARGE_FLOPS = 1e8
-_TRACES: "WeakKeyDictionary[InnerProblem, dict[Any, Trace | CannotApproximateError]]" = WeakKeyDictionary()
-"""Traces by problem and by what else they hold for; the reason why, where there is none."""
+_TRACES: "WeakKeyDictionary[InnerProblem, dict[Any, Trace | str]]" = WeakKeyDictionary()
+"""Traces by problem and by what else they hold for; the reason why, where there is none.
+
+A message and no exception, whose traceback would hold on to the problem."""
 
 _FLOPS: "WeakKeyDictionary[InnerProblem, int]" = WeakKeyDictionary()
 """Operations of one product, by problem."""
@@ -125,8 +127,8 @@ def _trace(
         try:
             known[key] = trace_linear(product, point, flatten(params).detach(), dtype)
         except CannotApproximateError as error:
-            known[key] = error
+            known[key] = str(error)
     found = known[key]
-    if isinstance(found, CannotApproximateError):
-        raise found
+    if isinstance(found, str):
+        raise CannotApproximateError(found)
     return key, point, found

@@ -118,12 +118,13 @@ def _simplified(graph: fx.Graph, node: fx.Node, after: dict[fx.Node, fx.Node], d
         return after[node.all_input_nodes[0]]
     if node.target is _ATEN.add.Tensor and not node.kwargs:
         for term, other in (args, args[::-1]):
-            if isinstance(other, fx.Node) and other.target is _ATEN.zeros_like.default and _same_shape(term, node):
-                return after[term]  # type: ignore[index]
+            adds_nothing = isinstance(other, fx.Node) and other.target is _ATEN.zeros_like.default
+            if adds_nothing and isinstance(term, fx.Node) and term.meta["val"].shape == node.meta["val"].shape:
+                return after[term]
     if node.target is _ATEN.view.default:  # its argument may have become a transposed one
-        return call(_ATEN.reshape.default, (after[args[0]], args[1]))  # type: ignore[index]
+        return call(_ATEN.reshape.default, (after[node.all_input_nodes[0]], args[1]))
     if node.target is _ATEN.mm.default and node.meta["val"].shape[1] <= min(_SKINNY, node.meta["val"].shape[0]):
-        left, right = (call(_ATEN.t.default, (after[factor],)) for factor in args)  # type: ignore[index]
+        left, right = (call(_ATEN.t.default, (after[cast_type(fx.Node, factor)],)) for factor in args)
         return call(_ATEN.t.default, (call(_ATEN.mm.default, (right, left)),))
     copied = graph.node_copy(node, lambda n: after[n])
     copied.args = tuple(dtype if isinstance(arg, torch.dtype) and arg.is_floating_point else arg for arg in copied.args)
@@ -132,7 +133,3 @@ def _simplified(graph: fx.Graph, node: fx.Node, after: dict[fx.Node, fx.Node], d
         for name, arg in copied.kwargs.items()
     }
     return copied
-
-
-def _same_shape(one: Any, other: fx.Node) -> bool:
-    return isinstance(one, fx.Node) and one.meta["val"].shape == other.meta["val"].shape

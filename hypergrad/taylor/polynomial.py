@@ -57,7 +57,7 @@ class Polynomial(Tensor):
     def __new__(cls, coefs: Coefficients) -> "Polynomial":
         c0 = coefs[0]
         # Metadata only, so that a module takes it for a tensor while nothing can compute with c₀ alone.
-        return torch.Tensor._make_wrapper_subclass(cls, c0.shape, dtype=c0.dtype, device=c0.device)  # type: ignore
+        return torch.Tensor._make_wrapper_subclass(cls, c0.shape, dtype=c0.dtype, device=c0.device)  # type: ignore[attr-defined]
 
     def __init__(self, coefs: Coefficients) -> None:
         self.coefs = coefs
