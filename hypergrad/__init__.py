@@ -29,6 +29,7 @@ from hypergrad.errors import (
     IndefiniteError,
     NonFiniteError,
     NoTaylorRuleWarning,
+    NotCompiledWarning,
     NotConvergedWarning,
     NotOptimalError,
     ReversalError,
@@ -88,6 +89,7 @@ from hypergrad.tape.checkpoint import Checkpoint
 from hypergrad.tape.graph import Graph
 from hypergrad.tape.reversible import Reversible
 from hypergrad.tape.store import Store
+from hypergrad.taylor.nested import append_jvp
 from hypergrad.trainer import Trainer, fit
 
 __all__ = [
@@ -144,6 +146,7 @@ __all__ = [
     "Newton",
     "NoTaylorRuleWarning",
     "NonFiniteError",
+    "NotCompiledWarning",
     "NotConvergedWarning",
     "NotOptimalError",
     "Nystrom",
@@ -174,6 +177,7 @@ __all__ = [
     "Unrolled",
     "UnusedHyperparameterError",
     "Warmup",
+    "append_jvp",
     "argmin",
     "breast_cancer",
     "check_hypergradient",

@@ -22,6 +22,7 @@ ORDER = [
     {"tape"},
     {"estimator"},
     {"functional", "check", "sensitivity"},
+    {"influence"},
     {"callback"},
     {"acceptance", "lbfgsb", "outer_objective", "outer_state"},
     {"plot", "baseline"},
@@ -90,7 +91,7 @@ SHARED = {
     *("l1", "support", "sparse_linear", "design", "given"),
     *("inexact", "linearization", "error_bar", "training_run", "tally"),
     *("quantised", "footprint", "plan"),
-    *("tracing", "compiling"),
+    *("tracing", "packed", "compiling"),
     *("state_file", "scope", "module", "minibatch", "source", "criterion"),
 }
 STRATEGIES = [

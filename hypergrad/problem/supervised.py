@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hypergrad.autodiff import Tensors
 from hypergrad.data import Split, Splits
 from hypergrad.effect.base import Effect, Site
+from hypergrad.effect.example_weights import ExampleWeights
 from hypergrad.hyperparameter import Hyperparameter
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.criterion import Criterion
@@ -143,6 +144,33 @@ class Supervised(InnerProblem):
         }
         more = {k: effect.widened(hparams[k], len(self.X_dev)) for k, effect in self._weights.items()}
         return both, hparams | more
+
+    def weighted(self, name: str) -> "Supervised":
+        """The problem on all of train at each step, with a further hyperparameter: a weight for each example.
+
+        At weights of 1 it has the same solution. At weight 0 an example is left out of the mean of the losses, which is
+        still divided by their number, so that penalties keep their size beside the others.
+
+        Args:
+            name: of the weights.
+
+        Raises:
+            ValueError: if a hyperparameter has that name, or the model draws random numbers in training.
+        """
+        if name in self._hyperparameters:
+            raise ValueError(f"The hyperparameters already have a {name!r}; give the weights another name.")
+        if self.model.draws:
+            raise ValueError(
+                "The model draws random numbers in training, such as those of dropout, so that it has no one solution "
+                "that could owe something to an example; call eval() on the module that draws them."
+            )
+        both, effect = copy(self), ExampleWeights()
+        both.batch_size = None
+        both._weights = self._weights | {name: effect}
+        both._hyperparameters = self._hyperparameters | {
+            name: effect.space(Site(self.model.params(), self.X, self.num_classes))
+        }
+        return both
 
     def _evaluate(self, params: Tensors, hparams: Tensors, X: Tensor, step: int | None) -> Tensor:
         for name, effect in self._inputs.items():

@@ -13,6 +13,7 @@ from hypergrad.problem.base import InnerProblem
 from hypergrad.product.base import Product, Stationarity, shapes_of
 from hypergrad.product.reverse import Reverse
 from hypergrad.solver.point import Point, require_finite
+from hypergrad.taylor.elementary import Elementary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,8 @@ class ForwardOverReverse(Product):
         w = flatten(params).detach()
 
         def gradient(at: Tensor) -> Tensor:
-            return torch.func.grad(lambda u: problem.inner_loss(unflatten(u, params), hparams, batch))(at)
+            with Elementary():
+                return torch.func.grad(lambda u: problem.inner_loss(unflatten(u, params), hparams, batch))(at)
 
         def product(v: Tensor) -> Tensor:
             return torch.func.jvp(gradient, (w,), (v,))[1].detach()

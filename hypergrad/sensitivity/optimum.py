@@ -17,7 +17,7 @@ from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.given import Given, GivenRoot
 from hypergrad.product.base import Stationarity
 from hypergrad.product.reverse import Reverse, optimality_at
-from hypergrad.sensitivity.condition import Condition
+from hypergrad.sensitivity.condition import Condition, require_finite_coefficients
 from hypergrad.structure import by_name
 
 
@@ -42,6 +42,7 @@ class Optimum:
         hparams: λ₀ by name.
         stationarity: φ, linearised there.
         linsolve: how systems with ∂φ/∂w are solved.
+        inner: what was given as the inner problem.
         to_params: from named tensors to the caller's structure, for w.
         to_hparams: the same for λ.
     """
@@ -51,6 +52,7 @@ class Optimum:
     hparams: Tensors
     stationarity: Stationarity
     linsolve: LinearSolver
+    inner: Inner
     to_params: Callable[[Tensors], Any]
     to_hparams: Callable[[Tensors], Any]
 
@@ -90,7 +92,7 @@ class Optimum:
         batch = problem.inner_batch(inner_step)
         stationarity = Reverse().linearise(problem, w, hp, batch)
         require_optimal(stationarity, w, tol)
-        return cls(Condition(problem, batch, w), w, hp, stationarity, linsolve, to_params, to_hparams)
+        return cls(Condition(problem, batch, w), w, hp, stationarity, linsolve, inner, to_params, to_hparams)
 
     @cached_property
     def inverse(self) -> Callable[[Tensor], LinearSolution]:
@@ -116,6 +118,19 @@ class Optimum:
             )
         return solved.x
 
+    def terms(self, direction: Tensors, order: int) -> list[Tensor]:
+        """The terms w₁, …, w_K of the Taylor series along δ by name, each of shape (n,) or (m, n).
+
+        Raises:
+            NonFiniteError: if one is NaN or infinite.
+        """
+
+        def solve(rest: Tensor) -> Tensor:
+            require_finite_coefficients(rest)
+            return self.solve(rest) if rest.ndim == 1 else self.solve(rest.T).T
+
+        return self.condition.path(flatten(self.params), self.hparams, direction, order, solve)
+
     def direction(self, given: Any) -> Tensors:
         """A direction δ, or several along a first axis, by name.
 
@@ -136,9 +151,10 @@ class Optimum:
             )
         return {name: named[name].detach().to(value) for name, value in self.hparams.items()}
 
-    def is_several(self, direction: Tensors) -> bool:
-        """Whether a direction by name has an axis of several in front."""
-        return any(direction[name].ndim > value.ndim for name, value in self.hparams.items())
+    def unflattened(self, rows: Tensor) -> Tensors:
+        """M directions in flat λ, shape (m, d), by name."""
+        pieces = zip(self.hparams.items(), rows.split([x.numel() for x in self.hparams.values()], dim=1), strict=True)
+        return {name: piece.reshape(-1, *x.shape) for (name, x), piece in pieces}
 
     def _forward(self) -> Operator:
         """V ↦ (∂φ/∂w) v, the derivative of u ↦ (∂φ/∂w)ᵀ u, which is linear."""

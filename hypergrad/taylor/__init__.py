@@ -1,6 +1,6 @@
 """Taylor-mode arithmetic: truncated polynomials that PyTorch functions take for tensors."""
 
-from hypergrad.taylor import analytic, composite, linear, multilinear
+from hypergrad.taylor import algebraic, analytic, linear, loss, moment, multilinear, piecewise, softmax
 from hypergrad.taylor.polynomial import Polynomial
 
-__all__ = ["Polynomial", "analytic", "composite", "linear", "multilinear"]
+__all__ = ["Polynomial", "algebraic", "analytic", "linear", "loss", "moment", "multilinear", "piecewise", "softmax"]

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hypergrad.taylor.elementary import Elementary
+
 
 def nested_derivatives(function: Callable[[Tensor], Any], order: int, like: Tensor) -> list[Any]:
     """f(0), f′(0), …, f⁽ᴷ⁾(0) by K nested `torch.func.jvp`, for some 2ᴷ times the operations of f.
@@ -20,9 +22,13 @@ def nested_derivatives(function: Callable[[Tensor], Any], order: int, like: Tens
     """
     zero, one = like.new_zeros(()), like.new_ones(())
 
+    def value(t: Tensor) -> tuple[Any]:
+        with Elementary():
+            return (function(t),)
+
     def derivatives(k: int) -> Callable[[Tensor], tuple[Any, ...]]:
         if k == 0:
-            return lambda t: (function(t),)
+            return value
         lower = derivatives(k - 1)
 
         def both(t: Tensor) -> tuple[Any, ...]:
@@ -53,6 +59,11 @@ def append_jvp(function: Callable[..., Tensor], num_base_args: int = 1) -> Calla
     def with_direction(*arguments: Any) -> Tensor:
         given, directions = arguments[:-num_base_args], arguments[-num_base_args:]
         base, rest = given[:num_base_args], given[num_base_args:]
-        return torch.func.jvp(lambda *x: function(*x, *rest), base, directions)[1]
+
+        def at(*x: Tensor) -> Tensor:
+            with Elementary():
+                return function(*x, *rest)
+
+        return torch.func.jvp(at, base, directions)[1]
 
     return with_direction

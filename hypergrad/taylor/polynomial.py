@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,10 +10,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from hypergrad.errors import NoTaylorRuleWarning
+from hypergrad.taylor.names import functions_named
 from hypergrad.taylor.nested import nested_derivatives
-
-Coefficients = Sequence[Any]
-"""The coefficients c₀, c₁, …, c_K of tⁱ: tensors of one shape, or None where one is zero, which c₀ never is."""
+from hypergrad.taylor.series import Coefficients
 
 Rule = Callable[..., Any]
 """(function, *args, **kwargs) ↦ the result, with Polynomials among the arguments."""
@@ -21,7 +20,6 @@ Rule = Callable[..., Any]
 RULES: dict[Callable, Rule] = {}
 """The rule of each function of PyTorch that has one."""
 
-_NAMESPACES = (torch, torch.Tensor, torch.nn.functional, torch.special, torch.linalg, torch._C._nn)  # type: ignore[attr-defined]
 _READS = ("item", "tolist", "numpy", "__float__", "__int__", "__complex__", "__index__", "__array__", "__format__")
 
 
@@ -84,11 +82,8 @@ def rule_for(*names: str) -> Callable[[Rule], Rule]:
     """Register a rule for the functions and methods of PyTorch that have one of these names."""
 
     def register(rule: Rule) -> Rule:
-        for name in names:
-            found = [getattr(space, name) for space in _NAMESPACES if hasattr(space, name)]
-            for function in found:
-                # A property is met as the call of its getter.
-                RULES[function.__get__ if hasattr(function, "__set__") else function] = rule
+        for function in functions_named(*names):
+            RULES[function] = rule
         return rule
 
     return register

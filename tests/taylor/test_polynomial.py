@@ -8,7 +8,7 @@ from torch.nn import functional
 
 import hypergrad as hg
 from hypergrad.taylor import Polynomial
-from hypergrad.taylor.nested import append_jvp, nested_derivatives
+from hypergrad.taylor.nested import nested_derivatives
 
 DEGREE = 4
 _generator = torch.Generator().manual_seed(0)
@@ -169,7 +169,7 @@ def test_append_jvp_to_order_four_on_a_polynomial():
     function, directions = lambda x: x[0] ** 4 * x[1] ** 2, []
     t = torch.tensor(0.0)
     for order, truth in enumerate(nested_derivatives(lambda t: (2 + t) ** 4 * (3 - 2 * t) ** 2, 4, t)[1:], start=1):
-        function = append_jvp(function)
+        function = hg.append_jvp(function)
         directions.append(d)
         torch.testing.assert_close(function(x, *directions), truth, rtol=1e-12, atol=0.0)
         assert len(directions) == order
