@@ -10,7 +10,8 @@ from hypergrad.autodiff import Tensors, flatten
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolver
 from hypergrad.sensitivity.expansion import Expansion
-from hypergrad.sensitivity.optimum import Inner, Optimum
+from hypergrad.sensitivity.inner import Inner
+from hypergrad.sensitivity.optimum import Optimum
 from hypergrad.structure import by_name
 from hypergrad.validation import require_instance, require_real
 

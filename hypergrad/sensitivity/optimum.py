@@ -10,26 +10,14 @@ import torch
 from torch import Tensor
 
 from hypergrad.autodiff import Tensors, detach, flatten, leaves, unflatten, vjp
-from hypergrad.errors import NotConvergedWarning, NotOptimalError
+from hypergrad.errors import NotConvergedWarning
 from hypergrad.linsolve.base import LinearSolution, LinearSolver
 from hypergrad.operator import Operator
-from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.given import Given, GivenRoot
 from hypergrad.product.base import Stationarity
 from hypergrad.product.reverse import Reverse, optimality_at
 from hypergrad.sensitivity.condition import Condition, require_finite_coefficients
+from hypergrad.sensitivity.inner import Inner, as_problem, require_optimal
 from hypergrad.structure import by_name
-
-
-@dataclass(frozen=True)
-class Root:
-    """A function φ(w, λ), shaped as w, whose zero is meant where a function g(w, λ) would be minimised."""
-
-    phi: Callable[[Any, Any], Any]
-
-
-Inner = InnerProblem | Root | Callable[[Any, Any], Tensor]
-"""An inner problem; a loss g(w, λ), shape (), to be minimised; or a condition φ(w, λ) = 0."""
 
 
 @dataclass(frozen=True)
@@ -80,15 +68,7 @@ class Optimum:
         w, to_params = by_name("params", params)
         hp, to_hparams = by_name("hparams", hparams)
         w, hp = detach(w), detach(hp)
-        if isinstance(inner, InnerProblem):
-            problem = inner
-        elif isinstance(inner, Root):
-            phi = inner.phi
-            problem = GivenRoot(lambda w, hp: by_name("params", phi(to_params(w), to_hparams(hp)))[0], w, hp)
-        else:
-            loss = inner
-            given = lambda w, hp: loss(to_params(w), to_hparams(hp))  # noqa: E731
-            problem = Given(given, given, w, hp)
+        problem = as_problem(inner, w, hp, to_params, to_hparams)
         batch = problem.inner_batch(inner_step)
         stationarity = Reverse().linearise(problem, w, hp, batch)
         require_optimal(stationarity, w, tol)
@@ -180,23 +160,3 @@ class Optimum:
 
 def _all_have_rows(met: dict[str, tuple[int, ...]], shapes: dict[str, tuple[int, ...]]) -> bool:
     return all(len(met[name]) == len(shape) + 1 and met[name][1:] == shape for name, shape in shapes.items())
-
-
-def require_optimal(stationarity: Stationarity, params: Tensors, tol: float | None) -> None:
-    """Require that φ is zero; see `Optimum.at`.
-
-    Raises:
-        NotOptimalError: if it is not.
-    """
-    phi, w = stationarity.phi, flatten(params)
-    size = torch.linalg.vector_norm(w)
-    unit = w / size if size > 0 else torch.full_like(w, len(w) ** -0.5)
-    scale = torch.linalg.vector_norm(stationarity.product(unit)).item() * max(size.item(), 1.0)
-    met = torch.linalg.vector_norm(phi).item()
-    allowed = (torch.finfo(w.dtype).eps ** 0.375 if tol is None else tol) * scale
-    if met > allowed:
-        raise NotOptimalError(
-            f"The parameters must solve the inner problem, but the optimality condition has norm ‖φ(w, λ)‖ = {met:.2e} "
-            f"there, and the tolerance is {allowed:.2e}. Train further, with the same λ and data, or raise `tol` "
-            "if an expansion around a point near the optimum will do."
-        )

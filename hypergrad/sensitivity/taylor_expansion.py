@@ -6,7 +6,8 @@ from typing import Any
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolver
 from hypergrad.sensitivity.expansion import Expansion
-from hypergrad.sensitivity.optimum import Inner, Optimum
+from hypergrad.sensitivity.inner import Inner
+from hypergrad.sensitivity.optimum import Optimum
 from hypergrad.validation import require_instance, require_int, require_real
 
 
