@@ -69,9 +69,9 @@ from hypergrad.product.reverse import Reverse
 from hypergrad.product.traced import Traced
 from hypergrad.schedule import Cosine, Schedule, StepDecay, Warmup
 from hypergrad.sensitivity.argmin import argmin
+from hypergrad.sensitivity.inner import Root
 from hypergrad.sensitivity.jackknife import InfinitesimalJackknife
 from hypergrad.sensitivity.linear_response import LinearResponse
-from hypergrad.sensitivity.inner import Root
 from hypergrad.sensitivity.taylor_expansion import TaylorExpansion
 from hypergrad.solver.adam import Adam
 from hypergrad.solver.adamw import AdamW

@@ -1,8 +1,8 @@
 """vittles and JAX on the problems of benchmarks.taylor, in an interpreter that has them: with_vittles.py DATA.npz.
 
-It says {"contestants": {name: orders}, "compiling": {name: seconds}}, hears {"contestant", "order", "calls", "result"} and
-says {"seconds": mean time of a call} once the last derivative is in the file `result`, or of a construction for order 0;
-one JSON object per line.
+It says {"contestants": {name: orders}, "compiling": {name: seconds}}, hears {"contestant", "order", "calls", "result"}
+and says {"seconds": mean time of a call} once the last derivative is in the file `result`, or of a construction for
+order 0; one JSON object per line.
 """
 # pyright: reportMissingImports=false
 

@@ -85,16 +85,14 @@ def accuracy(problem: Logistic, orders: tuple[int, ...]) -> list[list[str]]:
     for order in orders:
         found = hg.InfinitesimalJackknife(order=order).at(problem.loss, w0, ones).leave_out()
         errors = (found - refits).norm(dim=1)
-        rows.append(
-            [
-                f"{problem.penalty:g}",
-                str(order),
-                f"{correlation(held_out(found), held_out(refits)):.6f}",
-                f"{correlation(found - w0, refits - w0):.4f}",
-                f"{errors.mean():.2e}",
-                f"{errors.max():.2e}",
-            ]
-        )
+        rows.append([
+            f"{problem.penalty:g}",
+            str(order),
+            f"{correlation(held_out(found), held_out(refits)):.6f}",
+            f"{correlation(found - w0, refits - w0):.4f}",
+            f"{errors.mean():.2e}",
+            f"{errors.max():.2e}",
+        ])
     return rows
 
 
@@ -128,7 +126,14 @@ def main() -> None:
     torch.set_default_dtype(torch.float64)
     console = Console(width=130)
     shown = Table(
-        *("penalty", "order", "correlation, held-out logits", "correlation, changes of w", "mean error of w", "largest"),
+        *(
+            "penalty",
+            "order",
+            "correlation, held-out logits",
+            "correlation, changes of w",
+            "mean error of w",
+            "largest",
+        ),
         title="breast cancer, 569 fits without one example",
         title_justify="left",
     )

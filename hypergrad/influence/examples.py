@@ -36,7 +36,7 @@ class Influences:
     dev_loss: float
 
     def print(self, top: int, console: Console | None = None) -> None:
-        """Print the `top` most harmful and the `top` most helpful examples; on standard output when `console` is None."""
+        """Print the `top` most harmful and most helpful examples; on standard output when `console` is None."""
         console = console or Console()
         order = self.change.argsort()
         console.print(f"dev loss {self.dev_loss:.6g} with all {len(order)} train examples", highlight=False)

@@ -9,8 +9,8 @@ from torch import Tensor
 from hypergrad.autodiff import flatten, unflatten
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolver
-from hypergrad.sensitivity.newton import newton
 from hypergrad.sensitivity.inner import Inner
+from hypergrad.sensitivity.newton import newton
 from hypergrad.sensitivity.optimum import Optimum
 from hypergrad.sensitivity.transforms import (
     Inverse,

@@ -48,6 +48,11 @@ def compiled_terms(optimum: Optimum, order: int, direction: Tensors) -> Terms:
 
 
 def _compiled(optimum: Optimum, order: int, direction: Tensors) -> Terms:
+    """The compiled terms, from an earlier time where there was one.
+
+    Raises:
+        CannotCompileError: if there is no way to compile them.
+    """
     n = flatten(optimum.params).numel()
     if n > _LARGEST_DENSE:
         raise CannotCompileError(f"the inverse Hessian of {n} parameters is not formed, of {_LARGEST_DENSE} at most")
@@ -77,7 +82,11 @@ def _compiled(optimum: Optimum, order: int, direction: Tensors) -> Terms:
 
 
 def _made(optimum: Optimum, order: int, direction: Tensors, inverse: Tensor, point: Packed) -> Callable[..., Tensor]:
-    """(inverse, *point, *δ) ↦ the terms, shape (K, n) or (K, m, n), traced and compiled."""
+    """(inverse, *point, *δ) ↦ the terms, shape (K, n) or (K, m, n), traced and compiled.
+
+    Raises:
+        CannotCompileError: if it cannot be.
+    """
     problem, names = optimum.condition.problem, list(direction)
 
     def terms(inverse: Tensor, *tensors: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from hypergrad.autodiff import Tensors, flatten, leaves, unflatten
 from hypergrad.errors import NonFiniteError, NoTaylorRuleWarning
 from hypergrad.problem.base import InnerProblem
 from hypergrad.taylor import Polynomial
+from hypergrad.taylor.names import CannotExpandError
 from hypergrad.taylor.nested import nested_derivatives
-from hypergrad.taylor.polynomial import CannotExpandError
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,9 @@ class Condition:
 
 def _warn(error: CannotExpandError) -> None:
     warnings.warn(
-        f"The inner problem has no Taylor arithmetic, because of {error}, so all of it was expanded by nested jvp, "
-        "whose cost doubles with each order. Write it with operations that make new tensors of old ones.",
+        f"The inner problem has no Taylor arithmetic, because of {error}, so all of it was expanded by nested "
+        "derivatives, whose cost grows fourfold with each order. Write it with operations that make new tensors of old "
+        "ones.",
         NoTaylorRuleWarning,
         stacklevel=5,
     )

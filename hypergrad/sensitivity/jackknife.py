@@ -7,8 +7,8 @@ from torch import Tensor
 
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolver
-from hypergrad.sensitivity.jackknifed import Jackknifed
 from hypergrad.sensitivity.inner import Inner
+from hypergrad.sensitivity.jackknifed import Jackknifed
 from hypergrad.sensitivity.optimum import Optimum
 from hypergrad.validation import require_instance, require_int, require_real
 

@@ -15,7 +15,7 @@ class Symmetric:
     """A symmetric tensor T of order k in d variables, of which T[u, …, u] is known along enough directions u.
 
     T[u, …, u] = Σ_a (k! / Π_i m_i!) T_a Π_l u_{a_l} over the different entries a = (a₁ ≤ … ≤ a_k), where m_i counts how
-    often a holds i. Along u = m, the integer points of a simplex, these N = C(d + k − 1, k) equations have one solution.
+    often a holds i. Along u = m, the integer points of a simplex, these N = C(d + k − 1, k) equations give the T_a.
 
     Attributes:
         directions: the u, shape (N, d).

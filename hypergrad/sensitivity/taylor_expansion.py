@@ -27,10 +27,10 @@ class TaylorExpansion:
         linsolve: how the systems with ∂φ/∂w are solved.
         tol: how far from zero φ may be at (w₀, λ₀), relative to its change over one unit of length, ≥ 0; None takes
             ε^⅜ of the dtype, 1.3e-6 in float64.
-        compile: run all terms as one compiled function, for up to 2000 parameters, which takes some ten seconds once for
-            an inner problem or function, an order and the shapes, and a C++ compiler. The first result at each optimum
-            is held against the plain one; where there is no way to compile, or it is another one, a warning says why,
-            and the plain one is used.
+        compile: run all terms as one compiled function, for up to 2000 parameters, which takes some ten seconds once
+            for an inner problem or function, an order and the shapes, and a C++ compiler. The first result at each
+            optimum is held against the plain one; where there is no way to compile, or it is another one, a warning
+            says why, and the plain one is used.
 
     Source: Giordano, Jordan & Broderick, "A higher-order Swiss Army infinitesimal jackknife" (2019); Griewank &
     Walther, "Evaluating derivatives", chapter 13 (2008).

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, nll_loss
 
 from hypergrad.taylor.elementary import composed_of_elementary
-from hypergrad.taylor.polynomial import CannotExpandError, Polynomial, rule_for
+from hypergrad.taylor.names import CannotExpandError
+from hypergrad.taylor.polynomial import Polynomial, rule_for
 
 
 @rule_for("cross_entropy")

@@ -3,8 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from torch.nn import functional
+
 from hypergrad.taylor.elementary import composed_of_elementary
-from hypergrad.taylor.polynomial import CannotExpandError, rule_for
+from hypergrad.taylor.names import CannotExpandError
+from hypergrad.taylor.polynomial import rule_for
 
 
 @rule_for("var", "std")
@@ -28,12 +31,55 @@ def var(func: Callable, x: Any, dim: Any = None, *, correction: float = 1, keepd
 @rule_for("layer_norm")
 @composed_of_elementary("layer_norm")
 def layer_norm(
-    func: Callable, x: Any, normalized_shape: Sequence[int], weight: Any = None, bias: Any = None, eps: float = 1e-5
+    func: Callable,
+    x: Any,
+    normalized_shape: Sequence[int],
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    *ignored: Any,
 ) -> Any:
     """(x − mean) / √(var + ε), scaled and shifted."""
-    dims = tuple(range(-len(normalized_shape), 0))
+    return _affine(_standardised(x, tuple(range(-len(normalized_shape), 0)), eps), weight, bias)
+
+
+@rule_for(functional.batch_norm, functional.instance_norm)  # those of `torch` have their arguments in another order
+@composed_of_elementary(functional.batch_norm, functional.instance_norm)
+def batch_norm(
+    func: Callable,
+    x: Any,
+    running_mean: Any = None,
+    running_var: Any = None,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *ignored: Any,
+    use_input_stats: bool = True,
+) -> Any:
+    """The same over a batch for each channel, or over each channel of each example (`instance_norm`).
+
+    Raises:
+        CannotExpandError: where running averages would be changed.
+    """
+    shape = (1, -1, *[1] * (x.ndim - 2))
+    weight, bias = (None if value is None else value.reshape(shape) for value in (weight, bias))
+    is_batch = func.__name__ == "batch_norm"
+    if training if is_batch else use_input_stats:
+        if running_mean is not None or running_var is not None:
+            raise CannotExpandError(f"{func.__name__} that keeps running averages")
+        return _affine(_standardised(x, (*((0,) if is_batch else ()), *range(2, x.ndim)), eps), weight, bias)
+    gap = x - running_mean.reshape(shape)
+    return _affine(gap * (running_var.reshape(shape) + eps) ** -0.5, weight, bias)
+
+
+def _standardised(x: Any, dims: tuple[int, ...], eps: float) -> Any:
     gap = x - x.mean(dims, keepdim=True)
-    y = gap * ((gap * gap).mean(dims, keepdim=True) + eps).rsqrt()
+    return gap * ((gap * gap).mean(dims, keepdim=True) + eps).rsqrt()
+
+
+def _affine(y: Any, weight: Any, bias: Any) -> Any:
     y = y if weight is None else y * weight
     return y if bias is None else y + bias
 

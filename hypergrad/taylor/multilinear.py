@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from hypergrad.taylor.algebraic import add
-from hypergrad.taylor.polynomial import CannotExpandError, Polynomial, coefs_of, degree_of, rule_for
+from hypergrad.taylor.names import CannotExpandError
+from hypergrad.taylor.polynomial import Polynomial, coefs_of, degree_of, rule_for
 from hypergrad.taylor.series import Coefficients, convolve
 
 

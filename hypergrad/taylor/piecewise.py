@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypergrad.taylor.polynomial import CannotExpandError, Polynomial, coefs_of, degree_of, rule_for
+from hypergrad.taylor.names import CannotExpandError
+from hypergrad.taylor.polynomial import Polynomial, coefs_of, degree_of, rule_for
 
 
 @rule_for("where")

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from hypergrad.errors import NoTaylorRuleWarning
-from hypergrad.taylor.names import functions_named
+from hypergrad.taylor.names import CannotExpandError, functions_named
 from hypergrad.taylor.nested import nested_derivatives
 from hypergrad.taylor.series import Coefficients
 
@@ -23,10 +23,6 @@ RULES: dict[Callable, Rule] = {}
 _READS = ("item", "tolist", "numpy", "__float__", "__int__", "__complex__", "__index__", "__array__", "__format__")
 
 
-class CannotExpandError(Exception):
-    """The polynomial arithmetic does not reach this far; the message names the operation."""
-
-
 class Polynomial(Tensor):
     """x(t) = c₀ + c₁ t + … + c_K t^K, which takes the place of a tensor in a function that is made of PyTorch's.
 
@@ -36,14 +32,13 @@ class Polynomial(Tensor):
     ∂/∂c₀ of coefficient K of f(x(t)) is coefficient K of ∇f(x(t)), one backward pass expands a gradient.
 
     Comparisons, and functions that are constant almost everywhere, act on c₀. A function without a rule is expanded by
-    nested `torch.func.jvp`, with its name in a warning; reading a value, or changing one in place, is refused.
+    nested reverse mode, with its name in a warning; reading a value, or changing one in place, is refused.
 
     Attributes:
         coefs: c₀, …, c_K.
 
     Raises:
-        CannotExpandError: (from functions of it) if a value is read or changed in place, or a function has no rule and
-            cannot be differentiated in forward mode either.
+        CannotExpandError: (from functions of it) if a value is read or changed in place.
 
     Source: Griewank, Utke & Walther, "Evaluating higher derivative tensors by forward propagation of univariate Taylor
     series", Mathematics of Computation (2000).
@@ -71,15 +66,15 @@ class Polynomial(Tensor):
                 return rule(func, *args, **kwargs) if kwargs else rule(func, *args)
             except CannotExpandError:
                 pass
-        return by_nested_jvp(func, *args, **(kwargs or {}))
+        return by_nesting(func, *args, **(kwargs or {}))
 
     @classmethod
     def __torch_dispatch__(cls, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         raise CannotExpandError(str(func))
 
 
-def rule_for(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for the functions and methods of PyTorch that have one of these names."""
+def rule_for(*names: str | Callable) -> Callable[[Rule], Rule]:
+    """Register a rule for the functions and methods of PyTorch of these names, or for functions themselves."""
 
     def register(rule: Rule) -> Rule:
         for function in functions_named(*names):
@@ -99,8 +94,8 @@ def coefs_of(value: Any, degree: int) -> Coefficients:
     return value.coefs if isinstance(value, Polynomial) else (value, *[None] * degree)
 
 
-def by_nested_jvp(func: Callable, *args: Any, **kwargs: Any) -> Any:
-    """The rule for functions without one: nested `torch.func.jvp` of t ↦ func(x(t)), whose cost doubles with K.
+def by_nesting(func: Callable, *args: Any, **kwargs: Any) -> Any:
+    """The rule for functions without one: nested derivatives of t ↦ func(x(t)), whose cost grows fourfold with K.
 
     Raises:
         CannotExpandError: if it reads a value or changes one in place.
@@ -119,8 +114,8 @@ def by_nested_jvp(func: Callable, *args: Any, **kwargs: Any) -> Any:
     like = next(leaf for leaf in leaves if isinstance(leaf, Polynomial)).coefs[0]
     derivatives = nested_derivatives(along, degree, like)
     warnings.warn(
-        f"{name} has no Taylor rule, so it was expanded by nested jvp, whose cost doubles with each order. To have "
-        "none, write the loss with operations that have one, or add a rule in hypergrad/taylor.",
+        f"{name} has no Taylor rule, so it was expanded by nested derivatives, whose cost grows fourfold with each "
+        "order. To have none, write the loss with operations that have one, or add a rule in hypergrad/taylor.",
         NoTaylorRuleWarning,
         stacklevel=4,
     )

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from hypergrad.taylor.analytic import derivative, integral
-from hypergrad.taylor.polynomial import CannotExpandError, Polynomial, rule_for
+from hypergrad.taylor.names import CannotExpandError
+from hypergrad.taylor.polynomial import Polynomial, rule_for
 from hypergrad.taylor.series import Coefficients, convolved, times
 
 

@@ -30,10 +30,10 @@ def test_the_tensor_is_nested_jacfwd(order):
 
 def test_named_hyperparameters_and_a_root():
     def phi(w, hp):
-        return A @ w["w"] + torch.tanh(w["w"]) * hp["a"].sum() - hp["b"] - w["w"] ** 2 * hp["a"][0, 0]
+        return {"w": A @ w["w"] + torch.tanh(w["w"]) * hp["a"].sum() - hp["b"] - w["w"] ** 2 * hp["a"][0, 0]}
 
     def flat_phi(w, hp):
-        return phi({"w": w}, {"a": hp[:2].view(1, 2), "b": hp[2:]})
+        return phi({"w": w}, {"a": hp[:2].view(1, 2), "b": hp[2:]})["w"]
 
     hp0 = torch.tensor([0.2, 0.1, 0.3, -0.2, 0.1, 0.4])
     w0 = torch.zeros(4)
