@@ -21,6 +21,8 @@ def flatten(tensors: Tensors) -> Tensor:
 
 def unflatten(flat: Tensor, like: Tensors) -> Tensors:
     """The named tensors, shaped as in `like`, whose `flatten` is `flat` (views, not copies)."""
+    if len(like) == 1:
+        return {name: flat.view_as(tensor) for name, tensor in like.items()}
     pieces = flat.split([tensor.numel() for tensor in like.values()])
     return {name: piece.view_as(like[name]) for name, piece in zip(like, pieces, strict=True)}
 

@@ -91,7 +91,7 @@ SHARED = {
     *("l1", "support", "sparse_linear", "design", "given"),
     *("inexact", "linearization", "error_bar", "training_run", "tally"),
     *("quantised", "footprint", "plan"),
-    *("tracing", "packed", "compiling"),
+    *("tracing", "packed", "compiling", "lowering"),
     *("state_file", "scope", "module", "minibatch", "source", "criterion"),
 }
 STRATEGIES = [

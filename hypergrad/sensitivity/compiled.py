@@ -6,13 +6,13 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, fx
-from torch._functorch.compile_utils import fx_graph_cse
+from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from hypergrad.autodiff import Tensors, flatten
 from hypergrad.errors import NotCompiledWarning
-from hypergrad.product.compiling import CannotCompileError, compiled
+from hypergrad.product.compiling import CannotCompileError
+from hypergrad.product.lowering import Lowered, lowered
 from hypergrad.product.packed import Packed
 from hypergrad.sensitivity.condition import Condition, require_finite_coefficients
 from hypergrad.sensitivity.optimum import Optimum
@@ -21,7 +21,7 @@ Terms = Callable[[Tensors], list[Tensor]]
 """δ by name ↦ the terms w₁, …, w_K, each of shape (n,) or (m, n)."""
 
 _LARGEST_DENSE = 2000
-_COMPILED: "WeakKeyDictionary[Any, dict[Any, Callable[..., Tensor] | str]]" = WeakKeyDictionary()
+_COMPILED: "WeakKeyDictionary[Any, dict[Any, Lowered | str]]" = WeakKeyDictionary()
 """Compiled functions by what was given as the inner problem, and by what else they hold for; or why there is none."""
 
 
@@ -72,38 +72,41 @@ def _compiled(optimum: Optimum, order: int, direction: Tensors) -> Terms:
     if isinstance(function, str):
         raise CannotCompileError(function)
 
+    with torch.no_grad():
+        shared = function.prepare(inverse, *point.tensors)
+
     def run(direction: Tensors) -> list[Tensor]:
         with torch.no_grad():
-            terms = function(inverse, *point.tensors, *direction.values())
-        require_finite_coefficients(terms)
-        return list(terms)
+            *terms, largest = function.run(*shared, *direction.values())
+        require_finite_coefficients(largest)
+        return terms
 
     return run
 
 
-def _made(optimum: Optimum, order: int, direction: Tensors, inverse: Tensor, point: Packed) -> Callable[..., Tensor]:
-    """(inverse, *point, *δ) ↦ the terms, shape (K, n) or (K, m, n), traced and compiled.
+def _made(optimum: Optimum, order: int, direction: Tensors, inverse: Tensor, point: Packed) -> Lowered:
+    """(inverse, *point) and (*δ) ↦ the terms, each of shape (n,) or (m, n), and their largest entry, compiled.
 
     Raises:
         CannotCompileError: if it cannot be.
     """
     problem, names = optimum.condition.problem, list(direction)
 
-    def terms(inverse: Tensor, *tensors: Tensor) -> Tensor:
+    def terms(inverse: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         split = len(point.tensors)
         params, hparams, batch = point.unpack(tensors[:split])
         along = dict(zip(names, tensors[split:], strict=True))
         condition = Condition(problem, batch, params)
         path = condition.path(flatten(params), hparams, along, order, lambda rest: rest @ inverse.T)
-        return torch.stack(path)
+        return *path, torch.linalg.vector_norm(torch.stack(path), torch.inf)
 
-    arguments = (inverse, *point.tensors, *direction.values())
+    early, late = [inverse, *point.tensors], list(direction.values())
     try:
-        traced = make_fx(terms)(*arguments)
+        traced = make_fx(terms)(*early, *late)
     except Exception as error:  # a user's own model may raise anything under a tracer
         first_line = (str(error).splitlines() or [""])[0]
         raise CannotCompileError(f"it cannot be traced ({type(error).__name__}: {first_line})") from error
-    return compiled(fx.GraphModule(traced, fx_graph_cse(traced.graph)), arguments)
+    return lowered(traced, early, late)
 
 
 def _require_same(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:

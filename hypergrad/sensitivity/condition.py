@@ -141,7 +141,8 @@ def require_finite_coefficients(coefficients: Tensor) -> None:
     Raises:
         NonFiniteError: if they are not.
     """
-    if not torch.linalg.vector_norm(coefficients, torch.inf).item() < math.inf:
+    largest = coefficients if coefficients.ndim == 0 else torch.linalg.vector_norm(coefficients, torch.inf)
+    if not largest.item() < math.inf:
         raise NonFiniteError(
             "A coefficient of the optimality condition along the path is NaN or infinite; look for an operation whose "
             "higher derivatives are infinite at these parameters, such as a square root at 0."

@@ -40,7 +40,9 @@ class Expansion:
             One w for each order, with the same axis in front.
         """
         terms = self.flat_terms(self.optimum.direction(direction))
-        return [self.optimum.shaped(math.factorial(k) * term) for k, term in enumerate(terms, start=1)]
+        return [
+            self.optimum.shaped(term if k == 1 else math.factorial(k) * term) for k, term in enumerate(terms, start=1)
+        ]
 
     def tensor(self, order: int | None = None) -> Tensor:
         """The tensor of all derivatives of one order on flat vectors, D^k w*(λ₀), for small problems.

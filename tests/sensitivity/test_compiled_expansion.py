@@ -6,6 +6,7 @@ import weakref
 import pytest
 import torch
 from optima import LOGISTIC, SEED, logistic_objective, seed_objective
+from torch._inductor import compile_fx
 
 import hypergrad as hg
 from hypergrad.sensitivity import compiled
@@ -14,7 +15,7 @@ from hypergrad.sensitivity import compiled
 @pytest.fixture
 def as_traced(monkeypatch):
     """The trace as it is, which takes no compiler."""
-    monkeypatch.setattr(compiled, "compiled", lambda function, arguments: function)
+    monkeypatch.setattr(compile_fx, "compile_fx_inner", lambda graph, inputs: lambda tensors: graph(*tensors))
 
 
 def both(objective, w0, hpar0, **settings):
@@ -79,22 +80,19 @@ def reads_a_value(w, hp):
 
 
 def no_compiler(*args, **kwargs):
-    def run(*args):
-        raise RuntimeError("no compiler")
-
-    return run
+    raise RuntimeError("no compiler")
 
 
 @pytest.mark.parametrize(
     ("objective", "break_it", "reason"),
     [
-        (reads_a_value, lambda monkeypatch: None, "it cannot be traced"),
+        (reads_a_value, lambda m: None, "it cannot be traced"),
+        (seed_objective, lambda m: m.setattr(compiled, "_LARGEST_DENSE", 3), "inverse Hessian"),
         (
             seed_objective,
-            lambda monkeypatch: monkeypatch.setattr(compiled, "_LARGEST_DENSE", 3),
-            "inverse Hessian",
+            lambda monkeypatch: monkeypatch.setattr(compile_fx, "compile_fx_inner", no_compiler),
+            "RuntimeError",
         ),
-        (seed_objective, lambda monkeypatch: monkeypatch.setattr(torch, "compile", no_compiler), "RuntimeError"),
     ],
     ids=["value", "size", "compiler"],
 )
