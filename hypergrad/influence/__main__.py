@@ -42,7 +42,7 @@ def main() -> None:
             except NotOptimalError as error:
                 error.add_note(
                     f"{type(solver).__name__} took {found.steps} steps and ended {found.status}; allow more with "
-                    "steps=…, or choose a faster solver, such as solver=lbfgs."
+                    "steps=…; solver=lbfgs and solver=newton need the fewest."
                 )
                 raise
         path = run_folder() / "influence.csv"
