@@ -12,6 +12,9 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from hypergrad.product.compiling import CannotCompileError
 
+_LONG_LOOP = 2**14
+"""Steps of a loop for each thread, at least."""
+
 
 class Lowered(NamedTuple):
     """A function of (*early, *late) arguments in two.
@@ -42,6 +45,7 @@ def lowered(traced: fx.GraphModule, early: Sequence[Tensor], late: Sequence[Tens
         CannotCompileError: if there is no compiler, or no way to compile it.
     """
     # Imported here, because the import of Inductor takes seconds.
+    from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx_inner
     from torch._inductor.decomposition import select_decomp_table
 
@@ -51,7 +55,9 @@ def lowered(traced: fx.GraphModule, early: Sequence[Tensor], late: Sequence[Tens
         mode = FakeTensorMode(allow_non_fake_inputs=True)
         fake = [mode.from_tensor(tensor) for tensor in (*prepare(*early), *late)]
         FakeTensorProp(rest, mode).propagate_dont_convert_inputs(*fake)
-        fast: Any = compile_fx_inner(rest, fake)
+        # A second thread has to be woken: it is worth that for long loops only.
+        with config.patch({"cpp.min_chunk_size": _LONG_LOOP}):
+            fast: Any = compile_fx_inner(rest, fake)
     except Exception as error:  # whatever a compiler may raise
         raise CannotCompileError(type(error).__name__) from error
     return Lowered(prepare, lambda *tensors: fast(list(tensors)))
