@@ -77,7 +77,7 @@ class Auto(LinearSolver):
             spent = _RANK
             if inverse is not None and fall > _STEEP:
                 found = replace(cg, preconditioner=Prepared(inverse)).solve_unit(A, b, x0)
-                why = f"CG preconditioned by Nyström, whose {_RANK} eigenvalues fall {fall:.3g}-fold"
+                why = f"CG preconditioned by Nyström, whose {_RANK} eigenvalues fall {fall:,.0f}-fold"
                 return _remarked(found, why, spent)
         diagonal = Jacobi(num_probes=_PROBES, per="slice").diagonal(near, like)
         return self._by_diagonal(cg, A, near, diagonal, b, x0, spent + _PROBES)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class LowRank(NamedTuple):
-    """v ↦ v + U diag(shift) Uᵀ v, on a vector of shape (n,) or the columns of (n, m).
+    """v ↦ v + U diag(shift) Uᵀ v, on a vector of shape (n,).
 
     Attributes:
         U: orthonormal directions, shape (n, k).
@@ -17,5 +17,4 @@ class LowRank(NamedTuple):
     shift: Tensor
 
     def __call__(self, v: Tensor) -> Tensor:
-        along = self.U.T @ v
-        return v + self.U @ (self.shift * along if v.ndim == 1 else self.shift[:, None] * along)
+        return v + self.U @ (self.shift * (self.U.T @ v))
