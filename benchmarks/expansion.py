@@ -51,7 +51,7 @@ class Problem:
 
     def contestants(self) -> dict[str, Callable[[], Work]]:
         """Who runs in this process: each constructs all that its derivatives share."""
-        found = {"hypergrad, eager": self._expansions}
+        found: dict[str, Callable[[], Work]] = {"hypergrad, eager": self._expansions}
         if "X" in self.data:
             found["the recursion by hand"] = self._by_hand
         return found

@@ -62,7 +62,7 @@ def logdet(func: Callable, A: Polynomial) -> Any:
     coefs = [value, *[_over(convolved(trace_of_product, dA, slope, k - 1), k) for k in range(1, len(A.coefs))]]
     logarithm = Polynomial(coefs)
     if func.__name__.endswith("slogdet"):
-        return torch.return_types.linalg_slogdet((sign, logarithm))
+        return torch.return_types.linalg_slogdet((sign, logarithm))  # type: ignore[attr-defined]
     return logarithm + torch.log(sign) if func.__name__.endswith("logdet") else sign * torch.exp(logarithm)
 
 

@@ -54,8 +54,8 @@ def _pushed(function: Callable[[Tensor], tuple[Tensor, ...]]) -> Callable[[Tenso
     """T ↦ f′(t)."""
 
     def derivative(t: Tensor) -> tuple[Tensor, ...]:
-        values, pull = torch.func.vjp(function, t)
-        _, push = torch.func.vjp(lambda *v: pull(v)[0], *(torch.zeros_like(value) for value in values))
+        values, pull = torch.func.vjp(function, t)[:2]
+        push = torch.func.vjp(lambda *v: pull(v)[0], *(torch.zeros_like(value) for value in values))[1]
         return push(torch.ones_like(t))
 
     return derivative

@@ -100,7 +100,7 @@ def test_forward_over_reverse_is_the_dense_hessian(function):
     problem = Fitted(function)
     hparams = {"l2": torch.tensor(0.5, dtype=torch.float64)}
     found = hg.ForwardOverReverse().linearise(problem, {"w": W0}, hparams, None).product
-    truth = torch.autograd.functional.hessian(lambda w: problem.inner_loss({"w": w}, hparams, None), W0)
+    truth = torch.func.jacrev(torch.func.grad(lambda w: problem.inner_loss({"w": w}, hparams, None)))(W0)
     torch.testing.assert_close(found(D), truth @ D, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(found(X.T), truth @ X.T, rtol=1e-10, atol=1e-12)
 
