@@ -29,7 +29,12 @@ def make(name: str) -> Work:
     linsolve = hg.CG(tol=1e-10)
     if kind == "expansion":
         return lambda: hg.TaylorExpansion(order=3, linsolve=linsolve).at(objective, w0, hp0).derivatives(one)[-1]
-    return lambda: torch.func.grad(lambda hp: hg.argmin(objective, w0, hp0, linsolve=linsolve)(hp).sum())(hp0)
+
+    def reverse() -> Tensor:
+        argmin = hg.argmin(objective, w0, hp0, linsolve=linsolve)
+        return torch.func.grad(lambda hp: argmin(hp).sum())(hp0)
+
+    return reverse
 
 
 def main() -> None:
