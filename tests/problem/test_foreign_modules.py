@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from tables import relative_error
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 import hypergrad as hg
@@ -34,9 +35,9 @@ class ResNet(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(inplace=True))
-        self.blocks = nn.Sequential(Block(3), nn.MaxPool2d(2), Block(3))
-        self.head = nn.Linear(3, 3)
+        self.stem = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU(inplace=True))
+        self.blocks = nn.Sequential(Block(2), nn.MaxPool2d(2), Block(2))
+        self.head = nn.Linear(2, 3)
 
     def forward(self, x):
         return self.head(F.adaptive_avg_pool2d(self.blocks(self.stem(x)), 1).flatten(1))
@@ -102,25 +103,47 @@ class Wave(nn.Module):
         return Once.apply(x)
 
 
-class Warp(nn.Module):
-    """Moves an image by a learned shift: torch's grid_sample has first derivatives only."""
+class Outside(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * torch.from_numpy(ctx.saved_tensors[0].detach().numpy()).cos()
+
+
+class Numpy(nn.Module):
+    def forward(self, x):
+        return Outside.apply(x)
+
+
+class Distances(nn.Module):
+    """Distances to some centres, of which torch has the first derivative only."""
 
     def __init__(self):
         super().__init__()
-        self.shift = nn.Parameter(torch.tensor([0.1, -0.2]))
+        self.centres = nn.Parameter(torch.randn(4, 5))
 
     def forward(self, x):
-        axis = torch.linspace(-0.8, 0.8, 4, dtype=x.dtype)
-        grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1) + self.shift
-        return F.grid_sample(x, grid.expand(len(x), -1, -1, -1), align_corners=False)
+        return torch.cdist(x, self.centres, p=3)
 
 
 def with_wave():
     return nn.Sequential(nn.Linear(5, 4), nn.Sequential(nn.Linear(4, 4), Wave()), nn.Linear(4, 3))
 
 
-def with_warp():
-    return nn.Sequential(nn.Flatten(2), nn.Unflatten(2, (4, 4)), Warp(), nn.Flatten(), nn.Linear(16, 3))
+def with_numpy():
+    return nn.Sequential(nn.Linear(5, 4), Numpy(), nn.Linear(4, 3))
+
+
+def with_distances():
+    return nn.Sequential(nn.Linear(5, 5), nn.Tanh(), Distances(), nn.Linear(4, 3))
+
+
+def with_bags():
+    return nn.Sequential(nn.EmbeddingBag(6, 4), nn.Tanh(), nn.Linear(4, 3))
 '''
 
 
@@ -156,7 +179,9 @@ INPUTS = {
     "Transformer": lambda seed: (labels(10 + seed, 50, 6).view(10, 5), labels(seed)),
     "Recurrent": lambda seed: (drawn(seed, 10, 4, 2), labels(seed)),
     "with_wave": lambda seed: (drawn(seed, 10, 5), labels(seed)),
-    "with_warp": lambda seed: (drawn(seed, 10, 1, 4, 4), labels(seed)),
+    "with_numpy": lambda seed: (drawn(seed, 10, 5), labels(seed)),
+    "with_distances": lambda seed: (drawn(seed, 10, 5), labels(seed)),
+    "with_bags": lambda seed: (labels(10 + seed, 50, 6).view(10, 5), labels(seed)),
 }
 SERVED = ["ResNet", "Transformer", "Recurrent"]
 
@@ -214,11 +239,11 @@ def test_through_training_it_is_the_slope_of_retraining(models, slopes, name, es
         assert (found.grad[k] * direction[k]).sum().item() == pytest.approx(along[k], rel=1e-5, abs=1e-9), k
 
 
-DAMPING = 8.0
+DAMPING = 20.0
 implicit = partial(hg.Implicit, solver=SOLVER, inner_steps=4, damping=DAMPING, error_bar=False)
 IMPLICIT = {
     "cg": implicit(linsolve=hg.CG(tol=1e-10, max_iter=500)),
-    "neumann": implicit(linsolve=hg.Neumann(num_terms=400, scale=0.08)),
+    "neumann": implicit(linsolve=hg.Neumann(num_terms=400, scale=0.04)),
     "dense": implicit(linsolve=hg.Dense()),
     "minres": implicit(linsolve=hg.MINRES(tol=1e-10, max_iter=500)),
     "gmres": implicit(linsolve=hg.GMRES(tol=1e-10, max_iter=500)),
@@ -229,64 +254,83 @@ IMPLICIT = {
 }
 
 
-def by_differences(problem, estimator):
-    """∂f/∂λ − (∂φ/∂λ)ᵀ (H + δI)⁻¹ ∂f/∂w with H and ∂φ/∂λ from central differences of first-order gradients."""
-    at = problem.init_hparams()
-    params = (
-        hg
-        .Implicit(
-            solver=estimator.solver,
-            inner_steps=estimator.inner_steps,
-            product=hg.CentredDifferences(),
-            error_bar=False,
-            damping=50.0,
-        )
-        .estimate(problem, at, problem.init_params())
-        .params
-    )
-    batch, w, lam = problem.inner_batch(estimator.inner_steps), flatten(params), flatten(at)
+def require_right(problem, found, estimator):
+    """(H + δI) v = ∂f/∂w and dF/dλ = −(∂φ/∂λ)ᵀ v, by central differences of first-order gradients along v."""
+    at, batch = problem.init_hparams(), problem.inner_batch(estimator.inner_steps)
 
-    def phi(w, lam):
-        point = leaves(unflatten(w, params))
-        loss = problem.inner_loss(point, unflatten(lam, at), batch)
-        grads = torch.autograd.grad(loss, list(point.values()), allow_unused=True, materialize_grads=True)
-        return flatten(dict(zip(point, grads, strict=True)))
+    def gradients(t):
+        w, lam = leaves(unflatten(flatten(found.params) + t * found.adjoint, found.params)), leaves(at)
+        loss = problem.inner_loss(w, lam, batch)
+        grads = torch.autograd.grad(loss, [*w.values(), *lam.values()], allow_unused=True, materialize_grads=True)
+        return flatten(dict(enumerate(grads)))
 
-    def jacobian(f, x, h=1e-5):
-        eye = torch.eye(len(x))
-        return torch.stack([(f(x + h * e) - f(x - h * e)) / (2 * h) for e in eye], 1)
-
-    H, mixed = jacobian(lambda v: phi(v, lam), w), jacobian(lambda u: phi(w, u), lam)
-    point = leaves(params)
+    h = 1e-5 / found.adjoint.norm()
+    along = (gradients(h) - gradients(-h)) / (2 * h)
+    n = found.adjoint.numel()
+    point = leaves(found.params)
     loss = problem.outer_loss(point, at, problem.outer_batch(0))
     df_dw = flatten(dict(zip(point, torch.autograd.grad(loss, list(point.values())), strict=True)))
-    adjoint = torch.linalg.solve(H + estimator.damping * torch.eye(len(w)), df_dw)
-    return unflatten(-mixed.T @ adjoint, at)
-
-
-@pytest.fixture(scope="module")
-def implicit_truth(models):
-    return {name: by_differences(problem_of(models, name), IMPLICIT["cg"]) for name in SERVED}
+    assert (along[:n] + estimator.damping * found.adjoint - df_dw).norm() <= 1e-6 * df_dw.norm()
+    assert relative_error(found.grad, unflatten(-along[n:], at)) <= 1e-5
 
 
 @pytest.mark.parametrize("name", SERVED)
 @pytest.mark.parametrize("estimator", IMPLICIT.values(), ids=IMPLICIT)
-def test_implicitly_it_is_what_differences_of_gradients_give(models, implicit_truth, name, estimator):
+def test_implicitly_it_is_what_differences_of_gradients_give(models, name, estimator):
     problem = problem_of(models, name)
-    found = estimator.estimate(problem, problem.init_hparams(), problem.init_params())
-    assert relative_error(found.grad, implicit_truth[name]) <= 1e-5
+    at = problem.init_hparams(), problem.init_params()
+    if estimator is IMPLICIT["forward over reverse"] and name == "Transformer":
+        with pytest.raises(ValueError, match="ForwardOverReverse is off by .* Use Reverse"):
+            estimator.estimate(problem, *at)
+        return
+    require_right(problem, estimator.estimate(problem, *at), estimator)
+
+
+GAUSS_NEWTON = partial(implicit, product=hg.GaussNewton(), damping=0.1)
 
 
 @pytest.mark.parametrize("name", SERVED)
-def test_gauss_newton_serves_them_too(models, name):
-    """It has no damping to speak of where the outputs are few; that it is right for models is shown elsewhere."""
+def test_gauss_newton_serves_them_with_little_damping(models, name):
     problem = problem_of(models, name)
     at = problem.init_hparams(), problem.init_params()
-    ways = [
-        implicit(linsolve=linsolve, product=hg.GaussNewton(), damping=0.1).estimate(problem, *at)
-        for linsolve in (hg.CG(tol=1e-10, max_iter=500), hg.Dense())
+    found = [
+        GAUSS_NEWTON(linsolve=linsolve).estimate(problem, *at).grad
+        for linsolve in (hg.CG(tol=1e-10, max_iter=500), hg.MINRES(tol=1e-10, max_iter=500))
     ]
-    assert relative_error(ways[0].grad, ways[1].grad) <= 1e-6
+    assert relative_error(*found) <= 1e-6
+
+
+LAYERS = {
+    "linear": nn.Identity,
+    "layer norm": partial(nn.LayerNorm, 4),
+    "batch norm": partial(nn.BatchNorm1d, 4),
+    "group norm": partial(nn.GroupNorm, 1, 4),
+    "rms norm": partial(nn.RMSNorm, 4),
+    "instance norm": lambda: nn.Sequential(nn.Unflatten(1, (2, 2)), nn.InstanceNorm1d(2), nn.Flatten()),
+    "dropout": partial(nn.Dropout, 0.3),
+    "attention": lambda: nn.Sequential(
+        nn.Unflatten(1, (2, 2)), nn.TransformerEncoderLayer(2, 1, 4, batch_first=True), nn.Flatten()
+    ),
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+def test_forward_over_reverse_and_forward_are_right_or_refuse(models, layer):
+    """Forward mode of torch 2.13 draws other dropout in attention; nested twice it is wrong for layer normalisation."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), layer(), nn.Linear(4, 3))
+    problem = problem_of(models, "with_wave", model=model)
+    at = problem.init_hparams(), problem.init_params()
+    refusal = ""
+    try:
+        found = IMPLICIT["forward over reverse"].estimate(problem, *at).grad
+    except ValueError as error:
+        refusal = str(error)
+    else:
+        assert relative_error(found, IMPLICIT["cg"].estimate(problem, *at).grad) <= 1e-8
+    assert refusal == "" or refusal.startswith("ForwardOverReverse is off by")
+    through = [THROUGH_TRAINING[way].estimate(problem, *at).grad for way in ("forward", "graph")]
+    assert relative_error(*through) <= 1e-10
 
 
 @pytest.mark.parametrize("name", SERVED)
@@ -309,12 +353,10 @@ def test_judging_is_the_same_with_and_without_a_graph(models, name):
 
 
 REFUSALS = {
-    "once": ("with_wave", {}, r"The layer '1.1' of the model, a Wave, cannot be differentiated twice: .*once_diff"),
-    "grid sample": (
-        "with_warp",
-        {},
-        r"The layer '2' of the model, a Warp, cannot be differentiated twice: .*grid_samp",
-    ),
+    "with_wave": "The layer '1.1' of the model, a Wave, cannot be differentiated twice: .*once_differentiable",
+    "with_distances": "The layer '2' of the model, a Distances, cannot be differentiated twice: .*_cdist_backward",
+    "with_bags": "The layer '0' of the model, a EmbeddingBag, cannot be differentiated twice: .*_embedding_bag_backw",
+    "with_numpy": "Sequential cannot be differentiated twice: .* off by [0-9]+% .*The backward of OutsideBackward",
 }
 NEEDS_SECOND = {
     "unrolled": THROUGH_TRAINING["graph"],
@@ -323,25 +365,25 @@ NEEDS_SECOND = {
     "cg": IMPLICIT["cg"],
     "forward over reverse": IMPLICIT["forward over reverse"],
     "traced": IMPLICIT["traced"],
-    "gauss-newton": implicit(product=hg.GaussNewton()),
+    "gauss-newton": GAUSS_NEWTON(),
 }
 
 
-@pytest.mark.parametrize(("name", "settings", "message"), REFUSALS.values(), ids=REFUSALS)
+@pytest.mark.parametrize(("name", "message"), REFUSALS.items(), ids=REFUSALS)
 @pytest.mark.parametrize("estimator", NEEDS_SECOND.values(), ids=NEEDS_SECOND)
-def test_a_layer_without_second_derivatives_is_named(models, name, settings, message, estimator):
-    problem = problem_of(models, name, **settings)
+def test_a_layer_without_second_derivatives_is_named(models, name, message, estimator):
+    problem = problem_of(models, name)
     with pytest.raises(ValueError, match=message) as caught:
         estimator.estimate(problem, problem.init_hparams(), problem.init_params())
     assert "product=differences" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["with_wave", "with_warp"])
+@pytest.mark.parametrize("name", REFUSALS)
 def test_such_a_layer_is_served_by_differences(models, name):
     problem = problem_of(models, name)
-    found = IMPLICIT["differences"].estimate(problem, problem.init_hparams(), problem.init_params())
-    truth = by_differences(problem, IMPLICIT["differences"])
-    assert relative_error(found.grad, truth) <= 1e-5
+    estimator = IMPLICIT["differences"]
+    found = estimator.estimate(problem, problem.init_hparams(), problem.init_params())
+    require_right(problem, found, estimator)
 
 
 def test_a_loss_without_second_derivatives_is_named(models):
