@@ -54,6 +54,7 @@ from hypergrad.linsolve.nystrom import Nystrom
 from hypergrad.operator import Operator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.elastic_net import ElasticNet
+from hypergrad.problem.k_fold import KFold, k_fold
 from hypergrad.problem.l1 import L1Problem
 from hypergrad.problem.lasso import Lasso
 from hypergrad.problem.quadratic import Quadratic
@@ -128,6 +129,7 @@ __all__ = [
     "InnerSolver",
     "InputScale",
     "Jacobi",
+    "KFold",
     "L1",
     "L1Problem",
     "L2",
@@ -182,6 +184,7 @@ __all__ = [
     "fit",
     "hypergradient",
     "interval",
+    "k_fold",
     "positive",
     "simplex",
     "sparse_regression",

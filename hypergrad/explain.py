@@ -20,7 +20,7 @@ def explain(error: BaseException) -> str:
     causes = _chain(error)
     lines = [f"error: {_first_line(error, causes)}"]
     lines += [hint for cause in causes if (hint := _choices(cause))][:1]
-    lines += getattr(error, "__notes__", [])
+    lines += [note for cause in causes for note in getattr(cause, "__notes__", [])]
     place = _users_frame(causes[-1])
     if place:
         lines.append(f"  at {place}")

@@ -66,7 +66,8 @@ class Comparison(Callback):
         table = Table(
             "run", "dev loss", "test loss", "converged", "products", "seconds", title="all runs", title_justify="left"
         )
-        runs = sorted((path for path in folder.iterdir() if path.is_dir()), key=_job_number)
+        # A launcher may keep notes of its own there, in a hidden folder.
+        runs = sorted((path for path in folder.glob("[!.]*") if path.is_dir()), key=_job_number)
         failed = 0
         for run in runs:
             path = run / "summary.json"

@@ -23,7 +23,7 @@ ORDER = [
     {"estimator"},
     {"functional", "check", "sensitivity"},
     {"callback"},
-    {"acceptance", "lbfgsb", "outer_objective", "outer_state"},
+    {"acceptance", "lbfgsb", "outer_objective", "outer_state", "descent", "journal", "termination"},
     {"plot", "baseline"},
     {"loop", "trainer"},  # a loop is of a trainer, which makes it
     {"explain", "resume"},
