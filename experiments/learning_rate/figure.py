@@ -17,7 +17,7 @@ def main() -> None:
             axis.plot(rates, losses, mark, color=f"C{index}", markersize=7 if mark == "o" else 4, fillstyle="none")
     lowest = min(min(curve["losses"]) for curve in curves.values())
     axis.set(xlabel="step size ρ", ylabel="training loss after T steps", ylim=(0.99 * lowest, 1.02))
-    axis.legend(title="dots: 100 steps of 0.01 from ρ = 0.05\ncircles: 10 of L-BFGS")
+    axis.legend(title="dots: 100 steps of 0.01 from ρ = 0.05\ncircles: 20 of L-BFGS-B")
     draw("learning_rate", figure)
 
 

@@ -22,9 +22,6 @@ from hypergrad.solver.training import train
 SEEDS, STEPS, START, L2 = range(5), (1, 3, 10, 30, 100), 0.05, 0.1
 SOLVER = hg.GradientDescent(lr="rate")
 SGD = partial(torch.optim.SGD, lr=0.01)
-LBFGS = partial(
-    torch.optim.LBFGS, max_iter=1, line_search_fn="strong_wolfe", tolerance_grad=1e-9, tolerance_change=1e-12
-)
 
 
 def problem_of(seed: int, **settings: Any) -> hg.LearningToLearn:
@@ -64,11 +61,15 @@ def by_sgd(seed: int, num_steps: int, outer_steps: int) -> Result:
     return hg.fit(problem_of(seed), estimator, SGD, outer_steps, warm_start=False, progress=False)
 
 
+def bounded(seed: int) -> hg.LearningToLearn:
+    """The same with ρ in (0, 2/L), so that no step of a search diverges."""
+    return problem_of(seed, constraint=hg.interval(0.0, stable(problem_of(seed))))
+
+
 def by_lbfgs(seed: int, num_steps: int) -> Result:
-    """Ten steps of L-BFGS on log ρ."""
-    problem = problem_of(seed, constraint=hg.positive)
+    """Twenty steps of scipy's L-BFGS-B."""
     estimator = hg.Unrolled(solver=SOLVER, inner_steps=num_steps)
-    return hg.fit(problem, estimator, LBFGS, 10, warm_start=False, progress=False)
+    return hg.fit(bounded(seed), estimator, hg.LBFGSB, 20, warm_start=False, progress=False)
 
 
 def main() -> None:
@@ -95,8 +96,7 @@ def main() -> None:
         bound = stable(problem)
         best = line_search(problem, 10, 0.999 * bound)
         unrolled = hg.Unrolled(solver=SOLVER, inner_steps=10)
-        positive = problem_of(seed, constraint=hg.positive)  # from 0.004 to 0.6
-        tpe = search(positive, unrolled, TPE(width=2.5, seed=seed), Budget(trials=100)).best
+        tpe = search(bounded(seed), unrolled, TPE(width=4.0, seed=seed), Budget(trials=100)).best
         rates = [
             record.hparams["rate"].item() for record in (by_sgd(seed, 10, 2500).last, by_lbfgs(seed, 10).best, tpe)
         ]
@@ -111,7 +111,7 @@ def main() -> None:
     for num_steps in STEPS:
         grid = torch.linspace(0.002, 0.999 * bound, 200).tolist()
         best = line_search(problem, num_steps, 0.999 * bound)
-        paths = {"descent by 0.01": by_sgd(0, num_steps, 100).history, "L-BFGS": by_lbfgs(0, num_steps).history}
+        paths = {"descent by 0.01": by_sgd(0, num_steps, 100).history, "L-BFGS-B": by_lbfgs(0, num_steps).history}
         curves[num_steps] = {
             "rates": grid,
             "losses": [losses(problem, rate, num_steps)[0] for rate in grid],
@@ -119,7 +119,7 @@ def main() -> None:
             "paths": {name: [[row["hparam/rate"], row["loss/dev"]] for row in path] for name, path in paths.items()},
         }
         ends = [f"{name} {path[-1]['hparam/rate']:.5f}" for name, path in paths.items()]
-        console.print(f"T = {num_steps}: line search {best:.5f}, after 100 steps {ends[0]}, after 10 {ends[1]}")
+        console.print(f"T = {num_steps}: line search {best:.5f}, after 100 steps {ends[0]}, after 20 {ends[1]}")
     save("learning_rate", {"rows": rows, "curves": curves})
 
 

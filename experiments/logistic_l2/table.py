@@ -40,7 +40,7 @@ def problem_of(seed: int, per: str) -> hg.Supervised:
 
 
 def estimator_of(schedule: str | None) -> hg.Implicit:
-    """HOAG where there is a schedule; both tolerances start at 0.1, as in the paper, and are 1e-6 where they are fixed."""
+    """HOAG where there is a schedule, with tolerances that start at 0.1; 1e-6 for both where they are fixed."""
     tol = 1e-6 if schedule is None else 0.1
     return hg.Implicit(
         solver=hg.LBFGS(),

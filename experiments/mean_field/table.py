@@ -18,7 +18,7 @@ from hypergrad.baseline.search import TPE
 from hypergrad.baseline.trials import Budget, search
 from hypergrad.callback.base import Record
 
-SEEDS, OUTER_STEPS = range(5), 100
+SEEDS, OUTER_STEPS, TRIALS = range(3), 60, 150
 SOLVER = hg.FixedPoint(rate=0.5)
 ESTIMATORS: dict[str, hg.HypergradEstimator] = {
     **{f"unrolled, T = {T}": hg.Unrolled(solver=SOLVER, inner_steps=T) for T in (2, 5, 20)},
@@ -31,7 +31,7 @@ ADAM = partial(torch.optim.Adam, lr=0.05)
 
 def problem_of(seed: int, radius: int) -> hg.MeanField:
     """The problem of `experiment=mean_field` with noise and split of a seed."""
-    return hg.MeanField(hg.digits(seed=seed, dev=0.3, test=0.3), radius=radius, seed=seed)
+    return hg.MeanField(hg.digits(seed=seed, dev=0.1, test=0.2), radius=radius, seed=seed)
 
 
 def row_of(record: Record) -> dict[str, Any]:
@@ -61,6 +61,8 @@ def main() -> None:
         for radius in (1, 2):
             problem = problem_of(seed, radius)
             for name, estimator in ESTIMATORS.items():
+                if radius == 2 and name.endswith((" 2", " 5")):
+                    continue
                 result = hg.fit(problem, estimator, ADAM, OUTER_STEPS, progress=False, warm_start=False)
                 rows.setdefault("pixel by pixel (start)", []).append(row_of(result.first))
                 rows.setdefault(f"radius {radius}, {name}", []).append(row_of(result.best))
@@ -70,7 +72,7 @@ def main() -> None:
                     pictures["pixel by pixel"] = images(problem, result.first.params)
                     pictures[f"learned, radius {radius}"] = images(problem, result.best.params)
             unrolled = ESTIMATORS["unrolled, T = 20"]
-            tpe = search(problem, unrolled, TPE(width=2.0, seed=seed), Budget(trials=4 * OUTER_STEPS)).best
+            tpe = search(problem, unrolled, TPE(width=2.0, seed=seed), Budget(trials=TRIALS)).best
             rows.setdefault(f"radius {radius}, TPE, T = 20", []).append(row_of(tpe))
     table = Table(
         "", "dev loss", "test loss", "wrong test pixels", "s", title=f"mean and deviation over {len(SEEDS)} seeds"

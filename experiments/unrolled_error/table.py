@@ -18,7 +18,7 @@ from hypergrad.autodiff import central_difference, flatten
 from hypergrad.solver.training import train
 
 PENALTIES = (1.0, 0.1, 0.01)
-STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+STEPS = (2, 5, 10, 20, 40, 60, 80, 100, 200, 300, 500, 700, 1000, 2000, 3000, 4000)
 CONDITIONS = tuple(10.0**k for k in range(1, 9))
 DAMPINGS = tuple(10.0**k for k in range(-10, 2))
 
@@ -58,10 +58,10 @@ def decay(seed: int, l2: float, steps: Sequence[int] = STEPS) -> dict:
 
 
 def fitted_rate(rows: list) -> float:
-    """The factor per step of error / T over the last decades before rounding, for an error ∝ T r^T."""
-    tail = [(t, math.log(error / t)) for t, error, *_ in rows if 1e-9 < error < 1e-2]
-    (t0, e0), (t1, e1) = tail[0], tail[-1]
-    return math.exp((e1 - e0) / (t1 - t0)) if t1 > t0 else math.nan
+    """The factor per step of error / T between the last two runs before rounding, for an error ∝ T r^T."""
+    tail = [(t, math.log(error / t)) for t, error, *_ in rows if 1e-11 < error < 1e-3]
+    (t0, e0), (t1, e1) = tail[-2], tail[-1]
+    return math.exp((e1 - e0) / (t1 - t0))
 
 
 def at_condition(condition: float, damping: float, max_iter: int) -> dict:

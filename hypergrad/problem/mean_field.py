@@ -23,7 +23,7 @@ class MeanField(InnerProblem):
     φ(θ) = θ − (unary y + field + C m) = 0    with    (C m)_i = Σ_k coupling_k (m_{i + o_k} + m_{i − o_k}).
 
     φ is the natural gradient of g, and a step of `FixedPoint` an update of mean-field inference of all pixels at once.
-    The dev loss is −log q(clean pixel), in nats, averaged over pixels. The parameter is `logits`, θ, of all dev and test
+    The dev loss is −log q(clean pixel), in nats, averaged over pixels. The parameter is `logits`, θ of all dev and test
     images, shape (n, pixels); the hyperparameters are `unary`, shape (), which starts at the log-odds of the noise,
     `field`, shape (pixels,), and `coupling`, one for each offset o_k, both of which start at 0: the best that can be
     done pixel by pixel without knowing the images.

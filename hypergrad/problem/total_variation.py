@@ -48,7 +48,7 @@ class TotalVariation(InnerProblem):
     def __init__(
         self,
         *,
-        size: int = 50,
+        size: int = 30,
         num_dev: int = 200,
         num_test: int = 200,
         noise: float = 0.5,
