@@ -57,10 +57,14 @@ from hypergrad.problem.elastic_net import ElasticNet
 from hypergrad.problem.k_fold import KFold, k_fold
 from hypergrad.problem.l1 import L1Problem
 from hypergrad.problem.lasso import Lasso
+from hypergrad.problem.learning_to_learn import LearningToLearn
+from hypergrad.problem.mean_field import MeanField
 from hypergrad.problem.quadratic import Quadratic
 from hypergrad.problem.ridge import Ridge
 from hypergrad.problem.sparse_logistic import SparseLogistic
 from hypergrad.problem.supervised import Supervised
+from hypergrad.problem.tied import Tied
+from hypergrad.problem.total_variation import TotalVariation
 from hypergrad.product.base import Product
 from hypergrad.product.differences import CentredDifferences
 from hypergrad.product.forward_over_reverse import ForwardOverReverse
@@ -77,6 +81,7 @@ from hypergrad.solver.adam import Adam
 from hypergrad.solver.adamw import AdamW
 from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.coordinate_descent import CoordinateDescent
+from hypergrad.solver.fixed_point import FixedPoint
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.solver.lbfgs import LBFGS
 from hypergrad.solver.momentum import Momentum
@@ -110,6 +115,7 @@ __all__ = [
     "ElasticNet",
     "ExampleWeights",
     "ExtrapolationWarning",
+    "FixedPoint",
     "FixedPointOverflowError",
     "Forward",
     "ForwardOverReverse",
@@ -137,10 +143,12 @@ __all__ = [
     "LBFGSB",
     "LabelSmoothing",
     "Lasso",
+    "LearningToLearn",
     "LinearResponse",
     "LinearSolution",
     "LinearSolver",
     "MINRES",
+    "MeanField",
     "Momentum",
     "Neumann",
     "Newton",
@@ -171,6 +179,8 @@ __all__ = [
     "Tape",
     "TaylorExpansion",
     "Tensors",
+    "Tied",
+    "TotalVariation",
     "Traced",
     "Trainer",
     "Unrolled",
