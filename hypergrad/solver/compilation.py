@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from hypergrad.autodiff import Tensors, detach
-from hypergrad.compiling import CannotCompileError, Nested, compiled, trace_nested
+from hypergrad.compiling import CannotCompileError, Nested, compiled
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.solver.batches import Batches
@@ -110,18 +110,17 @@ def _program(dynamics: Dynamics, start: State, piece: range, batches: Batches, p
         given = (detach(dynamics.hparams), told(dynamics, batches, piece))
         with torch.no_grad():
             _, read = program.forward(start, *given)
+            program = replace(program, forward=_compiled(program.forward, start, *given))
             if program.backward is not None:
                 program = replace(program, backward=_compiled(program.backward, read, start, *given))
-            program = replace(program, forward=_compiled(program.forward, start, *given))
         _require_the_same(_with(program, dynamics), dynamics, start, piece, pull_back)
     except CannotCompileError as error:
         return str(error)
     return program
 
 
-def _compiled(function: Callable[..., Any], *arguments: Any) -> Nested:
-    nested, traced = trace_nested(function, *arguments)
-    return replace(nested, flat=compiled(traced, tree_leaves(arguments)))
+def _compiled(function: Nested, *arguments: Any) -> Nested:
+    return replace(function, flat=compiled(function.flat, tree_leaves(arguments)))
 
 
 def _with(program: Program, dynamics: Dynamics) -> CompiledDynamics:

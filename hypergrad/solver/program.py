@@ -9,7 +9,7 @@ import torch
 
 from hypergrad.autodiff import Tensors, detach, leaves
 from hypergrad.coefficient import coefficient, root
-from hypergrad.compiling import trace_nested
+from hypergrad.compiling import Nested, compose, trace_nested
 from hypergrad.schedule import Schedule
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.solver.batches import Batches
@@ -37,9 +37,9 @@ class Program:
     length: int
     names: dict[str, tuple[str, ...]]
     batches: Batches
-    step: Callable[[State, Tensors, Now], State]
-    forward: Callable[[State, Tensors, Now], tuple[State, State]]
-    backward: Callable[[State, State, Tensors, Now], tuple[State, Tensors, Tensors]] | None
+    step: Nested
+    forward: Nested
+    backward: Nested | None
 
     def in_order(self, state: State) -> State:
         """A state or adjoint, ordered by `names`: a solver may return it in another order than it was given."""
@@ -52,17 +52,20 @@ def write(dynamics: Dynamics, state: State, piece: range, batches: Batches, with
     Raises:
         CannotCompileError: if they cannot be traced.
     """  # noqa: DOC502
-    hparams, here, length = detach(dynamics.hparams), at(batches, told(dynamics, batches, piece), 0), len(piece)
+    hparams, now, length = detach(dynamics.hparams), told(dynamics, batches, piece), len(piece)
+    here = at(batches, now, 0)
     names = {group: tuple(tensors) for group, tensors in state.items()}
     reads, backward = set(), None
     with torch.no_grad():
-        step, _ = trace_nested(_step(dynamics, batches), state, hparams, here)
+        step, traced_step = trace_nested(_step(dynamics, batches), state, hparams, here)
         if with_pull_back:
             pull_back, traced = trace_nested(_pull_back(dynamics, batches), state, state, hparams, here)
             inputs = iter(node for node in traced.graph.nodes if node.op == "placeholder")
             reads = {(group, name) for group in names for name in names[group] if next(inputs).users}
-            backward = _backward(pull_back, length, batches)
-    return Program(length, names, batches, step, _forward(step, length, batches, reads), backward)
+            read = {group: {name: x for name, x in xs.items() if (group, name) in reads} for group, xs in state.items()}
+            backward = compose(_backward(pull_back, length, batches), traced, read, state, hparams, now)
+    forward = compose(_forward(step, length, batches, reads), traced_step, state, hparams, now)
+    return Program(length, names, batches, step, forward, backward)
 
 
 def _forward(
