@@ -13,7 +13,17 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "hypergrad"
 ORDER = [
     {"errors", "validation"},
-    {"autodiff", "arithmetic", "hyperparameter", "operator", "schedule", "coefficient", "structure", "taylor"},
+    {
+        "autodiff",
+        "arithmetic",
+        "hyperparameter",
+        "operator",
+        "schedule",
+        "coefficient",
+        "structure",
+        "taylor",
+        "compiling",
+    },
     {"data", "images", "effect"},
     {"linsolve"},
     {"problem"},
@@ -87,6 +97,7 @@ SHARED = {
     *("__init__", "base"),
     *("krylov", "block", "fused", "low_rank", "spectrum"),
     *("training", "point", "divergence", "weight_decay", "line_search", "objective", "dynamics"),
+    *("batches", "program", "compiled", "compilation"),
     *("l1", "support", "sparse_linear", "design", "given"),
     *("inexact", "linearization", "error_bar", "training_run", "tally"),
     *("quantised", "footprint", "plan"),

@@ -8,7 +8,9 @@ from hypergrad.autodiff import Tensors, detach
 from hypergrad.errors import DivergenceError
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver
+from hypergrad.solver.compilation import compile_steps
 from hypergrad.solver.divergence import explain_divergence
+from hypergrad.solver.dynamics import Dynamics
 from hypergrad.solver.point import Point, blew_up, look, require_finite
 
 
@@ -22,12 +24,14 @@ class Training:
         end: loss and ‖φ‖ there.
         status: "converged"; "stagnated" when rounding errors allowed no further step; "max_iter" when the steps
             ran out first, or "rising" when they ran out and the inner loss is higher than at the start.
+        remark: whether the steps were compiled, or why not; "" where that was not asked for.
     """
 
     params: Tensors
     steps: int
     end: Point
     status: str
+    remark: str = ""
 
 
 @torch.no_grad()
@@ -41,6 +45,7 @@ def train(
     first_step: int = 0,
     tol: float = 0.0,
     check_every: int | None = None,
+    compile: bool = False,
 ) -> Training:
     """Train from `params` until ‖φ(w)‖ ≤ tol ‖φ(w₀)‖ with w₀ = `problem.init_params()`, or the steps run out.
 
@@ -76,10 +81,15 @@ def train(
 
     here, steps, is_stuck = start, 0, False
     stride = solver.check_every if check_every is None else check_every
+    dynamics, remark = Dynamics(problem, solver, hparams, first_step), ""
+    if compile and max_steps > 0:
+        dynamics, remark = compile_steps(dynamics, state, range(max_steps), pull_back=False)
     while here.grad_norm > goal and steps < max_steps and not is_stuck:
         stop = min(steps + stride, max_steps) if tol > 0 else max_steps
+        if dynamics.stride is not None:
+            state, steps = dynamics.advance(state, range(steps, stop)), stop
         while steps < stop and not is_stuck:
-            before, state = state, solver.step(problem, state, hparams, steps, first_step)
+            before, state = state, dynamics.step(state, steps)
             steps, is_stuck = steps + 1, state is before
         here = look(problem, solver.params(state), hparams, first_step + steps)
         if blew_up(start, here):
@@ -92,4 +102,4 @@ def train(
         status = "stagnated"
     else:
         status = "rising" if here.loss > start.loss else "max_iter"
-    return Training(params=solver.params(state), steps=steps, end=here, status=status)
+    return Training(params=solver.params(state), steps=steps, end=here, status=status, remark=remark)
