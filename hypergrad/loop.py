@@ -1,6 +1,7 @@
 """One run of the outer loop: its state, and how an outer step changes it."""
 
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,7 +10,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from hypergrad.autodiff import Tensors, detach, flatten
-from hypergrad.callback.base import Record, Result
+from hypergrad.callback.base import MOST_ENTRIES, Record, Result
+from hypergrad.cost import Cost
 from hypergrad.errors import HypergradError, NonFiniteError
 from hypergrad.outer_objective import OuterObjective
 from hypergrad.outer_state import (
@@ -26,8 +28,6 @@ from hypergrad.outer_state import (
 if TYPE_CHECKING:
     from hypergrad.acceptance import Acceptance
     from hypergrad.trainer import Trainer
-
-_MOST_ENTRIES = 1000
 
 
 class Loop:
@@ -57,7 +57,7 @@ class Loop:
         self.identity["scheduler"] = type(self.scheduler).__name__
         self.scale = 1.0
         self.history: list[dict[str, float]] = []
-        self.trajectory: dict[str, list[Tensor]] = {name: [] for name, x in u.items() if x.numel() <= _MOST_ENTRIES}
+        self.trajectory: dict[str, list[Tensor]] = {name: [] for name, x in u.items() if x.numel() <= MOST_ENTRIES}
         self.first: Record | None = None
         self.last: Record | None = None
         self.best: Record | None = None
@@ -174,6 +174,7 @@ class Loop:
             "scale": self.scale,
             "num_matvecs": at.num_matvecs,
             "num_inner_steps": at.num_inner_steps,
+            "cost": asdict(at.cost),
             "warned": sorted(at.warned),
             "history": list(self.history),
             "trajectory": {name: list(values) for name, values in self.trajectory.items()},
@@ -200,6 +201,7 @@ class Loop:
         at.params = placed(state["params"], device)
         at.adjoint = None if state["adjoint"] is None else state["adjoint"].to(device)
         at.num_matvecs, at.num_inner_steps = state["num_matvecs"], state["num_inner_steps"]
+        at.cost = Cost(**state["cost"])
         at.warned, self.scale = set(state["warned"]), state["scale"]
         self.history, self.trajectory = state["history"], state["trajectory"]
         self.first, self.last, self.best = (as_record(content, device) for content in state["records"])

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hypergrad.autodiff import Tensors
 from hypergrad.callback.base import Record
+from hypergrad.cost import Cost
 from hypergrad.errors import HypergradError, NotConvergedWarning
 from hypergrad.estimator.base import HypergradEstimator, Stats
 from hypergrad.estimator.inexact import inexactness
@@ -37,7 +38,7 @@ class OuterObjective:
         }
         self.params = problem.init_params()
         self.adjoint: Tensor | None = None
-        self.num_matvecs, self.num_inner_steps = 0, 0
+        self.num_matvecs, self.num_inner_steps, self.cost = 0, 0, Cost()
         self.warned: set[str] = set()
         self.begin = time.perf_counter()
 
@@ -51,14 +52,15 @@ class OuterObjective:
         # A copy, because u moves in place, and is λ itself where there is no constraint.
         natural = {name: value.detach().clone() for name, value in hparams.items()}
         try:
-            found = self.estimator.estimate(
-                self.problem,
-                natural,
-                self.params if self.warm_start else self.problem.init_params(),
-                outer_step=step,
-                inner_step=step * self.estimator.inner_steps if self.warm_start else 0,
-                adjoint=self.adjoint if self.warm_start else None,
-            )
+            with self.cost.counting():
+                found = self.estimator.estimate(
+                    self.problem,
+                    natural,
+                    self.params if self.warm_start else self.problem.init_params(),
+                    outer_step=step,
+                    inner_step=step * self.estimator.inner_steps if self.warm_start else 0,
+                    adjoint=self.adjoint if self.warm_start else None,
+                )
         except HypergradError as error:
             raise type(error)(f"{error}{_whereabouts(step, natural, last)}") from error
         self._keep_gradient(hparams, found.grad)
@@ -76,7 +78,8 @@ class OuterObjective:
             outer_loss=found.outer_loss,
             metrics=metrics,
             stats=found.stats,
-            num_matvecs=self.num_matvecs,
+            num_matvecs=self.num_matvecs + self.cost.matvecs,
+            num_gradients=self.cost.gradients,
             num_inner_steps=self.num_inner_steps,
             seconds=time.perf_counter() - self.begin,
         )
