@@ -10,7 +10,7 @@ from hypergrad.effect.scope import Scoped
 
 @dataclass(frozen=True, kw_only=True)
 class InitScale(Scoped):
-    """Training that starts from λ w₀ instead of w₀, one λ for all entries, or one per tensor, feature or entry.
+    """Training that starts from λ w₀ instead of w₀, one λ for all entries, or one per tensor, feature, output or entry.
 
     What is trained is the displacement: the model is evaluated at p + (λ − 1) w₀ with p = w₀ at first, which moves as
     gradient descent from λ w₀ does. It is for estimators that differentiate through training from its start
