@@ -9,6 +9,12 @@ from torch.distributions.constraints import interval, positive, simplex, unit_in
 
 from hypergrad.acceptance import Acceptance
 from hypergrad.autodiff import Tensors
+from hypergrad.baseline.base import Search
+from hypergrad.baseline.budget import Budget
+from hypergrad.baseline.grid import GridSearch
+from hypergrad.baseline.random import RandomSearch
+from hypergrad.baseline.search import search
+from hypergrad.baseline.tpe import TPE
 from hypergrad.callback.base import Result
 from hypergrad.check.comparison import check_hypergradient
 from hypergrad.check.report import Check
@@ -102,6 +108,7 @@ __all__ = [
     "AdamW",
     "Auto",
     "AutoTape",
+    "Budget",
     "CG",
     "CentredDifferences",
     "Check",
@@ -123,6 +130,7 @@ __all__ = [
     "GaussNewton",
     "GradientDescent",
     "Graph",
+    "GridSearch",
     "HypergradError",
     "HypergradEstimator",
     "Hypergradient",
@@ -163,6 +171,7 @@ __all__ = [
     "ProximalGradient",
     "Quadratic",
     "RMSprop",
+    "RandomSearch",
     "Result",
     "ReversalError",
     "Reverse",
@@ -170,6 +179,7 @@ __all__ = [
     "Ridge",
     "Root",
     "Schedule",
+    "Search",
     "SparseLogistic",
     "Split",
     "Splits",
@@ -177,6 +187,7 @@ __all__ = [
     "Store",
     "Supervised",
     "Tape",
+    "TPE",
     "TaylorExpansion",
     "Tensors",
     "Tied",
@@ -196,6 +207,7 @@ __all__ = [
     "interval",
     "k_fold",
     "positive",
+    "search",
     "simplex",
     "sparse_regression",
     "unit_interval",

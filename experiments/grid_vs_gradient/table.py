@@ -9,13 +9,13 @@ import warnings
 from functools import partial
 
 import torch
+from hypergrad.baseline.trials import Budget, search
 from rich.console import Console
 from rich.table import Table
 
 import hypergrad as hg
 from experiments.numbers import save
 from hypergrad.baseline.search import TPE, Grid, Random, Search
-from hypergrad.baseline.trials import Budget, search
 from hypergrad.callback.base import Result
 
 DIMENSIONS, SEEDS, BUDGET = (*range(1, 13), 64), range(3), 128

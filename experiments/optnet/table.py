@@ -9,13 +9,13 @@ from functools import partial
 from typing import Any
 
 import torch
+from hypergrad.baseline.trials import Budget, search
 from rich.console import Console
 from rich.table import Table
 
 import hypergrad as hg
 from experiments.numbers import save
 from hypergrad.baseline.search import TPE
-from hypergrad.baseline.trials import Budget, search
 from hypergrad.callback.base import Result
 
 SEEDS, OUTER_STEPS, TRIALS = range(3), 100, 60

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hypergrad.autodiff import Tensors, flatten, leaves, unflatten, vjp
+from hypergrad.cost import spend
 from hypergrad.errors import IndefiniteError
 from hypergrad.linsolve.base import LinearSolver
 from hypergrad.linsolve.cg import CG
@@ -14,7 +15,7 @@ from hypergrad.operator import Matvec
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.solver.line_search import line_search
-from hypergrad.solver.objective import Objective, Trial
+from hypergrad.solver.objective import Objective, Trial, kept, known
 from hypergrad.validation import require_instance
 
 _FIRST_DAMPING = 1e-3
@@ -29,7 +30,7 @@ class Newton(InnerSolver):
     δ grows from 1e-3 ‖H∇g‖/‖∇g‖ tenfold until the linear solver meets no direction that curves downwards. α comes from
     a line search that tries 1 first. Near the solution each step takes ‖∇g‖ down by the linear solver's `tol`, or
     quadratically if that is smaller. Made for implicit estimators: a step cannot be differentiated. The state is
-    `params`.
+    `params`, and from the first step on `trial`, the `loss` and flat `grad` there.
 
     Attributes:
         linsolve: how the Newton system is solved; a solver for positive definite systems, which refuses others.
@@ -53,12 +54,22 @@ class Newton(InnerSolver):
             w = leaves(params)
             loss, named = problem.inner_loss_and_gradient(w, objective.hparams, objective.batch)
             grad = flatten(named)
-            product = vjp(grad, w)
+            pull = vjp(grad, w)
+
+        def product(V: Tensor) -> Tensor:
+            spend(matvecs=1 if V.ndim == 1 else V.shape[1])
+            return pull(V)
+
         here = Trial(flatten(params).detach(), loss.item(), grad.detach())
         if not here.grad.any():
             return state
         there = line_search(objective, here, -self._inverse_times(product, here.grad))
-        return state if there is None or _is_noise(here, there) else {"params": unflatten(there.w, params)}
+        if there is None or _is_noise(here, there):
+            return state
+        return {"params": unflatten(there.w, params), "trial": kept(there)}
+
+    def known(self, state: State) -> tuple[float, float] | None:
+        return known(state)
 
     def _inverse_times(self, product: Matvec, grad: Tensor) -> Tensor:
         """(H + δI)⁻¹ ∇g with the smallest δ of the ladder.

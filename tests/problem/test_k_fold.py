@@ -221,8 +221,9 @@ def test_a_run_is_tuned_resumed_and_retrained(tmp_path):
 
 
 def test_a_check_and_a_search_take_it_as_any_problem():
-    from hypergrad.baseline.search import Random
     from hypergrad.baseline.trials import Budget, search
+
+    from hypergrad.baseline.search import Random
 
     problem = regression()
     assert hg.check_hypergradient(problem, estimators={"cg": EXACT}).ok
