@@ -92,6 +92,7 @@ SHARED = {
     *("quantised", "footprint", "plan"),
     *("tracing", "compiling"),
     *("state_file", "scope", "module", "minibatch", "source", "criterion"),
+    *("effects", "parts", "pool", "k_fold", "second_derivative"),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).glob("*.py")) if path.stem not in SHARED
