@@ -105,6 +105,7 @@ SHARED = {
     *("tracing", "compiling"),
     *("state_file", "scope", "module", "minibatch", "source", "criterion"),
     *("budget", "search", "landscape", "picture"),
+    *("effects", "parts", "pool", "k_fold", "second_derivative"),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).glob("*.py")) if path.stem not in SHARED

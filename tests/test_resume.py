@@ -333,6 +333,7 @@ def fill_and_go_on(folder: Path, whole: Path, limit, lift):
     assert rows_of(folder) == rows_of(whole)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of TensorBoard's writer
 def test_a_limit_on_the_size_of_files_loses_nothing_that_was_saved(tmp_path):
     quick(tmp_path / "whole", steps=6).fit()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

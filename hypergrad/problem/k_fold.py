@@ -44,11 +44,11 @@ class KFold(InnerProblem):
         return self.pool.hyperparameters()
 
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        return sum(self._each(lambda fold, w, part: fold.inner_loss(w, hparams, part), params, batch))
+        return _sum(self._each(lambda fold, w, part: fold.inner_loss(w, hparams, part), params, batch))
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         losses = self._each(lambda fold, w, part: fold.outer_loss(w, hparams, part), params, batch)
-        return sum(losses) / len(losses)
+        return _sum(losses) / len(losses)
 
     def initial(self, params: Tensors, hparams: Tensors) -> Tensors:
         return _stacked(self._each(lambda fold, w, _: fold.initial(w, hparams), params))
@@ -83,7 +83,7 @@ class KFold(InnerProblem):
         with torch.no_grad():
             sizes = self._each(lambda fold, w, part: len(fold.outputs(w, hparams, part)), params, batch)
         pieces = iter(outputs.split(sizes))
-        return sum(
+        return _sum(
             self._each(lambda fold, w, part: fold.loss_of_outputs(next(pieces), w, hparams, part), params, batch)
         )
 
@@ -110,7 +110,7 @@ class L1KFold(KFold, L1Problem):
     """`KFold` of problems with an L1 penalty."""
 
     def smooth_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        return sum(self._each(lambda fold, w, part: fold.smooth_loss(w, hparams, part), params, batch))
+        return _sum(self._each(lambda fold, w, part: fold.smooth_loss(w, hparams, part), params, batch))
 
     def l1(self, hparams: Tensors) -> Tensors:
         return self.folds[0].l1(hparams)
@@ -150,6 +150,10 @@ def k_fold(problem: InnerProblem, folds: int = 5, *, seed: int = 0) -> KFold:
     everything = torch.arange(len(number), device=order.device)
     kind = L1KFold if isinstance(problem, L1Problem) else KFold
     return kind(parts, problem.on_examples(everything, everything))
+
+
+def _sum(losses: list[Tensor]) -> Tensor:
+    return torch.stack(losses).sum()
 
 
 def _stacked(each: list[Tensors]) -> Tensors:

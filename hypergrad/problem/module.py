@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from copy import deepcopy
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -128,11 +130,12 @@ def _without_fast_path() -> Iterator[None]:
 @contextmanager
 def _without_onednn() -> Iterator[None]:
     # Its own context manager sets the precision of an Intel GPU too, and warns where there is none.
-    enabled, *_ = torch.backends.mkldnn.set_flags(_enabled=False, _fp32_precision=None)
+    set_flags: Any = partial(torch.backends.mkldnn.set_flags, _fp32_precision=None)
+    enabled, *_ = set_flags(False)
     try:
         yield
     finally:
-        torch.backends.mkldnn.set_flags(_enabled=enabled, _fp32_precision=None)
+        set_flags(enabled)
 
 
 @contextmanager

@@ -262,7 +262,7 @@ def require_right(problem, found, estimator):
         w, lam = leaves(unflatten(flatten(found.params) + t * found.adjoint, found.params)), leaves(at)
         loss = problem.inner_loss(w, lam, batch)
         grads = torch.autograd.grad(loss, [*w.values(), *lam.values()], allow_unused=True, materialize_grads=True)
-        return flatten(dict(enumerate(grads)))
+        return torch.cat([grad.reshape(-1) for grad in grads])
 
     h = 1e-5 / found.adjoint.norm()
     along = (gradients(h) - gradients(-h)) / (2 * h)
