@@ -66,7 +66,7 @@ def diabetes(*, seed: int = 0, dev: float = 0.25, test: float = 0.25, quadratic:
     """  # noqa: DOC502
     from sklearn.datasets import load_diabetes
 
-    X, y = load_diabetes(return_X_y=True)
+    X, y = (np.asarray(array) for array in load_diabetes(return_X_y=True))
     if quadratic:
         pairs = [(j, j) for j in range(10) if j != _SEX] + [(j, k) for j in range(10) for k in range(j + 1, 10)]
         X = np.hstack([X, np.stack([X[:, j] * X[:, k] for j, k in pairs], 1)])

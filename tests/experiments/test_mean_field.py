@@ -42,7 +42,7 @@ def coordinate_ascent(problem, hparams, sweeps):
     """One pixel after the other, each to the minimum of the free energy, by the formula of a single pixel."""
     theta = torch.zeros(4, 16)
     evidence = hparams["unary"] * problem.noisy + hparams["field"]
-    C = sum(c * N for c, N in zip(hparams["coupling"], problem.neighbours, strict=True))
+    C = torch.tensordot(hparams["coupling"], problem.neighbours, 1)
     for _ in range(sweeps):
         for i in range(16):
             theta[:, i] = evidence[:, i] + theta.tanh() @ C[i]
