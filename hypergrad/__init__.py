@@ -40,7 +40,7 @@ from hypergrad.estimator.implicit import Implicit
 from hypergrad.estimator.unrolled import Unrolled
 from hypergrad.functional import hypergradient
 from hypergrad.hyperparameter import Hyperparameter
-from hypergrad.images import digits
+from hypergrad.images import digits, idx_images, mnist5k
 from hypergrad.lbfgsb import LBFGSB
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, Preconditioner
@@ -181,7 +181,9 @@ __all__ = [
     "digits",
     "fit",
     "hypergradient",
+    "idx_images",
     "interval",
+    "mnist5k",
     "positive",
     "simplex",
     "sparse_regression",
