@@ -54,6 +54,7 @@ from hypergrad.linsolve.nystrom import Nystrom
 from hypergrad.operator import Operator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.elastic_net import ElasticNet
+from hypergrad.problem.hyper_cleaning import HyperCleaning
 from hypergrad.problem.l1 import L1Problem
 from hypergrad.problem.lasso import Lasso
 from hypergrad.problem.quadratic import Quadratic
@@ -118,6 +119,7 @@ __all__ = [
     "Graph",
     "HypergradError",
     "HypergradEstimator",
+    "HyperCleaning",
     "Hypergradient",
     "Hyperparameter",
     "Implicit",

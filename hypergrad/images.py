@@ -111,7 +111,7 @@ def _read(root: Path, name: str) -> Tensor:
     if path is None:
         raise FileNotFoundError(
             f"There is no {name}, with or without .gz, in {root}. Fashion-MNIST is in a package of Debian: apt-get "
-            f"install dataset-fashion-mnist (it goes to {_FASHION}). Any other folder of IDX files is data.root=FOLDER, "
+            f"install dataset-fashion-mnist (it goes to {_FASHION}). Another folder of IDX files is data.root=FOLDER, "
             "and data=mnist5k or data=digits need no such folder."
         )
     raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
