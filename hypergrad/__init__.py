@@ -46,7 +46,7 @@ from hypergrad.estimator.implicit import Implicit
 from hypergrad.estimator.unrolled import Unrolled
 from hypergrad.functional import hypergradient
 from hypergrad.hyperparameter import Hyperparameter
-from hypergrad.images import digits
+from hypergrad.images import digits, idx_images, mnist5k
 from hypergrad.lbfgsb import LBFGSB
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, Preconditioner
@@ -60,6 +60,7 @@ from hypergrad.linsolve.nystrom import Nystrom
 from hypergrad.operator import Operator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.elastic_net import ElasticNet
+from hypergrad.problem.hyper_cleaning import HyperCleaning
 from hypergrad.problem.k_fold import KFold, k_fold
 from hypergrad.problem.l1 import L1Problem
 from hypergrad.problem.lasso import Lasso
@@ -133,6 +134,7 @@ __all__ = [
     "GridSearch",
     "HypergradError",
     "HypergradEstimator",
+    "HyperCleaning",
     "Hypergradient",
     "Hyperparameter",
     "Implicit",
@@ -204,8 +206,10 @@ __all__ = [
     "digits",
     "fit",
     "hypergradient",
+    "idx_images",
     "interval",
     "k_fold",
+    "mnist5k",
     "positive",
     "search",
     "simplex",
