@@ -11,6 +11,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.proxy import GraphAppendingTracer
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
+_ATEN = torch.ops.aten
+_THIN = 32
+
 
 class CannotCompileError(Exception):
     """A function cannot be traced or compiled; the message says why."""
@@ -45,6 +48,26 @@ def trace(function: Callable[..., Any], arguments: Sequence[Tensor], decomposed:
     traced.graph.eliminate_dead_code()
     traced.recompile()
     return traced
+
+
+def is_thin(product: fx.Node) -> bool:
+    """Whether a node is a product A B of few columns, which BLAS libraries form faster as (Bᵀ Aᵀ)ᵀ."""
+    if product.target is not _ATEN.mm.default:
+        return False
+    rows, columns = product.meta["val"].shape
+    return columns <= min(_THIN, rows)
+
+
+def turn_thin_products(traced: fx.GraphModule) -> None:
+    """Form all products of few columns the other way round; what is computed from them comes to lie that way too."""
+    for node in traced.graph.nodes:
+        if is_thin(node):
+            with traced.graph.inserting_before(node):
+                right, left = (traced.graph.call_function(_ATEN.t.default, (x,)) for x in node.args[::-1])
+                turned = traced.graph.call_function(_ATEN.mm.default, (right, left))
+                node.replace_all_uses_with(traced.graph.call_function(_ATEN.t.default, (turned,)))
+            traced.graph.erase_node(node)
+    traced.recompile()
 
 
 @dataclass(frozen=True)
@@ -82,7 +105,8 @@ def trace_nested(function: Callable[..., Any], *arguments: Any) -> tuple[Nested,
         result.append(nesting)
         return found
 
-    traced = trace(flat, values)
+    traced = trace(flat, values, [_ATEN.addmm])
+    turn_thin_products(traced)
     return Nested(traced, result[0]), traced
 
 

@@ -112,7 +112,7 @@ def _program(dynamics: Dynamics, start: State, piece: range, batches: Batches, p
             _, read = program.forward(start, *given)
             program = replace(program, forward=_compiled(program.forward, start, *given))
             if program.backward is not None:
-                program = replace(program, backward=_compiled(program.backward, read, start, *given))
+                program = replace(program, backward=_compiled(program.backward, read, _drawn(start), *given))
         _require_the_same(_with(program, dynamics), dynamics, start, piece, pull_back)
     except CannotCompileError as error:
         return str(error)
@@ -142,8 +142,7 @@ def _require_the_same(ready: CompiledDynamics, dynamics: Dynamics, start: State,
         raise CannotCompileError("compiled steps lead elsewhere")
     if not pull_back:
         return
-    draw = partial(torch.randn, generator=torch.Generator().manual_seed(0))
-    adjoint = {group: {name: draw(x.shape).to(x) for name, x in tensors.items()} for group, tensors in end.items()}
+    adjoint = _drawn(end)
     pulled, terms = passage.pull_back(adjoint)
     totals: dict[str, Tensor] = {}
     for t in reversed(piece):
@@ -152,6 +151,12 @@ def _require_the_same(ready: CompiledDynamics, dynamics: Dynamics, start: State,
     found = [*entries(pulled), *(terms[name] for name in totals)]
     if not _is_near(found, [*entries(in_order(adjoint)), *totals.values()]):
         raise CannotCompileError("the pull-back of compiled steps is another one")
+
+
+def _drawn(state: State) -> State:
+    """Normal numbers, shaped as a state."""
+    draw = partial(torch.randn, generator=torch.Generator().manual_seed(0))
+    return {group: {name: draw(x.shape).to(x) for name, x in tensors.items()} for group, tensors in state.items()}
 
 
 def _is_near(found: Sequence[Tensor | None], wanted: Sequence[Tensor], origin: Sequence[Tensor] | None = None) -> bool:
