@@ -87,8 +87,8 @@ def test_a_config_stands_where_its_code_stands(path):
 SHARED = {
     *("__init__", "__main__", "base"),
     *("krylov", "block", "fused", "low_rank", "spectrum"),
-    *("training", "point", "divergence", "weight_decay", "line_search", "objective", "dynamics"),
-    *("l1", "support", "sparse_linear", "design", "given"),
+    *("training", "divergence", "weight_decay", "line_search", "objective", "dynamics"),
+    *("l1", "support", "sparse_linear", "design", "given", "point"),
     *("inexact", "linearization", "error_bar", "training_run", "tally", "trial"),
     *("quantised", "footprint", "plan"),
     *("tracing", "compiling"),
