@@ -51,8 +51,8 @@ class Summary(Callback):
             if tag in rows["before"]:
                 table.add_row(f"{tag[5:]} loss", *(f"{numbers[tag]:.6g}" for numbers in rows.values()))
         self.console.print(table)
-        for remark in _remarks(result):
-            self.console.print(remark, highlight=False, soft_wrap=True)
+        for sentence in _remarks(result):
+            self.console.print(sentence, highlight=False, soft_wrap=True)
         self.console.print(f"Hessian products  {last.num_matvecs}", highlight=False)
         for title, remark in zip(("inner training", "adjoint system"), remarks.values(), strict=True):
             if remark:

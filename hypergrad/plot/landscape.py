@@ -31,7 +31,7 @@ class Landscape:
 
     def figure(self) -> Figure:
         """A curve over one hyperparameter, a map with contours over two; the path begins at ○ and ends at ★."""
-        figure = Figure(figsize=(6, 4.5), layout="constrained")
+        figure = Figure(figsize=(4.4, 3.3), layout="constrained")
         axis: Any = figure.subplots()
         if len(self.names) == 1:
             self._curve(axis)

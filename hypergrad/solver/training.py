@@ -7,11 +7,11 @@ import torch
 from hypergrad.autodiff import Tensors, detach
 from hypergrad.errors import DivergenceError
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.point import Point, blew_up, look, require_finite
 from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.compilation import compile_steps
 from hypergrad.solver.divergence import explain_divergence
 from hypergrad.solver.dynamics import Dynamics
-from hypergrad.solver.point import Point, blew_up, look, require_finite
 
 
 @dataclass(frozen=True)

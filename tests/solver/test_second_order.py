@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 
 import hypergrad as hg
 from hypergrad.autodiff import flatten
-from hypergrad.solver.point import look
+from hypergrad.problem.point import look
 from hypergrad.solver.training import train
 
 
