@@ -3,7 +3,7 @@ from functools import partial
 
 import pytest
 import torch
-from tables import PROBLEMS, relative_error
+from tables import PROBLEMS, relative_error, synthetic
 
 import hypergrad as hg
 from hypergrad.callback.base import Callback
