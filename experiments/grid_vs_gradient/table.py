@@ -18,7 +18,7 @@ from experiments.numbers import save
 from hypergrad.baseline.search import TPE, Grid, Random, Search
 from hypergrad.callback.base import Result
 
-DIMENSIONS, SEEDS, BUDGET = (*range(1, 13), 64), range(3), 128
+DIMENSIONS, SEEDS, BUDGET = (*range(1, 13), 64), range(3), 64
 """The budget counts trainings. A hypergradient is counted as two: a training and a system of its size."""
 
 DENSE = hg.Dense()

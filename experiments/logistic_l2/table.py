@@ -20,7 +20,7 @@ from hypergrad.baseline.search import TPE
 from hypergrad.callback.base import Record
 from hypergrad.solver.training import train
 
-SEEDS, OUTER_STEPS, START = range(3), 50, 1e-3
+SEEDS, OUTER_STEPS, START = range(2), 30, 1e-3
 SCHEDULES = {"tightening": "exponential", "fixed": None}
 
 
@@ -53,7 +53,7 @@ def estimator_of(schedule: str | None) -> hg.Implicit:
 
 
 def brute_force(problem: hg.Supervised) -> float:
-    """The log λ of the lowest dev loss, by a grid from e^-16 to 1 and a bounded search around its best point."""
+    """The log λ of the lowest dev loss, by a grid from e^-14 to e^-6 and a bounded search around its best point."""
     solver, start = hg.LBFGS(), problem.init_params()
 
     def dev_loss(log_l2: float) -> float:
@@ -61,9 +61,9 @@ def brute_force(problem: hg.Supervised) -> float:
         w = train(problem, solver, hparams, start, max_steps=5000, tol=1e-8).params
         return problem.outer_loss(w, hparams, None).item()
 
-    best = min(torch.linspace(-16, 0, 33).tolist(), key=dev_loss)
-    bounds = (best - 0.5, best + 0.5)
-    return float(minimize_scalar(dev_loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
+    best = min(torch.linspace(-14, -6, 9).tolist(), key=dev_loss)
+    bounds = (best - 1, best + 1)
+    return float(minimize_scalar(dev_loss, bounds=bounds, method="bounded", options={"xatol": 1e-5}).x)
 
 
 def row_of(record: Record) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def tuned(seed: int, per: str, schedule: str | None, outer_steps: int = OUTER_ST
         def on_step(self, record: Record) -> None:
             keep.append(row_of(record))
 
-    adam = partial(torch.optim.Adam, lr=0.3)
+    adam = partial(torch.optim.Adam, lr=0.5)
     hg.fit(problem_of(seed, per), estimator_of(schedule), adam, outer_steps, progress=False, callbacks=[Keep()])
     return keep
 

@@ -18,7 +18,7 @@ from experiments.numbers import save
 from hypergrad.baseline.search import TPE
 from hypergrad.callback.base import Record
 
-SEEDS, OUTER_STEPS, TRIALS = range(3), 60, 150
+SEEDS, OUTER_STEPS, TRIALS = range(3), 60, 100
 SOLVER = hg.FixedPoint(rate=0.5)
 ESTIMATORS: dict[str, hg.HypergradEstimator] = {
     **{f"unrolled, T = {T}": hg.Unrolled(solver=SOLVER, inner_steps=T) for T in (2, 5, 20)},
