@@ -1,6 +1,6 @@
 """Compiling the steps of a run: once for a problem and a solver, and checked against the steps as they are."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any
@@ -54,7 +54,7 @@ def compile_steps(
             known[key] = (dynamics.solver, _program(dynamics, start, piece, batches, pull_back))
         program = known[key][1]
         if isinstance(program, str):
-            raise CannotCompileError(program)
+            return dynamics, f"not compiled: {program}"
         now = at(batches, told(dynamics, batches, piece[:1]), 0)
         step = program.step(program.in_order(start), detach(dynamics.hparams), now)
     except CannotCompileError as error:
@@ -85,7 +85,7 @@ def _first_piece(dynamics: Dynamics, steps: range, most: int) -> tuple[range, Ba
         raise CannotCompileError(
             "a run of one step"
             if len(steps) == 1
-            else "the batches of two steps in a row differ in more than the values of tensors, as where dropout is drawn"
+            else "the batches of two steps in a row differ in more than the values of tensors, as with dropout"
         )
     batches = Batches.of([dynamics.batch(t) for t in piece])
     assert batches is not None
