@@ -116,6 +116,8 @@ def _program(dynamics: Dynamics, start: State, piece: range, batches: Batches, p
         _require_the_same(_with(program, dynamics), dynamics, start, piece, pull_back)
     except CannotCompileError as error:
         return str(error)
+    except Exception as error:  # whatever a trace of a user's own model may raise at other values
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     return program
 
 

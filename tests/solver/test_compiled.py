@@ -140,7 +140,7 @@ def supervised(*layers, **settings: Any) -> hg.Supervised:
 
 
 DENSE = (partial(nn.Linear, 5, 4), nn.Tanh, partial(nn.Linear, 4, 3))
-NORMED = (partial(nn.Linear, 5, 4), partial(nn.BatchNorm1d, 4), nn.Tanh, partial(nn.Linear, 4, 3))
+NORMED = (partial(nn.Linear, 5, 4, bias=False), partial(nn.BatchNorm1d, 4), nn.Tanh, partial(nn.Linear, 4, 3))
 DROPPED = (partial(nn.Linear, 5, 4), nn.Tanh, partial(nn.Dropout, 0.5), partial(nn.Linear, 4, 3))
 RATE = hg.Momentum(lr="rate")
 
