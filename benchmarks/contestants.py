@@ -16,7 +16,7 @@ from hypergrad.linsolve.spectrum import largest_eigenvalue
 
 implicit = partial(hg.Implicit, inner_steps=0, error_bar=False)
 
-AUTO = hg.Traced(least_flops=1e6)
+AUTO = hg.Traced(least_flops=1e6, precision="float32")
 """As in configs/product/auto.yaml."""
 
 BY_BUDGET: dict[str, Callable[[int, float], hg.Implicit]] = {
@@ -30,7 +30,7 @@ BY_BUDGET: dict[str, Callable[[int, float], hg.Implicit]] = {
     "hypergrad, CG on a trace": lambda K, scale: implicit(linsolve=hg.CG(max_iter=K, tol=0.0), product=hg.Traced()),
     "hypergrad, auto": lambda K, scale: implicit(linsolve=hg.Auto(max_iter=K, tol=0.0), product=AUTO),
     "hypergrad, auto, compiled": lambda K, scale: implicit(
-        linsolve=hg.Auto(max_iter=K, tol=0.0), product=hg.Traced(compile=True)
+        linsolve=hg.Auto(max_iter=K, tol=0.0), product=replace(AUTO, compile=True)
     ),
     "hypergrad, Neumann": lambda K, scale: implicit(linsolve=hg.Neumann(num_terms=K, tol=0.0, scale=scale)),
 }

@@ -95,7 +95,7 @@ def test_a_config_stands_where_its_code_stands(path):
 
 SHARED = {
     *("__init__", "base"),
-    *("krylov", "block", "fused", "spectrum"),
+    *("krylov", "block", "fused", "low_rank", "spectrum"),
     *("training", "point", "divergence", "weight_decay", "line_search", "objective", "dynamics"),
     *("batches", "program", "compiled", "compilation"),
     *("l1", "support", "sparse_linear", "design", "given"),

@@ -8,12 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hypergrad.errors import HypergradError
+from hypergrad.errors import HypergradError, IndefiniteError
 from hypergrad.linsolve.base import LinearSolution, LinearSolver
 from hypergrad.linsolve.cg import CG, Prepared
 from hypergrad.linsolve.dense import Dense
 from hypergrad.linsolve.gmres import GMRES
 from hypergrad.linsolve.jacobi import Jacobi
+from hypergrad.linsolve.low_rank import LowRank
+from hypergrad.linsolve.nystrom import Nystrom
 from hypergrad.operator import CannotApproximateError, Matvec, Operator
 from hypergrad.validation import require_int, require_real
 
@@ -24,6 +26,8 @@ _UNEVEN = 20.0
 _PROBES = 2
 _TRIAL = 5
 _HELPS = 0.1
+_RANK = 20
+_STEEP = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +35,12 @@ class Auto(LinearSolver):
     """The solver for the system at hand, and in the solution's remark which one and why.
 
     GMRES where A is not symmetric; a Cholesky factorisation for up to 100 parameters, or up to 2000 where there are at
-    least a tenth as many right-hand sides; else conjugate gradient. It is preconditioned by `Jacobi` per slice where
-    two probes show that the curvature of the slices of the parameters differs more than 20-fold, and five iterations
-    with it bring the residual down to 0.1; where they do not, plain iterations go on from there. The choice is a
-    function of the system, never of a clock, so that a run can be repeated. An A that is not positive definite is
-    refused as it is by `CG`: its solution would be no derivative of an argmin.
+    least a tenth as many right-hand sides; else conjugate gradient. For up to 2000 parameters it is preconditioned by
+    `Nystrom` of rank 20 where the eigenvalues that this finds fall more than 20-fold. Else it is preconditioned by
+    `Jacobi` per slice where two probes show that the curvature of the slices of the parameters differs more than
+    20-fold, and five iterations with it bring the residual down to 0.1; where they do not, plain iterations go on from
+    there. The choice is a function of the system, never of a clock, so that a run can be repeated. An A that is not
+    positive definite is refused as it is by `CG`: its solution would be no derivative of an argmin.
 
     Attributes:
         max_iter: most iterations, each of one product with A for each right-hand side, ≥ 1.
@@ -66,25 +71,34 @@ class Auto(LinearSolver):
             return _remarked(Dense().solve_unit(A, b, x0), f"a factorisation {why}")
         A, near = _with_one_approximation(A)
         like = (b if b.ndim == 1 else b[:, 0]).to(near.dtype)
+        cg, spent = CG(max_iter=self.max_iter, tol=self.tol), 0
+        if n <= _LARGEST_DENSE:
+            inverse, fall = _low_rank(near, like)
+            spent = _RANK
+            if inverse is not None and fall > _STEEP:
+                found = replace(cg, preconditioner=Prepared(inverse)).solve_unit(A, b, x0)
+                why = f"CG preconditioned by Nyström, whose {_RANK} eigenvalues fall {fall:,.0f}-fold"
+                return _remarked(found, why, spent)
         diagonal = Jacobi(num_probes=_PROBES, per="slice").diagonal(near, like)
+        return self._by_diagonal(cg, A, near, diagonal, b, x0, spent + _PROBES)
+
+    def _by_diagonal(
+        self, cg: CG, A: Operator, near: Operator, diagonal: Tensor, b: Tensor, x0: Tensor | None, spent: int
+    ) -> LinearSolution:
+        """Conjugate gradient, preconditioned by the diagonal where that helps; `spent` products are behind it."""
         unevenness = (diagonal.max() / diagonal.min()).item()
-        cg, spent = CG(max_iter=self.max_iter, tol=self.tol), _PROBES
         if unevenness <= _UNEVEN:
             why = f"CG, because the curvature differs {unevenness:.3g}-fold, no more than {_UNEVEN:g}"
-        elif x0 is None and b.ndim == 1 and self.max_iter > _TRIAL:
-            x0, left = self._trial(near, diagonal, b)
-            spent += _TRIAL
-            helps = left <= _HELPS
-            cg = replace(cg, max_iter=self.max_iter - _TRIAL, preconditioner=_divide_by(diagonal) if helps else None)
-            name, than = ("CG preconditioned by Jacobi", "less") if helps else ("CG", "more")
-            why = (
-                f"{name}, because {_TRIAL} iterations with Jacobi left a residual of {left:.1e}, {than} than {_HELPS:g}"
-            )
-        else:
-            cg = replace(cg, preconditioner=_divide_by(diagonal))
+            return _remarked(cg.solve_unit(A, b, x0), why, spent)
+        jacobi = replace(cg, preconditioner=Prepared(lambda v: v / diagonal.to(v.dtype)))
+        if x0 is not None or b.ndim == 2 or self.max_iter <= _TRIAL:
             why = f"CG preconditioned by Jacobi, because the curvature differs {unevenness:.3g}-fold"
-        found = cg.solve_unit(A, b, x0)
-        return replace(_remarked(found, why), num_matvecs=found.num_matvecs + spent)
+            return _remarked(jacobi.solve_unit(A, b, x0), why, spent)
+        x0, left = self._trial(near, diagonal, b)
+        name, than, chosen = ("CG", "more", cg) if left > _HELPS else ("CG preconditioned by Jacobi", "less", jacobi)
+        why = f"{name}, because {_TRIAL} iterations with Jacobi left a residual of {left:.1e}, {than} than {_HELPS:g}"
+        found = replace(chosen, max_iter=self.max_iter - _TRIAL).solve_unit(A, b, x0)
+        return _remarked(found, why, spent + _TRIAL)
 
     def _trial(self, near: Operator, diagonal: Tensor, b: Tensor) -> tuple[Tensor, float]:
         """A few preconditioned iterations: where they lead, and the residual that they leave."""
@@ -95,9 +109,13 @@ class Auto(LinearSolver):
         return done.d.to(b.dtype), done.residual
 
 
-def _divide_by(diagonal: Tensor) -> Prepared:
-    """The preconditioner of a diagonal, in the precision of what it is applied to."""
-    return Prepared(lambda v: v / diagonal.to(v.dtype))
+def _low_rank(near: Operator, like: Tensor) -> tuple[LowRank | None, float]:
+    """The preconditioner of `Nystrom`, and how far the eigenvalues that it found fall; None where it finds none."""
+    try:
+        inverse, _ = Nystrom(rank=_RANK).prepare(near, like)
+    except IndefiniteError:  # of the approximation, maybe, and not of A: A will tell
+        return None, 1.0
+    return inverse, 1 / (1 + inverse.shift.min().item())
 
 
 def _with_one_approximation(A: Operator) -> tuple[Operator, Operator]:
@@ -111,5 +129,7 @@ def _with_one_approximation(A: Operator) -> tuple[Operator, Operator]:
     return replace(A, approximate=lambda: near), near
 
 
-def _remarked(found: LinearSolution, choice: str) -> LinearSolution:
-    return replace(found, remark=f"{choice}; {found.remark}" if found.remark else choice)
+def _remarked(found: LinearSolution, choice: str, spent: int = 0) -> LinearSolution:
+    """The solution with the choice in its remark, and the products that choosing took."""
+    remark = f"{choice}; {found.remark}" if found.remark else choice
+    return replace(found, remark=remark, num_matvecs=found.num_matvecs + spent)

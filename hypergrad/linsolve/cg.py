@@ -11,8 +11,9 @@ from torch import Tensor
 from hypergrad.errors import IndefiniteError, NonFiniteError
 from hypergrad.linsolve.base import LinearSolution, Preconditioner, bad_product, negative_curvature
 from hypergrad.linsolve.block import block_cycle
-from hypergrad.linsolve.fused import STEPS, iterations, require_sound
+from hypergrad.linsolve.fused import run_fused
 from hypergrad.linsolve.krylov import Cycle, Krylov, norm
+from hypergrad.linsolve.low_rank import LowRank
 from hypergrad.operator import Matvec, Operator
 from hypergrad.validation import require_instance
 
@@ -62,9 +63,8 @@ class CG(Krylov):
         p = z.clone()
         rz, residual = _squares(r, z, 0)
         count = 0
-        if A.compile is not None and inverse is None:
-            x, r, p, rz, count, is_lost = _fused(A, x, r, p, tol, max_iter)
-            residual = rz**0.5
+        if A.compile is not None and (inverse is None or isinstance(inverse, LowRank)):
+            x, r, p, rz, residual, count, is_lost = run_fused(A, inverse, (x, r, p), rz, residual, tol, max_iter)
             if is_lost:
                 return Cycle(x, residual, count)
         while residual > tol and count < max_iter:
@@ -80,27 +80,6 @@ class CG(Krylov):
                 break  # what further iterations win is lost to rounding: the true residual has to be looked at
             p.mul_(rz / previous).add_(z)
         return Cycle(x, residual, count)
-
-
-def _fused(
-    A: Operator, x: Tensor, r: Tensor, p: Tensor, tol: float, max_iter: int
-) -> tuple[Tensor, Tensor, Tensor, float, int, bool]:
-    """Several iterations per compiled call until ‖r‖ ≤ tol, or fewer than that are left.
-
-    Returns:
-        The iterate x, r, p, rᵀr, the number of iterations, and whether what further ones win is lost to rounding.
-    """
-    assert A.compile is not None
-    run, rr, count = A.compile(iterations), torch.dot(r, r), 0
-    square = rr.item()
-    while square**0.5 > tol and count + STEPS <= max_iter:
-        x, r, p, rr, met = run(x, r, p, rr)
-        curvature = require_sound(met, square, count)
-        square, count = rr.item(), count + STEPS
-        lost = torch.finfo(x.dtype).eps * curvature * torch.linalg.vector_norm(x).item()
-        if A.is_rounded and lost > max(tol, square**0.5):
-            return x, r, p, square, count, True
-    return x, r, p, square, count, False
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from torch import Tensor
 from hypergrad.errors import IndefiniteError, NonFiniteError
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, Preconditioner, bad_product
 from hypergrad.linsolve.krylov import norm
-from hypergrad.operator import Matvec, Operator
+from hypergrad.linsolve.low_rank import LowRank
+from hypergrad.operator import Operator
 from hypergrad.validation import require_int, require_real
 
 
@@ -50,11 +51,11 @@ class Nystrom(LinearSolver, Preconditioner):
         residual = norm(b - A(x), products)
         return LinearSolution(x, residual, products, "converged" if residual <= self.tol else "max_iter")
 
-    def prepare(self, A: Operator, like: Tensor) -> tuple[Matvec, int]:
+    def prepare(self, A: Operator, like: Tensor) -> tuple[LowRank, int]:
         U, eigenvalues = self._approximate(A, like)
         rho = self.rho or 0.0
         shrink = (eigenvalues[-1] + rho) / (eigenvalues + rho) - 1
-        return lambda v: v + U @ (shrink * (U.T @ v)), U.shape[1]
+        return LowRank(U, shrink), U.shape[1]
 
     def _approximate(self, A: Operator, like: Tensor) -> tuple[Tensor, Tensor]:
         """U, shape (n, k), and the eigenvalues of the approximation, from the largest, all > 0.

@@ -46,7 +46,8 @@ def with_compiled(operator: Operator, problem: InnerProblem, key: Any, trace: Tr
 
         def run(*tensors: Tensor) -> Any:
             try:
-                return found(f, around, (shared, *tensors))(shared, *tensors)
+                shapes = tuple(tensor.shape for tensor in tensors)
+                return found((f, shapes), around, (shared, *tensors))(shared, *tensors)
             except CannotCompileError:
                 return around(shared, *tensors)
 

@@ -6,6 +6,7 @@ from typing import cast as cast_type
 
 import torch
 from torch import Tensor, fx
+from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
 from hypergrad.compiling import CannotCompileError, trace
 from hypergrad.operator import CannotApproximateError
@@ -54,9 +55,35 @@ def trace_linear(function: Callable[..., Tensor], point: list[Tensor], v: Tensor
         CannotApproximateError: if it draws random numbers, or an operation cannot be traced.
     """
     try:
-        return _split(trace(function, [*point, v], _DECOMPOSED), dtype)
+        whole = trace(function, [*point, v], _DECOMPOSED)
     except CannotCompileError as error:
         raise CannotApproximateError(f"the product cannot be traced: {error}") from error
+    _fold_constants(whole)
+    whole.graph.eliminate_dead_code()
+    return _split(_without_repeats(whole), dtype)
+
+
+def _without_repeats(whole: fx.GraphModule) -> fx.GraphModule:
+    found = CSEPass()(whole)
+    return whole if found is None else found.graph_module
+
+
+def _fold_constants(whole: fx.GraphModule) -> None:
+    """Compute once what depends on constants only, such as the transpose of the data."""
+    known: dict[fx.Node, Tensor] = {}
+    for node in list(whole.graph.nodes):
+        if node.op == "get_attr":
+            known[node] = getattr(whole, node.target)
+        elif node.op == "call_function" and node.all_input_nodes and known.keys() >= set(node.all_input_nodes):
+            value = node.target(*fx.map_arg(node.args, known.get), **fx.map_arg(node.kwargs, known.get))
+            if isinstance(value, Tensor):
+                name = f"_folded_{len(known)}"
+                whole.register_buffer(name, value)
+                with whole.graph.inserting_before(node):
+                    folded = whole.graph.get_attr(name)
+                folded.meta = node.meta
+                node.replace_all_uses_with(folded)
+                known[folded] = value
 
 
 def _split(whole: fx.GraphModule, dtype: torch.dtype) -> Trace:
@@ -88,14 +115,25 @@ def _split(whole: fx.GraphModule, dtype: torch.dtype) -> Trace:
             after[node] = product.node_copy(node)
         elif node in reached and node is not v:
             after[node] = _simplified(product, node, after, dtype)
-    constants = {name: cast(value, dtype) for name, value in whole.named_buffers()}
-    return Trace(_module(dict(whole.named_buffers()), prepare), _module(constants, product))
+    return Trace(_module(whole, prepare), _module(whole, product, dtype))
 
 
-def _module(constants: dict[str, Tensor], graph: fx.Graph) -> fx.GraphModule:
+def _module(whole: fx.GraphModule, graph: fx.Graph, dtype: torch.dtype | None = None) -> fx.GraphModule:
+    """The graph with the constants that it uses, cast where a precision is given, those of one storage together."""
     graph.eliminate_dead_code()
     used = {node.target for node in graph.nodes if node.op == "get_attr"}
-    return fx.GraphModule({name: value for name, value in constants.items() if name in used}, graph)
+    constants = {name: value for name, value in whole.named_buffers() if name in used}
+    if dtype is not None:
+        storages = {value.untyped_storage().data_ptr(): value for value in constants.values()}
+        flat = {key: cast(value.as_strided((_length(value),), (1,), 0), dtype) for key, value in storages.items()}
+        for name, value in constants.items():
+            near = flat[value.untyped_storage().data_ptr()]
+            constants[name] = near.as_strided(value.shape, value.stride(), value.storage_offset())
+    return fx.GraphModule(dict(constants), graph)
+
+
+def _length(value: Tensor) -> int:
+    return value.untyped_storage().nbytes() // value.element_size()
 
 
 def cast(value: Tensor, dtype: torch.dtype) -> Tensor:

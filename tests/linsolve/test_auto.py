@@ -33,9 +33,14 @@ def operator(A: torch.Tensor, **known) -> hg.Operator:
             r"CG, because 5 iterations with Jacobi left a residual of .*, more than 0.1",
         ),
         (spd(torch.linspace(1, 2, 300)), 1, r"CG, because the curvature differs 1\.\d+-fold, no more than 20"),
+        (
+            spd(1 / torch.arange(1, 301) ** 2),
+            1,
+            r"CG preconditioned by Nyström, whose 20 eigenvalues fall 1,\d{3}-fold",
+        ),
         (uneven(), 40, "a factorisation of 300 parameters for 40 right-hand sides"),
     ],
-    ids=["small", "uneven", "even", "many"],
+    ids=["small", "uneven", "even", "steep", "many"],
 )
 def test_the_choice_is_right_and_said(A, columns, choice):
     b = torch.randn(len(A), columns, generator=torch.Generator().manual_seed(3), dtype=torch.float64)

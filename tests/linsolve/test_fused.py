@@ -25,11 +25,14 @@ def test_fused_iterations_agree_with_a_dense_solve(name, damping):
 
 
 @pytest.mark.parametrize("steps", [3, 5, 7, 12])
-def test_fused_iterations_are_the_same_iterations(steps):
-    A = spd(SPECTRA["condition 1e3"])
-    cg = hg.CG(max_iter=steps, tol=0.0)
+@pytest.mark.parametrize(
+    ("spectrum", "preconditioner"), [("condition 1e3", None), ("spread", hg.Nystrom(rank=4))], ids=["plain", "Nyström"]
+)
+def test_fused_iterations_are_the_same_iterations(steps, spectrum, preconditioner):
+    A = spd(SPECTRA[spectrum])
+    cg = hg.CG(max_iter=steps, tol=0.0, preconditioner=preconditioner)
     found, plain = cg.solve(fused(A), rhs()), cg.solve(A.matmul, rhs())
-    assert found.num_matvecs == plain.num_matvecs == steps
+    assert found.num_matvecs == plain.num_matvecs == steps + (0 if preconditioner is None else 4)
     assert (found.x - plain.x).norm() <= 1e-10 * plain.x.norm()
 
 
