@@ -61,7 +61,9 @@ def is_thin(product: fx.Node) -> bool:
 def turn_thin_products(traced: fx.GraphModule) -> None:
     """Form all products of few columns the other way round; what is computed from them comes to lie that way too."""
     for node in traced.graph.nodes:
-        if is_thin(node):
+        if node.target in (_ATEN.view.default, _ATEN._unsafe_view.default):  # of what may now lie otherwise
+            node.target = _ATEN.reshape.default
+        elif is_thin(node):
             with traced.graph.inserting_before(node):
                 right, left = (traced.graph.call_function(_ATEN.t.default, (x,)) for x in node.args[::-1])
                 turned = traced.graph.call_function(_ATEN.mm.default, (right, left))

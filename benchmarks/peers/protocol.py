@@ -2,7 +2,7 @@
 
 worker  {"contestants": […], "note": versions and what is not timed}
 master  {"contestant": name, "budget": K, "scale": 1/λ_max, "calls": n, "result": where to write the hypergradient}
-worker  {"seconds": mean time of a call, "products": Hessian products spent on it, "megabytes": peak memory of the calls}
+worker  {"seconds": mean time of a call, "products": Hessian products spent on it, "megabytes": peak memory}
 """
 
 import json

@@ -1,4 +1,4 @@
-"""JAX: grad through a jitted scan over the steps, which keeps activations, and one that recomputes them from √T states."""
+"""JAX: grad through a jitted scan that keeps all activations, and one that recomputes them from √T states."""
 # pyright: reportMissingImports=false
 
 import json

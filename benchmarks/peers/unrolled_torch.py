@@ -23,22 +23,24 @@ class Classifier(nn.Module):
         pieces = w.split([torch.Size(shape).numel() for shape in shapes])
         for k, (piece, shape) in enumerate(zip(pieces, shapes, strict=True)):
             self.register_parameter(f"p{k}", nn.Parameter(piece.view(shape).clone()))
-        self.is_linear = len(shapes) == 1
 
     def forward(self, X: Tensor) -> Tensor:
-        if self.is_linear:
-            return X @ self.p0
-        return torch.tanh(X @ self.p0 + self.p1) @ self.p2 + self.p3
+        first, *rest = self.parameters()
+        if not rest:
+            return X @ first
+        b1, W2, b2 = rest
+        return torch.tanh(X @ first + b1) @ W2 + b2
 
 
 def load(arrays: dict[str, np.ndarray]) -> dict[str, tuple[Work, int]]:
     """The contestants; the budget is the number of steps."""
     shapes = json.loads(str(arrays["shapes"]))
+    sizes = [torch.Size(shape).numel() for shape in shapes]
     lr, momentum = arrays["lr"].item(), arrays["momentum"].item()
     data = {name: torch.from_numpy(arrays[name]) for name in ("X", "y", "X_dev", "y_dev", "w", "l2")}
 
     def objectives(l2: Tensor) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
-        penalties = [x.view(shape) for x, shape in zip(l2.split([torch.Size(s).numel() for s in shapes]), shapes)]
+        penalties = [x.view(shape) for x, shape in zip(l2.split(sizes), shapes, strict=True)]
 
         def inner(model: Callable[[Tensor], Tensor], params: list[Tensor]) -> Tensor:
             penalty = sum((h * p * p).sum() for h, p in zip(penalties, params, strict=True)) / 2

@@ -54,7 +54,7 @@ def compile_steps(
             known[key] = (dynamics.solver, _program(dynamics, start, piece, batches, pull_back))
         program = known[key][1]
         if isinstance(program, str):
-            raise CannotCompileError(program)
+            return dynamics, f"not compiled: {program}"
         now = at(batches, told(dynamics, batches, piece[:1]), 0)
         step = program.step(program.in_order(start), detach(dynamics.hparams), now)
     except CannotCompileError as error:
@@ -85,7 +85,7 @@ def _first_piece(dynamics: Dynamics, steps: range, most: int) -> tuple[range, Ba
         raise CannotCompileError(
             "a run of one step"
             if len(steps) == 1
-            else "the batches of two steps in a row differ in more than the values of tensors, as where dropout is drawn"
+            else "the batches of two steps in a row differ in more than the values of tensors, as with dropout"
         )
     batches = Batches.of([dynamics.batch(t) for t in piece])
     assert batches is not None
@@ -116,6 +116,8 @@ def _program(dynamics: Dynamics, start: State, piece: range, batches: Batches, p
         _require_the_same(_with(program, dynamics), dynamics, start, piece, pull_back)
     except CannotCompileError as error:
         return str(error)
+    except Exception as error:  # whatever a trace of a user's own model may raise at other values
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     return program
 
 

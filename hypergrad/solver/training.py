@@ -63,6 +63,7 @@ def train(
         tol: relative tolerance on ‖φ‖, ≥ 0; 0 takes all steps and looks at φ once, at the end.
         check_every: inner steps between two looks at φ, each of which costs one gradient, ≥ 1; the solver's own when
             None. A solver that knows its gradient is looked at after every step.
+        compile: run several steps at a time through torch.compile.
 
     Returns:
         The parameters, the steps taken, and the loss and ‖φ‖ at the end.

@@ -13,8 +13,8 @@ PIECES = 32
 class Graph(Tape):
     """Keeps every step's graph: no gradient is evaluated twice, so it is the fastest; memory ∝ T × activations.
 
-    The graphs of T/32 steps in a row are one, for a backward pass costs some 50 µs whatever it does. Compiled steps have
-    no graph: their states are kept, as by `Store`.
+    The graphs of T/32 steps in a row are one, for a backward pass costs some 50 µs whatever it does. Compiled steps
+    have no graph: their states are kept, as by `Store`.
 
     Source: Domke, "Generic methods for optimization-based modeling", AISTATS (2012).
     """
