@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from copy import deepcopy
-from functools import partial
 from typing import Any
 
 import torch
@@ -130,12 +129,12 @@ def _without_fast_path() -> Iterator[None]:
 @contextmanager
 def _without_onednn() -> Iterator[None]:
     # Its own context manager sets the precision of an Intel GPU too, and warns where there is none.
-    set_flags: Any = partial(torch.backends.mkldnn.set_flags, _fp32_precision=None)
-    enabled, *_ = set_flags(False)
+    set_flags: Any = torch.backends.mkldnn.set_flags
+    enabled, *_ = set_flags(False, None, None, None)
     try:
         yield
     finally:
-        set_flags(enabled)
+        set_flags(enabled, None, None, None)
 
 
 @contextmanager
