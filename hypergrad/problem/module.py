@@ -130,11 +130,11 @@ def _without_fast_path() -> Iterator[None]:
 def _without_onednn() -> Iterator[None]:
     # Its own context manager sets the precision of an Intel GPU too, and warns where there is none.
     set_flags: Any = torch.backends.mkldnn.set_flags
-    enabled, *_ = set_flags(False, _fp32_precision=None)
+    enabled, *_ = set_flags(False, None, None, None)
     try:
         yield
     finally:
-        set_flags(enabled, _fp32_precision=None)
+        set_flags(enabled, None, None, None)
 
 
 @contextmanager
