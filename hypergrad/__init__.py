@@ -53,6 +53,7 @@ from hypergrad.linsolve.neumann import Neumann
 from hypergrad.linsolve.nystrom import Nystrom
 from hypergrad.operator import Operator
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.distillation import Distillation
 from hypergrad.problem.elastic_net import ElasticNet
 from hypergrad.problem.hyper_cleaning import HyperCleaning
 from hypergrad.problem.l1 import L1Problem
@@ -105,6 +106,7 @@ __all__ = [
     "CoordinateDescent",
     "Cosine",
     "Dense",
+    "Distillation",
     "DivergenceError",
     "Effect",
     "ElasticNet",

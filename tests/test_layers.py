@@ -91,7 +91,7 @@ SHARED = {
     *("inexact", "linearization", "error_bar", "training_run", "tally"),
     *("quantised", "footprint", "plan"),
     *("tracing", "compiling"),
-    *("state_file", "scope", "module", "minibatch", "source", "criterion"),
+    *("state_file", "scope", "module", "minibatch", "source", "criterion", "linear"),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).glob("*.py")) if path.stem not in SHARED
