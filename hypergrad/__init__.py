@@ -59,6 +59,7 @@ from hypergrad.linsolve.neumann import Neumann
 from hypergrad.linsolve.nystrom import Nystrom
 from hypergrad.operator import Operator
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.distillation import Distillation
 from hypergrad.problem.elastic_net import ElasticNet
 from hypergrad.problem.hyper_cleaning import HyperCleaning
 from hypergrad.problem.k_fold import KFold, k_fold
@@ -118,6 +119,7 @@ __all__ = [
     "CoordinateDescent",
     "Cosine",
     "Dense",
+    "Distillation",
     "DivergenceError",
     "Effect",
     "ElasticNet",

@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import hypergrad as hg
-from hypergrad.autodiff import central_difference
+from hypergrad.autodiff import central_difference, flatten
 from hypergrad.command import configured_problem
 from hypergrad.problem.hyper_cleaning import corrupted
 
@@ -76,3 +76,30 @@ def test_a_share_of_the_labels_is_made_wrong_and_no_more():
     assert torch.equal(noisy != y, is_wrong)
     with pytest.raises(ValueError, match="noise = 1 makes 40"):
         corrupted(y, 4, noise=1.0, seed=0)
+
+
+def test_a_penalty_for_each_weight_falls_where_the_dev_loss_wants_the_weight():
+    trainer = configured("weight_decay", "problem.model.in_features=64", "problem.hyperparameters.l2.init=0.01")
+    problem = trainer.problem
+    hparams = problem.init_hparams()
+    assert hparams["l2"].shape == (640,)
+    exact = hg.Implicit(solver=hg.LBFGS(), linsolve=hg.CG(tol=1e-10, max_iter=500), inner_tol=1e-12, error_bar=False)
+    found = assert_differences_agree(problem, exact, hparams, step=1e-5, rel=1e-5)
+    # A smaller penalty lets a weight go on as it is: dF/dλ_j = −2 v_j w_j with H v = ∂f/∂w.
+    v, w = found.adjoint, flatten(found.params)
+    assert v is not None
+    assert torch.allclose(flatten(found.grad), -2 * v * w, rtol=1e-6, atol=1e-12)
+
+
+def test_ten_learned_images_train_better_than_ten_real_ones():
+    trainer = configured("distillation", "outer_steps=20", "optimizer.lr=0.1")
+    problem = trainer.problem
+    assert isinstance(problem, hg.Distillation)
+    hparams = problem.init_hparams()
+    assert_differences_agree(problem, trainer.estimator, hparams, step=1e-4, rel=1e-5)
+    X, y = problem.get_buffer("X_train"), problem.get_buffer("y_train")
+    real = {"images": torch.stack([X[y == k][0] for k in range(10)])}
+    judged = trainer.estimator.estimate(problem, real, problem.init_params())
+    learned = trainer.fit().last
+    assert learned.metrics["test_accuracy"] > float(problem.metrics(judged.params, real)["test_accuracy"]) + 0.1
+    assert learned.outer_loss < judged.outer_loss

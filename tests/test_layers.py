@@ -103,7 +103,7 @@ SHARED = {
     *("inexact", "linearization", "error_bar", "training_run", "tally", "trial"),
     *("quantised", "footprint", "plan"),
     *("tracing", "compiling"),
-    *("state_file", "scope", "module", "minibatch", "source", "criterion"),
+    *("state_file", "scope", "module", "minibatch", "source", "criterion", "linear"),
     *("budget", "search", "landscape", "picture"),
     *("effects", "parts", "pool", "k_fold", "second_derivative"),
 }

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from hypergrad.autodiff import Tensors
 from hypergrad.data import Splits
 from hypergrad.effect.example_weights import ExampleWeights
+from hypergrad.problem.linear import softmax_regression
 from hypergrad.problem.supervised import Supervised
 from hypergrad.validation import require_real
 
@@ -45,7 +46,7 @@ class HyperCleaning(Supervised):
         num_classes = 1 + int(data.train.y.max())
         y, is_wrong = corrupted(data.train.y, num_classes, noise=noise, seed=seed)
         super().__init__(
-            model=model or _softmax_regression(data.train.X.shape[1], num_classes),
+            model=model or softmax_regression(data.train.X.shape[1], num_classes),
             loss=cross_entropy,
             train=(data.train.X, y),
             dev=data.dev,
@@ -100,10 +101,3 @@ def corrupted(y: Tensor, num_classes: int, *, noise: float, seed: int) -> tuple[
     is_wrong[rows] = True
     shift = torch.randint(1, num_classes, (len(y),), generator=generator)
     return torch.where(is_wrong, (y + shift) % num_classes, y), is_wrong
-
-
-def _softmax_regression(num_features: int, num_classes: int) -> nn.Module:
-    model = nn.Linear(num_features, num_classes)
-    nn.init.zeros_(model.weight)
-    nn.init.zeros_(model.bias)
-    return model
