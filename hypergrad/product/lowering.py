@@ -10,7 +10,7 @@ from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
-from hypergrad.product.compiling import CannotCompileError
+from hypergrad.compiling import CannotCompileError
 
 _LONG_LOOP = 2**14
 """Steps of a loop for each thread, at least."""

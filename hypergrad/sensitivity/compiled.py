@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from hypergrad.autodiff import Tensors, flatten
+from hypergrad.compiling import CannotCompileError
 from hypergrad.errors import NotCompiledWarning
-from hypergrad.product.compiling import CannotCompileError
 from hypergrad.product.lowering import Lowered, lowered
 from hypergrad.product.packed import Packed
 from hypergrad.sensitivity.condition import Condition, require_finite_coefficients
