@@ -7,10 +7,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from hypergrad.autodiff import Tensors, flatten
-from hypergrad.compiling import CannotCompileError
+from hypergrad.compiling import CannotCompileError, trace
 from hypergrad.errors import NotCompiledWarning
 from hypergrad.product.lowering import Lowered, lowered
 from hypergrad.product.packed import Packed
@@ -101,11 +100,7 @@ def _made(optimum: Optimum, order: int, direction: Tensors, inverse: Tensor, poi
         return *path, torch.linalg.vector_norm(torch.stack(path), torch.inf)
 
     early, late = [inverse, *point.tensors], list(direction.values())
-    try:
-        traced = make_fx(terms)(*early, *late)
-    except Exception as error:  # a user's own model may raise anything under a tracer
-        first_line = (str(error).splitlines() or [""])[0]
-        raise CannotCompileError(f"it cannot be traced ({type(error).__name__}: {first_line})") from error
+    traced = trace(terms, [*early, *late])
     return lowered(traced, early, late)
 
 

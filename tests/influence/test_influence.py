@@ -133,7 +133,7 @@ def test_a_problem_without_examples_is_refused():
 def test_what_the_command_cannot_do_it_says(tmp_path, monkeypatch):
     done = run("experiment=digits", "steps=3", cwd=tmp_path)
     assert done.returncode == 1
-    assert re.search("(?s)must solve the inner problem.*LBFGS took 3 steps and ended max_iter; allow more", done.stderr)
+    assert re.search("(?s)must solve the inner problem.* took 3 steps and ended .*; allow more", done.stderr)
     assert "Traceback" not in done.stderr
     monkeypatch.setattr(sys, "argv", ["influence", "top=0"])
     with pytest.raises(SystemExit, match="top must be an integer of at least 1, but it is '0'"):
