@@ -3,15 +3,13 @@
 python -m benchmarks.matrix_free
 """
 
-import time
-
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 import hypergrad as hg
-from benchmarks.measure import Work, peak_megabytes
+from benchmarks.measure import Local, Work
 
 SIZES = (10**5, 3 * 10**5, 10**6)
 KINDS = {"expansion": "`TaylorExpansion(order=3)`", "argmin": "`grad` through `argmin`"}
@@ -44,12 +42,10 @@ def main() -> None:
     for kind, shown in KINDS.items():
         for size in SIZES:
             name = f"{kind} {size}"
-            megabytes = peak_megabytes(make, name)
-            work = make(name)
-            work()
-            begin = time.perf_counter()
-            work()
-            seconds = time.perf_counter() - begin
+            entrant = Local.of(make, name)
+            entrant.run()
+            _, seconds = entrant.run()
+            megabytes = entrant.megabytes()
             table.add_row(shown, f"{size}", f"{megabytes:.0f}", f"{megabytes * 1e6 / (8 * size):.1f}", f"{seconds:.2f}")
     Console(width=100).print(table)
 

@@ -1,6 +1,6 @@
 """Derivatives of an optimum of orders 1 to 4 along one direction, next to what others make of them.
 
-python -m benchmarks.taylor [--peers PYTHON] [--rounds N] [--no-compile], where PYTHON has vittles and jax
+python -m benchmarks.taylor [--peers PYTHON] [--rounds N] [--threads N] [--cpu] [--no-compile]
 """
 
 import argparse
@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +28,13 @@ _SLOW = 0.05
 class Peers:
     """A process that has the other libraries."""
 
-    def __init__(self, python: str, data: dict[str, Tensor], folder: str) -> None:
+    def __init__(self, python: str, data: dict[str, Tensor], folder: str, clock: str) -> None:
         path = f"{folder}/data.npz"
         np.savez(path, **{name: value.numpy() for name, value in data.items()})  # type: ignore[arg-type]
         self.result = f"{folder}/result.npy"
         worker = Path(__file__).parent / "peers" / "with_vittles.py"
         self.process = subprocess.Popen(
-            [python, str(worker), path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [python, str(worker), path, clock], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.hello = self._heard()
         self.orders: dict[str, list[int]] = self.hello["contestants"]
@@ -64,8 +65,9 @@ class Peers:
 class Race:
     """All contestants on one problem, timed in turns."""
 
-    def __init__(self, problem: Problem, peers: Peers | None, *, compile: bool) -> None:
+    def __init__(self, problem: Problem, peers: Peers | None, *, compile: bool, clock: str) -> None:
         self.problem, self.peers, self.builders = problem, peers, problem.contestants()
+        self.clock: Callable[[], float] = getattr(time, clock)
         self.works: dict[str, Work] = {name: build() for name, build in self.builders.items()}
         self.works["nested jvp of argmin"] = problem.nested()
         self.once: dict[str, float] = dict(peers.compiling) if peers else {}
@@ -79,10 +81,10 @@ class Race:
             assert self.peers is not None
             return self.peers.run(name, order, calls)
         work = self.works[name] if order else lambda _: self.builders[name]()
-        begin = time.perf_counter()
+        begin = self.clock()
         for _ in range(calls):
             found = work(order)
-        seconds = (time.perf_counter() - begin) / calls
+        seconds = (self.clock() - begin) / calls
         return seconds, found if isinstance(found, Tensor) else torch.zeros(())
 
     def require_agreement(self) -> None:
@@ -132,9 +134,11 @@ def main() -> None:
     parser.add_argument("--peers", metavar="PYTHON", help="an interpreter that has vittles and jax")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=THREADS)
+    parser.add_argument("--cpu", action="store_true", help="CPU time, with one thread, for a machine that others use")
     parser.add_argument("--no-compile", action="store_true", help="leave out the compiled expansion")
     options = parser.parse_args()
-    limit_threads(options.threads)
+    limit_threads(1 if options.cpu else options.threads)
+    clock = "process_time" if options.cpu else "perf_counter"
     torch.set_default_dtype(torch.float64)
     problems = {
         "the seed's problem": Problem.seed(),
@@ -143,8 +147,8 @@ def main() -> None:
     }
     for title, problem in problems.items():
         with tempfile.TemporaryDirectory() as folder:
-            peers = Peers(options.peers, problem.data, folder) if options.peers else None
-            race = Race(problem, peers, compile=not options.no_compile)
+            peers = Peers(options.peers, problem.data, folder, clock) if options.peers else None
+            race = Race(problem, peers, compile=not options.no_compile, clock=clock)
             Console(width=120).print(table(title, race, options.rounds))
             if peers:
                 peers.close()

@@ -1,4 +1,6 @@
-"""vittles and JAX on the problems of benchmarks.taylor, in an interpreter that has them: with_vittles.py DATA.npz.
+"""vittles and JAX on the problems of benchmarks.taylor, in an interpreter that has them.
+
+with_vittles.py DATA.npz CLOCK, where CLOCK is a function of the module `time`.
 
 It says {"contestants": {name: orders}, "compiling": {name: seconds}}, hears {"contestant", "order", "calls", "result"}
 and says {"seconds": mean time of a call} once the last derivative is in the file `result`, or of a construction for
@@ -121,6 +123,7 @@ def main() -> None:
     """Answer requests until the input ends."""
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints is no reply
+    clock: Callable[[], float] = getattr(time, sys.argv[2])
     with np.load(sys.argv[1]) as saved:
         data = dict(saved)
     for module in ("vittles", "jax.experimental.jet"):  # whose import is no part of the construction
@@ -140,10 +143,10 @@ def main() -> None:
         request = json.loads(line)
         name, order = request["contestant"], request["order"]
         work: Callable[[], object] = partial(contestants[name], order) if order else builders[name]
-        begin = time.perf_counter()
+        begin = clock()
         for _ in range(request["calls"]):
             found = work()
-        seconds = (time.perf_counter() - begin) / request["calls"]
+        seconds = (clock() - begin) / request["calls"]
         if order:
             np.save(request["result"], np.asarray(found))
         print(json.dumps({"seconds": seconds}), file=replies)
