@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import hypergrad as hg
-from benchmarks.measure import clocked, interleaved, peak_megabytes, ratios
+from benchmarks.measure import Local, clocked, interleaved, ratios
 from experiments.numbers import save
 from hypergrad.baseline.budget import Budget
 from hypergrad.baseline.search import search
@@ -85,7 +85,7 @@ def growth() -> list[dict[str, float]]:
         names = [f"{hidden} step", f"{hidden} outer"]
         times = interleaved({name: clocked(work(name)) for name in names}, repeats=7)
         ratio, spread = ratios(times[names[1]], times[names[0]])
-        memory = [peak_megabytes(work, name) for name in names]
+        memory = [Local.of(work, name).megabytes() for name in names]
         rows.append(
             {"hyperparameters": problem_of(hidden, examples=50).init_hparams()["l2"].numel()}
             | {"time": ratio, "spread": spread, "step_mb": memory[0], "outer_mb": memory[1]}
