@@ -9,6 +9,8 @@ from torch import Tensor
 
 from hypergrad.callback.base import Callback, Record, Result, Run, claim
 
+_RISE = 1.01
+
 
 class Summary(Callback):
     """Prints each hyperparameter and loss before and after, and writes them to `summary.json`.
@@ -51,8 +53,8 @@ class Summary(Callback):
             if tag in rows["before"]:
                 table.add_row(f"{tag[5:]} loss", *(f"{numbers[tag]:.6g}" for numbers in rows.values()))
         self.console.print(table)
-        for remark in _remarks(result):
-            self.console.print(remark, highlight=False, soft_wrap=True)
+        for sentence in _remarks(result):
+            self.console.print(sentence, highlight=False, soft_wrap=True)
         self.console.print(f"Hessian products  {last.num_matvecs}", highlight=False)
         for title, remark in zip(("inner training", "adjoint system"), remarks.values(), strict=True):
             if remark:
@@ -90,7 +92,23 @@ def _remarks(result: Result) -> list[str]:
             f"The dev loss was overfitted: at its minimum the test loss is {after:.6g}, higher than the {before:.6g} "
             "of the initial hyperparameters."
         )
+    else:
+        found += _overfitted(result)
     if result.retrained is not None:
         numbers = ", ".join(f"{name.replace('_', ' ')} {value:.6g}" for name, value in result.retrained.items())
         found.append(f"retrained on train and dev at the best hyperparameters: {numbers or 'no test part'}")
     return found
+
+
+def _overfitted(result: Result) -> list[str]:
+    """Whether the dev loss went on falling where the test loss rose again."""
+    tests = {int(row["step"]): row["loss/test"] for row in result.history if "loss/test" in row}
+    if result.best.step not in tests:
+        return []
+    step, after = min(tests, key=lambda k: tests[k]), tests[result.best.step]
+    if step >= result.best.step or after <= _RISE * tests[step]:
+        return []
+    return [
+        f"The dev loss was overfitted: after step {step} it went on falling while the test loss rose, from "
+        f"{tests[step]:.6g} to {after:.6g}."
+    ]

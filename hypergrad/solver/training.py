@@ -7,11 +7,11 @@ import torch
 from hypergrad.autodiff import Tensors, detach
 from hypergrad.errors import DivergenceError
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.point import Point, blew_up, look, require_finite
 from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.compilation import compile_steps
 from hypergrad.solver.divergence import explain_divergence
 from hypergrad.solver.dynamics import Dynamics
-from hypergrad.solver.point import Point, blew_up, look, require_finite
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def train(
         first_step: index of the first batch, ≥ 0.
         tol: relative tolerance on ‖φ‖, ≥ 0; 0 takes all steps and looks at φ once, at the end.
         check_every: inner steps between two looks at φ, each of which costs one gradient, ≥ 1; the solver's own when
-            None.
+            None. A solver that knows its gradient is looked at after every step.
         compile: run several steps at a time through torch.compile.
 
     Returns:
@@ -80,7 +80,7 @@ def train(
     require_finite(start, hparams)
     goal = tol * look(problem, problem.init_params(), hparams, first_step).grad_norm if tol > 0 else 0.0
 
-    here, steps, is_stuck = start, 0, False
+    here, known, steps, is_stuck = start, None, 0, False
     stride = solver.check_every if check_every is None else check_every
     dynamics, remark = Dynamics(problem, solver, hparams, first_step), ""
     if compile and max_steps > 0:
@@ -92,7 +92,10 @@ def train(
         while steps < stop and not is_stuck:
             before, state = state, dynamics.step(state, steps)
             steps, is_stuck = steps + 1, state is before
-        here = look(problem, solver.params(state), hparams, first_step + steps)
+            known = solver.known(state) if problem.is_minimisation else None
+            if known is not None and known[1] <= goal:
+                stop = steps
+        here = look(problem, solver.params(state), hparams, first_step + steps) if known is None else Point(*known)
         if blew_up(start, here):
             raise DivergenceError(
                 explain_divergence(problem, solver, hparams, params, steps=steps, first_step=first_step)
