@@ -51,8 +51,8 @@ class Summary(Callback):
             if tag in rows["before"]:
                 table.add_row(f"{tag[5:]} loss", *(f"{numbers[tag]:.6g}" for numbers in rows.values()))
         self.console.print(table)
-        for remark in _remarks(result):
-            self.console.print(remark, highlight=False, soft_wrap=True)
+        for line in _remarks(result):
+            self.console.print(line, highlight=False, soft_wrap=True)
         self.console.print(f"Hessian products  {last.num_matvecs}", highlight=False)
         if remark:
             self.console.print(f"adjoint system    {remark}", highlight=False)
