@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from hypergrad.baseline.base import Search
 from hypergrad.callback.base import Callback
 from hypergrad.errors import Terminated
 from hypergrad.estimator.base import HypergradEstimator
@@ -91,6 +92,11 @@ def built(cfg: DictConfig) -> dict[str, Any]:
 def configured_estimator(cfg: DictConfig) -> HypergradEstimator:
     """The estimator that a config names."""
     return instantiate(cfg.estimator)
+
+
+def configured_search(cfg: DictConfig) -> Search:
+    """The search without gradients that a config names."""
+    return instantiate(cfg.baseline)
 
 
 def configured_callbacks(cfg: DictConfig, *, without: tuple[str, ...] = ()) -> list[Callback]:

@@ -7,10 +7,8 @@ import torch
 from torch import Tensor
 
 from hypergrad.autodiff import Tensors
-from hypergrad.callback.base import Record
+from hypergrad.callback.base import MOST_ENTRIES, Record
 from hypergrad.outer_state import placed
-
-_MOST_ENTRIES = 1000
 
 
 class Journal:
@@ -23,7 +21,7 @@ class Journal:
     def __init__(self, like: Tensors) -> None:
         self.device = next(iter(like.values())).device
         self.history: list[dict[str, float]] = []
-        self._paths: dict[str, list[Tensor]] = {name: [] for name, x in like.items() if x.numel() <= _MOST_ENTRIES}
+        self._paths: dict[str, list[Tensor]] = {name: [] for name, x in like.items() if x.numel() <= MOST_ENTRIES}
         self._records: tuple[Record, ...] = ()
 
     @property

@@ -85,5 +85,7 @@ def _shapes(tensors: Tensors) -> str:
 def _digest(tensors: Iterable[Tensor]) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        # A clone, because an expanded tensor of one entry counts as contiguous, with a stride of 0 that no view allows.
+        bytes_of = tensor.detach().cpu().clone(memory_format=torch.contiguous_format).flatten().view(torch.uint8)
+        digest.update(bytes_of.numpy().tobytes())
     return digest.hexdigest()[:16]

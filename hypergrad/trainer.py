@@ -108,7 +108,7 @@ class Trainer:
         try:
             with terminable():
                 for callback in self.callbacks:
-                    callback.on_start(Run(outer_steps=self.outer_steps, config=config, resumed_at=resumed_at))
+                    callback.on_start(Run(self.outer_steps, self.problem, self.estimator, config, resumed_at))
                     started.append(callback)
                 result = loop.run()
         except BaseException as error:

@@ -248,7 +248,7 @@ def damage_code(path: Path):
 DAMAGES = {
     "truncated": (damage_truncated, "cannot be read: it is truncated"),
     "foreign": (damage_foreign, "is no state of a run of hypergrad"),
-    "of a later version": (damage_later, "is of version 99 of the format, and this hypergrad reads version 1"),
+    "of a later version": (damage_later, "is of version 99 of the format, and this hypergrad reads version 2"),
     "code": (damage_code, "cannot be read"),
     "empty": (lambda path: path.write_bytes(b""), "cannot be read"),
 }

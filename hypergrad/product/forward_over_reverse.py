@@ -11,9 +11,9 @@ from torch import Tensor
 from hypergrad.autodiff import Tensors, flatten, unflatten
 from hypergrad.operator import Operator
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.point import Point, require_finite
 from hypergrad.product.base import Product, Stationarity, shapes_of
 from hypergrad.product.reverse import Reverse
-from hypergrad.solver.point import Point, require_finite
 
 _RIGHT: "WeakSet[InnerProblem]" = WeakSet()
 """Problems on which a product was found to be right."""

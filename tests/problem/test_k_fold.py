@@ -223,10 +223,7 @@ def test_a_run_is_tuned_resumed_and_retrained(tmp_path):
 
 
 def test_a_check_and_a_search_take_it_as_any_problem():
-    from hypergrad.baseline.search import Random
-    from hypergrad.baseline.trials import Budget, search
-
     problem = regression()
     assert hg.check_hypergradient(problem, estimators={"cg": EXACT}).ok
-    found = search(problem, EXACT, Random(width=2.0), Budget(trials=3))
+    found = hg.search(problem, EXACT, hg.RandomSearch(width=2.0), hg.Budget(trials=3))
     assert found.best.outer_loss <= found.first.outer_loss

@@ -50,6 +50,7 @@ EFFECTS = {
     "l2": {"l2": hg.L2(init=0.05)},
     "l2 per tensor": {"l2": hg.L2(init=0.05, per="tensor", on="*weight")},
     "l2 per feature": {"l2": hg.L2(init=0.05, per="feature", on="0.weight"), "rest": hg.L2(on="2.*")},
+    "l2 per output": {"l2": hg.L2(init=0.05, per="output", on=("2.weight", "2.bias")), "rest": hg.L2(on="0.*")},
     "l2 per weight": {"l2": hg.L2(init=0.05, per="weight")},
     "elastic": {"l1": hg.L1(init=0.02, smoothing=0.1, per="tensor"), "l2": hg.L2(init=0.05)},
     "example weights": {"weights": hg.ExampleWeights(init=0.7), "l2": hg.L2(init=0.05)},
@@ -94,6 +95,10 @@ def test_effects_are_what_their_formulas_say():
     found = problem.metrics(w, h)
     assert found["test_loss"] == pytest.approx(cross_entropy(model(test_X), test_y).item(), rel=1e-12)
     assert found["test_accuracy"] == (model(test_X).argmax(1) == test_y).double().mean()
+    per_class = supervised(model, hyperparameters={"l2": hg.L2(per="output", on="2.*")})
+    by_class, (X, y) = torch.tensor([0.1, 0.2, 0.4]), classes(1)
+    by_hand = cross_entropy(model(X), y) + by_class @ (w["2.weight"].square().sum(1) + w["2.bias"].square())
+    assert torch.allclose(per_class.inner_loss(w, {"l2": by_class}, None), by_hand, rtol=1e-12)
     elastic = supervised(model, hyperparameters={"l1": hg.L1(init=0.3, smoothing=0.1)})
     eps, (X, y) = 0.1, classes(1)
     penalty = sum(((p**2 + eps**2).sqrt() - eps).sum() for p in model.parameters())
@@ -341,6 +346,7 @@ MISTAKES = {
     "effect": ({"hyperparameters": {"l2": 0.1}}, r"hyperparameters\['l2'\] must be an effect, .* it is a float"),
     "pattern": ({"hyperparameters": {"l2": hg.L2(on="1.*")}}, r"L2.on = '1.\*' matches none .* 0.weight, 0.bias"),
     "feature": ({"hyperparameters": {"l2": hg.L2(per="feature")}}, r"L2.per = 'feature' needs weights of shape"),
+    "output": ({"hyperparameters": {"l2": hg.L2(per="output")}}, r"L2.per = 'output' needs tensors of shape \(q, …\)"),
     "constraint": ({"hyperparameters": {"l2": hg.L2(init=-1.0)}}, "init = -1 violates the constraint"),
     "batch size": ({"batch_size": 0}, "Supervised.batch_size must be at least 1, but it is 0"),
     "frozen": ({"model": nn.Linear(5, 3).requires_grad_(False)}, "no parameter that requires a gradient"),
