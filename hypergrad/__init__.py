@@ -9,6 +9,12 @@ from torch.distributions.constraints import interval, positive, simplex, unit_in
 
 from hypergrad.acceptance import Acceptance
 from hypergrad.autodiff import Tensors
+from hypergrad.baseline.base import Search
+from hypergrad.baseline.budget import Budget
+from hypergrad.baseline.grid import GridSearch
+from hypergrad.baseline.random import RandomSearch
+from hypergrad.baseline.search import search
+from hypergrad.baseline.tpe import TPE
 from hypergrad.callback.base import Result
 from hypergrad.check.comparison import check_hypergradient
 from hypergrad.check.report import Check
@@ -40,7 +46,7 @@ from hypergrad.estimator.implicit import Implicit
 from hypergrad.estimator.unrolled import Unrolled
 from hypergrad.functional import hypergradient
 from hypergrad.hyperparameter import Hyperparameter
-from hypergrad.images import digits
+from hypergrad.images import digits, idx_images, mnist5k
 from hypergrad.lbfgsb import LBFGSB
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, Preconditioner
@@ -53,7 +59,10 @@ from hypergrad.linsolve.neumann import Neumann
 from hypergrad.linsolve.nystrom import Nystrom
 from hypergrad.operator import Operator
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.distillation import Distillation
 from hypergrad.problem.elastic_net import ElasticNet
+from hypergrad.problem.hyper_cleaning import HyperCleaning
+from hypergrad.problem.k_fold import KFold, k_fold
 from hypergrad.problem.l1 import L1Problem
 from hypergrad.problem.lasso import Lasso
 from hypergrad.problem.learning_to_learn import LearningToLearn
@@ -101,6 +110,7 @@ __all__ = [
     "AdamW",
     "Auto",
     "AutoTape",
+    "Budget",
     "CG",
     "CentredDifferences",
     "Check",
@@ -109,6 +119,7 @@ __all__ = [
     "CoordinateDescent",
     "Cosine",
     "Dense",
+    "Distillation",
     "DivergenceError",
     "Effect",
     "ElasticNet",
@@ -122,8 +133,10 @@ __all__ = [
     "GaussNewton",
     "GradientDescent",
     "Graph",
+    "GridSearch",
     "HypergradError",
     "HypergradEstimator",
+    "HyperCleaning",
     "Hypergradient",
     "Hyperparameter",
     "Implicit",
@@ -134,6 +147,7 @@ __all__ = [
     "InnerSolver",
     "InputScale",
     "Jacobi",
+    "KFold",
     "L1",
     "L1Problem",
     "L2",
@@ -161,6 +175,7 @@ __all__ = [
     "ProximalGradient",
     "Quadratic",
     "RMSprop",
+    "RandomSearch",
     "Result",
     "ReversalError",
     "Reverse",
@@ -168,6 +183,7 @@ __all__ = [
     "Ridge",
     "Root",
     "Schedule",
+    "Search",
     "SparseLogistic",
     "Split",
     "Splits",
@@ -175,6 +191,7 @@ __all__ = [
     "Store",
     "Supervised",
     "Tape",
+    "TPE",
     "TaylorExpansion",
     "Tensors",
     "Tied",
@@ -191,8 +208,12 @@ __all__ = [
     "digits",
     "fit",
     "hypergradient",
+    "idx_images",
     "interval",
+    "k_fold",
+    "mnist5k",
     "positive",
+    "search",
     "simplex",
     "sparse_regression",
     "unit_interval",

@@ -210,7 +210,7 @@ def test_the_final_training_sees_train_and_dev(kind):
     assert result.retrained is not None
     assert result.retrained["test_loss"] == pytest.approx(float(truth), rel=1e-9)
     assert result.retrained["test_loss"] != result.best.metrics["test_loss"]
-    with pytest.raises(NotImplementedError, match="Quadratic does not define `joined`"):
+    with pytest.raises(NotImplementedError, match="Quadratic does not define `pooled_targets`"):
         hg.fit(PROBLEMS["quadratic"], EXACT, SGD, 0, progress=False, retrain=True)
 
 

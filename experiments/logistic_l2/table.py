@@ -14,8 +14,9 @@ from scipy.optimize import minimize_scalar
 
 import hypergrad as hg
 from experiments.numbers import save
-from hypergrad.baseline.search import TPE
-from hypergrad.baseline.trials import Budget, search
+from hypergrad.baseline.budget import Budget
+from hypergrad.baseline.search import search
+from hypergrad.baseline.tpe import TPE
 from hypergrad.callback.base import Callback, Record
 from hypergrad.solver.training import train
 
@@ -133,7 +134,7 @@ def main() -> None:
                     console.print(f"seed {seed}, {name}: |log λ − brute force {truths[-1]:.5f}| = {distance:.1e}")
             if per != "weight":
                 last = paths["tightening"][-1]
-                budget = Budget(inner_steps=last["inner_steps"] + 2 * last["products"])
+                budget = Budget(gradients=last["inner_steps"] + 2 * last["products"])
                 found = search(problem_of(seed, per), estimator_of(None), TPE(seed=seed), budget)
                 add(seed, per, "TPE", row_of(found.best))
         save("logistic_l2", {"runs": runs, "truths": truths})

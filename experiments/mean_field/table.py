@@ -14,8 +14,9 @@ from rich.table import Table
 
 import hypergrad as hg
 from experiments.numbers import save
-from hypergrad.baseline.search import TPE
-from hypergrad.baseline.trials import Budget, search
+from hypergrad.baseline.budget import Budget
+from hypergrad.baseline.search import search
+from hypergrad.baseline.tpe import TPE
 from hypergrad.callback.base import Record
 
 SEEDS, OUTER_STEPS, TRIALS = range(3), 60, 100
