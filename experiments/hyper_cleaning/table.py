@@ -7,13 +7,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from hypergrad.baseline.trials import Budget, search
 from rich.console import Console
 from rich.table import Table
 
 import hypergrad as hg
 from experiments.numbers import save
-from hypergrad.baseline.search import TPE
+from hypergrad.baseline.budget import Budget
+from hypergrad.baseline.search import search
+from hypergrad.baseline.tpe import TPE
 from hypergrad.solver.training import train
 
 SEEDS, OUTER_STEPS, INNER_STEPS = range(2), 20, 50
@@ -63,7 +64,7 @@ def penalty_by_tpe(problem: hg.HyperCleaning, data: hg.Splits, gradients: int) -
         test=data.test,
         hyperparameters={"l2": hg.L2(init=problem.l2)},
     )
-    best = search(tuned, IMPLICIT(linsolve=hg.CG()), TPE(), Budget(inner_steps=gradients, trials=100)).best
+    best = search(tuned, IMPLICIT(linsolve=hg.CG()), TPE(), Budget(gradients=gradients, trials=100)).best
     return {"dev": best.outer_loss, "test": best.metrics["test_accuracy"], "l2": best.hparams["l2"].item()}
 
 

@@ -8,16 +8,17 @@ from functools import partial
 from typing import Any
 
 import torch
-from hypergrad.baseline.trials import Budget, search
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 import hypergrad as hg
-from benchmarks.measure import clocked, interleaved, peak_megabytes, ratios
+from benchmarks.measure import Local, clocked, interleaved, ratios
 from experiments.numbers import save
-from hypergrad.baseline.search import TPE
+from hypergrad.baseline.budget import Budget
+from hypergrad.baseline.search import search
+from hypergrad.baseline.tpe import TPE
 
 SEEDS, TERMS = range(3), 10
 HIDDEN = (0, 40, 130, 400, 1300)
@@ -84,7 +85,7 @@ def growth() -> list[dict[str, float]]:
         names = [f"{hidden} step", f"{hidden} outer"]
         times = interleaved({name: clocked(work(name)) for name in names}, repeats=7)
         ratio, spread = ratios(times[names[1]], times[names[0]])
-        memory = [peak_megabytes(work, name) for name in names]
+        memory = [Local.of(work, name).megabytes() for name in names]
         rows.append(
             {"hyperparameters": problem_of(hidden, examples=50).init_hparams()["l2"].numel()}
             | {"time": ratio, "spread": spread, "step_mb": memory[0], "outer_mb": memory[1]}
@@ -97,7 +98,7 @@ def tuned(hidden: int, seed: int, estimator: hg.Implicit, examples: int, outer_s
     """What the penalties come to, and what TPE makes of one penalty with as many gradients."""
     make = partial(problem_of, hidden, seed=seed, examples=examples)
     result = hg.Trainer(problem=make(), estimator=estimator, optimizer=OPTIMIZER, outer_steps=outer_steps).fit()
-    budget = Budget(inner_steps=result.last.num_inner_steps + 2 * result.last.num_matvecs, trials=100)
+    budget = Budget(gradients=result.last.num_gradients + 2 * result.last.num_matvecs, trials=100)
     single = replace(estimator, inner_steps=300, inner_tol=1e-3)
     black_box = search(make(per="all"), single, TPE(width=5), budget).best
     return {
