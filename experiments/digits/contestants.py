@@ -66,7 +66,7 @@ def handwritten(seed: int, penalties: int) -> list[Point]:
     return by_hand.tune(parts, PER[penalties], init=INIT, steps=STEPS, lr=0.1, tol=TOL)
 
 
-def ours(seed: int, penalties: int, *, optimizer: Callable = hg.LBFGSB, steps: int = 8) -> list[Point]:
+def ours(seed: int, penalties: int, *, optimizer: Callable = hg.LBFGSB, steps: int = 6) -> list[Point]:
     """Hypergradients by this library."""
     curve, tuned = Curve(), problem(seed, penalties)
     hg.fit(tuned, ESTIMATOR, optimizer, steps, progress=False, callbacks=[curve])
