@@ -46,7 +46,7 @@ from hypergrad.estimator.implicit import Implicit
 from hypergrad.estimator.unrolled import Unrolled
 from hypergrad.functional import hypergradient
 from hypergrad.hyperparameter import Hyperparameter
-from hypergrad.images import digits
+from hypergrad.images import digits, idx_images, mnist5k
 from hypergrad.lbfgsb import LBFGSB
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, Preconditioner
@@ -59,13 +59,20 @@ from hypergrad.linsolve.neumann import Neumann
 from hypergrad.linsolve.nystrom import Nystrom
 from hypergrad.operator import Operator
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.distillation import Distillation
 from hypergrad.problem.elastic_net import ElasticNet
+from hypergrad.problem.hyper_cleaning import HyperCleaning
+from hypergrad.problem.k_fold import KFold, k_fold
 from hypergrad.problem.l1 import L1Problem
 from hypergrad.problem.lasso import Lasso
+from hypergrad.problem.learning_to_learn import LearningToLearn
+from hypergrad.problem.mean_field import MeanField
 from hypergrad.problem.quadratic import Quadratic
 from hypergrad.problem.ridge import Ridge
 from hypergrad.problem.sparse_logistic import SparseLogistic
 from hypergrad.problem.supervised import Supervised
+from hypergrad.problem.tied import Tied
+from hypergrad.problem.total_variation import TotalVariation
 from hypergrad.product.base import Product
 from hypergrad.product.differences import CentredDifferences
 from hypergrad.product.forward_over_reverse import ForwardOverReverse
@@ -82,6 +89,7 @@ from hypergrad.solver.adam import Adam
 from hypergrad.solver.adamw import AdamW
 from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.coordinate_descent import CoordinateDescent
+from hypergrad.solver.fixed_point import FixedPoint
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.solver.lbfgs import LBFGS
 from hypergrad.solver.momentum import Momentum
@@ -111,11 +119,13 @@ __all__ = [
     "CoordinateDescent",
     "Cosine",
     "Dense",
+    "Distillation",
     "DivergenceError",
     "Effect",
     "ElasticNet",
     "ExampleWeights",
     "ExtrapolationWarning",
+    "FixedPoint",
     "FixedPointOverflowError",
     "Forward",
     "ForwardOverReverse",
@@ -126,6 +136,7 @@ __all__ = [
     "GridSearch",
     "HypergradError",
     "HypergradEstimator",
+    "HyperCleaning",
     "Hypergradient",
     "Hyperparameter",
     "Implicit",
@@ -136,6 +147,7 @@ __all__ = [
     "InnerSolver",
     "InputScale",
     "Jacobi",
+    "KFold",
     "L1",
     "L1Problem",
     "L2",
@@ -143,10 +155,12 @@ __all__ = [
     "LBFGSB",
     "LabelSmoothing",
     "Lasso",
+    "LearningToLearn",
     "LinearResponse",
     "LinearSolution",
     "LinearSolver",
     "MINRES",
+    "MeanField",
     "Momentum",
     "Neumann",
     "Newton",
@@ -180,6 +194,8 @@ __all__ = [
     "TPE",
     "TaylorExpansion",
     "Tensors",
+    "Tied",
+    "TotalVariation",
     "Traced",
     "Trainer",
     "Unrolled",
@@ -192,7 +208,10 @@ __all__ = [
     "digits",
     "fit",
     "hypergradient",
+    "idx_images",
     "interval",
+    "k_fold",
+    "mnist5k",
     "positive",
     "search",
     "simplex",

@@ -2,6 +2,8 @@
 
 import time
 import warnings
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from hypergrad.errors import HypergradError, NotConvergedWarning
 from hypergrad.estimator.base import HypergradEstimator, Stats
 from hypergrad.estimator.inexact import inexactness
 from hypergrad.hyperparameter import shown
+from hypergrad.outer_state import placed
 from hypergrad.problem.base import InnerProblem
 
 
@@ -89,6 +92,31 @@ class OuterObjective:
         """Set u."""
         for name, value in values.items():
             self.u[name].copy_(value)
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, which later evaluations do not change."""
+        return {
+            "params": self.params,
+            "adjoint": self.adjoint,
+            "u": {name: u.detach().clone() for name, u in self.u.items()},
+            "grad": {name: u.grad for name, u in self.u.items()},
+            "num_matvecs": self.num_matvecs,
+            "num_inner_steps": self.num_inner_steps,
+            "cost": asdict(self.cost),
+            "warned": sorted(self.warned),
+        }
+
+    def restore(self, state: dict[str, Any], seconds: float) -> None:
+        """Go back to a state, `seconds` after the run began."""
+        device = next(iter(self.u.values())).device
+        self.place(placed(state["u"], device))
+        for name, grad in placed(state["grad"], device).items():
+            self.u[name].grad = grad
+        self.params = placed(state["params"], device)
+        self.adjoint = None if state["adjoint"] is None else state["adjoint"].to(device)
+        self.num_matvecs, self.num_inner_steps = state["num_matvecs"], state["num_inner_steps"]
+        self.cost, self.warned = Cost(**state["cost"]), set(state["warned"])
+        self.begin = time.perf_counter() - seconds
 
     def _keep_gradient(self, hparams: Tensors, grad: Tensors) -> None:
         pulled = torch.autograd.grad(

@@ -13,7 +13,17 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "hypergrad"
 ORDER = [
     {"errors", "validation", "cost"},
-    {"autodiff", "arithmetic", "hyperparameter", "operator", "schedule", "coefficient", "structure", "taylor"},
+    {
+        "autodiff",
+        "arithmetic",
+        "hyperparameter",
+        "operator",
+        "schedule",
+        "coefficient",
+        "structure",
+        "taylor",
+        "compiling",
+    },
     {"data", "images", "effect"},
     {"linsolve"},
     {"problem"},
@@ -24,7 +34,7 @@ ORDER = [
     {"functional", "check", "sensitivity"},
     {"plot"},
     {"callback"},
-    {"acceptance", "lbfgsb", "outer_objective", "outer_state"},
+    {"acceptance", "lbfgsb", "outer_objective", "outer_state", "descent", "journal", "termination"},
     {"baseline"},
     {"loop", "trainer"},  # a loop is of a trainer, which makes it
     {"explain", "resume"},
@@ -88,12 +98,14 @@ SHARED = {
     *("__init__", "__main__", "base"),
     *("krylov", "block", "fused", "low_rank", "spectrum"),
     *("training", "divergence", "weight_decay", "line_search", "objective", "dynamics"),
+    *("batches", "program", "compiled", "compilation"),
     *("l1", "support", "sparse_linear", "design", "given", "point"),
     *("inexact", "linearization", "error_bar", "training_run", "tally", "trial"),
     *("quantised", "footprint", "plan"),
     *("tracing", "compiling"),
-    *("state_file", "scope", "module", "minibatch", "source", "criterion"),
+    *("state_file", "scope", "module", "minibatch", "source", "criterion", "linear"),
     *("budget", "search", "landscape", "picture"),
+    *("effects", "parts", "pool", "k_fold", "second_derivative"),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).glob("*.py")) if path.stem not in SHARED

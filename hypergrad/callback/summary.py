@@ -34,7 +34,7 @@ class Summary(Callback):
         if result.best.step not in (result.first.step, result.last.step):
             columns[f"best (step {result.best.step})"] = result.best
         rows = {name: record.scalars() for name, record in columns.items()}
-        remark = str(result.last.stats.get("adjoint_remark", ""))
+        remarks = {key: str(result.last.stats.get(key, "")) for key in ("training_remark", "adjoint_remark")}
         content: dict[str, object] = {
             "status": "finished",
             "stopped": result.stopped,
@@ -43,7 +43,7 @@ class Summary(Callback):
             "best": {"step": result.best.step, **result.best.scalars()},
             "retrained": result.retrained,
         }
-        self._write(content | ({"adjoint_remark": remark} if remark else {}))
+        self._write(content | {key: remark for key, remark in remarks.items() if remark})
         last = result.last
         table = Table("", *columns, title=f"{last.step} outer steps", title_justify="left")
         for name in last.hparams:
@@ -56,8 +56,9 @@ class Summary(Callback):
         for sentence in _remarks(result):
             self.console.print(sentence, highlight=False, soft_wrap=True)
         self.console.print(f"Hessian products  {last.num_matvecs}", highlight=False)
-        if remark:
-            self.console.print(f"adjoint system    {remark}", highlight=False)
+        for title, remark in zip(("inner training", "adjoint system"), remarks.values(), strict=True):
+            if remark:
+                self.console.print(f"{title:<18}{remark}", highlight=False)
         self.console.print(f"wall time         {last.seconds:.1f} s", highlight=False)
         # soft_wrap keeps a long path in one piece, to be copied
         self.console.print(f"folder            {self.folder}", highlight=False, soft_wrap=True)

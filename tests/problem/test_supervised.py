@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tables import relative_error, synthetic
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import hypergrad as hg
 from hypergrad.autodiff import central_difference, flatten
+from hypergrad.explain import explain
 from hypergrad.problem.minibatch import rows_of_step
 
 
@@ -357,6 +359,45 @@ MISTAKES = {
 def test_a_mistake_is_named(settings, message):
     with pytest.raises((TypeError, ValueError), match=message):
         supervised(**settings)
+
+
+class Torn(TensorDataset):
+    """A file that cannot be read."""
+
+    def __getitem__(self, index):
+        if index == 17:
+            raise OSError("image-17.png is truncated")
+        return super().__getitem__(index)
+
+
+def torn_batches():
+    yield classes(1)
+    raise OSError("shard-2.tar is truncated")
+
+
+UNREADABLE = {
+    "example": (lambda: Torn(*classes(1)), OSError, "image-17", "reading example 17 of the 24 of the train part"),
+    "loader": (
+        lambda: DataLoader(Torn(*classes(1)), batch_size=5),
+        OSError,
+        "image-17",
+        "reading example 17 of the 24",
+    ),
+    "batches": (torn_batches, OSError, "shard-2", "reading the batches of the train part"),
+    "objects": (
+        lambda: (np.array([[1.0, None]] * 3), np.zeros(3)),
+        TypeError,
+        "object",
+        "making a tensor of X of the train part",
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "kind", "message", "note"), UNREADABLE.values(), ids=UNREADABLE)
+def test_data_that_cannot_be_read_is_located(source, kind, message, note):
+    with pytest.raises(kind, match=message) as caught:
+        supervised(train=source())
+    assert f"This was in {note}" in explain(caught.value)
 
 
 def test_overlapping_parts_are_counted():

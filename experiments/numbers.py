@@ -1,0 +1,24 @@
+"""What an experiment has measured, kept beside its README for the script that draws it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+_HERE = Path(__file__).parent
+
+
+def save(experiment: str, numbers: dict[str, Any]) -> None:
+    """Write the numbers of an experiment."""
+    (_HERE / experiment / "numbers.json").write_text(json.dumps(numbers, indent=1) + "\n")
+
+
+def load(experiment: str) -> dict[str, Any]:
+    """Read them."""
+    return json.loads((_HERE / experiment / "numbers.json").read_text())
+
+
+def draw(experiment: str, figure: Figure) -> None:
+    """Write the figure of an experiment."""
+    figure.savefig(_HERE / experiment / "figure.png", dpi=110)
