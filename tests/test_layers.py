@@ -14,7 +14,7 @@ PACKAGE = ROOT / "hypergrad"
 ORDER = [
     {"errors", "validation"},
     {"autodiff", "arithmetic", "hyperparameter", "operator", "schedule", "coefficient", "structure", "taylor"},
-    {"data", "images", "effect"},
+    {"data", "images", "selection", "effect"},
     {"linsolve"},
     {"problem"},
     {"solver"},
@@ -91,7 +91,7 @@ SHARED = {
     *("inexact", "linearization", "error_bar", "training_run", "tally"),
     *("quantised", "footprint", "plan"),
     *("tracing", "compiling"),
-    *("state_file", "scope", "module", "minibatch", "source", "criterion", "linear"),
+    *("state_file", "scope", "module", "minibatch", "source", "criterion", "network"),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).glob("*.py")) if path.stem not in SHARED
