@@ -61,11 +61,13 @@ class Outcome:
         hypergradient: flat.
         products: Hessian products spent on it.
         seconds: of one call, the mean of several in a row.
+        megabytes: peak memory of the calls, where it was looked at.
     """
 
     hypergradient: Tensor
     products: int
     seconds: float
+    megabytes: float = float("nan")
 
 
 class Contestant(ABC):

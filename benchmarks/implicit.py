@@ -1,6 +1,6 @@
 """Time and products to an error of the implicit hypergradient, against loops by hand and against peers.
 
-python -m benchmarks.implicit [--problem a|b|c] [--peers PYTHON] [--rounds N] [--threads N]
+python -m benchmarks.implicit [--problem a|b|c] [--goal E] [--peers PYTHON] [--only WORD…] [--rounds N] [--threads N]
 """
 
 import argparse
@@ -71,8 +71,8 @@ def product_table(case: Case, rounds: int) -> Table:
     return shown
 
 
-def run(letter: str, python: str | None, rounds: int, goals: Sequence[float]) -> None:
-    """All tables of one problem."""
+def run(letter: str, python: str | None, rounds: int, goals: Sequence[float], only: Sequence[str]) -> None:
+    """The tables of one problem, with the reference and whoever has one of the words `only` in the name."""
     title, make = PROBLEMS[letter]
     case = Case.of(make())
     exact = Exact.of(case)
@@ -88,7 +88,8 @@ def run(letter: str, python: str | None, rounds: int, goals: Sequence[float]) ->
             _console.print(peer.note)
             contestants |= {name: Remote(peer, name, scale) for name in peer.contestants}
         _console.print(product_table(case, 3 * rounds))
-        race = Race(contestants, exact, MOST[letter])
+        chosen = {n: c for n, c in contestants.items() if n == REFERENCE or any(word in n for word in only)}
+        race = Race(chosen, exact, MOST[letter])
         for goal in goals:
             _console.print(table(goal, race.to(goal), rounds))
 
@@ -101,6 +102,7 @@ def main() -> None:
     parser.add_argument("--problem", choices=PROBLEMS, help="one of the problems only")
     parser.add_argument("--peers", metavar="PYTHON", help="interpreter of an environment made by scripts/peers-env")
     parser.add_argument("--goal", type=float, choices=GOALS, help="one of the errors only")
+    parser.add_argument("--only", metavar="WORD", nargs="+", default=[""], help="contestants with a word in the name")
     parser.add_argument("--rounds", type=int, default=7, help="timed turns of each contestant, at least 7")
     parser.add_argument("--threads", type=int, default=THREADS, help="of each contestant; 1 on a busy machine")
     given = parser.parse_args()
@@ -111,7 +113,7 @@ def main() -> None:
     limit_threads(given.threads)
     torch.set_default_dtype(torch.float64)
     for letter in [given.problem] if given.problem else PROBLEMS:
-        run(letter, given.peers, given.rounds, GOALS if given.goal is None else (given.goal,))
+        run(letter, given.peers, given.rounds, GOALS if given.goal is None else (given.goal,), given.only)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,16 @@ import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import torch
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.peers.memory import peak_megabytes
 
 THREADS = 2
 Work = Callable[[], torch.Tensor]
@@ -75,35 +78,59 @@ def ratios(times: list[float], reference: list[float]) -> tuple[float, float]:
     return middle, high - low
 
 
-def peak_megabytes(make: Callable[[str], Work], name: str) -> float:
-    """Peak resident memory of one call, above what the process held before, in a fresh process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (make, name))
+class Entrant(ABC):
+    """Whoever makes the result of a table."""
+
+    @abstractmethod
+    def run(self) -> tuple[torch.Tensor, float]:
+        """The result, and the seconds that it took."""
+
+    @abstractmethod
+    def megabytes(self) -> float:
+        """Peak memory of one call after another one, above what the process held in between."""
 
 
-def _peak(make: Callable[[str], Work], name: str) -> float:
-    torch.set_num_threads(THREADS)
-    torch.set_default_dtype(torch.float64)
+@dataclass(frozen=True)
+class Local(Entrant):
+    """One in this process, and for its memory in another one.
+
+    Attributes:
+        make: builds the work of a name; picklable.
+        name: which.
+        work: what it built.
+    """
+
+    make: Callable[[str], Work]
+    name: str
+    work: Work
+
+    @classmethod
+    def of(cls, make: Callable[[str], Work], name: str) -> "Local":
+        """The entrant of a name, ready to be called."""
+        return cls(make, name, make(name))
+
+    def run(self) -> tuple[torch.Tensor, float]:
+        begin = time.perf_counter()
+        result = self.work()
+        return result, time.perf_counter() - begin
+
+    def megabytes(self) -> float:
+        threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            return pool.apply(_peak, (self.make, self.name, threads, dtype))
+
+
+def _peak(make: Callable[[str], Work], name: str, threads: int, dtype: torch.dtype) -> float:
+    torch.set_num_threads(threads)
+    torch.set_default_dtype(dtype)
     work = make(name)
-    x = torch.ones(1, requires_grad=True)
-    torch.autograd.grad(2 * x, x, torch.ones(1))  # what torch imports and allocates once does not count
-    before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
-    work()
-    return (_status("VmHWM") - before) / 1024
-
-
-def _status(key: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key):
-            return int(line.split()[1])
-    raise RuntimeError(f"/proc/self/status has no {key}: peak memory needs Linux.")
+    work()  # what is imported, compiled and allocated once does not count
+    return peak_megabytes(work)[1]
 
 
 def compare(
     title: str,
-    make: Callable[[str], Work],
-    names: list[str],
+    entrants: Mapping[str, Entrant],
     *,
     reference: str,
     truth: str,
@@ -111,15 +138,14 @@ def compare(
     tolerance: float = 1e-8,
     repeats: int = 7,
 ) -> dict[str, Row]:
-    """Time all contestants in turns, check their results against each other, and print the table.
+    """Time all entrants in turns, check their results against each other, and print the table.
 
     Args:
         title: of the table.
-        make: builds the contestant of a name, ready to be called; picklable, for the memory runs.
-        names: the contestants.
-        reference: the contestant whose time is 1.
-        truth: the contestant whose result the others must have.
-        unchecked: contestants that compute something else, such as plain training.
+        entrants: by name.
+        reference: the entrant whose time is 1.
+        truth: the entrant whose result the others must have.
+        unchecked: entrants that compute something else, such as plain training.
         tolerance: largest relative error allowed.
         repeats: timed calls of each, ≥ 7.
 
@@ -129,18 +155,26 @@ def compare(
     Raises:
         RuntimeError: if a result differs by more than the tolerance.
     """
-    contestants = {name: make(name) for name in names}
-    right = contestants[truth]()
-    times = interleaved({name: clocked(work) for name, work in contestants.items()}, repeats=max(7, repeats))
+    results: dict[str, torch.Tensor] = {}
+
+    def seconds(name: str) -> float:
+        results[name], spent = entrants[name].run()
+        return spent
+
+    times = interleaved({name: partial(seconds, name) for name in entrants}, repeats=max(7, repeats))
     rows: dict[str, Row] = {}
-    for name, work in contestants.items():
-        error = float("nan") if name in unchecked else ((work() - right).norm() / right.norm()).item()
+    for name, entrant in entrants.items():
+        error = float("nan") if name in unchecked else _error(results[name], results[truth])
         if error > tolerance:
             raise RuntimeError(f"{title}: {name} is off by {error:.1e}, which is more than {tolerance:.0e}.")
         ratio, spread = ratios(times[name], times[reference])
-        rows[name] = Row(statistics.median(times[name]), ratio, spread, error, peak_megabytes(make, name))
+        rows[name] = Row(statistics.median(times[name]), ratio, spread, error, entrant.megabytes())
     _print(title, rows, reference)
     return rows
+
+
+def _error(found: torch.Tensor, right: torch.Tensor) -> float:
+    return ((found - right).norm() / right.norm()).item()
 
 
 def _print(title: str, rows: dict[str, Row], reference: str) -> None:

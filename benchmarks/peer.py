@@ -60,7 +60,7 @@ class Peer:
         with suppress(BrokenPipeError):  # then the worker is gone, and waiting for its reply says why
             print(json.dumps(request), file=self._process.stdin, flush=True)
         reply = self._reply()
-        return Outcome(torch.from_numpy(np.load(result)), reply["products"], reply["seconds"])
+        return Outcome(torch.from_numpy(np.load(result)), reply["products"], reply["seconds"], reply["megabytes"])
 
     def _reply(self) -> dict[str, Any]:
         """The next line of the worker.

@@ -9,6 +9,12 @@ from torch.distributions.constraints import interval, positive, simplex, unit_in
 
 from hypergrad.acceptance import Acceptance
 from hypergrad.autodiff import Tensors
+from hypergrad.baseline.base import Search
+from hypergrad.baseline.budget import Budget
+from hypergrad.baseline.grid import GridSearch
+from hypergrad.baseline.random import RandomSearch
+from hypergrad.baseline.search import search
+from hypergrad.baseline.tpe import TPE
 from hypergrad.callback.base import Result
 from hypergrad.check.comparison import check_hypergradient
 from hypergrad.check.report import Check
@@ -56,12 +62,17 @@ from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.distillation import Distillation
 from hypergrad.problem.elastic_net import ElasticNet
 from hypergrad.problem.hyper_cleaning import HyperCleaning
+from hypergrad.problem.k_fold import KFold, k_fold
 from hypergrad.problem.l1 import L1Problem
 from hypergrad.problem.lasso import Lasso
+from hypergrad.problem.learning_to_learn import LearningToLearn
+from hypergrad.problem.mean_field import MeanField
 from hypergrad.problem.quadratic import Quadratic
 from hypergrad.problem.ridge import Ridge
 from hypergrad.problem.sparse_logistic import SparseLogistic
 from hypergrad.problem.supervised import Supervised
+from hypergrad.problem.tied import Tied
+from hypergrad.problem.total_variation import TotalVariation
 from hypergrad.product.base import Product
 from hypergrad.product.differences import CentredDifferences
 from hypergrad.product.forward_over_reverse import ForwardOverReverse
@@ -78,6 +89,7 @@ from hypergrad.solver.adam import Adam
 from hypergrad.solver.adamw import AdamW
 from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.coordinate_descent import CoordinateDescent
+from hypergrad.solver.fixed_point import FixedPoint
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.solver.lbfgs import LBFGS
 from hypergrad.solver.momentum import Momentum
@@ -98,6 +110,7 @@ __all__ = [
     "AdamW",
     "Auto",
     "AutoTape",
+    "Budget",
     "CG",
     "CentredDifferences",
     "Check",
@@ -112,6 +125,7 @@ __all__ = [
     "ElasticNet",
     "ExampleWeights",
     "ExtrapolationWarning",
+    "FixedPoint",
     "FixedPointOverflowError",
     "Forward",
     "ForwardOverReverse",
@@ -119,6 +133,7 @@ __all__ = [
     "GaussNewton",
     "GradientDescent",
     "Graph",
+    "GridSearch",
     "HypergradError",
     "HypergradEstimator",
     "HyperCleaning",
@@ -132,6 +147,7 @@ __all__ = [
     "InnerSolver",
     "InputScale",
     "Jacobi",
+    "KFold",
     "L1",
     "L1Problem",
     "L2",
@@ -139,10 +155,12 @@ __all__ = [
     "LBFGSB",
     "LabelSmoothing",
     "Lasso",
+    "LearningToLearn",
     "LinearResponse",
     "LinearSolution",
     "LinearSolver",
     "MINRES",
+    "MeanField",
     "Momentum",
     "Neumann",
     "Newton",
@@ -157,6 +175,7 @@ __all__ = [
     "ProximalGradient",
     "Quadratic",
     "RMSprop",
+    "RandomSearch",
     "Result",
     "ReversalError",
     "Reverse",
@@ -164,6 +183,7 @@ __all__ = [
     "Ridge",
     "Root",
     "Schedule",
+    "Search",
     "SparseLogistic",
     "Split",
     "Splits",
@@ -171,8 +191,11 @@ __all__ = [
     "Store",
     "Supervised",
     "Tape",
+    "TPE",
     "TaylorExpansion",
     "Tensors",
+    "Tied",
+    "TotalVariation",
     "Traced",
     "Trainer",
     "Unrolled",
@@ -187,8 +210,10 @@ __all__ = [
     "hypergradient",
     "idx_images",
     "interval",
+    "k_fold",
     "mnist5k",
     "positive",
+    "search",
     "simplex",
     "sparse_regression",
     "unit_interval",

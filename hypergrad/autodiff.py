@@ -6,6 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from hypergrad.cost import spend
+
 Tensors = dict[str, Tensor]
 """Named tensors: the parameters w, or the hyperparameters λ."""
 
@@ -43,6 +45,7 @@ def value_and_gradient(
 
     Both can be differentiated again exactly where grad mode is enabled, with respect to whatever `params` and the
     closure of `function` depend on; under `torch.no_grad()` no graph is kept. A tensor that f ignores has gradient 0.
+    It counts as one gradient, see `hypergrad.cost`.
 
     Args:
         function: maps named tensors to a tensor of shape ().
@@ -55,6 +58,7 @@ def value_and_gradient(
     Raises:
         ValueError: if f depends on none of them.
     """
+    spend(gradients=1)
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         if differentiable:

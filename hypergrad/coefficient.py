@@ -57,7 +57,9 @@ def coefficient(value: Coefficient, hparams: Tensors, t: int) -> float | Tensor:
     if not isinstance(value, str):
         return value
     tensor = hparams[value]
-    return tensor if tensor.ndim == 0 else tensor[t % len(tensor)]
+    if tensor.ndim == 0:
+        return tensor
+    return tensor[0 if len(tensor) == 1 else t % len(tensor)]
 
 
 def one_for_all(value: Coefficient, hparams: Tensors, t: int) -> float | None:

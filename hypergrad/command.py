@@ -18,11 +18,13 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from hypergrad.baseline.base import Search
 from hypergrad.callback.base import Callback
 from hypergrad.errors import Terminated
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.explain import explain
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.k_fold import k_fold
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -40,7 +42,7 @@ def configured_problem(cfg: DictConfig) -> Iterator[InnerProblem]:
     """The problem that a config names, on its device; its dtype is torch's default for as long.
 
     Raises:
-        ValueError: if the config names no problem, an unknown dtype, or a device that is not there.
+        ValueError: if the config names no problem, an unknown dtype, a device that is not there, or folds out of range.
         TypeError: if `problem` is not an InnerProblem.
     """
     if cfg.dtype not in _DTYPES:
@@ -59,7 +61,8 @@ def configured_problem(cfg: DictConfig) -> Iterator[InnerProblem]:
         problem = instantiate(cfg.problem)
         if not isinstance(problem, InnerProblem):
             raise TypeError(f"problem must be an InnerProblem, but {cfg.problem._target_} made a {type(problem)}.")
-        yield problem.to(device=cfg.device, dtype=_DTYPES[cfg.dtype])
+        problem = problem.to(device=cfg.device, dtype=_DTYPES[cfg.dtype])
+        yield problem if cfg.folds is None else k_fold(problem, cfg.folds, seed=cfg.seed)
     finally:
         torch.set_default_dtype(before)
 
@@ -89,6 +92,11 @@ def built(cfg: DictConfig) -> dict[str, Any]:
 def configured_estimator(cfg: DictConfig) -> HypergradEstimator:
     """The estimator that a config names."""
     return instantiate(cfg.estimator)
+
+
+def configured_search(cfg: DictConfig) -> Search:
+    """The search without gradients that a config names."""
+    return instantiate(cfg.baseline)
 
 
 def configured_callbacks(cfg: DictConfig, *, without: tuple[str, ...] = ()) -> list[Callback]:

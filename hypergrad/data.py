@@ -2,8 +2,11 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+_SEX = 1
 
 
 class Split(NamedTuple):
@@ -40,7 +43,7 @@ def require_parts(data: Splits) -> None:
             raise ValueError(f"The {name} part holds {bad} values that are NaN or infinite; drop or impute them.")
 
 
-def diabetes(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
+def diabetes(*, seed: int = 0, dev: float = 0.25, test: float = 0.25, quadratic: bool = False) -> Splits:
     """scikit-learn's diabetes data: 442 patients, 10 features, disease progression after a year.
 
     Inputs and target are standardised with the mean and deviation of the train part, so that a model needs no
@@ -50,6 +53,8 @@ def diabetes(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
         seed: of the random split.
         dev: fraction of the examples in the dev part, in (0, 1).
         test: fraction in the test part, in (0, 1); the rest, which must not be empty, is the train part.
+        quadratic: the paper's larger model of 64 features, with 9 squares (the sex has two values only) and 45 products
+            after the 10 features.
 
     Returns:
         The splits, in torch's default dtype.
@@ -61,7 +66,11 @@ def diabetes(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
     """  # noqa: DOC502
     from sklearn.datasets import load_diabetes
 
-    parts = _standardised(*load_diabetes(return_X_y=True), seed=seed, dev=dev, test=test)
+    X, y = (np.asarray(array) for array in load_diabetes(return_X_y=True))
+    if quadratic:
+        pairs = [(j, j) for j in range(10) if j != _SEX] + [(j, k) for j in range(10) for k in range(j + 1, 10)]
+        X = np.hstack([X, np.stack([X[:, j] * X[:, k] for j, k in pairs], 1)])
+    parts = _standardised(X, y, seed=seed, dev=dev, test=test)
     centre, spread = parts[0].y.mean(), parts[0].y.std()
     return Splits(*(Split(X, (y - centre) / spread) for X, y in parts))
 

@@ -1,6 +1,7 @@
 """What went wrong, in a few lines: what an error says, where it was met, and what could have been written instead."""
 
 import difflib
+import re
 import traceback
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from hypergrad.errors import HypergradError
 
 _FOOTER = "HYDRA_FULL_ERROR=1 shows the traceback."
+_EXTRAS = {"joblib": "joblib", "submitit": "slurm", "ray": "ray"}
 _LIBRARIES = ("site-packages", "dist-packages", "/lib/python", str(Path(__file__).parent))
 
 
@@ -19,8 +21,8 @@ def explain(error: BaseException) -> str:
     """
     causes = _chain(error)
     lines = [f"error: {_first_line(error, causes)}"]
-    lines += [hint for cause in causes if (hint := _choices(cause))][:1]
-    lines += getattr(error, "__notes__", [])
+    lines += [hint for cause in causes if (hint := _choices(cause) or _extra(cause))][:1]
+    lines += [note for cause in causes for note in getattr(cause, "__notes__", [])]
     place = _users_frame(causes[-1])
     if place:
         lines.append(f"  at {place}")
@@ -75,6 +77,12 @@ def _choices(cause: BaseException) -> str:
         if owner is not None and is_dataclass(owner):
             return _suggestion(wrong, [f.name for f in fields(owner)])
     return ""
+
+
+def _extra(cause: BaseException) -> str:
+    """How to install the launcher that a config names, where it is not."""
+    found = re.search(r"Could not (?:load|find) 'hydra/launcher/(joblib|submitit|ray)", str(cause))
+    return f"pip install 'torch-hypergrad[{_EXTRAS[found[1]]}]' brings that launcher." if found else ""
 
 
 def _suggestion(wrong: str, known: list[str]) -> str:

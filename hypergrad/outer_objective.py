@@ -2,16 +2,20 @@
 
 import time
 import warnings
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hypergrad.autodiff import Tensors
 from hypergrad.callback.base import Record
+from hypergrad.cost import Cost
 from hypergrad.errors import HypergradError, NotConvergedWarning
 from hypergrad.estimator.base import HypergradEstimator, Stats
 from hypergrad.estimator.inexact import inexactness
 from hypergrad.hyperparameter import shown
+from hypergrad.outer_state import placed
 from hypergrad.problem.base import InnerProblem
 
 
@@ -37,7 +41,7 @@ class OuterObjective:
         }
         self.params = problem.init_params()
         self.adjoint: Tensor | None = None
-        self.num_matvecs, self.num_inner_steps = 0, 0
+        self.num_matvecs, self.num_inner_steps, self.cost = 0, 0, Cost()
         self.warned: set[str] = set()
         self.begin = time.perf_counter()
 
@@ -51,14 +55,15 @@ class OuterObjective:
         # A copy, because u moves in place, and is λ itself where there is no constraint.
         natural = {name: value.detach().clone() for name, value in hparams.items()}
         try:
-            found = self.estimator.estimate(
-                self.problem,
-                natural,
-                self.params if self.warm_start else self.problem.init_params(),
-                outer_step=step,
-                inner_step=step * self.estimator.inner_steps if self.warm_start else 0,
-                adjoint=self.adjoint if self.warm_start else None,
-            )
+            with self.cost.counting():
+                found = self.estimator.estimate(
+                    self.problem,
+                    natural,
+                    self.params if self.warm_start else self.problem.init_params(),
+                    outer_step=step,
+                    inner_step=step * self.estimator.inner_steps if self.warm_start else 0,
+                    adjoint=self.adjoint if self.warm_start else None,
+                )
         except HypergradError as error:
             raise type(error)(f"{error}{_whereabouts(step, natural, last)}") from error
         self._keep_gradient(hparams, found.grad)
@@ -76,7 +81,8 @@ class OuterObjective:
             outer_loss=found.outer_loss,
             metrics=metrics,
             stats=found.stats,
-            num_matvecs=self.num_matvecs,
+            num_matvecs=self.num_matvecs + self.cost.matvecs,
+            num_gradients=self.cost.gradients,
             num_inner_steps=self.num_inner_steps,
             seconds=time.perf_counter() - self.begin,
         )
@@ -86,6 +92,31 @@ class OuterObjective:
         """Set u."""
         for name, value in values.items():
             self.u[name].copy_(value)
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, which later evaluations do not change."""
+        return {
+            "params": self.params,
+            "adjoint": self.adjoint,
+            "u": {name: u.detach().clone() for name, u in self.u.items()},
+            "grad": {name: u.grad for name, u in self.u.items()},
+            "num_matvecs": self.num_matvecs,
+            "num_inner_steps": self.num_inner_steps,
+            "cost": asdict(self.cost),
+            "warned": sorted(self.warned),
+        }
+
+    def restore(self, state: dict[str, Any], seconds: float) -> None:
+        """Go back to a state, `seconds` after the run began."""
+        device = next(iter(self.u.values())).device
+        self.place(placed(state["u"], device))
+        for name, grad in placed(state["grad"], device).items():
+            self.u[name].grad = grad
+        self.params = placed(state["params"], device)
+        self.adjoint = None if state["adjoint"] is None else state["adjoint"].to(device)
+        self.num_matvecs, self.num_inner_steps = state["num_matvecs"], state["num_inner_steps"]
+        self.cost, self.warned = Cost(**state["cost"]), set(state["warned"])
+        self.begin = time.perf_counter() - seconds
 
     def _keep_gradient(self, hparams: Tensors, grad: Tensors) -> None:
         pulled = torch.autograd.grad(

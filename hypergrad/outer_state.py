@@ -1,10 +1,9 @@
 """The state of the outer loop as tensors and plain values, and what has to agree before it goes on elsewhere."""
 
-import copy
 import hashlib
 import random
 from collections.abc import Iterable
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from typing import Any
 
 import numpy as np
@@ -13,30 +12,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from hypergrad.autodiff import Tensors
-from hypergrad.callback.base import Record
 from hypergrad.errors import CheckpointError
 from hypergrad.problem.base import InnerProblem
-
-
-def as_dict(record: Record) -> dict[str, Any]:
-    """A record as a dict, its tensors not copied."""
-    return {field.name: getattr(record, field.name) for field in fields(record)}
-
-
-def as_record(content: dict[str, Any], device: torch.device) -> Record:
-    """The record that `as_dict` made."""
-    moved: dict[str, Any] = {key: placed(content[key], device) for key in ("hparams", "grad", "params")}
-    return Record(**(content | moved))
 
 
 def placed(tensors: Tensors, device: torch.device) -> Tensors:
     """Named tensors on a device."""
     return {name: tensor.to(device) for name, tensor in tensors.items()}
-
-
-def frozen(state_dict: dict[str, Any]) -> dict[str, Any]:
-    """A copy of an optimiser's or scheduler's state, which goes on changing."""
-    return copy.deepcopy(state_dict)
 
 
 def random_state() -> dict[str, Any]:
@@ -103,5 +85,7 @@ def _shapes(tensors: Tensors) -> str:
 def _digest(tensors: Iterable[Tensor]) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        # A clone, because an expanded tensor of one entry counts as contiguous, with a stride of 0 that no view allows.
+        bytes_of = tensor.detach().cpu().clone(memory_format=torch.contiguous_format).flatten().view(torch.uint8)
+        digest.update(bytes_of.numpy().tobytes())
     return digest.hexdigest()[:16]

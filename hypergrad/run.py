@@ -66,14 +66,15 @@ class Comparison(Callback):
         table = Table(
             "run", "dev loss", "test loss", "converged", "products", "seconds", title="all runs", title_justify="left"
         )
-        runs = sorted((path for path in folder.iterdir() if path.is_dir()), key=_job_number)
-        failed = 0
+        # A launcher may keep notes of its own there, in a hidden folder.
+        runs = sorted((path for path in folder.glob("[!.]*") if path.is_dir()), key=_job_number)
+        reasons = list[str]()
         for run in runs:
             path = run / "summary.json"
             summary: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"status": "failed"}
             if summary["status"] != "finished":
-                failed += 1
                 table.add_row(run.name, "failed", "", "", "", "")
+                reasons.append(f"{run.name}: {summary.get('error', 'it left no summary.json')}")
                 continue
             last = summary["last"]
             test = f"{last['loss/test']:.8g}" if "loss/test" in last else ""
@@ -85,9 +86,11 @@ class Comparison(Callback):
         if not console.is_terminal:
             console.width = 120  # a log has room for the names of the runs
         console.print(table)
+        for reason in reasons:
+            console.print(reason, highlight=False, soft_wrap=True)
         console.print(f"tensorboard --logdir {folder}", highlight=False, soft_wrap=True)
-        if failed:
-            sys.exit(f"{failed} of {len(runs)} runs failed.")
+        if reasons:
+            sys.exit(f"{len(reasons)} of {len(runs)} runs failed.")
 
 
 def _job_number(path: Path) -> tuple[int, str]:

@@ -1,9 +1,6 @@
 """The outer loop: estimate the hypergradient, step the hyperparameters."""
 
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +12,10 @@ from hypergrad.acceptance import Acceptance
 from hypergrad.callback.base import Callback, Result, Run
 from hypergrad.callback.progress import ProgressBar
 from hypergrad.callback.state_file import read
-from hypergrad.errors import Terminated
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.loop import Loop
 from hypergrad.problem.base import InnerProblem
+from hypergrad.termination import terminable
 from hypergrad.validation import require_instance, require_int, require_real
 
 
@@ -78,6 +75,8 @@ class Trainer:
                 f"{type(self.problem).__name__}.initial says where training starts, but a warm start goes on where the "
                 "last one ended; use warm_start=False."
             )
+        if self.retrain and type(self.problem).joined is InnerProblem.joined:
+            self.problem.pooled_targets()  # or it says now that there is no such training, and not after the last step
         if self.scheduler is not None and not callable(self.scheduler):
             raise TypeError(
                 "Trainer.scheduler must make a scheduler from an optimiser, such as "
@@ -105,17 +104,17 @@ class Trainer:
         loop, started = Loop(self), []
         if resume is not None:
             loop.restore(read(resume))
-        resumed_at = None if loop.last is None else loop.last.step
+        resumed_at = None if loop.journal.last is None else loop.journal.last.step
         try:
-            with _terminable():
+            with terminable():
                 for callback in self.callbacks:
-                    callback.on_start(Run(outer_steps=self.outer_steps, config=config, resumed_at=resumed_at))
+                    callback.on_start(Run(self.outer_steps, self.problem, self.estimator, config, resumed_at))
                     started.append(callback)
                 result = loop.run()
         except BaseException as error:
             for callback in started:
                 try:
-                    callback.on_error(error, loop.last)
+                    callback.on_error(error, loop.journal.last)
                 except Exception as further:
                     # What stopped the run is told, and the other callbacks keep what they can.
                     error.add_note(f"{type(callback).__name__} could not keep what was reached: {further}")
@@ -151,20 +150,3 @@ def fit(
     return Trainer(
         problem=problem, estimator=estimator, optimizer=optimizer, outer_steps=steps, callbacks=callbacks, **settings
     ).fit()
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Raise `Terminated` at SIGTERM, as Ctrl-C raises `KeyboardInterrupt`; only the main thread can."""
-
-    def terminate(*_: Any) -> None:
-        raise Terminated("The process was asked to end (SIGTERM).")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -12,19 +12,30 @@ import yaml
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "hypergrad"
 ORDER = [
-    {"errors", "validation"},
-    {"autodiff", "arithmetic", "hyperparameter", "operator", "schedule", "coefficient", "structure", "taylor"},
+    {"errors", "validation", "cost"},
+    {
+        "autodiff",
+        "arithmetic",
+        "hyperparameter",
+        "operator",
+        "schedule",
+        "coefficient",
+        "structure",
+        "taylor",
+        "compiling",
+    },
     {"data", "images", "selection", "effect"},
     {"linsolve"},
     {"problem"},
-    {"solver"},
     {"product"},
+    {"solver"},
     {"tape"},
     {"estimator"},
     {"functional", "check", "sensitivity"},
+    {"plot"},
     {"callback"},
-    {"acceptance", "lbfgsb", "outer_objective", "outer_state"},
-    {"plot", "baseline"},
+    {"acceptance", "lbfgsb", "outer_objective", "outer_state", "descent", "journal", "termination"},
+    {"baseline"},
     {"loop", "trainer"},  # a loop is of a trainer, which makes it
     {"explain", "resume"},
     {"command"},
@@ -33,7 +44,7 @@ ORDER = [
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 HYDRA = {("command",), ("run",)}
-FAMILIES = {"effect", "problem", "product", "solver", "linsolve", "tape", "estimator", "callback"}
+FAMILIES = {"effect", "problem", "product", "solver", "linsolve", "tape", "estimator", "callback", "baseline"}
 
 
 def imported(path: Path) -> set[str]:
@@ -84,14 +95,17 @@ def test_a_config_stands_where_its_code_stands(path):
 
 
 SHARED = {
-    *("__init__", "base"),
+    *("__init__", "__main__", "base"),
     *("krylov", "block", "fused", "low_rank", "spectrum"),
-    *("training", "point", "divergence", "weight_decay", "line_search", "objective", "dynamics"),
-    *("l1", "support", "sparse_linear", "design", "given"),
-    *("inexact", "linearization", "error_bar", "training_run", "tally"),
+    *("training", "divergence", "weight_decay", "line_search", "objective", "dynamics"),
+    *("batches", "program", "compiled", "compilation"),
+    *("l1", "support", "sparse_linear", "design", "given", "point"),
+    *("inexact", "linearization", "error_bar", "training_run", "tally", "trial"),
     *("quantised", "footprint", "plan"),
     *("tracing", "compiling"),
     *("state_file", "scope", "module", "minibatch", "source", "criterion", "network"),
+    *("budget", "search", "landscape", "picture"),
+    *("effects", "parts", "pool", "k_fold", "second_derivative"),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).glob("*.py")) if path.stem not in SHARED

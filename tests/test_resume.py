@@ -4,7 +4,11 @@ import errno
 import json
 import os
 import random
+import resource
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -244,7 +248,7 @@ def damage_code(path: Path):
 DAMAGES = {
     "truncated": (damage_truncated, "cannot be read: it is truncated"),
     "foreign": (damage_foreign, "is no state of a run of hypergrad"),
-    "of a later version": (damage_later, "is of version 99 of the format, and this hypergrad reads version 1"),
+    "of a later version": (damage_later, "is of version 99 of the format, and this hypergrad reads version 2"),
     "code": (damage_code, "cannot be read"),
     "empty": (lambda path: path.write_bytes(b""), "cannot be read"),
 }
@@ -310,3 +314,90 @@ def test_a_full_disk_loses_nothing_that_was_saved(tmp_path, monkeypatch, where):
     assert {path.name for path in (tmp_path / "full").glob("state*")} == {"state-000000.pt", "state-000002.pt"}
     quick(tmp_path / "full", steps=6).fit(resume=tmp_path / "full")
     assert rows_of(tmp_path / "full") == rows_of(tmp_path / "whole")
+
+
+def fill_and_go_on(folder: Path, whole: Path, limit, lift):
+    """In this process: the disk is full from step 4 on, and has room again after the run has failed."""
+
+    class FillBehind(Callback):
+        def on_step(self, record):
+            if record.step == 4:
+                limit()
+
+    with pytest.raises(OSError, match="No space left on device|File too large"):
+        quick(folder, steps=6, callbacks=[FillBehind()]).fit()
+    assert [state_file.read(path)["step"] for path in state_file.found(folder)] == [0, 2]
+    assert not list(folder.glob("*.tmp"))
+    lift()
+    quick(folder, steps=6).fit(resume=folder)
+    assert rows_of(folder) == rows_of(whole)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of TensorBoard's writer
+def test_a_limit_on_the_size_of_files_loses_nothing_that_was_saved(tmp_path):
+    quick(tmp_path / "whole", steps=6).fit()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def lift():
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    try:
+        fill_and_go_on(
+            tmp_path / "full",
+            tmp_path / "whole",
+            lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1])),
+            lift,
+        )
+    finally:
+        lift()
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+ON_A_SMALL_DISK = """
+import os, sys
+from pathlib import Path
+import torch
+sys.path.insert(0, sys.argv[1])
+torch.set_default_dtype(torch.float64)
+import test_resume
+
+disk, whole = map(Path, sys.argv[2:])
+
+def limit():
+    with (disk / "filler").open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+
+test_resume.fill_and_go_on(disk / "run", whole, limit, (disk / "filler").unlink)
+print("went on")
+"""
+
+
+def test_a_small_disk_that_fills_up_loses_nothing_that_was_saved(tmp_path):
+    """A tmpfs of 2 MB, in a mount namespace of its own."""
+    quick(tmp_path / "whole", steps=6).fit()
+    (disk := tmp_path / "disk").mkdir()
+    mount = [
+        "unshare",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        'mount -t tmpfs -o size=2m tmpfs "$0" && exec "$@"',
+        disk,
+    ]
+    if shutil.which("unshare") is None or subprocess.run([*mount, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("mounting a tmpfs is not permitted here")
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [*mount, sys.executable, "-W", "error::UserWarning", "-c", ON_A_SMALL_DISK, here, disk, tmp_path / "whole"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(here.parent)},
+    )
+    assert "went on" in done.stdout, done.stderr

@@ -185,7 +185,10 @@ def main(tmp_path, monkeypatch, capsys):
         (["~experiment"], "No problem is configured"),
         (["problem._target_=builtins.dict"], "problem must be an InnerProblem"),
         (["optimizer._target_=torch.optim.Adamm"], "Adamm"),
+        (["optimizer=adamm"], "Could not find 'optimizer/adamm'"),
         (["optimizer=sgd", "optimizer.lr=1e400"], "lower the lr"),
+        (["folds=1"], "folds must be an integer from 2 to the 332 examples, but it is 1"),
+        (["problem=quadratic", "folds=5"], "Quadratic does not define `pooled_targets`, which folds"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
@@ -201,6 +204,21 @@ def test_the_traceback_can_be_had(tmp_path):
     done = command("outer_steps=abc", cwd=tmp_path, HYDRA_FULL_ERROR="1")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+def test_folds_judge_and_a_final_training_uses_all(tmp_path):
+    done = command("folds=5", "retrain=true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    ((_, summary),) = summaries(tmp_path).items()
+    problem = hg.k_fold(hg.Ridge(hg.diabetes(seed=3)), 5, seed=3)
+    hparams = {"l2": torch.tensor(summary["last"]["hparam/l2"])}
+    dev_loss = problem.outer_loss(problem.solution(hparams), hparams, None).item()
+    assert summary["last"]["loss/dev"] == pytest.approx(dev_loss, rel=1e-6)
+    assert summary["last"]["hypergradient/norm"] < 1e-6
+    pool, best = problem.pool, {"l2": torch.tensor(summary["best"]["hparam/l2"])}
+    test_loss = float(pool.metrics(pool.solution(best), best)["test_loss"])
+    assert summary["retrained"]["test_loss"] == pytest.approx(test_loss, rel=1e-6)
+    assert f"retrained on train and dev at the best hyperparameters: test loss {test_loss:.6g}" in done.stdout
 
 
 def test_an_error_keeps_the_last_good_state(tmp_path):

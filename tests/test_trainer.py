@@ -3,7 +3,7 @@ from functools import partial
 
 import pytest
 import torch
-from tables import PROBLEMS, relative_error
+from tables import PROBLEMS, relative_error, synthetic
 
 import hypergrad as hg
 from hypergrad.callback.base import Callback
@@ -210,7 +210,7 @@ def test_the_final_training_sees_train_and_dev(kind):
     assert result.retrained is not None
     assert result.retrained["test_loss"] == pytest.approx(float(truth), rel=1e-9)
     assert result.retrained["test_loss"] != result.best.metrics["test_loss"]
-    with pytest.raises(NotImplementedError, match="Quadratic does not define `joined`"):
+    with pytest.raises(NotImplementedError, match="Quadratic does not define `pooled_targets`"):
         hg.fit(PROBLEMS["quadratic"], EXACT, SGD, 0, progress=False, retrain=True)
 
 
@@ -298,3 +298,17 @@ def test_bad_settings_are_refused():
         hg.Trainer(problem=PROBLEMS["ridge"], estimator=EXACT, optimizer=SGD, outer_steps=-1)
     with pytest.raises(TypeError, match="Trainer.estimator must be a HypergradEstimator"):
         hg.Trainer(problem=PROBLEMS["ridge"], estimator=None, optimizer=SGD)  # pyright: ignore
+
+
+def test_a_vector_of_one_entry_can_be_tuned():
+    class One(hg.Ridge):
+        def hyperparameters(self):
+            return {"l2": hg.Hyperparameter(0.3, shape=(1,), constraint=hg.positive)}
+
+    problem, plain = One(synthetic(0)), hg.Ridge(synthetic(0), l2=0.3)
+    found, truth = (
+        hg.fit(each, hg.Implicit(), partial(torch.optim.SGD, lr=0.1), 2, progress=False).hparams["l2"]
+        for each in (problem, plain)
+    )
+    assert found.shape == (1,)
+    assert found.item() == truth.item()

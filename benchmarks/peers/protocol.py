@@ -2,7 +2,7 @@
 
 worker  {"contestants": […], "note": versions and what is not timed}
 master  {"contestant": name, "budget": K, "scale": 1/λ_max, "calls": n, "result": where to write the hypergradient}
-worker  {"seconds": mean time of a call, "products": Hessian products spent on it}
+worker  {"seconds": mean time of a call, "products": Hessian products spent on it, "megabytes": peak memory}
 """
 
 import json
@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+
+from benchmarks.peers.memory import peak_megabytes
 
 Work = Callable[[int, float], np.ndarray]
 """The flat hypergradient from a budget of K iterations and 1/λ_max."""
@@ -33,9 +35,14 @@ def serve(load: Callable[[dict[str, np.ndarray]], dict[str, tuple[Work, int]]], 
     for line in sys.stdin:
         request = json.loads(line)
         work, extra = contestants[request["contestant"]]
-        begin = time.perf_counter()
-        for _ in range(request["calls"]):
-            found = work(request["budget"], request["scale"])
-        seconds = (time.perf_counter() - begin) / request["calls"]
+
+        def calls(work: Work = work, request: dict = request) -> tuple[np.ndarray, float]:
+            begin = time.perf_counter()
+            for _ in range(request["calls"]):
+                found = work(request["budget"], request["scale"])
+            return found, (time.perf_counter() - begin) / request["calls"]
+
+        (found, seconds), megabytes = peak_megabytes(calls)
         np.save(request["result"], found)
-        print(json.dumps({"seconds": seconds, "products": request["budget"] + extra}), file=replies)
+        reply = {"seconds": seconds, "products": request["budget"] + extra, "megabytes": megabytes}
+        print(json.dumps(reply), file=replies)

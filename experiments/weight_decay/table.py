@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from hypergrad.baseline.trials import Budget, search
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -17,7 +18,6 @@ import hypergrad as hg
 from benchmarks.measure import clocked, interleaved, peak_megabytes, ratios
 from experiments.numbers import save
 from hypergrad.baseline.search import TPE
-from hypergrad.baseline.trials import Budget, search
 
 SEEDS, TERMS = range(3), 10
 HIDDEN = (0, 40, 130, 400, 1300)

@@ -3,16 +3,23 @@
 import sys
 from typing import Any
 
-from hypergrad.baseline.search import METHODS
-from hypergrad.baseline.trials import Budget, search
-from hypergrad.command import built, command, configured_callbacks, configured_estimator, configured_problem
+from hypergrad.baseline.budget import Budget
+from hypergrad.baseline.search import search
+from hypergrad.command import (
+    built,
+    command,
+    configured_callbacks,
+    configured_estimator,
+    configured_problem,
+    configured_search,
+)
 
 
 def main() -> None:
     """Run the search that the arguments name.
 
     Raises:
-        SystemExit: if they name none.
+        SystemExit: if the budget is none.
     """
     settings = {"method": "tpe", "budget": "100"}
     rest = []
@@ -22,21 +29,20 @@ def main() -> None:
             settings[key] = value
         else:
             rest.append(argument)
-    if settings["method"] not in METHODS:
-        sys.exit(f"error: method must be one of {', '.join(METHODS)}, but it is {settings['method']!r}.")
     try:
         budget = Budget.of(settings["budget"])
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    folder = f"hydra.run.dir='outputs/${{name}}-{settings['method']}/${{now:%Y-%m-%d_%H-%M-%S-%f}}'"
-    sys.argv[1:] = [folder, *rest]
+    method = settings["method"]
+    folder = f"hydra.run.dir='outputs/${{name}}-{method}/${{now:%Y-%m-%d_%H-%M-%S-%f}}'"
+    sys.argv[1:] = [folder, f"+baseline={method}", *rest]
 
     def task(cfg: Any) -> float:
         with configured_problem(cfg) as problem:
-            method = METHODS[settings["method"]](seed=cfg.seed)
             callbacks = configured_callbacks(cfg, without=("checkpoint",))
-            config = built(cfg) | {"baseline": settings}
-            return search(problem, configured_estimator(cfg), method, budget, callbacks, config).best.outer_loss
+            config = built(cfg) | {"budget": settings["budget"]}
+            estimator, method = configured_estimator(cfg), configured_search(cfg)
+            return search(problem, estimator, method, budget, callbacks, config).best.outer_loss
 
     command(task, sweeps=False)
 

@@ -1,104 +1,150 @@
-"""What people use without gradients: grid search, random search and TPE, on the same problems."""
+"""Tuning by a search without gradients: trials, each a training of the estimator's, kept as the steps of a run are."""
 
-import itertools
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+import time
+import warnings
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from hypergrad.validation import require_int, require_real
+from hypergrad.autodiff import flatten, unflatten
+from hypergrad.baseline.base import Search
+from hypergrad.baseline.budget import Budget
+from hypergrad.callback.base import MOST_ENTRIES, Callback, Record, Result, Run
+from hypergrad.cost import Cost
+from hypergrad.errors import HypergradError
+from hypergrad.estimator.base import HypergradEstimator
+from hypergrad.estimator.trial import trial
+from hypergrad.problem.base import InnerProblem
 
 
-@dataclass(frozen=True, kw_only=True)
-class Search(ABC):
-    """Proposes points in a box around the start, in unconstrained values: u₀ ± width in each of n entries.
+def search(
+    problem: InnerProblem,
+    estimator: HypergradEstimator,
+    method: Search,
+    budget: Budget,
+    callbacks: Sequence[Callback] = (),
+    config: dict | None = None,
+) -> Result:
+    """Tune by a search without gradients, on what a run with gradients trains: the same problem, solver and tolerance.
 
-    For a positive hyperparameter u is log λ, and a width of 7 is a factor of e⁷ ≈ 1100 to both sides. The first point
-    is the start itself, the default that a search has to beat.
+    What it spends is counted as a run's: inner steps, gradients and products of training, and wall time from before
+    the first training. A trial that cannot be computed counts as the worst one so far.
 
-    Attributes:
-        width: half the side of the box, > 0.
-        seed: of what is drawn.
+    Args:
+        problem: what is tuned.
+        estimator: whose solver, inner_steps and inner_tol train; its hypergradient is not formed.
+        method: which points are tried.
+        budget: what may be spent.
+        callbacks: what happens around each trial; a trial is told as an outer step.
+        config: describes the search to the callbacks.
+
+    Returns:
+        The trials; `last` is the last one, `best` the one of the lowest dev loss.
     """
-
-    width: float = 7.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        require_real(self, "width", above=0)
-        require_int(self, "seed", least=0)
-
-    @abstractmethod
-    def points(self, start: Tensor, num_trials: int, losses: list[float]) -> Iterator[Tensor]:
-        """The points to try after the start, each of shape (n,).
-
-        Args:
-            start: u₀, shape (n,).
-            num_trials: how many are to come, ≥ 0.
-            losses: the dev losses of the points so far, that of the start first; whoever asks for the next point has
-                appended that of the last.
-        """
+    trials = _Trials(problem, estimator, method, budget)
+    for callback in callbacks:
+        callback.on_start(Run(budget.trials or 0, problem, estimator, config or {"method": repr(method)}))
+    try:
+        for record in trials.records():
+            for callback in callbacks:
+                callback.on_step(record)
+    except BaseException as error:
+        for callback in callbacks:
+            callback.on_error(error, trials.last)
+        raise
+    result = trials.result()
+    for callback in callbacks:
+        callback.on_end(result)
+    return result
 
 
-@dataclass(frozen=True, kw_only=True)
-class Grid(Search):
-    """The centres of a regular grid of k^n ≤ `num_trials` cells of the box, row by row."""
+class _Trials:
+    """The trials of one search: what they found, and what they have spent."""
 
-    def points(self, start: Tensor, num_trials: int, losses: list[float]) -> Iterator[Tensor]:
-        n = len(start)
-        k = int((num_trials + 0.5) ** (1 / n))
-        if k < 2 and num_trials > 0:
-            raise ValueError(
-                f"A grid over {n} hyperparameters needs at least 2^{n} = {2**n:.3g} trials, but the budget is "
-                f"{num_trials}; use method=random or method=tpe, or a gradient."
+    def __init__(self, problem: InnerProblem, estimator: HypergradEstimator, method: Search, budget: Budget) -> None:
+        self.problem, self.estimator, self.method, self.budget = problem, estimator, method, budget
+        self.begin, self.cost, self.num_inner_steps, self.failed = time.perf_counter(), Cost(), 0, 0
+        self.spaces = problem.hyperparameters()
+        self.u0 = {name: self.spaces[name].to_unconstrained(x) for name, x in problem.init_hparams().items()}
+        self.losses: list[float] = []
+        self.history: list[dict[str, float]] = []
+        self.trajectory: dict[str, list[Tensor]] = {k: [] for k, x in self.u0.items() if x.numel() <= MOST_ENTRIES}
+        self.first: Record | None = None
+        self.last: Record | None = None
+        self.best: Record | None = None
+
+    def records(self) -> Iterator[Record]:
+        """Try the start and the points of the method until the budget is spent."""
+        for u in self._points():
+            record = self._tried(u)
+            if record is None:
+                self.failed += 1
+            else:
+                self._keep(record)
+                yield record
+            if self.budget.is_spent(self.cost, self.num_inner_steps, time.perf_counter() - self.begin):
+                break
+        if self.failed:
+            warnings.warn(
+                f"{self.failed} of {len(self.losses)} trials could not be computed, as where training diverges; each "
+                "counts as the worst so far.",
+                UserWarning,
+                stacklevel=3,
             )
-        ticks = (torch.arange(k, dtype=start.dtype) + 0.5) / max(k, 1) * 2 - 1
-        for cell in itertools.product(ticks.tolist(), repeat=n):
-            yield start + self.width * torch.tensor(cell, dtype=start.dtype)
 
+    def result(self) -> Result:
+        """What the trials came to."""
+        assert self.first is not None  # the start itself is a trial
+        assert self.last is not None
+        assert self.best is not None
+        trajectory = {name: torch.stack(values) for name, values in self.trajectory.items()}
+        last = self.last
+        return Result(last.hparams, last.params, self.first, last, self.best, "outer_steps", self.history, trajectory)
 
-@dataclass(frozen=True, kw_only=True)
-class Random(Search):
-    """Independent uniform points of the box.
+    def _points(self) -> Iterator[Tensor]:
+        start = flatten(self.u0)
+        yield start
+        yield from self.method.points(start, self.budget.trials, self.losses)
 
-    Source: Bergstra & Bengio, "Random search for hyper-parameter optimization", JMLR (2012).
-    """
+    @torch.no_grad()
+    def _tried(self, u: Tensor) -> Record | None:
+        """The record of a trial; None where it could not be computed.
 
-    def points(self, start: Tensor, num_trials: int, losses: list[float]) -> Iterator[Tensor]:
-        generator = torch.Generator().manual_seed(self.seed)
-        for _ in range(num_trials):
-            yield start + self.width * (2 * torch.rand(len(start), generator=generator, dtype=start.dtype) - 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TPE(Search):
-    """Tree-structured Parzen estimators, by Optuna, which is told the start.
-
-    Source: Bergstra, Bardenet, Bengio & Kégl, "Algorithms for hyper-parameter optimization", NeurIPS (2011).
-    """
-
-    def points(self, start: Tensor, num_trials: int, losses: list[float]) -> Iterator[Tensor]:
+        Raises:
+            HypergradError: if that is the start.
+        """
+        hparams = {name: self.spaces[name].to_natural(x) for name, x in unflatten(u, self.u0).items()}
         try:
-            import optuna
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                f"{error}. method=tpe needs Optuna: pip install 'torch-hypergrad[baseline]'."
-            ) from None
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=self.seed))
-        low, high = (start - self.width).tolist(), (start + self.width).tolist()
-        box: dict[str, Any] = {
-            str(i): optuna.distributions.FloatDistribution(a, b) for i, (a, b) in enumerate(zip(low, high, strict=True))
-        }
-        values = {str(i): x for i, x in enumerate(start.tolist())}
-        study.add_trial(optuna.trial.create_trial(params=values, distributions=box, value=losses[0]))
-        for _ in range(num_trials):
-            trial = study.ask(box)
-            yield torch.tensor([trial.params[str(i)] for i in range(len(start))], dtype=start.dtype)
-            study.tell(trial, losses[-1])
+            with self.cost.counting():
+                found = trial(self.problem, self.estimator, hparams)
+        except HypergradError:
+            if not self.losses:
+                raise
+            self.num_inner_steps += self.estimator.inner_steps
+            self.losses.append(max(self.losses))
+            return None
+        self.num_inner_steps += int(found.stats["inner_steps"])
+        self.losses.append(found.outer_loss)
+        metrics = {name: float(x) for name, x in self.problem.metrics(found.params, hparams).items()}
+        return Record(
+            step=len(self.losses) - 1,
+            hparams=hparams,
+            grad={},
+            params=found.params,
+            outer_loss=found.outer_loss,
+            metrics=metrics,
+            stats=found.stats,
+            num_matvecs=self.cost.matvecs,
+            num_gradients=self.cost.gradients,
+            num_inner_steps=self.num_inner_steps,
+            seconds=time.perf_counter() - self.begin,
+        )
 
-
-METHODS = {"grid": Grid, "random": Random, "tpe": TPE}
+    def _keep(self, record: Record) -> None:
+        self.first, self.last = self.first or record, record
+        if self.best is None or record.outer_loss < self.best.outer_loss:
+            self.best = record
+        self.history.append({"step": record.step, **record.scalars()})
+        for name, values in self.trajectory.items():
+            values.append(record.hparams[name])

@@ -8,7 +8,11 @@ from typing import Any
 import torch
 
 from hypergrad.autodiff import Tensors
-from hypergrad.estimator.base import Stats
+from hypergrad.estimator.base import HypergradEstimator, Stats
+from hypergrad.problem.base import InnerProblem
+
+MOST_ENTRIES = 1000
+"""A hyperparameter of more entries is summarised instead of kept in full at every step."""
 
 
 @dataclass(frozen=True)
@@ -16,12 +20,16 @@ class Run:
     """What is known when a run starts.
 
     Attributes:
-        outer_steps: updates of the hyperparameters to come.
+        outer_steps: updates of the hyperparameters to come; 0 where that is not known.
+        problem: what is tuned.
+        estimator: how it is trained.
         config: the resolved config, or whatever describes the run, as nested dicts of plain values.
         resumed_at: the last outer step that is on disk already, of a run that goes on; None for one that begins.
     """
 
     outer_steps: int
+    problem: InnerProblem
+    estimator: HypergradEstimator
     config: dict[str, Any] = field(default_factory=dict)
     resumed_at: int | None = None
 
@@ -38,7 +46,8 @@ class Record:
         outer_loss: the dev loss.
         metrics: what the problem's `metrics` gave, such as `test_loss`.
         stats: the estimator's statistics.
-        num_matvecs: Hessian products since the run began.
+        num_matvecs: Hessian products since the run began, those of training too.
+        num_gradients: gradients of the inner loss since the run began, see `hypergrad.cost`.
         num_inner_steps: inner steps since the run began.
         seconds: wall time since the run began.
     """
@@ -51,6 +60,7 @@ class Record:
     metrics: dict[str, float]
     stats: Stats
     num_matvecs: int
+    num_gradients: int
     num_inner_steps: int
     seconds: float
 
@@ -73,6 +83,7 @@ class Record:
                 value = self.stats[key]
                 numbers[tag] = float(value == "converged") if isinstance(value, str) else float(value)
         numbers["run/products"] = float(self.num_matvecs)
+        numbers["run/gradients"] = float(self.num_gradients)
         numbers["run/inner_steps"] = float(self.num_inner_steps)
         numbers["run/seconds"] = self.seconds
         return numbers
@@ -91,7 +102,7 @@ class Result:
         stopped: why it ended: "outer_steps", "patience" (the dev loss went without a new minimum), or "stalled" (no
             step in the direction of the optimiser lowered it).
         history: the scalars of every record, in order, by the tags of TensorBoard, with `step`; a data frame takes it.
-        trajectory: each hyperparameter of at most 1000 entries over the records, shape (records, …).
+        trajectory: each hyperparameter of at most `MOST_ENTRIES` entries over the records, shape (records, …).
         retrained: the metrics after a final training on train and dev together at the best λ, if that was asked for.
     """
 

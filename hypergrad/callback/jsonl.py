@@ -5,9 +5,7 @@ import math
 import os
 from pathlib import Path
 
-from hypergrad.callback.base import Callback, Record, Run, claim
-
-_MOST_ENTRIES = 1000
+from hypergrad.callback.base import MOST_ENTRIES, Callback, Record, Run, claim
 
 
 class JSONLines(Callback):
@@ -33,7 +31,7 @@ class JSONLines(Callback):
         # JSON has no NaN: an undefined number is null.
         row |= {tag: x if math.isfinite(x) else None for tag, x in record.scalars().items()}
         for name, value in record.hparams.items():
-            if value.ndim > 0 and value.numel() <= _MOST_ENTRIES:
+            if value.ndim > 0 and value.numel() <= MOST_ENTRIES:
                 row[f"hparam/{name}"] = value.tolist()
         with self.path.open("a") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")

@@ -9,7 +9,7 @@ import torch
 
 from hypergrad.errors import CheckpointError
 
-_FORMAT, _VERSION = "hypergrad state", 1
+_FORMAT, _VERSION = "hypergrad state", 2
 _NAME = re.compile(r"state-(\d+)\.pt")
 
 

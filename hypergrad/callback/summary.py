@@ -9,6 +9,8 @@ from torch import Tensor
 
 from hypergrad.callback.base import Callback, Record, Result, Run, claim
 
+_RISE = 1.01
+
 
 class Summary(Callback):
     """Prints each hyperparameter and loss before and after, and writes them to `summary.json`.
@@ -32,7 +34,7 @@ class Summary(Callback):
         if result.best.step not in (result.first.step, result.last.step):
             columns[f"best (step {result.best.step})"] = result.best
         rows = {name: record.scalars() for name, record in columns.items()}
-        remark = str(result.last.stats.get("adjoint_remark", ""))
+        remarks = {key: str(result.last.stats.get(key, "")) for key in ("training_remark", "adjoint_remark")}
         content: dict[str, object] = {
             "status": "finished",
             "stopped": result.stopped,
@@ -41,7 +43,7 @@ class Summary(Callback):
             "best": {"step": result.best.step, **result.best.scalars()},
             "retrained": result.retrained,
         }
-        self._write(content | ({"adjoint_remark": remark} if remark else {}))
+        self._write(content | {key: remark for key, remark in remarks.items() if remark})
         last = result.last
         table = Table("", *columns, title=f"{last.step} outer steps", title_justify="left")
         for name in last.hparams:
@@ -51,11 +53,12 @@ class Summary(Callback):
             if tag in rows["before"]:
                 table.add_row(f"{tag[5:]} loss", *(f"{numbers[tag]:.6g}" for numbers in rows.values()))
         self.console.print(table)
-        for remark in _remarks(result):
-            self.console.print(remark, highlight=False, soft_wrap=True)
+        for sentence in _remarks(result):
+            self.console.print(sentence, highlight=False, soft_wrap=True)
         self.console.print(f"Hessian products  {last.num_matvecs}", highlight=False)
-        if remark:
-            self.console.print(f"adjoint system    {remark}", highlight=False)
+        for title, remark in zip(("inner training", "adjoint system"), remarks.values(), strict=True):
+            if remark:
+                self.console.print(f"{title:<18}{remark}", highlight=False)
         self.console.print(f"wall time         {last.seconds:.1f} s", highlight=False)
         # soft_wrap keeps a long path in one piece, to be copied
         self.console.print(f"folder            {self.folder}", highlight=False, soft_wrap=True)
@@ -89,7 +92,23 @@ def _remarks(result: Result) -> list[str]:
             f"The dev loss was overfitted: at its minimum the test loss is {after:.6g}, higher than the {before:.6g} "
             "of the initial hyperparameters."
         )
+    else:
+        found += _overfitted(result)
     if result.retrained is not None:
         numbers = ", ".join(f"{name.replace('_', ' ')} {value:.6g}" for name, value in result.retrained.items())
         found.append(f"retrained on train and dev at the best hyperparameters: {numbers or 'no test part'}")
     return found
+
+
+def _overfitted(result: Result) -> list[str]:
+    """Whether the dev loss went on falling where the test loss rose again."""
+    tests = {int(row["step"]): row["loss/test"] for row in result.history if "loss/test" in row}
+    if result.best.step not in tests:
+        return []
+    step, after = min(tests, key=lambda k: tests[k]), tests[result.best.step]
+    if step >= result.best.step or after <= _RISE * tests[step]:
+        return []
+    return [
+        f"The dev loss was overfitted: after step {step} it went on falling while the test loss rose, from "
+        f"{tests[step]:.6g} to {after:.6g}."
+    ]

@@ -1,33 +1,51 @@
 """The numbers of a run as TensorBoard events."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from hypergrad.callback.base import Callback, Record, Result, Run
+from hypergrad.callback.landscape import landscape, require_drawable
+from hypergrad.callback.picture import picture
+from hypergrad.hyperparameter import Hyperparameter
 
 
 class TensorBoard(Callback):
     """Writes TensorBoard events: every scalar of `Record.scalars`, histograms of vectors, the config, one HParams row.
 
-    The HParams row stands in the run's own folder (`SummaryWriter.add_hparams` would make a folder below it), so that
-    `tensorboard --logdir outputs` shows one row per run, named after its folder.
+    A hyperparameter that is shaped as an image, or is said to be one, is shown as one too; see docs/tensorboard.md for
+    the tags. The HParams row stands in the run's own folder (`SummaryWriter.add_hparams` would make a folder below it),
+    so that `tensorboard --logdir outputs` shows one row per run, named after its folder.
 
     Args:
         folder: the folder of the run; created when missing.
+        images: by the name of a hyperparameter, the shape (h, w) or (c, h, w) of the images that it holds in a row.
+        landscape: draw the dev loss on a grid of so many values along each of one or two hyperparameters, with the
+            trajectory, ≥ 2. It takes a training for each point, `landscape` or its square, after the last step.
+
+    Raises:
+        ValueError: if `landscape` is below 2.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        images: Mapping[str, Sequence[int]] | None = None,
+        landscape: int | None = None,
+    ) -> None:
         # Imported here because it takes as long as all of hypergrad.
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        self.folder = Path(folder)
+        if landscape is not None and landscape < 2:
+            raise ValueError(f"TensorBoard.landscape must be at least 2 values along each axis, but it is {landscape}.")
+        self.folder, self.images, self.points = Path(folder), dict(images or {}), landscape
         self._make_writer = lambda purge_step: SummaryWriter(str(self.folder), purge_step=purge_step)
-        self._config: dict[str, Any] = {}
 
     def on_start(self, run: Run) -> None:
-        self._config = run.config
+        self._run, self._spaces = run, run.problem.hyperparameters()
+        self._require(run)
         if run.resumed_at is not None:
             # What lies behind the state from which the run goes on is no longer shown.
             self._writer = self._make_writer(run.resumed_at + 1)
@@ -44,19 +62,46 @@ class TensorBoard(Callback):
                 self._writer.add_histogram(f"hparam/{name}", value, record.step)
                 if name in record.grad:
                     self._writer.add_histogram(f"hypergradient/{name}", record.grad[name], record.step)
+            image = picture(value, self.images.get(name), logarithmic=_is_positive(self._spaces[name]))
+            if image is not None:
+                self._writer.add_images(f"image/{name}", image, record.step)
         self._writer.flush()
 
     def on_end(self, result: Result) -> None:
         from torch.utils.tensorboard.summary import hparams
 
+        if self.points is not None:
+            drawn = landscape(self._run, result, self.points).image()
+            self._writer.add_image("landscape", drawn, result.last.step, dataformats="HWC")
         losses = {tag: x for tag, x in result.last.scalars().items() if tag.startswith(("loss/", "run/"))}
-        for summary in hparams(_flat(self._config), losses):
+        for summary in hparams(_flat(self._run.config), losses):
             self._writer._get_file_writer().add_summary(summary)
         self._writer.close()
 
     def on_error(self, error: BaseException, last: Record | None) -> None:
         self._writer.add_text("error", str(error))
         self._writer.close()
+
+    def _require(self, run: Run) -> None:
+        """Require that what is to be drawn can be.
+
+        Raises:
+            ValueError: if `images` names no hyperparameter, or one of another size.
+        """
+        start = run.problem.init_hparams()
+        for name, shape in self.images.items():
+            if name not in start:
+                raise ValueError(
+                    f"TensorBoard.images names {name!r}, which is no hyperparameter; there are {', '.join(start)}."
+                )
+            picture(start[name], shape)
+        if self.points is not None:
+            require_drawable(run)
+
+
+def _is_positive(space: Hyperparameter) -> bool:
+    """Whether a hyperparameter is positive and otherwise free, so that its logarithm is what moves."""
+    return getattr(space.constraint, "lower_bound", None) == 0 and not hasattr(space.constraint, "upper_bound")
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, bool | str | float | int]:

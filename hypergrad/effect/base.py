@@ -38,9 +38,9 @@ class Effect(ABC):
             ValueError: if it does not fit there.
         """
 
-    def initial(self, value: Tensor, first: Tensors) -> Tensors:
-        """What is added to the trained parameters wherever the model is evaluated; `first` is w₀."""
-        return {}
+    def initial(self, value: Tensor, params: Tensors) -> Tensors:
+        """The parameters from which training starts instead of `params`; see `InnerProblem.initial`."""
+        return params
 
     def inputs(self, value: Tensor, X: Tensor) -> Tensor:
         """The inputs that the model sees instead of X, in training and when it is judged."""

@@ -10,11 +10,10 @@ from hypergrad.effect.scope import Scoped
 
 @dataclass(frozen=True, kw_only=True)
 class InitScale(Scoped):
-    """Training that starts from λ w₀ instead of w₀, one λ for all entries, or one per tensor, feature or entry.
+    """Training that starts from λ w₀ instead of w₀, one λ for all entries, or one per tensor, feature, output or entry.
 
-    What is trained is the displacement: the model is evaluated at p + (λ − 1) w₀ with p = w₀ at first, which moves as
-    gradient descent from λ w₀ does. It is for estimators that differentiate through training from its start
-    (`Unrolled`, with `warm_start=False` in the trainer): an optimum does not depend on where training began.
+    For estimators that differentiate through training from its start (`Unrolled` and `Forward`, with `warm_start=False`
+    in the trainer): an optimum does not depend on where training began.
 
     Source: Maclaurin, Duvenaud & Adams, "Gradient-based hyperparameter optimization through reversible learning", ICML
     (2015).
@@ -22,7 +21,7 @@ class InitScale(Scoped):
 
     init: float = 1.0
 
-    def initial(self, value: Tensor, first: Tensors) -> Tensors:
-        tensors = self.chosen(first)
+    def initial(self, value: Tensor, params: Tensors) -> Tensors:
+        tensors = self.chosen(params)
         factors = self.factors(value, tensors)
-        return {name: (factor - 1) * w for factor, (name, w) in zip(factors, tensors.items(), strict=True)}
+        return params | {name: factor * w for factor, (name, w) in zip(factors, tensors.items(), strict=True)}

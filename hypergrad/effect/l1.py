@@ -11,7 +11,7 @@ from hypergrad.validation import require_real
 
 @dataclass(frozen=True, kw_only=True)
 class L1(Scoped):
-    """The penalty r(w) = Σ_j λ_j (√(w_j² + ε²) − ε), one λ for all entries, or one per tensor, feature or entry.
+    """The penalty r(w) = Σ_j λ_j (√(w_j² + ε²) − ε), one λ for all, or one per tensor, feature, output or entry.
 
     It lies below λ |w| by at most λ ε and is as smooth as the estimators need; its curvature is up to λ/ε, which asks
     for a learning rate below 2ε/λ. Parameters come close to 0 and not to it.

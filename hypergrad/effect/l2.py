@@ -11,7 +11,7 @@ from hypergrad.effect.scope import Scoped
 
 @dataclass(frozen=True, kw_only=True)
 class L2(Scoped):
-    """The penalty r(w) = Σ_j λ_j w_j², one λ for all entries, or one per tensor, feature or entry.
+    """The penalty r(w) = Σ_j λ_j w_j², one λ for all entries, or one per tensor, feature, output or entry.
 
     With an `L1` beside it, this is the elastic net.
 

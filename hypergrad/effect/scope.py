@@ -11,7 +11,7 @@ from hypergrad.autodiff import Tensors
 from hypergrad.effect.base import Effect, Site
 from hypergrad.hyperparameter import Hyperparameter
 
-_PER = ("all", "tensor", "feature", "weight")
+_PER = ("all", "tensor", "feature", "output", "weight")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,9 @@ class Scoped(Effect):
         init: the value to start from, > 0.
         per: "all" for one value, shape (); "tensor" for one per tensor, shape (G,), in the order of the model;
             "feature" for one per input of a layer (the last axis of its weight), shape (p,), shared by tensors
-            that have the same inputs; "weight" for one per entry, shape (n,), tensor after tensor.
+            that have the same inputs; "output" for one per output of a layer (the first axis of its weight and its
+            bias), shape (q,), shared by tensors that have the same outputs; "weight" for one per entry, shape (n,),
+            tensor after tensor.
         on: a glob pattern for the names of the parameters, or several, such as ("*.weight",); "*" is all.
     """
 
@@ -57,6 +59,8 @@ class Scoped(Effect):
         """The value for each of the chosen tensors, in a shape that broadcasts to it."""
         if self.per == "tensor":
             return list(value.unbind())
+        if self.per == "output":
+            return [value.view(-1, *[1] * (w.ndim - 1)) for w in tensors.values()]
         if self.per == "weight":
             pieces = value.split([w.numel() for w in tensors.values()])
             return [piece.view_as(w) for piece, w in zip(pieces, tensors.values(), strict=True)]
@@ -75,10 +79,14 @@ class Scoped(Effect):
             return (sum(w.numel() for w in tensors.values()),)
         if self.per == "all":
             return ()
-        widths = {known: tuple(w.shape[-1:]) if w.ndim > 1 else () for known, w in tensors.items()}
-        if len(set(widths.values())) > 1 or () in widths.values():
+        if self.per == "feature":
+            needed = "weights of shape (…, p) with the same p"
+            widths = [w.shape[-1:] if w.ndim > 1 else () for w in tensors.values()]
+        else:
+            needed, widths = "tensors of shape (q, …) with the same q", [w.shape[:1] for w in tensors.values()]
+        if len(set(widths)) > 1 or () in widths:
             raise ValueError(
-                f"{name}.per = 'feature' needs weights of shape (…, p) with the same p, but "
-                f"{', '.join(f'{known} is {tuple(params[known].shape)}' for known in widths)}; choose them by `on`."
+                f"{name}.per = {self.per!r} needs {needed}, but "
+                f"{', '.join(f'{known} is {tuple(w.shape)}' for known, w in tensors.items())}; choose them by `on`."
             )
-        return next(iter(widths.values()))
+        return tuple(widths[0])

@@ -20,6 +20,7 @@ Stats = dict[str, float | int | str]
 - `inner_loss`, `inner_grad_norm`: g and ‖φ‖, by default ‖∇_w g‖, at the trained parameters.
 - `inner_steps`, `inner_status`: steps of training, and "converged", "max_iter", "rising" (not converged, and the inner
   loss went up), "stagnated" (rounding errors allow no further step), or "not_required".
+- `training_remark`: whether training was compiled, or why not; "" where that was not asked for.
 - `truncation_bias`: see `hypergrad.estimator.tally`, for estimators with a horizon.
 - `support_size`: entries of w that move with λ, for implicit estimators where some do not, as in a sparse solution;
   where it is 0, the indirect term is exactly zero.

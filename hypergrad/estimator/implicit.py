@@ -52,6 +52,8 @@ class Implicit(HypergradEstimator):
         error_bar: put an estimate of ‖estimate − dF/dλ‖ into `stats["error_estimate"]`, NaN with the reason in
             `error_status` where it is unknown; it takes `error_matvecs` further Hessian products, about as many as the
             adjoint.
+        compile: run the training steps through torch.compile, several at a time, which takes some ten seconds once for
+            a problem and a C++ compiler; `training_remark` in the stats says whether that was done, or why not.
 
     Source: Larsen, Hansen, Svarer & Ohlsson, "Design and regularization of neural networks: the optimal use of a
     validation set", NNSP (1996); Pedregosa, "Hyperparameter optimization with approximate gradient", ICML (2016).
@@ -65,6 +67,7 @@ class Implicit(HypergradEstimator):
     damping: float = 0.0
     tighten: str | None = None
     error_bar: bool = True
+    compile: bool = False
 
     def __post_init__(self) -> None:
         require_instance(self, "solver", InnerSolver)
@@ -72,6 +75,7 @@ class Implicit(HypergradEstimator):
         require_instance(self, "product", Product)
         require_int(self, "inner_steps", least=0)
         require_real(self, "inner_tol", least=0)
+        require_instance(self, "compile", bool)
         if self.solver.decays and self.inner_steps > 0:
             raise ValueError(
                 f"Implicit needs a minimum of the inner loss, but the weight_decay of {type(self.solver).__name__} "
@@ -126,7 +130,7 @@ class Implicit(HypergradEstimator):
     ) -> tuple[Tensors, Stats]:
         self.solver.validate(hparams, self.inner_steps, params)
         if self.inner_steps == 0:
-            return params, {"inner_steps": 0, "inner_status": "not_required"}
+            return params, {"inner_steps": 0, "inner_status": "not_required", "training_remark": ""}
         trained = train(
             problem,
             self.solver,
@@ -135,8 +139,13 @@ class Implicit(HypergradEstimator):
             max_steps=self.inner_steps,
             first_step=inner_step,
             tol=self.inner_tol * self._factor(outer_step),
+            compile=self.compile,
         )
-        return trained.params, {"inner_steps": trained.steps, "inner_status": trained.status}
+        return trained.params, {
+            "inner_steps": trained.steps,
+            "inner_status": trained.status,
+            "training_remark": trained.remark,
+        }
 
     def _solve(self, linsolve: LinearSolver, here: Linearization, start: Tensor | None) -> LinearSolution:
         try:

@@ -17,16 +17,20 @@ class Tally:
     Attributes:
         horizon: K, the steps that are summed.
         inner_steps: T ≥ K, the steps of the run.
+        stride: steps that are visited as one, where they are compiled; else None.
     """
 
     horizon: int
     inner_steps: int
+    stride: int | None = None
     count: int = 0
     sums: list[Tensors] = field(default_factory=lambda: [{}, {}, {}, {}])
 
     @property
     def quarter(self) -> int:
         """The length of a quarter, in whole stretches of any tape."""
+        if self.stride is not None:
+            return self.horizon // (4 * self.stride) * self.stride
         return PIECES // 4 * (self.horizon // PIECES) or self.horizon // 4
 
     def add(self, partial: Partial, length: int) -> None:

@@ -8,10 +8,10 @@ from hypergrad.autodiff import Tensors, detach, leaves
 from hypergrad.errors import DivergenceError
 from hypergrad.estimator.base import Stats, require_finite_loss
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.point import Point, blew_up, look, require_finite
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.solver.divergence import explain_divergence
 from hypergrad.solver.dynamics import Dynamics, Partial, filled, free, pull
-from hypergrad.solver.point import Point, blew_up, look, require_finite
 
 
 @dataclass(frozen=True)

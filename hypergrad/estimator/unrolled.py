@@ -1,6 +1,6 @@
 """Hypergradients by differentiating through the training run, backwards."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from hypergrad.estimator.tally import Tally, add
 from hypergrad.estimator.training_run import TrainingRun
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver, require_differentiable
+from hypergrad.solver.compilation import MOST_STEPS, compile_steps
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.tape.base import Tape, Trajectory
 from hypergrad.tape.checkpoint import Checkpoint
@@ -34,6 +35,9 @@ class Unrolled(HypergradEstimator):
         tape: how the states come back, and so what memory and time it takes; all give the same hypergradient.
         inner_steps: training steps T, ≥ 1.
         horizon: truncation horizon K, from 1 to T; None differentiates through all T steps, and the start.
+        compile: run several steps at a time, and their pull-back, through torch.compile, which takes some ten seconds
+            once for a problem and a C++ compiler; `training_remark` in the stats says whether that was done, or why
+            not. Not for `Reversible`.
 
     Source: Domke, "Generic methods for optimization-based modeling", AISTATS (2012); Shaban, Cheng, Hatch & Boots,
     "Truncated back-propagation for bilevel optimization", AISTATS (2019).
@@ -43,12 +47,14 @@ class Unrolled(HypergradEstimator):
     tape: Tape = field(default_factory=Graph)
     inner_steps: int = 100
     horizon: int | None = None
+    compile: bool = False
 
     def __post_init__(self) -> None:
         require_instance(self, "solver", InnerSolver)
         require_differentiable(self, self.solver)
         require_instance(self, "tape", Tape)
         require_int(self, "inner_steps", least=1)
+        require_instance(self, "compile", bool)
         if self.horizon is not None:
             require_int(self, "horizon", least=1)
             if self.horizon > self.inner_steps:
@@ -67,9 +73,10 @@ class Unrolled(HypergradEstimator):
         adjoint: Tensor | None = None,
     ) -> Hypergradient:
         run = TrainingRun.of(problem, self.solver, hparams, params, inner_step, self.inner_steps)
+        run, remark = self._compiled(run)
         trajectory = self._record(run)
         judged = run.judge(trajectory.end, outer_step)
-        tally, start = Tally(self._horizon, self.inner_steps), judged.adjoint
+        tally, start = Tally(self._horizon, self.inner_steps, run.dynamics.stride), judged.adjoint
         for start, partial, length in trajectory.pull_back(judged.adjoint):  # noqa: B007 (the last one is dF/ds₀)
             tally.add(partial, length)
         is_whole = self._horizon == self.inner_steps
@@ -82,7 +89,12 @@ class Unrolled(HypergradEstimator):
             grad=grad,
             params=detach(self.solver.params(trajectory.end)),
             outer_loss=judged.outer_loss,
-            stats=judged.stats(self.inner_steps) | {"num_matvecs": self._horizon, "truncation_bias": tally.bias(grad)},
+            stats={
+                **judged.stats(self.inner_steps),
+                "num_matvecs": self._horizon,
+                "truncation_bias": tally.bias(grad),
+                "training_remark": remark,
+            },
             start=run.at_start(start) if is_whole else None,
         )
 
@@ -117,10 +129,21 @@ class Unrolled(HypergradEstimator):
     def _differentiated(self) -> range:
         return range(self.inner_steps - self._horizon, self.inner_steps)
 
+    def _compiled(self, run: TrainingRun) -> tuple[TrainingRun, str]:
+        """The run with compiled steps where they were asked for, and what came of it."""
+        if not self.compile:
+            return run, ""
+        if not self.tape.takes_compiled:
+            return run, f"not compiled: {type(self.tape).__name__} takes steps of its own"
+        # a quarter of the horizon at most, by which the truncation bias is judged
+        most = MOST_STEPS if self.horizon is None else max(1, min(MOST_STEPS, self.horizon // 4))
+        with torch.no_grad():
+            dynamics, remark = compile_steps(run.dynamics, run.start(), self._differentiated, most)
+        return replace(run, dynamics=dynamics), remark
+
     def _record(self, run: TrainingRun) -> Trajectory:
         """Train, with a way back through the steps within the horizon."""
         with torch.no_grad():
             state = run.start()
-        for t in range(self._differentiated.start):
-            state = run.dynamics.step(state, t)
+        state = run.dynamics.advance(state, range(self._differentiated.start))
         return self.tape.record(run.dynamics, state, self._differentiated)

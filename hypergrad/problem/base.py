@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hypergrad.autodiff import Tensors, value_and_gradient
@@ -13,6 +14,7 @@ _NO_OUTPUTS = (
     "{} does not define `{}`, which Gauss–Newton products need: write the inner loss as "
     "self.loss_of_outputs(self.outputs(params, hparams, batch), params, hparams, batch)."
 )
+_NO_POOL = "{} does not define `{}`, which folds of train and dev examples, and a final training on both, need."
 
 
 class InnerProblem(nn.Module, ABC):
@@ -118,11 +120,22 @@ class InnerProblem(nn.Module, ABC):
         """Further numbers to record at each outer step; `test_loss` is shown beside the inner and dev loss."""
         return {}
 
+    def pooled_targets(self) -> Tensor:
+        """The targets of the pool, the train examples and then the dev examples, shape (n, …)."""
+        raise NotImplementedError(_NO_POOL.format(type(self).__name__, "pooled_targets"))
+
+    def on_examples(self, train: Tensor, dev: Tensor) -> "InnerProblem":
+        """The problem trained on the examples at positions `train` of the pool, and judged on those at `dev`.
+
+        A hyperparameter with an entry for each train example has one for each of the pool there.
+        """
+        raise NotImplementedError(_NO_POOL.format(type(self).__name__, "on_examples"))
+
     def joined(self, hparams: Tensors) -> "tuple[InnerProblem, Tensors]":
-        """The problem with its dev part added to train, for a final training at λ, and λ for it."""
-        raise NotImplementedError(
-            f"{type(self).__name__} does not define `joined`, which a final training on train and dev needs."
-        )
+        """The problem on all of the pool, for a final training at λ, and λ for it."""
+        targets = self.pooled_targets()
+        everything = torch.arange(len(targets), device=targets.device)
+        return self.on_examples(everything, everything), hparams
 
     def init_hparams(self) -> Tensors:
         """The initial λ in natural units, in the dtype and on the device of `init_params()`.

@@ -90,6 +90,15 @@ def as_matrix(X: Any, dtype: torch.dtype) -> Tensor:
     return X if X.layout == torch.strided else X.to_sparse_csr()
 
 
+def rows_of(designs: list[Design], index: Tensor) -> Design:
+    """The rows of positions `index` of designs put one below the other."""
+    if all(design.Xt is None for design in designs):
+        return Design(torch.cat([design.X for design in designs])[index])
+    matrix = sparse.vstack([design.to_scipy() for design in designs]).tocsr()[index.cpu().numpy()]
+    X = designs[0].X
+    return Design(as_matrix(matrix, X.dtype).to(X.device))
+
+
 class _SparseProduct(torch.autograd.Function):
     """X w for a constant CSR X with its transpose; the derivative is the same product with both exchanged."""
 

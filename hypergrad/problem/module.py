@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,8 @@ class PureModule(nn.Module):
       averages. One that was set to `eval()` uses the running averages that it has, as constants.
     - Dropout and other random draws are a function of the seed and the step. A module that was set to `eval()` draws
       nothing; when judged, all modules are in evaluation mode.
-    - Attention runs on the kernel that can be differentiated twice, and recurrent layers on a GPU without cuDNN.
+    - Attention and recurrent layers run on the kernels of torch that can be differentiated twice: attention by its
+      formula, without fused kernels or fast paths, recurrent layers without cuDNN and oneDNN.
 
     Args:
         module: any module; it is not changed.
@@ -69,8 +71,9 @@ class PureModule(nn.Module):
         with ExitStack() as stack:
             if self._may_attend:
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-            if self._recurs and X.is_cuda:
-                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+                stack.enter_context(_without_fast_path())
+            if self._recurs:
+                stack.enter_context(torch.backends.cudnn.flags(enabled=False) if X.is_cuda else _without_onednn())
             stack.enter_context(_seeded(X.device, self._seed, step) if self._draws else nullcontext())
             return functional_call(self.module, params, (X,))
 
@@ -110,6 +113,28 @@ class PureModule(nn.Module):
 def seed_of(*key: object) -> int:
     """A seed that is a function of the key alone, from 0 to 2⁶³ − 1."""
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8]) >> 1
+
+
+@contextmanager
+def _without_fast_path() -> Iterator[None]:
+    """Evaluate nn.MultiheadAttention and nn.TransformerEncoderLayer as in training, also where they only judge."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    # Its own context manager sets the precision of an Intel GPU too, and warns where there is none.
+    set_flags: Any = torch.backends.mkldnn.set_flags
+    enabled, *_ = set_flags(False, None, None, None)
+    try:
+        yield
+    finally:
+        set_flags(enabled, None, None, None)
 
 
 @contextmanager

@@ -7,9 +7,10 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from hypergrad.autodiff import Tensors
-from hypergrad.data import Split, Splits, require_parts
+from hypergrad.data import Splits, require_parts
 from hypergrad.hyperparameter import Hyperparameter
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.pool import on_rows
 
 
 class Ridge(InnerProblem):
@@ -64,14 +65,11 @@ class Ridge(InnerProblem):
     def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
         return {"test_loss": mean_squared_error(self.X_test, params["weight"], self.y_test)}
 
-    def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:
-        return Ridge(
-            Splits(
-                Split(torch.cat([self.X, self.X_dev]), torch.cat([self.y, self.y_dev])),
-                Split(self.X_dev, self.y_dev),
-                Split(self.X_test, self.y_test),
-            )
-        ), hparams
+    def pooled_targets(self) -> Tensor:
+        return torch.cat([self.y, self.y_dev])
+
+    def on_examples(self, train: Tensor, dev: Tensor) -> "Ridge":
+        return on_rows(self, train, dev)
 
     def solution(self, hparams: Tensors) -> Tensors:
         A = self._half_hessian(hparams["l2"])

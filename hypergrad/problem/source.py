@@ -1,7 +1,7 @@
-"""Data of a user, read and checked."""
+"""A part of the data of a user, read and checked."""
 
-import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -33,19 +33,39 @@ def read(source: Any, name: str) -> Split:
     elif isinstance(source, Dataset) and not isinstance(source, IterableDataset):
         pair = _of_dataset(source, default_collate, name)
     elif isinstance(source, Iterable) and not isinstance(source, str | dict):
-        pair = _joined(list(source), name)
+        with _noted(f"This was in reading the batches of the {name} part."):
+            batches = list(source)
+        pair = _joined(batches, name)
     else:
         raise TypeError(
             f"The {name} part must be a pair (X, y) of tensors, a Dataset, or an iterable of batches (X, y), but it is "
             f"a {type(source).__name__}."
         )
-    return _checked(*(torch.as_tensor(part) for part in pair), name=name)
+    tensors = []
+    for letter, values in zip("Xy", pair, strict=True):
+        with _noted(f"This was in making a tensor of {letter} of the {name} part."):
+            tensors.append(torch.as_tensor(values))
+    return _checked(*tensors, name=name)
+
+
+@contextmanager
+def _noted(where: str) -> Iterator[None]:
+    """Say where an error was met that is not ours."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(where)
+        raise
 
 
 def _of_dataset(dataset: Any, collate: Any, name: str) -> Any:
     if len(dataset) == 0:
         raise ValueError(f"The {name} part holds 0 examples, but it must hold at least 1.")
-    pair = collate([dataset[index] for index in range(len(dataset))])
+    examples = []
+    for index in range(len(dataset)):
+        with _noted(f"This was in reading example {index} of the {len(dataset)} of the {name} part."):
+            examples.append(dataset[index])
+    pair = collate(examples)
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise TypeError(f"The {name} part must give pairs (x, y), but an example is a {type(dataset[0]).__name__}.")
     first, again = collate([dataset[0]]), collate([dataset[0]])
@@ -82,41 +102,3 @@ def _checked(X: Tensor, y: Tensor, *, name: str) -> Split:
                 "impute them."
             )
     return Split(X, y)
-
-
-def require_classes(y: Tensor, num_classes: int, ignored: int | None, name: str) -> None:
-    """Require that integer targets are classes from 0 to K − 1.
-
-    Raises:
-        ValueError: if some are not.
-    """
-    bad = (y < 0) | (y >= num_classes)
-    if ignored is not None:
-        bad &= y != ignored
-    if bad.any():
-        raise ValueError(
-            f"The targets of the {name} part must be classes from 0 to {num_classes - 1}, as the model has "
-            f"{num_classes} outputs, but {int(bad.sum())} of {y.numel()} are not, such as {y[bad][0].item()}."
-        )
-
-
-def warn_of_overlap(part: Split, seen: dict[str, Split], name: str) -> None:
-    """Warn where examples of a part, inputs and targets, are in an earlier part too, with the count."""
-    keys = _keys(part)
-    for other, split in seen.items():
-        if split.X.shape[1:] != part.X.shape[1:] or split.y.shape[1:] != part.y.shape[1:]:
-            continue
-        known = set(_keys(split))
-        count = sum(key in known for key in keys)
-        if count:
-            warnings.warn(
-                f"{count} of the {len(keys)} {name} examples are in the {other} part too, so that the {name} loss is "
-                "lower than on examples that were not seen.",
-                UserWarning,
-                stacklevel=4,
-            )
-
-
-def _keys(split: Split) -> list[bytes]:
-    X, y = (part.detach().cpu().flatten(1) if part.ndim > 1 else part.detach().cpu()[:, None] for part in split)
-    return [x.tobytes() + t.tobytes() for x, t in zip(X.numpy(), y.numpy(), strict=True)]

@@ -1,6 +1,7 @@
 """The promise of a linear model with an L1 penalty: data, penalties, and what the support spares."""
 
 from abc import abstractmethod
+from copy import copy
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +11,7 @@ from torch.distributions import constraints
 from hypergrad.autodiff import Tensors
 from hypergrad.data import Split, Splits, require_parts
 from hypergrad.hyperparameter import Hyperparameter
-from hypergrad.problem.design import Design, as_matrix
+from hypergrad.problem.design import Design, as_matrix, rows_of
 from hypergrad.problem.l1 import L1Problem
 from hypergrad.problem.support import OnSupport
 
@@ -94,6 +95,16 @@ class SparseLinear(L1Problem):
 
     def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
         return {"test_loss": self.data_loss(self.X_test(params["weight"]), self.y_test)}
+
+    def pooled_targets(self) -> Tensor:
+        return torch.cat([self.y, self.y_dev])
+
+    def on_examples(self, train: Tensor, dev: Tensor) -> "SparseLinear":
+        other, y = copy(self), self.pooled_targets()
+        designs = [self.X, self.X_dev]
+        other._modules = self._modules | {"X": rows_of(designs, train), "X_dev": rows_of(designs, dev)}
+        other._buffers = self._buffers | {"y": y[train], "y_dev": y[dev]}
+        return other
 
     def on_support(self, params: Tensors, support: Tensors) -> OnSupport:
         return OnColumns(self, params, support)

@@ -1,7 +1,6 @@
 """Any module, any loss, any data: supervised training with the hyperparameters that a user names."""
 
 from collections.abc import Callable, Mapping
-from copy import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -10,12 +9,15 @@ from torch import Tensor, nn
 from hypergrad.autodiff import Tensors
 from hypergrad.data import Split, Splits
 from hypergrad.effect.base import Effect, Site
+from hypergrad.effect.effects import Effects
 from hypergrad.hyperparameter import Hyperparameter
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.criterion import Criterion
 from hypergrad.problem.minibatch import rows_of_step
 from hypergrad.problem.module import PureModule
-from hypergrad.problem.source import read, require_classes, warn_of_overlap
+from hypergrad.problem.parts import read_parts, require_classes
+from hypergrad.problem.pool import on_rows
+from hypergrad.problem.second_derivative import objection
 from hypergrad.validation import require_int
 
 _PROBE = 4
@@ -57,6 +59,8 @@ class Supervised(InnerProblem):
     y_dev: Tensor
     X_test: Tensor
     y_test: Tensor
+    examples: Tensor | None
+    """Which examples of the pool train holds, where it was made of one by `on_examples`."""
 
     def __init__(
         self,
@@ -74,22 +78,32 @@ class Supervised(InnerProblem):
         self.batch_size, self.seed, self.criterion = batch_size, seed, Criterion(loss)
         if batch_size is not None:
             require_int(self, "batch_size", least=1)
-        parts = self._keep(model, {"train": train, "dev": dev} | ({} if test is None else {"test": test}))
+        self.effects = Effects(hyperparameters)
+        like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+        parts = read_parts({"train": train, "dev": dev} | ({} if test is None else {"test": test}), like)
+        for name, part in parts.items():
+            suffix = "" if name == "train" else f"_{name}"
+            self.register_buffer(f"X{suffix}", part.X)
+            self.register_buffer(f"y{suffix}", part.y)
+        self.register_buffer("examples", None)
         # Two examples at least, for batch normalisation.
         self.model = PureModule(model, self.X[:_PROBE], seed)
         self.num_classes = self._classes(parts)
-        site = Site(self.model.params(), self.X, self.num_classes)
-        self._hyperparameters = {name: _space(name, declared, site) for name, declared in hyperparameters.items()}
-        self._declared = dict(hyperparameters)
-        self._initial, self._inputs, self._targets, self._weights, self._penalties = (
-            _acting(self._declared, hook) for hook in ("initial", "inputs", "targets", "weights", "penalty")
-        )
+        self._objections: dict[Any, str] = {}
+        self._hyperparameters = self.effects.spaces(self._site(self.X))
 
     def init_params(self) -> Tensors:
         return self.model.params()
 
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         return self._hyperparameters
+
+    def initial(self, params: Tensors, hparams: Tensors) -> Tensors:
+        return self.effects.initial(params, hparams)
+
+    @property
+    def tunes_initial(self) -> bool:
+        return self.effects.tune_initial
 
     def inner_batch(self, step: int) -> Batch | None:
         rows, size = None, len(self.X)
@@ -102,26 +116,29 @@ class Supervised(InnerProblem):
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         return self.loss_of_outputs(self.outputs(params, hparams, batch), params, hparams, batch)
 
+    def inner_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
+        """As promised.
+
+        Raises:
+            ValueError: if the gradient is to be differentiated again, and a layer of the model allows no such thing.
+        """
+        if torch.is_grad_enabled() and (objection := self._objection()):
+            raise ValueError(objection)
+        return super().inner_loss_and_gradient(params, hparams, batch)
+
     def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         rows, step = batch or Batch()
         return self._evaluate(params, hparams, self.X if rows is None else self.X[rows], step or 0)
 
     def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         rows, _ = batch or Batch()
-        y = self.y if rows is None else self.y[rows]
-        for name, effect in self._targets.items():
-            y = effect.targets(hparams[name], y, self.num_classes)
-        if self._weights:
-            losses = self.criterion.each(outputs, y)
-            for name, effect in self._weights.items():
-                losses = losses * effect.weights(hparams[name], rows)
-            loss = losses.mean()
-        else:
+        y = self.effects.targets(self.y if rows is None else self.y[rows], hparams, self.num_classes)
+        weights = self.effects.weights(self._positions(rows), hparams)
+        if weights is None:
             loss = self.criterion.mean(outputs, y)
-        w = self._displaced(params, hparams)
-        for name, effect in self._penalties.items():
-            loss = loss + effect.penalty(hparams[name], w)
-        return loss
+        else:
+            loss = (self.criterion.each(outputs, y) * weights).mean()
+        return self.effects.penalised(loss, params, hparams)
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         return self.criterion.mean(self._evaluate(params, hparams, self.X_dev, None), self.y_dev)
@@ -135,41 +152,45 @@ class Supervised(InnerProblem):
             found["test_accuracy"] = (outputs.argmax(1) == self.y_test).double().mean()
         return found
 
+    def pooled_targets(self) -> Tensor:
+        return torch.cat([self.y, self.y_dev])
+
+    def on_examples(self, train: Tensor, dev: Tensor) -> "Supervised":
+        """As promised; weights of examples are then for all of the pool, of which a training uses those of its own.
+
+        Raises:
+            ValueError: if the problem is on some examples of another already.
+        """
+        if self.examples is not None:
+            raise ValueError("The problem is on some examples of another already; take that one.")
+        other = on_rows(self, train, dev)
+        other._buffers["examples"] = train
+        other._hyperparameters = self.effects.spaces(self._site(torch.cat([self.X, self.X_dev])))
+        return other
+
     def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:
-        both = copy(self)
-        both._buffers = self._buffers | {
-            "X": torch.cat([self.X, self.X_dev]),
-            "y": torch.cat([self.y, self.y_dev]),
-        }
-        more = {k: effect.widened(hparams[k], len(self.X_dev)) for k, effect in self._weights.items()}
-        return both, hparams | more
+        both, _ = super().joined(hparams)
+        return both, self.effects.widened(hparams, len(self.X_dev))
 
     def _evaluate(self, params: Tensors, hparams: Tensors, X: Tensor, step: int | None) -> Tensor:
-        for name, effect in self._inputs.items():
-            X = effect.inputs(hparams[name], X)
-        return self.model(self._displaced(params, hparams), X, step)
+        return self.model(params, self.effects.inputs(X, hparams), step)
 
-    def _displaced(self, params: Tensors, hparams: Tensors) -> Tensors:
-        """The weights of the model: what is trained, plus what an effect on w₀ adds to it."""
-        for name, effect in self._initial.items():
-            moves = effect.initial(hparams[name], self.model.params())
-            params = params | {key: params[key] + move for key, move in moves.items()}
-        return params
+    def _objection(self) -> str:
+        """What in the model has no second derivative in this dtype and place, where kernels differ."""
+        like = next(self.model.parameters())
+        key = (like.dtype, like.device)
+        if key not in self._objections:
+            self._objections[key] = objection(self.model, self.criterion, self.X[:_PROBE], self.y[:_PROBE])
+        return self._objections[key]
 
-    def _keep(self, model: nn.Module, sources: dict[str, Any]) -> dict[str, Split]:
-        """The parts, read and registered in the dtype and on the device of the model."""
-        like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-        parts: dict[str, Split] = {}
-        for name, source in sources.items():
-            part = Split(
-                *(v.to(like.device, like.dtype if v.is_floating_point() else v.dtype) for v in read(source, name))
-            )
-            warn_of_overlap(part, parts, name)
-            suffix = "" if name == "train" else f"_{name}"
-            self.register_buffer(f"X{suffix}", part.X)
-            self.register_buffer(f"y{suffix}", part.y)
-            parts[name] = part
-        return parts
+    def _positions(self, rows: Tensor | None) -> Tensor | None:
+        """Which examples, in the order of λ, the rows of train are."""
+        if self.examples is None:
+            return rows
+        return self.examples if rows is None else self.examples[rows]
+
+    def _site(self, X: Tensor) -> Site:
+        return Site(self.model.params(), X, self.num_classes)
 
     @torch.no_grad()
     def _classes(self, parts: dict[str, Split]) -> int | None:
@@ -185,20 +206,3 @@ class Supervised(InnerProblem):
 def on_splits(data: Splits, **settings: Any) -> Supervised:
     """`Supervised` on splits that are made already, for configs."""
     return Supervised(train=data.train, dev=data.dev, test=data.test, **settings)
-
-
-def _space(name: str, declared: Any, site: Site) -> Hyperparameter:
-    if isinstance(declared, Effect):
-        return declared.space(site)
-    if isinstance(declared, Hyperparameter):
-        return declared
-    raise TypeError(
-        f"hyperparameters[{name!r}] must be an effect, such as hg.L2(), or an hg.Hyperparameter that a coefficient of "
-        f"the solver names, but it is a {type(declared).__name__}."
-    )
-
-
-def _acting(declared: Mapping[str, Any], hook: str) -> dict[str, Any]:
-    """The effects that do what `hook` says."""
-    ours = getattr(Effect, hook)
-    return {k: v for k, v in declared.items() if isinstance(v, Effect) and getattr(type(v), hook) is not ours}

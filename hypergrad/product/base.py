@@ -10,7 +10,7 @@ from torch import Tensor
 from hypergrad.autodiff import Tensors
 from hypergrad.operator import Operator
 from hypergrad.problem.base import InnerProblem
-from hypergrad.solver.point import Point
+from hypergrad.problem.point import Point
 
 
 @dataclass(frozen=True)

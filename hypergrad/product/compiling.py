@@ -7,18 +7,14 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
+from hypergrad.compiling import CannotCompileError, compiled
 from hypergrad.operator import Operator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.product.tracing import Trace
 
 _COMPILED: "WeakKeyDictionary[InnerProblem, dict[Any, Callable[..., Any] | str]]" = WeakKeyDictionary()
 """Compiled functions by problem, trace and function; the reason why, as a message, where there is none."""
-
-
-class CannotCompileError(Exception):
-    """A function cannot be compiled; the message says why."""
 
 
 def with_compiled(operator: Operator, problem: InnerProblem, key: Any, trace: Trace, shared: list[Tensor]) -> Operator:
@@ -64,27 +60,3 @@ def with_compiled(operator: Operator, problem: InnerProblem, key: Any, trace: Tr
     except CannotCompileError as error:
         return replace(operator, name=f"{operator.name}, not compiled ({error})")
     return replace(operator, matvec=lambda v: product(*shared, v), compile=compile, name=f"{operator.name}, compiled")
-
-
-def compiled(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[..., Any]:
-    """The function through torch.compile, after a check of its first result against itself.
-
-    Args:
-        function: of tensors and nestings of them, pure.
-        arguments: where to check it.
-
-    Returns:
-        The compiled function, for arguments of the same shapes.
-
-    Raises:
-        CannotCompileError: if there is no compiler, or no way to compile it, or the first result is another one.
-    """
-    fast = torch.compile(function, dynamic=False, fullgraph=True)
-    try:
-        found, wanted = (torch.cat([x.reshape(-1) for x in tree_leaves(f(*arguments))]) for f in (fast, function))
-    except Exception as error:  # whatever a compiler may raise
-        raise CannotCompileError(type(error).__name__) from error
-    off = (torch.linalg.vector_norm(found - wanted) / torch.linalg.vector_norm(wanted)).item()
-    if not off <= torch.finfo(wanted.dtype).eps ** 0.5:
-        raise CannotCompileError(f"its first result was off by {off:.1e}")
-    return fast

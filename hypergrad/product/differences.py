@@ -9,8 +9,8 @@ from torch import Tensor
 from hypergrad.autodiff import Tensors, flatten, leaves, unflatten
 from hypergrad.operator import Operator
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.point import Point, require_finite
 from hypergrad.product.base import Product, Stationarity, shapes_of
-from hypergrad.solver.point import Point, require_finite
 from hypergrad.validation import require_real
 
 

@@ -1,8 +1,9 @@
 """Products by forward mode over reverse mode."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -10,9 +11,12 @@ from torch import Tensor
 from hypergrad.autodiff import Tensors, flatten, unflatten
 from hypergrad.operator import Operator
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.point import Point, require_finite
 from hypergrad.product.base import Product, Stationarity, shapes_of
 from hypergrad.product.reverse import Reverse
-from hypergrad.solver.point import Point, require_finite
+
+_RIGHT: "WeakSet[InnerProblem]" = WeakSet()
+"""Problems on which a product was found to be right."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +35,10 @@ class ForwardOverReverse(Product):
                 f"ForwardOverReverse needs an optimality condition that is the gradient of the inner loss, but "
                 f"{type(problem).__name__} has one of its own. Use Reverse."
             )
-        w = flatten(params).detach()
-
-        def gradient(at: Tensor) -> Tensor:
-            return torch.func.grad(lambda u: problem.inner_loss(unflatten(u, params), hparams, batch))(at)
-
-        def product(v: Tensor) -> Tensor:
-            return torch.func.jvp(gradient, (w,), (v,))[1].detach()
+        w, product = self._product(problem, params, hparams, batch)
+        if problem not in _RIGHT:
+            _require_right(product, Reverse().linearise(problem, params, hparams, batch), problem)
+            _RIGHT.add(problem)
 
         def mixed(v: Tensor) -> Mapping[str, Tensor | None]:
             return Reverse().linearise(problem, params, hparams, batch).mixed(v)
@@ -48,3 +49,40 @@ class ForwardOverReverse(Product):
         require_finite(point, hparams)
         operator = Operator(product, torch.vmap(product, in_dims=1, out_dims=1), shapes_of(params), dtype=w.dtype)
         return Stationarity(point, flatten(phi), operator, mixed)
+
+    @staticmethod
+    def _product(
+        problem: InnerProblem, params: Tensors, hparams: Tensors, batch: Any
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        w = flatten(params).detach()
+
+        def gradient(at: Tensor) -> Tensor:
+            return torch.func.grad(lambda u: problem.inner_loss(unflatten(u, params), hparams, batch))(at)
+
+        return w, lambda v: torch.func.jvp(gradient, (w,), (v,))[1].detach()
+
+
+def _require_right(product: Callable[[Tensor], Tensor], exact: Stationarity, problem: InnerProblem) -> None:
+    """Hold one product against reverse mode: forward mode of torch is wrong for some operations, without an error.
+
+    Raises:
+        ValueError: if forward mode has no rule for an operation of the inner loss, or a wrong one.
+    """
+    n, name = exact.phi.shape, type(problem).__name__
+    v = torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=exact.phi.dtype).to(exact.phi)
+    wanted = exact.product(v)
+    try:
+        found = product(v)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"ForwardOverReverse cannot serve the inner loss of {name}: {reason}. Use Reverse (product=reverse)."
+        ) from error
+    # Beside the gradient, so that a Hessian that is zero but for rounding is right.
+    size = max(torch.linalg.vector_norm(x).item() for x in (wanted, exact.phi)) or 1.0
+    off = torch.linalg.vector_norm(found - wanted).item() / size
+    if not off <= torch.finfo(v.dtype).eps ** 0.5:
+        raise ValueError(
+            f"ForwardOverReverse is off by {off:.1e} from Reverse on the inner loss of {name}: in torch's "
+            "forward mode an operation in it is wrong, or draws other random numbers. Use Reverse (product=reverse)."
+        )

@@ -2,15 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 from typing import cast as cast_type
 
 import torch
 from torch import Tensor, fx
-from torch._decomp import get_decompositions
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
+from hypergrad.compiling import CannotCompileError, trace
 from hypergrad.operator import CannotApproximateError
 
 _ATEN = torch.ops.aten
@@ -57,13 +55,9 @@ def trace_linear(function: Callable[..., Tensor], point: list[Tensor], v: Tensor
         CannotApproximateError: if it draws random numbers, or an operation cannot be traced.
     """
     try:
-        whole = make_fx(function, decomposition_table=cast_type(Any, get_decompositions(_DECOMPOSED)))(*point, v)
-    except Exception as error:  # a user's own model may raise anything under a tracer
-        first_line = (str(error).splitlines() or [""])[0]
-        raise CannotApproximateError(f"the product cannot be traced ({type(error).__name__}: {first_line})") from error
-    for node in whole.graph.nodes:
-        if isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags:
-            raise CannotApproximateError(f"the product cannot be traced: it draws random numbers by {node.target}")
+        whole = trace(function, [*point, v], _DECOMPOSED)
+    except CannotCompileError as error:
+        raise CannotApproximateError(f"the product cannot be traced: {error}") from error
     _fold_constants(whole)
     whole.graph.eliminate_dead_code()
     return _split(_without_repeats(whole), dtype)

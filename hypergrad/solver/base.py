@@ -105,6 +105,10 @@ class InnerSolver:
         """The parameters in a state."""
         return state["params"]
 
+    def known(self, state: State) -> tuple[float, float] | None:
+        """The inner loss and the norm of its gradient in a state, where the solver has them; None where it does not."""
+        return None
+
     def coefficients(self) -> dict[str, Coefficient]:
         """The coefficients by the name of their field."""
         values = {name: getattr(self, name) for name in self._ranges()}

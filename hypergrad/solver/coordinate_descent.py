@@ -9,6 +9,7 @@ import torch
 from scipy import sparse
 
 from hypergrad.autodiff import Tensors
+from hypergrad.cost import spend
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.lasso import Lasso
 from hypergrad.solver.base import InnerSolver, State
@@ -51,7 +52,7 @@ class CoordinateDescent(InnerSolver):
         with warnings.catch_warnings():
             # Whether training has converged is for the caller to see.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            _, path, _ = solve(
+            _, path, _, num_sweeps = solve(
                 X,
                 y,
                 alphas=[alpha],
@@ -61,7 +62,9 @@ class CoordinateDescent(InnerSolver):
                 copy_X=False,
                 tol=0.0,
                 max_iter=self.sweeps,
+                return_n_iter=True,
             )
+        spend(gradients=int(num_sweeps[0]))  # a sweep goes through the data as often as a gradient does
         return {"params": {"weight": torch.as_tensor(path[:, 0] / scale).to(w)}}
 
     def require(self, problem: InnerProblem) -> None:

@@ -6,8 +6,8 @@ from hypergrad.autodiff import Tensors, detach, flatten, leaves, vjp
 from hypergrad.coefficient import coefficient, one_for_all
 from hypergrad.linsolve.spectrum import largest_eigenvalue
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.point import look
 from hypergrad.solver.base import InnerSolver
-from hypergrad.solver.point import look
 
 
 @torch.no_grad()

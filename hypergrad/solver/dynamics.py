@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,9 +15,29 @@ Partial = Mapping[str, Tensor | None]
 """A term of dF/dλ by name; None where nothing in it depends on a hyperparameter."""
 
 
+class Passage(Protocol):
+    """Steps in a row that were taken, and can be pulled back through once."""
+
+    @property
+    def length(self) -> int:
+        """How many steps, ≥ 1."""
+        ...
+
+    def pull_back(self, adjoint: State) -> tuple[State, Partial]:
+        """(∂Φ/∂s)ᵀ a and (∂Φ/∂λ)ᵀ a, where Φ is all of the steps.
+
+        Args:
+            adjoint: a = ∂F/∂s_{t+length}, shaped as the state.
+
+        Returns:
+            ∂F/∂s_t, zero where s_{t+length} does not depend on an entry of the state, and their term of dF/dλ.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Stretch:
-    """A step s_{t+1} = Φ(s_t, λ, t) with its graph, or a few steps in a row with theirs.
+    """A step s_{t+1} = Φ(s_t, λ, t) with its graph, or a few steps in a row with theirs: a `Passage`.
 
     Attributes:
         before: s_t, leaves of the graph.
@@ -32,15 +52,9 @@ class Stretch:
     length: int = 1
 
     def pull_back(self, adjoint: State) -> tuple[State, Partial]:
-        """(∂Φ/∂s)ᵀ a and (∂Φ/∂λ)ᵀ a in one backward pass, which frees the graph.
+        """One backward pass, which frees the graph.
 
         For a step of gradient descent, Φ = w − lr ∇g(w, λ), that pass is Hessian product and mixed product in one.
-
-        Args:
-            adjoint: a = ∂F/∂s_{t+length}, shaped as the state.
-
-        Returns:
-            ∂F/∂s_t, zero where s_{t+1} does not depend on an entry of the state, and this step's term of dF/dλ.
         """
         pulled, partial = pull(self.after, adjoint, self.before, self.hparams)
         return filled(pulled, self.before), partial
@@ -70,6 +84,26 @@ class Dynamics:
         """The state after step t, without a graph."""
         with torch.no_grad():
             return self.solver.step(self.problem, state, self.hparams, t, self.first_step)
+
+    @property
+    def stride(self) -> int | None:
+        """Steps in one call of a compiled function; a passage then holds states, and no graph. None without such."""
+        return None
+
+    def pieces(self, steps: range, length: int = 1) -> list[range]:
+        """The steps in pieces of at most `length`, each of which `passage` takes as one."""
+        return [steps[begin : begin + length] for begin in range(0, len(steps), length)]
+
+    def advance(self, state: State, steps: range) -> State:
+        """The state after some steps, without a graph."""
+        for t in steps:
+            state = self.step(state, t)
+        return state
+
+    def passage(self, state: State, steps: range) -> tuple[State, Passage]:
+        """The state after a piece of steps, and the way back through it."""
+        stretch = self.linearise(state, steps.start, len(steps))
+        return stretch.after, stretch
 
     def linearise(self, state: State, t: int, length: int = 1) -> Stretch:
         """Step t, or `length` steps from there, with their graph.

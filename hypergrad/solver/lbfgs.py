@@ -10,7 +10,7 @@ from hypergrad.autodiff import Tensors, flatten, unflatten
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.solver.line_search import line_search
-from hypergrad.solver.objective import Objective, Trial
+from hypergrad.solver.objective import Objective, Trial, kept, known
 from hypergrad.validation import require_int
 
 
@@ -23,13 +23,14 @@ class LBFGS(InnerSolver):
     estimators: a step cannot be differentiated.
 
     The state is `params`, and from the first step on `trial`, the `loss` and flat `grad` there, and `history`, the last
-    steps `s` and differences of gradients `y`, both of shape (at most memory, n).
+    m ≤ memory steps `s` and differences of gradients `y`, both of shape (m, n), and `r`, the upper triangle of s yᵀ.
 
     Attributes:
         memory: pairs (s, y) to keep, ≥ 1, each of 2 n numbers.
 
     Source: Liu & Nocedal, "On the limited memory BFGS method for large scale optimization", Mathematical Programming
-    (1989).
+    (1989); Byrd, Nocedal & Schnabel, "Representations of quasi-Newton matrices and their use in limited memory
+    methods", Mathematical Programming (1994).
     """
 
     differentiable: ClassVar[bool] = False
@@ -48,47 +49,67 @@ class LBFGS(InnerSolver):
         w = flatten(params)
         if "trial" in state:
             here = Trial(w, state["trial"]["loss"].item(), state["trial"]["grad"])
-            s, y = state["history"]["s"], state["history"]["y"]
+            history = state["history"]
         else:
             here = objective(w)
-            s = y = w.new_zeros(0, len(w))
-        there = _descend(objective, here, s, y)
-        if there is None and len(s) == 0:
+            history = _nothing(w)
+        there = _descend(objective, here, history)
+        if there is None and len(history["s"]) == 0:
             return state
         if there is None:  # the pairs may be what misleads
-            there, s, y = here, s[:0], y[:0]
-        elif _curves(there.w - here.w, there.grad - here.grad):
-            s = torch.cat([s, (there.w - here.w)[None]])[-self.memory :]
-            y = torch.cat([y, (there.grad - here.grad)[None]])[-self.memory :]
+            there, history = here, _nothing(w)
+        else:
+            history = _extended(history, there.w - here.w, there.grad - here.grad, self.memory)
         return {
             "params": unflatten(there.w, params),
-            "trial": {"loss": w.new_tensor(there.loss), "grad": there.grad},
-            "history": {"s": s, "y": y},
+            "trial": kept(there),
+            "history": history,
         }
 
+    def known(self, state: State) -> tuple[float, float] | None:
+        return known(state)
 
-def _descend(objective: Objective, here: Trial, s: Tensor, y: Tensor) -> Trial | None:
+
+def _descend(objective: Objective, here: Trial, history: Tensors) -> Trial | None:
     """The next point; without a history a gradient step of length at most 1 before the line search."""
-    if len(s):
-        return line_search(objective, here, -_inverse_times(here.grad, s, y))
+    if len(history["s"]):
+        return line_search(objective, here, -_inverse_times(here.grad, history))
     length = 1 / max(torch.linalg.vector_norm(here.grad).item(), 1.0)
     return line_search(objective, here, -here.grad, length)
 
 
-def _inverse_times(grad: Tensor, s: Tensor, y: Tensor) -> Tensor:
-    """B ∇g by the two-loop recursion, from B₀ = (sᵀy / yᵀy) I of the last pair."""
-    rho = 1 / (s * y).sum(1)
-    q, alphas = grad.clone(), torch.zeros_like(rho)
-    for i in reversed(range(len(s))):
-        alphas[i] = rho[i] * torch.dot(s[i], q)
-        q -= alphas[i] * y[i]
-    q /= rho[-1] * torch.dot(y[-1], y[-1])
-    for i in range(len(s)):
-        q += (alphas[i] - rho[i] * torch.dot(y[i], q)) * s[i]
-    return q
+def _inverse_times(grad: Tensor, history: Tensors) -> Tensor:
+    """B ∇g, from B₀ = γ I with γ = sᵀy / yᵀy of the last pair, in the compact representation.
+
+    With the pairs as the rows of S and Y, R the upper triangle of S Yᵀ and D its diagonal, and p = R⁻¹ S ∇g,
+
+        B ∇g = γ (∇g − Yᵀ p) + Sᵀ R⁻ᵀ (D p + γ Y (Yᵀ p − ∇g)),
+
+    a few products with matrices, where the recursion over the pairs takes 4 m small operations.
+    """
+    s, y, r = history["s"], history["y"], history["r"]
+    gamma = r[-1, -1] / torch.dot(y[-1], y[-1])
+    p = torch.linalg.solve_triangular(r, (s @ grad)[:, None], upper=True)[:, 0]
+    rest = grad - p @ y
+    q = torch.linalg.solve_triangular(r.T, (r.diagonal() * p - gamma * (y @ rest))[:, None], upper=False)[:, 0]
+    return gamma * rest + q @ s
 
 
-def _curves(s: Tensor, y: Tensor) -> bool:
-    """Whether a pair has positive curvature, clear of rounding, so that B stays positive definite."""
-    least = torch.finfo(s.dtype).eps * torch.linalg.vector_norm(s) * torch.linalg.vector_norm(y)
-    return bool(torch.dot(s, y) > least)
+def _extended(history: Tensors, s: Tensor, y: Tensor, memory: int) -> Tensors:
+    """The history with one pair more, and at most `memory`; itself where the pair has no positive curvature.
+
+    Clear of rounding, so that B stays positive definite.
+    """
+    sy = torch.dot(s, y)
+    if not sy > torch.finfo(s.dtype).eps * torch.linalg.vector_norm(s) * torch.linalg.vector_norm(y):
+        return history
+    first = max(len(history["s"]) + 1 - memory, 0)
+    kept = {"s": history["s"][first:], "y": history["y"][first:], "r": history["r"][first:, first:]}
+    m = len(kept["s"])
+    r = torch.zeros(m + 1, m + 1, dtype=s.dtype, device=s.device)
+    r[:m, :m], r[:m, m], r[m, m] = kept["r"], kept["s"] @ y, sy
+    return {"s": torch.cat([kept["s"], s[None]]), "y": torch.cat([kept["y"], y[None]]), "r": r}
+
+
+def _nothing(w: Tensor) -> Tensors:
+    return {"s": w.new_zeros(0, len(w)), "y": w.new_zeros(0, len(w)), "r": w.new_zeros(0, 0)}

@@ -57,9 +57,9 @@ class Momentum(InnerSolver):
         lr, beta = (self.by_tensor(field, params, hparams, t) for field in ("lr", "momentum"))
         d = decayed(grad, params, self.by_tensor("weight_decay", params, hparams, t))
         pushed = d
-        if t > 0 and self.dampening != 0:
+        if self.dampening != 0:
             delta = self.by_tensor("dampening", params, hparams, t)
-            pushed = {name: (1 - delta[name]) * x for name, x in d.items()}
+            pushed = {name: (1 - delta[name] * (t > 0)) * x for name, x in d.items()}
         v = {name: scaled_sum(pushed[name], beta[name], old) for name, old in state["velocity"].items()}
         ahead = {name: scaled_sum(d[name], beta[name], x) for name, x in v.items()} if self.nesterov else v
         return {"params": {name: scaled_sum(w, -lr[name], ahead[name]) for name, w in params.items()}, "velocity": v}

@@ -6,15 +6,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, flatten, leaves, unflatten, vjp
+from hypergrad.autodiff import Tensors, flatten, unflatten
+from hypergrad.cost import spend
 from hypergrad.errors import IndefiniteError
 from hypergrad.linsolve.base import LinearSolver
 from hypergrad.linsolve.cg import CG
-from hypergrad.operator import Matvec
+from hypergrad.operator import Operator
 from hypergrad.problem.base import InnerProblem
+from hypergrad.product.base import Product
+from hypergrad.product.reverse import Reverse
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.solver.line_search import line_search
-from hypergrad.solver.objective import Objective, Trial
+from hypergrad.solver.objective import Objective, Trial, kept, known
 from hypergrad.validation import require_instance
 
 _FIRST_DAMPING = 1e-3
@@ -29,10 +32,11 @@ class Newton(InnerSolver):
     δ grows from 1e-3 ‖H∇g‖/‖∇g‖ tenfold until the linear solver meets no direction that curves downwards. α comes from
     a line search that tries 1 first. Near the solution each step takes ‖∇g‖ down by the linear solver's `tol`, or
     quadratically if that is smaller. Made for implicit estimators: a step cannot be differentiated. The state is
-    `params`.
+    `params`, and from the first step on `trial`, the `loss` and flat `grad` there.
 
     Attributes:
         linsolve: how the Newton system is solved; a solver for positive definite systems, which refuses others.
+        product: how products with H are formed; a `GaussNewton` makes it the Gauss–Newton method.
 
     Source: Nocedal & Wright, "Numerical optimization", chapters 3 and 7 (2006).
     """
@@ -40,44 +44,61 @@ class Newton(InnerSolver):
     differentiable: ClassVar[bool] = False
     check_every: ClassVar[int] = 1
 
-    linsolve: LinearSolver = field(default_factory=lambda: CG(max_iter=1000, tol=1e-3))
+    linsolve: LinearSolver = field(default_factory=lambda: CG(max_iter=1000, tol=1e-2))
+    product: Product = field(default_factory=Reverse)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_instance(self, "linsolve", LinearSolver)
+        require_instance(self, "product", Product)
 
+    @torch.no_grad()
     def step(self, problem: InnerProblem, state: State, hparams: Tensors, t: int, first_step: int = 0) -> State:
         params = state["params"]
         objective = Objective.of(self, problem, params, hparams, first_step + t)
-        with torch.enable_grad():
-            w = leaves(params)
-            loss, named = problem.inner_loss_and_gradient(w, objective.hparams, objective.batch)
-            grad = flatten(named)
-            product = vjp(grad, w)
-        here = Trial(flatten(params).detach(), loss.item(), grad.detach())
+        at = self.product.linearise(problem, params, objective.hparams, objective.batch)
+        here = Trial(flatten(params), at.point.loss, at.phi.detach())
         if not here.grad.any():
             return state
-        there = line_search(objective, here, -self._inverse_times(product, here.grad))
-        return state if there is None or _is_noise(here, there) else {"params": unflatten(there.w, params)}
+        there = line_search(objective, here, -self._inverse_times(at.product, here.grad))
+        if there is None or _is_noise(here, there):
+            return state
+        return {"params": unflatten(there.w, params), "trial": kept(there)}
 
-    def _inverse_times(self, product: Matvec, grad: Tensor) -> Tensor:
+    def require(self, problem: InnerProblem) -> None:
+        super().require(problem)
+        if not problem.is_minimisation:
+            raise ValueError(
+                f"Newton minimises the inner loss, but {type(problem).__name__} has a condition of its own. "
+                "Use LBFGS, or a solver such as Momentum."
+            )
+
+    def known(self, state: State) -> tuple[float, float] | None:
+        return known(state)
+
+    def _inverse_times(self, product: Operator, grad: Tensor) -> Tensor:
         """(H + δI)⁻¹ ∇g with the smallest δ of the ladder.
 
         Raises:
             IndefiniteError: if no δ is large enough.
         """
         try:
-            return self.linsolve.solve(product, grad).x
+            return self._solve(product, grad)
         except IndefiniteError as error:
             failure = error
         size = (torch.linalg.vector_norm(product(grad)) / torch.linalg.vector_norm(grad)).item()
         for rung in range(_MAX_DAMPINGS):
             damping = _FIRST_DAMPING * max(size, torch.finfo(grad.dtype).eps) * 10**rung
             try:
-                return self.linsolve.solve(lambda v, damping=damping: product(v) + damping * v, grad).x
+                return self._solve(product.shifted(damping), grad)
             except IndefiniteError as error:
                 failure = error
         raise failure
+
+    def _solve(self, product: Operator, grad: Tensor) -> Tensor:
+        found = self.linsolve.solve(product, grad)
+        spend(matvecs=found.num_matvecs)
+        return found.x
 
 
 def _is_noise(here: Trial, there: Trial) -> bool:

@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 
 from hypergrad.autodiff import Tensors, detach, flatten, unflatten
 from hypergrad.problem.base import InnerProblem
+from hypergrad.solver.base import State
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,17 @@ class Trial:
     w: Tensor
     loss: float
     grad: Tensor
+
+
+def kept(trial: Trial) -> Tensors:
+    """What a solver keeps of a trial in its state, besides the parameters."""
+    return {"loss": trial.w.new_tensor(trial.loss), "grad": trial.grad}
+
+
+def known(state: State) -> tuple[float, float] | None:
+    """The loss and gradient norm in a state that may keep them."""
+    trial = state.get("trial")
+    return None if trial is None else (trial["loss"].item(), torch.linalg.vector_norm(trial["grad"]).item())
 
 
 @dataclass(frozen=True)

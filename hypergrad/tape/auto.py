@@ -42,7 +42,8 @@ class AutoTape(Tape):
             ValueError: if none fits.
         """
         slots = int((self.budget - footprint.graph) // max(footprint.state, 1)) - 1
-        candidates = [Graph(), Store(), Checkpoint(slots=max(1, min(slots, len(steps) // 2))), Reversible()]
+        candidates = [Graph(), Store(), Checkpoint(slots=max(1, min(slots, len(steps) // 2)))]
+        candidates += [] if dynamics.stride else [Reversible()]  # whose steps are never compiled
         costs = [(tape, cost) for tape in candidates if (cost := tape.cost(dynamics, footprint, steps)) is not None]
         fitting = [(tape, cost) for tape, cost in costs if cost.memory <= self.budget]
         if not fitting:

@@ -3,9 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hypergrad.solver.base import State
-from hypergrad.solver.dynamics import Dynamics, Partial, Stretch, entries
+from hypergrad.solver.dynamics import Dynamics, Partial, Passage, detached, entries
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,20 @@ class Trajectory:
 
     Attributes:
         end: the state after the last step, without a graph.
-        backwards: the steps with their graphs, singly or in stretches, from the last to the first.
+        backwards: the way back through the steps, singly or several at a time, from the last to the first.
     """
 
     end: State
-    backwards: Iterator[Stretch]
+    backwards: Iterator[Passage]
+
+    @classmethod
+    def kept(cls, dynamics: Dynamics, state: State, pieces: list[range]) -> "Trajectory":
+        """A run from `state` that keeps the passages through all pieces."""
+        passages: list[Passage] = []
+        for piece in pieces:
+            state, passage = dynamics.passage(state, piece)
+            passages.append(passage)
+        return cls(detached(state), (passages.pop() for _ in pieces))
 
     def pull_back(self, adjoint: State) -> Iterator[tuple[State, Partial, int]]:
         """The adjoint recursion of reverse-mode differentiation, from the last step to the first.
@@ -62,10 +72,10 @@ class Trajectory:
         Yields:
             a_t, the term of dF/dλ, and of how many steps it is.
         """
-        for stretch in self.backwards:
-            adjoint, partial = stretch.pull_back(adjoint)
-            length = stretch.length
-            del stretch  # else its graph would live beside the next one
+        for passage in self.backwards:
+            adjoint, partial = passage.pull_back(adjoint)
+            length = passage.length
+            del passage  # else its graph would live beside the next one
             yield adjoint, partial, length
 
 
@@ -75,6 +85,9 @@ class Tape(ABC):
     Every tape gives the same hypergradient, because the recursion is one and the same (`Trajectory.pull_back`); they
     differ in memory and in how often a gradient is evaluated.
     """
+
+    takes_compiled: ClassVar[bool] = True
+    """Whether it takes the steps of the dynamics, which may be compiled, and not steps of its own."""
 
     @abstractmethod
     def record(self, dynamics: Dynamics, state: State, steps: range) -> Trajectory:

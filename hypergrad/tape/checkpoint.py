@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from math import comb, isqrt
+from operator import itemgetter
 
 from hypergrad.solver.base import State
-from hypergrad.solver.dynamics import Dynamics, Stretch, detached
+from hypergrad.solver.dynamics import Dynamics, Passage, detached
 from hypergrad.tape.base import Cost, Footprint, Tape, Trajectory
 from hypergrad.validation import require_int
 
@@ -16,7 +17,8 @@ class Checkpoint(Tape):
     """Keeps c states at a time and recomputes the others, by the schedule that takes the fewest steps: memory ∝ c.
 
     With c = ⌈√T⌉ no step is taken more than three times for T ≤ 10⁴. In general none is taken more than r times where
-    binomial(c + r, r) ≥ T, so that c and r both grow as log T when they grow together.
+    binomial(c + r, r) ≥ T, so that c and r both grow as log T when they grow together. Of compiled steps, those of one
+    call count as one here.
 
     Attributes:
         slots: c, the states kept at a time, the first one included, ≥ 1; "auto" is ⌈√T⌉.
@@ -31,9 +33,9 @@ class Checkpoint(Tape):
             require_int(self, "slots", least=1)
 
     def record(self, dynamics: Dynamics, state: State, steps: range) -> Trajectory:
-        backwards = self._backwards(dynamics, state, steps)
-        last = next(backwards)
-        return Trajectory(detached(last.after), chain((last,), backwards))
+        backwards = self._backwards(dynamics, state, dynamics.pieces(steps))
+        end, last = next(backwards)
+        return Trajectory(detached(end), chain((last,), map(itemgetter(1), backwards)))
 
     def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> Cost:
         slots = min(self.slots_for(len(steps)), len(steps))
@@ -46,22 +48,22 @@ class Checkpoint(Tape):
         """The states kept at a time in a run of T steps."""
         return isqrt(num_steps - 1) + 1 if isinstance(self.slots, str) else self.slots
 
-    def _backwards(self, dynamics: Dynamics, state: State, steps: range) -> Iterator[Stretch]:
-        slots, stop = self.slots_for(len(steps)), steps.stop
-        kept = [(steps.start, state)]
+    def _backwards(self, dynamics: Dynamics, state: State, pieces: list[range]) -> Iterator[tuple[State, Passage]]:
+        slots, stop = self.slots_for(len(pieces)), len(pieces)
+        kept = [(0, state)]
         while kept:
-            t, state = kept[-1]
-            while stop - t > 1:
-                middle = t + split(stop - t, slots - len(kept) + 1)
-                for k in range(t, middle):
-                    state = dynamics.step(state, k)
-                t = middle
-                if stop - t > 1:
-                    kept.append((t, state))
-            if kept[-1][0] == t:
+            i, state = kept[-1]
+            while stop - i > 1:
+                middle = i + split(stop - i, slots - len(kept) + 1)
+                for piece in pieces[i:middle]:
+                    state = dynamics.advance(state, piece)
+                i = middle
+                if stop - i > 1:
+                    kept.append((i, state))
+            if kept[-1][0] == i:
                 kept.pop()
-            yield dynamics.linearise(state, t)
-            stop = t
+            yield dynamics.passage(state, pieces[i])
+            stop = i
 
 
 def split(length: int, slots: int) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -42,6 +43,8 @@ class Reversible(Tape):
     Source: Maclaurin, Duvenaud & Adams, "Gradient-based hyperparameter optimization through reversible learning", ICML
     (2015).
     """
+
+    takes_compiled: ClassVar[bool] = False
 
     fraction_bits: int = 48
     max_denominator: int = 2**16

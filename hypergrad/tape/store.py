@@ -11,10 +11,13 @@ from hypergrad.tape.base import Cost, Footprint, Tape, Trajectory
 class Store(Tape):
     """Keeps the states s_0, …, s_{T−1} and linearises each step anew: memory ∝ T × state, whatever the activations.
 
-    Each gradient is evaluated twice, once to train and once on the way back.
+    Each gradient is evaluated twice, once to train and once on the way back. Of compiled steps only those tensors of
+    the state are kept that their pull-back reads: no velocity, unless a learning rate or momentum is tuned.
     """
 
     def record(self, dynamics: Dynamics, state: State, steps: range) -> Trajectory:
+        if dynamics.stride is not None:
+            return Trajectory.kept(dynamics, state, dynamics.pieces(steps))
         # In one piece: a small tensor kept after each step would fragment the memory that its gradient has freed.
         states = {
             group: {name: x.new_empty((len(steps), *x.shape)) for name, x in tensors.items()}

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tables import relative_error, synthetic
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import hypergrad as hg
 from hypergrad.autodiff import central_difference, flatten
+from hypergrad.explain import explain
 from hypergrad.problem.minibatch import rows_of_step
 
 
@@ -48,6 +50,7 @@ EFFECTS = {
     "l2": {"l2": hg.L2(init=0.05)},
     "l2 per tensor": {"l2": hg.L2(init=0.05, per="tensor", on="*weight")},
     "l2 per feature": {"l2": hg.L2(init=0.05, per="feature", on="0.weight"), "rest": hg.L2(on="2.*")},
+    "l2 per output": {"l2": hg.L2(init=0.05, per="output", on=("2.weight", "2.bias")), "rest": hg.L2(on="0.*")},
     "l2 per weight": {"l2": hg.L2(init=0.05, per="weight")},
     "elastic": {"l1": hg.L1(init=0.02, smoothing=0.1, per="tensor"), "l2": hg.L2(init=0.05)},
     "example weights": {"weights": hg.ExampleWeights(init=0.7), "l2": hg.L2(init=0.05)},
@@ -92,6 +95,10 @@ def test_effects_are_what_their_formulas_say():
     found = problem.metrics(w, h)
     assert found["test_loss"] == pytest.approx(cross_entropy(model(test_X), test_y).item(), rel=1e-12)
     assert found["test_accuracy"] == (model(test_X).argmax(1) == test_y).double().mean()
+    per_class = supervised(model, hyperparameters={"l2": hg.L2(per="output", on="2.*")})
+    by_class, (X, y) = torch.tensor([0.1, 0.2, 0.4]), classes(1)
+    by_hand = cross_entropy(model(X), y) + by_class @ (w["2.weight"].square().sum(1) + w["2.bias"].square())
+    assert torch.allclose(per_class.inner_loss(w, {"l2": by_class}, None), by_hand, rtol=1e-12)
     elastic = supervised(model, hyperparameters={"l1": hg.L1(init=0.3, smoothing=0.1)})
     eps, (X, y) = 0.1, classes(1)
     penalty = sum(((p**2 + eps**2).sqrt() - eps).sum() for p in model.parameters())
@@ -339,6 +346,7 @@ MISTAKES = {
     "effect": ({"hyperparameters": {"l2": 0.1}}, r"hyperparameters\['l2'\] must be an effect, .* it is a float"),
     "pattern": ({"hyperparameters": {"l2": hg.L2(on="1.*")}}, r"L2.on = '1.\*' matches none .* 0.weight, 0.bias"),
     "feature": ({"hyperparameters": {"l2": hg.L2(per="feature")}}, r"L2.per = 'feature' needs weights of shape"),
+    "output": ({"hyperparameters": {"l2": hg.L2(per="output")}}, r"L2.per = 'output' needs tensors of shape \(q, …\)"),
     "constraint": ({"hyperparameters": {"l2": hg.L2(init=-1.0)}}, "init = -1 violates the constraint"),
     "batch size": ({"batch_size": 0}, "Supervised.batch_size must be at least 1, but it is 0"),
     "frozen": ({"model": nn.Linear(5, 3).requires_grad_(False)}, "no parameter that requires a gradient"),
@@ -351,6 +359,45 @@ MISTAKES = {
 def test_a_mistake_is_named(settings, message):
     with pytest.raises((TypeError, ValueError), match=message):
         supervised(**settings)
+
+
+class Torn(TensorDataset):
+    """A file that cannot be read."""
+
+    def __getitem__(self, index):
+        if index == 17:
+            raise OSError("image-17.png is truncated")
+        return super().__getitem__(index)
+
+
+def torn_batches():
+    yield classes(1)
+    raise OSError("shard-2.tar is truncated")
+
+
+UNREADABLE = {
+    "example": (lambda: Torn(*classes(1)), OSError, "image-17", "reading example 17 of the 24 of the train part"),
+    "loader": (
+        lambda: DataLoader(Torn(*classes(1)), batch_size=5),
+        OSError,
+        "image-17",
+        "reading example 17 of the 24",
+    ),
+    "batches": (torn_batches, OSError, "shard-2", "reading the batches of the train part"),
+    "objects": (
+        lambda: (np.array([[1.0, None]] * 3), np.zeros(3)),
+        TypeError,
+        "object",
+        "making a tensor of X of the train part",
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "kind", "message", "note"), UNREADABLE.values(), ids=UNREADABLE)
+def test_data_that_cannot_be_read_is_located(source, kind, message, note):
+    with pytest.raises(kind, match=message) as caught:
+        supervised(train=source())
+    assert f"This was in {note}" in explain(caught.value)
 
 
 def test_overlapping_parts_are_counted():

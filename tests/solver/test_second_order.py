@@ -7,6 +7,7 @@ from torch.nn.functional import cross_entropy
 
 import hypergrad as hg
 from hypergrad.autodiff import flatten
+from hypergrad.problem.point import look
 from hypergrad.solver.training import train
 
 
@@ -144,3 +145,40 @@ def test_a_group_of_nothing_is_refused():
     problem = Softmax()
     with pytest.raises(ValueError, match="LBFGS.groups is set, but no coefficient differs by group"):
         hg.Implicit(solver=hg.LBFGS(groups=("W", "b"))).estimate(problem, problem.init_hparams(), problem.init_params())
+
+
+def two_loops(grad, s, y):
+    """B ∇g by the recursion over the pairs, newest first and back."""
+    q, alphas = grad.clone(), []
+    for si, yi in zip(reversed(s), reversed(y), strict=True):
+        alphas.append(si @ q / (si @ yi))
+        q -= alphas[-1] * yi
+    q *= s[-1] @ y[-1] / (y[-1] @ y[-1])
+    for si, yi, alpha in zip(s, y, reversed(alphas), strict=True):
+        q += (alpha - yi @ q / (si @ yi)) * si
+    return q
+
+
+@pytest.mark.parametrize("memory", [1, 4, 50])
+def test_the_compact_representation_is_the_recursion(memory):
+    from hypergrad.solver.lbfgs import _inverse_times
+
+    problem, solver = Softmax(), hg.LBFGS(memory=memory)
+    state = solver.init(problem.init_params())
+    for t in range(12):
+        state = solver.step(problem, state, problem.init_hparams(), t)
+    s, y, grad = state["history"]["s"], state["history"]["y"], state["trial"]["grad"]
+    assert len(s) == min(memory, 12)
+    truth = two_loops(grad, s, y)
+    assert (_inverse_times(grad, state["history"]) - truth).norm() <= 1e-9 * truth.norm()
+
+
+@EVERY_SOLVER
+def test_what_a_solver_knows_of_its_state_is_true(solver):
+    problem = Softmax()
+    hparams, state = problem.init_hparams(), solver.init(problem.init_params())
+    assert solver.known(state) is None
+    for t in range(3):
+        state = solver.step(problem, state, hparams, t)
+        point = look(problem, solver.params(state), hparams, t)
+        assert solver.known(state) == pytest.approx((point.loss, point.grad_norm), rel=1e-9)

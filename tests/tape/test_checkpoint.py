@@ -1,14 +1,16 @@
 """The schedule takes the fewest steps that any schedule could, and keeps no more states than it may."""
 
 import weakref
+from collections.abc import Iterator
 from functools import cache
+from typing import cast
 
 import pytest
 import torch
 
 import hypergrad as hg
 from hypergrad.solver.base import InnerSolver
-from hypergrad.solver.dynamics import Dynamics
+from hypergrad.solver.dynamics import Dynamics, Stretch
 from hypergrad.tape.checkpoint import fewest_steps, num_passes
 
 
@@ -48,7 +50,7 @@ def reverse(num_steps, slots):
     run = hg.Checkpoint(slots=slots).record(dynamics, start, range(num_steps))
     assert run.end["params"]["w"].item() == 2.0 ** (num_steps - 500)
     visited = []
-    for stretch in run.backwards:
+    for stretch in cast(Iterator[Stretch], run.backwards):
         visited.append(round(torch.log2(stretch.before["params"]["w"]).item()) + 500)
     return visited, solver
 

@@ -1,0 +1,135 @@
+"""The tables of README.md: L2 penalties of multinomial logistic regression, one, one per pixel, one per weight.
+
+python -m experiments.logistic_l2.table
+"""
+
+import math
+import warnings
+from functools import partial
+from typing import Any
+
+import torch
+from hypergrad.baseline.trials import Budget, search
+from rich.console import Console
+from rich.table import Table
+from scipy.optimize import minimize_scalar
+
+import hypergrad as hg
+from experiments.numbers import save
+from hypergrad.baseline.search import TPE
+from hypergrad.callback.base import Record
+from hypergrad.solver.training import train
+
+SEEDS, OUTER_STEPS, START = range(2), 30, 1e-3
+SCHEDULES = {"tightening": "exponential", "fixed": None}
+
+
+def problem_of(seed: int, per: str) -> hg.Supervised:
+    """The problem of `experiment=logistic_l2` on a split."""
+    data = hg.digits(seed=seed)
+    torch.manual_seed(seed)
+    return hg.Supervised(
+        model=torch.nn.Linear(64, 10, bias=False),
+        loss=torch.nn.functional.cross_entropy,
+        train=data.train,
+        dev=data.dev,
+        test=data.test,
+        hyperparameters={"l2": hg.L2(init=START, per=per)},
+        seed=seed,
+    )
+
+
+def estimator_of(schedule: str | None) -> hg.Implicit:
+    """HOAG where there is a schedule, with tolerances that start at 0.1; 1e-6 for both where they are fixed."""
+    tol = 1e-6 if schedule is None else 0.1
+    return hg.Implicit(
+        solver=hg.LBFGS(),
+        linsolve=hg.CG(tol=tol, max_iter=500),
+        inner_steps=2000,
+        inner_tol=tol,
+        tighten=schedule,
+        error_bar=False,
+    )
+
+
+def brute_force(problem: hg.Supervised) -> float:
+    """The log λ of the lowest dev loss, by a grid from e^-14 to e^-6 and a bounded search around its best point."""
+    solver, start = hg.LBFGS(), problem.init_params()
+
+    def dev_loss(log_l2: float) -> float:
+        hparams = {"l2": torch.tensor(log_l2).exp()}
+        w = train(problem, solver, hparams, start, max_steps=5000, tol=1e-8).params
+        return problem.outer_loss(w, hparams, None).item()
+
+    best = min(torch.linspace(-14, -6, 9).tolist(), key=dev_loss)
+    bounds = (best - 1, best + 1)
+    return float(minimize_scalar(dev_loss, bounds=bounds, method="bounded", options={"xatol": 1e-5}).x)
+
+
+def row_of(record: Record) -> dict[str, Any]:
+    """What a record came to."""
+    l2 = record.hparams["l2"].log()
+    return {
+        "dev": record.outer_loss,
+        "test": record.metrics["test_loss"],
+        "accuracy": record.metrics["test_accuracy"],
+        "log_l2": [l2.min().item(), l2.median().item(), l2.max().item()],
+        "inner_steps": record.num_inner_steps,
+        "products": record.num_matvecs,
+        "seconds": record.seconds,
+    }
+
+
+def tuned(seed: int, per: str, schedule: str | None, outer_steps: int = OUTER_STEPS) -> list[dict[str, Any]]:
+    """The first and last record of a run, and those between."""
+    keep: list[dict[str, Any]] = []
+
+    class Keep(hg.callback.base.Callback):
+        def on_step(self, record: Record) -> None:
+            keep.append(row_of(record))
+
+    adam = partial(torch.optim.Adam, lr=0.5)
+    hg.fit(problem_of(seed, per), estimator_of(schedule), adam, outer_steps, progress=False, callbacks=[Keep()])
+    return keep
+
+
+def main() -> None:
+    """Print the tables and keep what the figure shows."""
+    torch.set_default_dtype(torch.float64)
+    warnings.simplefilter("ignore")
+    console, runs, truths = Console(width=150), [], []
+    columns = ("dev", "test", "accuracy", "inner steps", "products", "s", "log λ: least", "median", "largest")
+    table = Table("seed", "penalties", "method", *columns)
+
+    def add(seed: int, per: str, method: str, row: dict[str, Any]) -> None:
+        numbers = [f"{row[key]:.4f}" for key in ("dev", "test", "accuracy")]
+        numbers += [str(row["inner_steps"]), str(row["products"]), f"{row['seconds']:.1f}"]
+        table.add_row(str(seed), per, method, *numbers, *(f"{x:.2f}" for x in row["log_l2"]))
+
+    for seed in SEEDS:
+        truths.append(brute_force(problem_of(seed, "all")))
+        for per in ("all", "feature", "weight"):
+            for name, schedule in SCHEDULES.items():
+                path = tuned(seed, per, schedule)
+                runs.append({"seed": seed, "per": per, "method": name, "path": path})
+                if per == "all" and name == "tightening":
+                    add(seed, per, "start", path[0])
+                add(seed, per, name, path[-1])
+                if per == "all":
+                    distance = abs(path[-1]["log_l2"][0] - truths[-1])
+                    console.print(f"seed {seed}, {name}: |log λ − brute force {truths[-1]:.5f}| = {distance:.1e}")
+            path = next(run["path"] for run in runs[-2:] if run["method"] == "tightening")
+            budget = Budget(inner_steps=path[-1]["inner_steps"] + 2 * path[-1]["products"])
+            found = (
+                search(problem_of(seed, per), estimator_of(None), TPE(seed=seed), budget).best
+                if per != "weight"
+                else None
+            )
+            if found is not None:
+                add(seed, per, "TPE", row_of(found))
+    console.print(table)
+    save("logistic_l2", {"runs": runs, "truths": truths, "at_start": math.log(START)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""What a search may spend."""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hypergrad.cost import Cost
+from hypergrad.plot.history import read
+
+PRODUCT = 2
+"""Gradients that a Hessian product counts for: what it takes at most on a graph that is kept."""
+
+_TAGS = {"seconds": "run/seconds", "steps": "run/inner_steps", "gradients": "run/gradients"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What a search may spend; it ends after the first trial with which it has spent that much.
+
+    Attributes:
+        trials: at most so many after the start; None is no limit.
+        steps: inner steps, those of all trials together.
+        gradients: gradients of the inner loss; a Hessian product counts as two.
+        seconds: wall time.
+    """
+
+    trials: int | None = None
+    steps: float = math.inf
+    gradients: float = math.inf
+    seconds: float = math.inf
+
+    @classmethod
+    def of(cls, text: str) -> "Budget":
+        """From "100" (trials), "30s", "20000steps", "20000gradients", or what a run in a folder has spent.
+
+        A folder stands for the gradients of its run; "FOLDER:seconds" and "FOLDER:steps" for its time and inner steps.
+
+        Raises:
+            ValueError: if it is none of them.
+            FileNotFoundError: if a folder of that name holds no run.
+        """  # noqa: DOC502
+        folder, _, unit = text.rpartition(":")
+        if unit not in _TAGS:
+            folder, unit = text, "gradients"
+        if Path(folder).is_dir():
+            return replace(cls(), **{unit: spent_by(Path(folder), unit)})
+        unit = next((unit for unit in ("steps", "gradients", "s") if text.endswith(unit)), "")
+        try:
+            amount = float(text.removesuffix(unit))
+        except ValueError:
+            amount = math.nan
+        if not 0 < amount < math.inf or not unit and amount != int(amount):
+            raise ValueError(
+                "budget must be a number of trials, such as 100, of seconds, such as 30s, of inner steps or gradients, "
+                f"such as 20000steps or 20000gradients, or the folder of a run, but it is {text!r}."
+            )
+        if not unit:
+            return cls(trials=int(amount))
+        return replace(cls(), **{"seconds" if unit == "s" else unit: amount})
+
+    def is_spent(self, cost: Cost, steps: int, seconds: float) -> bool:
+        """Whether gradients and products, inner steps or seconds leave no further trial."""
+        gradients = cost.gradients + PRODUCT * cost.matvecs
+        return gradients >= self.gradients or steps >= self.steps or seconds >= self.seconds
+
+
+def spent_by(folder: Path, unit: str) -> float:
+    """What the run in a folder has spent, in "seconds", "steps" or "gradients".
+
+    Raises:
+        ValueError: if the folder holds several runs, or one that did not count gradients.
+    """
+    runs = read([folder])
+    if len(runs) > 1:
+        raise ValueError(f"{folder} holds {len(runs)} runs; name one, such as {folder}/{Path(runs[0].name).name}.")
+    last = runs[0].rows[-1]
+    missing = {_TAGS[unit], "run/products"} - last.keys()
+    if missing:
+        raise ValueError(f"The run in {folder} did not record {', '.join(sorted(missing))}; name a newer one.")
+    return last[_TAGS[unit]] + (PRODUCT * last["run/products"] if unit == "gradients" else 0)

@@ -1,0 +1,105 @@
+"""The dev loss around the way that a run took, by retraining."""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hypergrad.autodiff import Tensors, flatten, unflatten
+from hypergrad.callback.base import Result, Run
+from hypergrad.errors import HypergradError
+from hypergrad.estimator.implicit import Implicit
+from hypergrad.estimator.trial import trial
+
+if TYPE_CHECKING:
+    from hypergrad.plot.landscape import Landscape
+
+_MARGIN, _LEAST = 0.2, 1.0
+
+
+def require_drawable(run: Run) -> None:
+    """Require one or two hyperparameter values, and what draws them.
+
+    Raises:
+        ValueError: if there are more, or a constraint couples them.
+        ModuleNotFoundError: if matplotlib is missing.
+    """
+    start, spaces = run.problem.init_hparams(), run.problem.hyperparameters()
+    size = sum(value.numel() for value in start.values())
+    if size > 2 or any(spaces[name].to_unconstrained(value).shape != value.shape for name, value in start.items()):
+        raise ValueError(
+            f"A landscape is drawn over one or two values that move on their own, but {', '.join(start)} hold {size}; "
+            "leave it out, or tune fewer."
+        )
+    try:
+        import matplotlib  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error}. A landscape needs matplotlib: pip install 'torch-hypergrad[plot]'."
+        ) from None
+
+
+@torch.no_grad()
+def landscape(run: Run, result: Result, points: int) -> "Landscape":
+    """The dev loss on a regular grid in unconstrained values around the trajectory, a training for each of its points.
+
+    The grid spans the trajectory and a fifth more on each side, and at least ±1 around its middle.
+
+    Args:
+        run: what was tuned, and how it was trained.
+        result: of the run.
+        points: values along each axis, ≥ 2.
+    """
+    from hypergrad.plot.landscape import Landscape
+
+    start, spaces = run.problem.init_hparams(), run.problem.hyperparameters()
+
+    def natural(u: Tensor) -> Tensors:
+        return {name: spaces[name].to_natural(x) for name, x in unflatten(u, start).items()}
+
+    at = [{name: result.trajectory[name][i] for name in start} for i in range(len(result.history))]
+    u_path = torch.stack([flatten({k: spaces[k].to_unconstrained(x) for k, x in one.items()}) for one in at])
+    ticks = [_ticks(u, points) for u in u_path.T]
+    cells = torch.cartesian_prod(*ticks).view(-1, len(ticks))
+    natural_ticks = [torch.stack([flatten(natural(u))[i] for u in _along(i, ticks)]) for i in range(len(ticks))]
+    return Landscape(
+        names=[f"{k}[{i}]" if x.numel() > 1 else k for k, x in start.items() for i in range(x.numel())],
+        ticks=[values.double().numpy(force=True) for values in natural_ticks],
+        losses=_losses(run, [natural(u) for u in cells], points).reshape([points] * len(ticks)),
+        path=torch.stack([flatten(one) for one in at]).double().numpy(force=True),
+        path_losses=np.array([row["loss/dev"] for row in result.history]),
+    )
+
+
+def _ticks(u: Tensor, points: int) -> Tensor:
+    low, high = u.min(), u.max()
+    reach = torch.clamp((high - low) * (0.5 + _MARGIN), min=_LEAST)
+    return (low + high) / 2 + reach * torch.linspace(-1, 1, points, dtype=u.dtype, device=u.device)
+
+
+def _along(i: int, ticks: list[Tensor]) -> list[Tensor]:
+    """The points of the grid along axis i, at the first value of the other."""
+    return [torch.stack([value if j == i else other[0] for j, other in enumerate(ticks)]) for value in ticks[i]]
+
+
+def _losses(run: Run, cells: list[Tensors], points: int) -> np.ndarray:
+    """The dev loss at each cell, NaN where it cannot be computed.
+
+    An implicit estimator trains from where the last cell ended, and goes to and fro, so that this is a neighbour; with
+    any other the loss depends on the start, and each training begins anew.
+    """
+    losses = np.full(len(cells), math.nan)
+    order = np.arange(len(cells)).reshape(-1, points)
+    order[1::2] = order[1::2, ::-1]
+    params = None
+    for i in order.ravel():
+        try:
+            found = trial(run.problem, run.estimator, cells[i], params)
+        except HypergradError:
+            params = None
+            continue
+        losses[i] = found.outer_loss
+        params = found.params if isinstance(run.estimator, Implicit) else None
+    return losses

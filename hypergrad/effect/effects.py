@@ -1,0 +1,88 @@
+"""What all effects of a problem do together."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from hypergrad.autodiff import Tensors
+from hypergrad.effect.base import Effect, Site
+from hypergrad.hyperparameter import Hyperparameter
+
+
+class Effects:
+    """The effects of supervised training, each applied to what the one before it made.
+
+    Args:
+        declared: by name, effects, or an `hg.Hyperparameter` that a coefficient of the solver names.
+
+    Raises:
+        TypeError: if one is neither.
+    """
+
+    def __init__(self, declared: Mapping[str, Effect | Hyperparameter]) -> None:
+        for name, one in declared.items():
+            if not isinstance(one, Effect | Hyperparameter):
+                raise TypeError(
+                    f"hyperparameters[{name!r}] must be an effect, such as hg.L2(), or an hg.Hyperparameter that a "
+                    f"coefficient of the solver names, but it is a {type(one).__name__}."
+                )
+        self._declared = dict(declared)
+        self._initial, self._inputs, self._targets, self._weights, self._penalties = (
+            _acting(self._declared, hook) for hook in ("initial", "inputs", "targets", "weights", "penalty")
+        )
+
+    def spaces(self, site: Site) -> dict[str, Hyperparameter]:
+        """Every hyperparameter at a site.
+
+        Raises:
+            ValueError: if an effect does not fit there.
+        """  # noqa: DOC502
+        return {name: one.space(site) if isinstance(one, Effect) else one for name, one in self._declared.items()}
+
+    @property
+    def tune_initial(self) -> bool:
+        """Whether one changes the parameters from which training starts."""
+        return bool(self._initial)
+
+    def initial(self, params: Tensors, hparams: Tensors) -> Tensors:
+        """Where training from `params` starts."""
+        for name, effect in self._initial.items():
+            params = effect.initial(hparams[name], params)
+        return params
+
+    def inputs(self, X: Tensor, hparams: Tensors) -> Tensor:
+        """The inputs that the model sees instead of X."""
+        for name, effect in self._inputs.items():
+            X = effect.inputs(hparams[name], X)
+        return X
+
+    def targets(self, y: Tensor, hparams: Tensors, num_classes: int | None) -> Tensor:
+        """The targets of training instead of y."""
+        for name, effect in self._targets.items():
+            y = effect.targets(hparams[name], y, num_classes)
+        return y
+
+    def weights(self, rows: Tensor | None, hparams: Tensors) -> Tensor | None:
+        """The weights of the train examples `rows`, all when None; None where every one is 1."""
+        total = None
+        for name, effect in self._weights.items():
+            weights = effect.weights(hparams[name], rows)
+            total = weights if total is None else total * weights
+        return total
+
+    def widened(self, hparams: Tensors, num_more: int) -> Tensors:
+        """λ for a train part with `num_more` examples at its end."""
+        return hparams | {name: effect.widened(hparams[name], num_more) for name, effect in self._weights.items()}
+
+    def penalised(self, loss: Tensor, params: Tensors, hparams: Tensors) -> Tensor:
+        """The loss with all penalties, shape ()."""
+        for name, effect in self._penalties.items():
+            loss = loss + effect.penalty(hparams[name], params)
+        return loss
+
+
+def _acting(declared: Mapping[str, Any], hook: str) -> dict[str, Any]:
+    """The effects that do what `hook` says."""
+    ours = getattr(Effect, hook)
+    return {k: v for k, v in declared.items() if isinstance(v, Effect) and getattr(type(v), hook) is not ours}

@@ -1,0 +1,164 @@
+"""Cross-validation: several problems that share their hyperparameters, as one."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hypergrad.autodiff import Tensors
+from hypergrad.hyperparameter import Hyperparameter
+from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.l1 import L1Problem
+
+
+class KFold(InnerProblem):
+    """K folds of the train and dev examples, each of which judges a model trained on the others.
+
+    g(W, λ) = Σ_k g_k(w_k, λ),    f(W, λ) = 1/K Σ_k f_k(w_k, λ),
+
+    with w_k the entry k of W along the first axis of each tensor, g_k on all folds but the k-th and f_k on the k-th.
+    Each w_k is trained as it would be alone, for its gradient is its own; the Hessian is block diagonal, and dF/dλ is
+    the mean of the K hypergradients. Metrics, such as the test loss, are means over the models too.
+
+    Every example judges once, so that λ is less easily fitted to the luck of one dev part, for K times the work.
+    Factorisations (`Dense`, `Newton`) take K² times it; the other linear solvers do not form the blocks' zeros.
+
+    Args:
+        folds: K ≥ 2 problems with the same parameters and hyperparameters.
+        pool: the problem on all of the examples, for a final training.
+
+    Source: Stone, "Cross-validatory choice and assessment of statistical predictions", J. Royal Statistical Society B
+    (1974).
+    """
+
+    def __init__(self, folds: list[InnerProblem], pool: InnerProblem) -> None:
+        super().__init__()
+        self.folds: Any = nn.ModuleList(folds)
+        self.pool = pool
+
+    def init_params(self) -> Tensors:
+        return _stacked([fold.init_params() for fold in self.folds])
+
+    def hyperparameters(self) -> dict[str, Hyperparameter]:
+        return self.pool.hyperparameters()
+
+    def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        return _sum(self._each(lambda fold, w, part: fold.inner_loss(w, hparams, part), params, batch))
+
+    def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        losses = self._each(lambda fold, w, part: fold.outer_loss(w, hparams, part), params, batch)
+        return _sum(losses) / len(losses)
+
+    def initial(self, params: Tensors, hparams: Tensors) -> Tensors:
+        return _stacked(self._each(lambda fold, w, _: fold.initial(w, hparams), params))
+
+    @property
+    def tunes_initial(self) -> bool:
+        return self.pool.tunes_initial
+
+    def inner_batch(self, step: int) -> Any:
+        return _batches([fold.inner_batch(step) for fold in self.folds])
+
+    def outer_batch(self, step: int) -> Any:
+        return _batches([fold.outer_batch(step) for fold in self.folds])
+
+    def optimality(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensors:
+        if self.is_minimisation:
+            return super().optimality(params, hparams, batch)
+        return _stacked(self._each(lambda fold, w, part: fold.optimality(w, hparams, part), params, batch))
+
+    @property
+    def is_minimisation(self) -> bool:
+        return self.pool.is_minimisation
+
+    @property
+    def is_smooth(self) -> bool:
+        return self.pool.is_smooth
+
+    def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        return torch.cat(self._each(lambda fold, w, part: fold.outputs(w, hparams, part), params, batch))
+
+    def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        with torch.no_grad():
+            sizes = self._each(lambda fold, w, part: len(fold.outputs(w, hparams, part)), params, batch)
+        pieces = iter(outputs.split(sizes))
+        return _sum(
+            self._each(lambda fold, w, part: fold.loss_of_outputs(next(pieces), w, hparams, part), params, batch)
+        )
+
+    def solution(self, hparams: Tensors) -> Tensors:
+        return _stacked([fold.solution(hparams) for fold in self.folds])
+
+    def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
+        found = self._each(lambda fold, w, _: fold.metrics(w, hparams), params)
+        return {name: sum(float(metrics[name]) for metrics in found) / len(found) for name in found[0]}
+
+    def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:
+        return self.pool, hparams
+
+    def _each(self, of: Callable[[Any, Tensors, Any], Any], params: Tensors, batch: Any = None) -> list[Any]:
+        """What a function of a fold, its parameters and its batch gives, fold by fold."""
+        entries = {name: stack.unbind() for name, stack in params.items()}
+        batches = [None] * len(self.folds) if batch is None else batch
+        return [
+            of(fold, {name: ws[k] for name, ws in entries.items()}, batches[k]) for k, fold in enumerate(self.folds)
+        ]
+
+
+class L1KFold(KFold, L1Problem):
+    """`KFold` of problems with an L1 penalty."""
+
+    def smooth_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        return _sum(self._each(lambda fold, w, part: fold.smooth_loss(w, hparams, part), params, batch))
+
+    def l1(self, hparams: Tensors) -> Tensors:
+        return self.folds[0].l1(hparams)
+
+    def smoothness(self, hparams: Tensors) -> Tensor | None:
+        bounds = [fold.smoothness(hparams) for fold in self.folds]
+        return None if any(bound is None for bound in bounds) else torch.stack(bounds).amax()
+
+
+def k_fold(problem: InnerProblem, folds: int = 5, *, seed: int = 0) -> KFold:
+    """K-fold cross-validation of a problem: its train and dev examples, parted into K folds that take turns as dev.
+
+    Test examples stay apart. Where the targets are classes, each fold has its share of each.
+
+    Args:
+        problem: whose examples are parted; `Supervised`, `Ridge`, the sparse linear models, and any other that defines
+            `pooled_targets` and `on_examples`.
+        folds: K, from 2 to the number of examples.
+        seed: of the random parts.
+
+    Returns:
+        A problem for any estimator, with parameters stacked along a new first axis.
+
+    Raises:
+        NotImplementedError: if the problem does not say how its examples are parted.
+        ValueError: if K is out of range.
+    """  # noqa: DOC502
+    targets = problem.pooled_targets()
+    if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= len(targets):
+        raise ValueError(f"folds must be an integer from 2 to the {len(targets)} examples, but it is {folds!r}.")
+    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed)).to(targets.device)
+    if not targets.is_floating_point() and targets.ndim == 1:
+        order = order[targets[order].argsort(stable=True)]
+    number = torch.empty_like(order)
+    number[order] = torch.arange(len(order), device=order.device) % folds
+    parts = [problem.on_examples(*((number != k).nonzero()[:, 0], (number == k).nonzero()[:, 0])) for k in range(folds)]
+    everything = torch.arange(len(number), device=order.device)
+    kind = L1KFold if isinstance(problem, L1Problem) else KFold
+    return kind(parts, problem.on_examples(everything, everything))
+
+
+def _sum(losses: list[Tensor]) -> Tensor:
+    return torch.stack(losses).sum()
+
+
+def _stacked(each: list[Tensors]) -> Tensors:
+    return {name: torch.stack([tensors[name] for tensors in each]) for name in each[0]}
+
+
+def _batches(each: list[Any]) -> Any:
+    return None if all(batch is None for batch in each) else tuple(each)

@@ -1,0 +1,57 @@
+"""How to train: the coefficients of a solver, judged by the training loss that they reach."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from hypergrad.autodiff import Tensors
+from hypergrad.hyperparameter import Hyperparameter
+from hypergrad.problem.base import InnerProblem
+
+
+class LearningToLearn(InnerProblem):
+    """The training loss of a problem after T steps, as a function of how it was trained.
+
+    F(ρ) = g(w_T(ρ), λ₀)    with    w_{t+1} = Φ(w_t, ρ)
+
+    ρ are coefficients of the solver, which names them, as in `GradientDescent(lr="lr")`; λ₀ are the initial
+    hyperparameters of the problem and stay as they are. Only estimators that differentiate through the steps can tune
+    ρ, and from a cold start each time (`warm_start=False`): the minimum of g does not depend on how it is reached.
+
+    Args:
+        problem: what is trained.
+        coefficients: ρ by name.
+
+    Raises:
+        ValueError: if the problem has an L1 penalty, whose solvers are for itself alone.
+
+    Source: Andrychowicz et al., "Learning to learn by gradient descent by gradient descent", NIPS (2016).
+    """
+
+    def __init__(self, problem: InnerProblem, coefficients: Mapping[str, Hyperparameter]) -> None:
+        super().__init__()
+        if not problem.is_smooth:
+            raise ValueError(f"LearningToLearn needs a smooth inner loss, but {type(problem).__name__} has an L1 term.")
+        self.problem, self._coefficients = problem, dict(coefficients)
+
+    def init_params(self) -> Tensors:
+        return self.problem.init_params()
+
+    def hyperparameters(self) -> dict[str, Hyperparameter]:
+        return self._coefficients
+
+    def inner_batch(self, step: int) -> Any:
+        return self.problem.inner_batch(step)
+
+    def outer_batch(self, step: int) -> Any:
+        return self.problem.inner_batch(step)
+
+    def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        return self.problem.inner_loss(params, self.problem.init_hparams(), batch)
+
+    def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        return self.inner_loss(params, hparams, batch)
+
+    def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
+        return self.problem.metrics(params, self.problem.init_hparams())

@@ -1,0 +1,32 @@
+"""Fixed-point iteration on a condition of the problem's own."""
+
+from dataclasses import dataclass
+
+from hypergrad.autodiff import Tensors
+from hypergrad.coefficient import Coefficient, ranged
+from hypergrad.problem.base import InnerProblem
+from hypergrad.solver.base import InnerSolver, State
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedPoint(InnerSolver):
+    """Damped fixed-point iteration, w_{t+1} = w_t − rate φ(w_t, λ), for problems that say when φ(w, λ) = 0.
+
+    For φ(w, λ) = w − G(w, λ) it is w_{t+1} = (1 − rate) w_t + rate G(w_t, λ): updates of mean-field inference, layers
+    at equilibrium. It converges where the eigenvalues of ∂φ/∂w lie in the disc of radius 1/rate around 1/rate. With the
+    φ = ∇g of other problems it is gradient descent, and `rate` a learning rate. The state is `params`.
+
+    Attributes:
+        rate: how far to go towards G, > 0; below 1 against oscillations.
+
+    Source: Picard, "Mémoire sur la théorie des équations aux dérivées partielles et la méthode des approximations
+    successives" (1890).
+    """
+
+    rate: Coefficient = ranged(0.1, above=0)
+
+    def step(self, problem: InnerProblem, state: State, hparams: Tensors, t: int, first_step: int = 0) -> State:
+        params = state["params"]
+        phi = problem.optimality(params, hparams, problem.inner_batch(first_step + t))
+        rate = self.by_tensor("rate", params, hparams, t)
+        return {"params": {name: w - rate[name] * phi[name] for name, w in params.items()}}

@@ -1,0 +1,46 @@
+"""The experiments of the seeds start from the command line, and are told of in experiments/."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+SEEDS = ["grid_vs_gradient", "learning_rate", "logistic_l2", "mean_field", "optnet", "unrolled_error"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two outer steps of each, in one process."""
+    folder = tmp_path_factory.mktemp("experiments")
+    chosen = [f"experiment={','.join(SEEDS)}", "outer_steps=2", "callback=[summary]", "hydra.sweep.subdir=${name}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "hypergrad.run", "-m", *chosen],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return {path.parent.name: json.loads(path.read_text()) for path in folder.rglob("summary.json")}
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_two_steps_of_its_default_lower_the_dev_loss(name, runs):
+    first, last = runs[name]["first"]["loss/dev"], runs[name]["last"]["loss/dev"]
+    assert math.isfinite(last)
+    assert last < first
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_it_has_its_readme_and_its_row(name):
+    text = (ROOT / "experiments" / name / "README.md").read_text()
+    for part in ("**Question.**", "**Command.**", "**Answer**", "**What did not work.**", f"experiment={name}"):
+        assert part in text
+    assert f"]({name}/README.md)" in (ROOT / "experiments" / "README.md").read_text()
