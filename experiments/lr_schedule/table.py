@@ -7,13 +7,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from hypergrad.baseline.trials import search
 from torch.nn.functional import cross_entropy
 
 import hypergrad as hg
 from experiments.numbers import save
 from hypergrad.baseline.budget import Budget
-from hypergrad.baseline.search import TPE
+from hypergrad.baseline.search import search
+from hypergrad.baseline.tpe import TPE
 from hypergrad.problem.network import perceptron
 
 STEPS, OUTER_STEPS, START, TRIALS = 100, 50, 0.05, 60

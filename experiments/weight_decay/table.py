@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from hypergrad.baseline.trials import Budget, search
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -17,7 +16,9 @@ from torch.nn.functional import cross_entropy
 import hypergrad as hg
 from benchmarks.measure import clocked, interleaved, peak_megabytes, ratios
 from experiments.numbers import save
-from hypergrad.baseline.search import TPE
+from hypergrad.baseline.budget import Budget
+from hypergrad.baseline.search import search
+from hypergrad.baseline.tpe import TPE
 
 SEEDS, TERMS = range(3), 10
 HIDDEN = (0, 40, 130, 400, 1300)
