@@ -24,7 +24,7 @@ ORDER = [
         "taylor",
         "compiling",
     },
-    {"data", "images", "effect"},
+    {"data", "images", "selection", "effect"},
     {"linsolve"},
     {"problem"},
     {"product"},
@@ -103,7 +103,7 @@ SHARED = {
     *("inexact", "linearization", "error_bar", "training_run", "tally", "trial"),
     *("quantised", "footprint", "plan"),
     *("tracing", "packed", "lowering", "compiling"),
-    *("state_file", "scope", "module", "minibatch", "source", "criterion", "linear"),
+    *("state_file", "scope", "module", "minibatch", "source", "criterion", "network"),
     *("budget", "search", "landscape", "picture"),
     *("effects", "parts", "pool", "k_fold", "second_derivative"),
 }
