@@ -19,6 +19,11 @@ class CannotCompileError(Exception):
     """A function cannot be traced or compiled; the message says why."""
 
 
+def said_by(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
 def trace(function: Callable[..., Any], arguments: Sequence[Tensor], decomposed: Sequence[Any] = ()) -> fx.GraphModule:
     """The operations of `function(*arguments)` one after the other, without those that no output needs.
 
@@ -40,8 +45,7 @@ def trace(function: Callable[..., Any], arguments: Sequence[Tensor], decomposed:
     try:
         traced = make_fx(function, decomposition_table=cast(Any, get_decompositions(decomposed)))(*arguments)
     except Exception as error:  # a user's own model may raise anything under a tracer
-        first_line = (str(error).splitlines() or [""])[0]
-        raise CannotCompileError(f"{type(error).__name__}: {first_line}") from error
+        raise CannotCompileError(said_by(error)) from error
     for node in traced.graph.nodes:
         if isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags:
             raise CannotCompileError(f"it draws random numbers by {node.target}")
@@ -155,7 +159,7 @@ def compiled(function: Callable[..., Any], arguments: Sequence[Any]) -> Callable
     try:
         found, wanted = (torch.cat([x.reshape(-1) for x in tree_leaves(f(*arguments))]) for f in (fast, function))
     except Exception as error:  # whatever a compiler may raise
-        raise CannotCompileError(type(error).__name__) from error
+        raise CannotCompileError(said_by(error)) from error
     off = (torch.linalg.vector_norm(found - wanted) / torch.linalg.vector_norm(wanted)).item()
     if not off <= torch.finfo(wanted.dtype).eps ** 0.5:
         raise CannotCompileError(f"its first result was off by {off:.1e}")

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from hypergrad.autodiff import Tensors, detach
-from hypergrad.compiling import CannotCompileError, Nested, compiled
+from hypergrad.compiling import CannotCompileError, Nested, compiled, said_by
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.solver.batches import Batches
@@ -117,7 +117,7 @@ def _program(dynamics: Dynamics, start: State, piece: range, batches: Batches, p
     except CannotCompileError as error:
         return str(error)
     except Exception as error:  # whatever a trace of a user's own model may raise at other values
-        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        return said_by(error)
     return program
 
 

@@ -116,7 +116,7 @@ def test_what_cannot_be_compiled_runs_as_it_is_and_says_so(monkeypatch):
     )
     found = estimator.estimate(problem, problem.init_hparams(), problem.init_params())
     assert found.stats["adjoint_remark"] == (
-        "iterated on a trace of the product in float32, not compiled (RuntimeError)"
+        "iterated on a trace of the product in float32, not compiled (RuntimeError: no compiler)"
     )
     assert found.stats["adjoint_status"] == "converged"
 

@@ -236,7 +236,7 @@ def test_without_a_compiler(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", fails)
     problem, solver, hparams, start = case("network", "momentum")
-    assert both(problem, hparams, start, solver=solver) == "not compiled: RuntimeError"
+    assert both(problem, hparams, start, solver=solver) == "not compiled: RuntimeError: no compiler"
 
 
 def test_a_compiler_that_is_wrong_is_found_out(monkeypatch):
