@@ -103,3 +103,60 @@ def test_ten_learned_images_train_better_than_ten_real_ones():
     learned = trainer.fit().last
     assert learned.metrics["test_accuracy"] > float(problem.metrics(judged.params, real)["test_accuracy"]) + 0.1
     assert learned.outer_loss < judged.outer_loss
+
+
+def test_a_schedule_through_reversed_training_is_that_of_differences_and_lowers_the_dev_loss():
+    trainer = configured(
+        "lr_schedule",
+        "outer_steps=3",
+        "problem.batch_size=50",
+        "problem.model.in_features=64",
+        "problem.model.hidden=[6,6,6]",
+        "problem.hyperparameters.rate.shape=[8,8]",
+        "estimator.inner_steps=8",
+    )
+    hparams = trainer.problem.init_hparams()
+    assert hparams["rate"].shape == (8, 8)
+    assert_differences_agree(trainer.problem, trainer.estimator, hparams, step=1e-5, rel=1e-5)
+    result = trainer.fit()
+    losses = [row["loss/dev"] for row in result.history]
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_fifty_dev_images_can_be_overfitted_by_a_penalty_for_each_weight():
+    trainer = configured("overfit_validation", "problem.model.in_features=64", "outer_steps=12", "optimizer.lr=0.5")
+    problem = trainer.problem
+    assert isinstance(problem, hg.Supervised)
+    assert len(problem.y) == len(problem.y_dev) == 50
+
+    def dev_accuracy(params: hg.Tensors) -> float:
+        return (problem.model(params, problem.X_dev, None).argmax(1) == problem.y_dev).double().mean().item()
+
+    with pytest.warns(hg.NotConvergedWarning):
+        result = trainer.fit()
+    assert dev_accuracy(result.first.params) < 0.95
+    assert dev_accuracy(result.last.params) == 1
+    assert result.last.outer_loss < result.first.outer_loss / 3
+
+
+def test_scales_of_initial_weights_through_training_are_those_of_differences():
+    small = ["problem.model.in_features=64", "problem.model.hidden=[6,6,6]", "estimator.inner_steps=12"]
+    trainer = configured("init_scale", "outer_steps=5", *small)
+    hparams = trainer.problem.init_hparams()
+    assert hparams["scale"].shape == (8,)
+    assert_differences_agree(trainer.problem, trainer.estimator, hparams, step=1e-5, rel=1e-5)
+    result = trainer.fit()
+    assert result.last.outer_loss < result.first.outer_loss
+
+
+def test_weights_of_rare_classes_rise():
+    trainer = configured("reweight", "problem.model.in_features=64", "problem.data.imbalance=20", "outer_steps=8")
+    problem = trainer.problem
+    assert isinstance(problem, hg.Supervised)
+    counts = problem.y.bincount()
+    assert counts[0] == pytest.approx(20 * counts[9], abs=10)
+    with pytest.warns(hg.NotConvergedWarning):
+        result = trainer.fit()
+    weights = result.last.hparams["weights"]
+    assert weights[problem.y >= 8].mean() > 1.5 * weights[problem.y <= 1].mean()
+    assert result.last.outer_loss < result.first.outer_loss

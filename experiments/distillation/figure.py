@@ -19,7 +19,7 @@ def main() -> None:
             axis.set_axis_off()
     axis = below.subplots()
     for found in numbers.values():
-        axis.plot([row["metric/test_accuracy"] for row in found["history"]], color="C0", alpha=0.6)
+        axis.plot(found["accuracy"], color="C0", alpha=0.6)
     for name, style in (("all of train", "--"), ("class means", "-."), ("random real images", ":")):
         accuracy = np.mean([found["rows"][name]["test_accuracy"] for found in numbers.values()])
         axis.axhline(accuracy, color="black", linestyle=style, linewidth=1, label=name)

@@ -68,7 +68,7 @@ def measured(seed: int) -> dict[str, Any]:
     images = {"learned": result.hparams["images"], "real": random_images(data, seed)} if seed == 0 else {}
     return {
         "rows": rows,
-        "history": result.history,
+        "accuracy": [row["metric/test_accuracy"] for row in result.history],
         "images": {name: [[round(x, 2) for x in image] for image in rows.tolist()] for name, rows in images.items()},
     }
 

@@ -1,8 +1,9 @@
 """The table of README.md: which labels are wrong, by six estimators, between oracle and baseline.
 
-python -m experiments.hyper_cleaning.table
+python -m experiments.hyper_cleaning.table [TRAIN DEV TEST]
 """
 
+import sys
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from hypergrad.baseline.tpe import TPE
 from hypergrad.solver.training import train
 
 SEEDS, OUTER_STEPS, INNER_STEPS = range(2), 20, 50
-SIZES = {"train": 4000, "dev": 1000, "test": 10_000}
+SIZES = ("20000", "5000", "10000")
 IMPLICIT = partial(hg.Implicit, solver=hg.LBFGS(), inner_steps=INNER_STEPS, inner_tol=1e-3, error_bar=False)
 MOMENTUM = hg.Momentum(lr=0.1, momentum=0.9)
 ESTIMATORS = {
@@ -78,9 +79,10 @@ def main() -> None:
     """Measure, keep the numbers, and print the table."""
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float32)
+    sizes = dict(zip(("train", "dev", "test"), map(int, sys.argv[1:] or SIZES), strict=True))
     numbers: dict[str, Any] = {}
     for seed in SEEDS:
-        data = hg.idx_images(seed=seed, **SIZES)
+        data = hg.idx_images(seed=seed, **sizes)
         problem = hg.HyperCleaning(data, seed=seed)
         found: dict[str, Any] = {"references": references(problem), "runs": {}}
         # The comparison of estimators is made on the first seed only.

@@ -10,8 +10,8 @@ from hypergrad.autodiff import Tensors
 from hypergrad.data import Splits
 from hypergrad.hyperparameter import Hyperparameter
 from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.linear import softmax_regression
 from hypergrad.problem.module import PureModule
+from hypergrad.problem.network import softmax_regression
 from hypergrad.validation import require_int, require_real
 
 

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from hypergrad.autodiff import Tensors
 from hypergrad.data import Splits
 from hypergrad.effect.example_weights import ExampleWeights
-from hypergrad.problem.linear import softmax_regression
+from hypergrad.problem.network import softmax_regression
 from hypergrad.problem.supervised import Supervised
 from hypergrad.validation import require_real
 
