@@ -23,7 +23,12 @@ def main() -> None:
             seconds, dev, test = zip(*curves[0], strict=True)
             axis.plot(seconds, dev, color=colours[name], label=name)
             axis.plot(seconds, test, "--", color=colours[name], linewidth=1)
-        axis.set(title=f"{penalties} penalties", xlabel="wall time [s]", xscale="log", ylim=(0.04, 0.3))
+        axis.set(
+            title="1 penalty" if penalties == "1" else f"{penalties} penalties",
+            xlabel="wall time [s]",
+            xscale="log",
+            ylim=(0.04, 0.3),
+        )
     axes[0].set_ylabel("cross-entropy: dev (solid), test (dashed)")
     handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), fontsize="small")
