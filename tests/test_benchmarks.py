@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 import torch
 
+import hypergrad as hg
 from benchmarks.case import Case
 from benchmarks.contestants import BY_BUDGET, REFERENCE, local
 from benchmarks.exact import Exact
 from benchmarks.implicit import GOALS
+from benchmarks.measure import Entrant, compare
 from benchmarks.peer import Peer
+from benchmarks.peers.memory import peak_megabytes
 from benchmarks.problem.softmax import DecayingScales
 from benchmarks.race import Race
 from benchmarks.search import least_budget
+from benchmarks.training import Training
 
 ROOT = Path(__file__).parent.parent
 FAKE = """
@@ -102,3 +106,36 @@ def test_a_peer_without_its_library_is_quoted(tmp_path):
 def test_the_workers_do_not_import_hypergrad():
     code = "import sys, benchmarks.peers.protocol; sys.exit('hypergrad' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_loop_by_hand_is_ours_by_every_tape(momentum):
+    training = Training("", lambda: DecayingScales(30, 10, 4), num_steps=7, lr=0.1, momentum=momentum)
+    right = training.by_hand()()
+    for tape in (hg.Graph(), hg.Store(), hg.Checkpoint()):
+        assert torch.allclose(training.estimate(tape, compile=False)(), right, rtol=1e-10, atol=1e-14)
+    assert training.plain()().shape == (40,)
+
+
+def test_what_differs_stops_the_comparison():
+    class Wrong(Entrant):
+        def __init__(self, value):
+            self.value = value
+
+        def run(self):
+            return torch.tensor([self.value]), 1.0
+
+        def megabytes(self):
+            return 2.0
+
+    rows = compare("", {"a": Wrong(1.0), "b": Wrong(1.0)}, reference="a", truth="b")
+    assert (rows["a"].ratio, rows["b"].error, rows["b"].megabytes) == (1.0, 0.0, 2.0)
+    with pytest.raises(RuntimeError, match="b is off by 5.0e-01, which is more than 1e-08"):
+        compare("", {"a": Wrong(1.0), "b": Wrong(1.5)}, reference="a", truth="a")
+
+
+def test_the_peak_of_a_call_is_above_what_was_held_before():
+    held = np.ones(2_000_000)
+    result, megabytes = peak_megabytes(lambda: np.ones(4_000_000))
+    assert 28 < megabytes < 40
+    assert len(result) + len(held) == 6_000_000

@@ -9,13 +9,17 @@ import warnings
 from functools import partial
 
 import torch
-from hypergrad.baseline.trials import Budget, search
 from rich.console import Console
 from rich.table import Table
 
 import hypergrad as hg
 from experiments.numbers import save
-from hypergrad.baseline.search import TPE, Grid, Random, Search
+from hypergrad.baseline.base import Search
+from hypergrad.baseline.budget import Budget
+from hypergrad.baseline.grid import GridSearch
+from hypergrad.baseline.random import RandomSearch
+from hypergrad.baseline.search import search
+from hypergrad.baseline.tpe import TPE
 from hypergrad.callback.base import Result
 
 DIMENSIONS, SEEDS, BUDGET = (*range(1, 13), 64), range(3), 64
@@ -57,9 +61,9 @@ def summary(result: Result) -> dict:
 def searched(seed: int, groups: int, budget: int = BUDGET) -> dict[str, dict]:
     """What each method came to."""
     problem = problem_of(seed, groups)
-    methods: dict[str, Search] = {"random": Random(width=WIDTH, seed=seed), "TPE": TPE(width=WIDTH, seed=seed)}
+    methods: dict[str, Search] = {"random": RandomSearch(width=WIDTH, seed=seed), "TPE": TPE(width=WIDTH, seed=seed)}
     if 2**groups < budget:
-        methods["grid"] = Grid(width=WIDTH)
+        methods["grid"] = GridSearch(width=WIDTH)
     found = {"gradient": by_gradient(problem, budget)}
     found |= {name: by_search(problem, method, budget) for name, method in methods.items()}
     start = hg.fit(problem, ESTIMATOR, partial(torch.optim.SGD, lr=0.1), 0, progress=False).first

@@ -65,7 +65,7 @@ def penalty_by_tpe(problem: hg.HyperCleaning, data: hg.Splits, gradients: int) -
         test=data.test,
         hyperparameters={"l2": hg.L2(init=problem.l2)},
     )
-    best = search(tuned, IMPLICIT(linsolve=hg.CG()), TPE(), Budget(inner_steps=gradients, trials=100)).best
+    best = search(tuned, IMPLICIT(linsolve=hg.CG()), TPE(), Budget(gradients=gradients, trials=100)).best
     return {"dev": best.outer_loss, "test": best.metrics["test_accuracy"], "l2": best.hparams["l2"].item()}
 
 

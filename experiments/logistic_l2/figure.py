@@ -7,7 +7,7 @@ from experiments.numbers import draw, load
 
 def main() -> None:
     """Draw the dev and test loss of the first split against the gradients spent."""
-    runs = [run for run in load("logistic_l2")["runs"] if run["seed"] == 0]
+    runs = [run for run in load("logistic_l2")["runs"] if run["seed"] == 0 and run["method"] != "L-BFGS-B"]
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     for axis, part in zip(figure.subplots(1, 2), ("dev", "test"), strict=True):
         for index, per in enumerate(("all", "feature", "weight")):

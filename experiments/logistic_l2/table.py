@@ -3,25 +3,25 @@
 python -m experiments.logistic_l2.table
 """
 
-import math
 import warnings
 from functools import partial
 from typing import Any
 
 import torch
-from hypergrad.baseline.trials import Budget, search
 from rich.console import Console
 from rich.table import Table
 from scipy.optimize import minimize_scalar
 
 import hypergrad as hg
 from experiments.numbers import save
-from hypergrad.baseline.search import TPE
-from hypergrad.callback.base import Record
+from hypergrad.baseline.budget import Budget
+from hypergrad.baseline.search import search
+from hypergrad.baseline.tpe import TPE
+from hypergrad.callback.base import Callback, Record
 from hypergrad.solver.training import train
 
-SEEDS, OUTER_STEPS, START = range(2), 30, 1e-3
-SCHEDULES = {"tightening": "exponential", "fixed": None}
+SEEDS, OUTER_STEPS, START = range(2), 40, 1e-3
+SCHEDULES = {"tightening": "cubic", "fixed": None}
 
 
 def problem_of(seed: int, per: str) -> hg.Supervised:
@@ -39,13 +39,13 @@ def problem_of(seed: int, per: str) -> hg.Supervised:
     )
 
 
-def estimator_of(schedule: str | None) -> hg.Implicit:
-    """HOAG where there is a schedule, with tolerances that start at 0.1; 1e-6 for both where they are fixed."""
-    tol = 1e-6 if schedule is None else 0.1
+def estimator_of(schedule: str | None, tol: float = 1e-6) -> hg.Implicit:
+    """Both tolerances start at 0.1 where they tighten, and are `tol` where they are fixed."""
+    tol = tol if schedule is None else 0.1
     return hg.Implicit(
         solver=hg.LBFGS(),
         linsolve=hg.CG(tol=tol, max_iter=500),
-        inner_steps=2000,
+        inner_steps=3000,
         inner_tol=tol,
         tighten=schedule,
         error_bar=False,
@@ -80,17 +80,30 @@ def row_of(record: Record) -> dict[str, Any]:
     }
 
 
+class Keep(Callback):
+    """Keeps what each record came to."""
+
+    def __init__(self) -> None:
+        self.path: list[dict[str, Any]] = []
+
+    def on_step(self, record: Record) -> None:
+        self.path.append(row_of(record))
+
+
 def tuned(seed: int, per: str, schedule: str | None, outer_steps: int = OUTER_STEPS) -> list[dict[str, Any]]:
-    """The first and last record of a run, and those between."""
-    keep: list[dict[str, Any]] = []
+    """The path of Adam, whose steps shrink as a cosine."""
+    keep, adam = Keep(), partial(torch.optim.Adam, lr=0.7, betas=(0.6, 0.99))
+    cosine = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=outer_steps)
+    problem, estimator = problem_of(seed, per), estimator_of(schedule)
+    hg.fit(problem, estimator, adam, outer_steps, progress=False, callbacks=[keep], scheduler=cosine)
+    return keep.path
 
-    class Keep(hg.callback.base.Callback):
-        def on_step(self, record: Record) -> None:
-            keep.append(row_of(record))
 
-    adam = partial(torch.optim.Adam, lr=0.5)
-    hg.fit(problem_of(seed, per), estimator_of(schedule), adam, outer_steps, progress=False, callbacks=[Keep()])
-    return keep
+def by_lbfgsb(seed: int) -> list[dict[str, Any]]:
+    """The path of scipy's L-BFGS-B for one penalty, with tolerances of 1e-9."""
+    keep = Keep()
+    hg.fit(problem_of(seed, "all"), estimator_of(None, 1e-9), hg.LBFGSB, 15, progress=False, callbacks=[keep])
+    return keep.path
 
 
 def main() -> None:
@@ -109,26 +122,24 @@ def main() -> None:
     for seed in SEEDS:
         truths.append(brute_force(problem_of(seed, "all")))
         for per in ("all", "feature", "weight"):
-            for name, schedule in SCHEDULES.items():
-                path = tuned(seed, per, schedule)
+            paths = {name: tuned(seed, per, schedule) for name, schedule in SCHEDULES.items()}
+            if per == "all":
+                paths["L-BFGS-B"] = by_lbfgsb(seed)
+                add(seed, per, "start", paths["fixed"][0])
+            for name, path in paths.items():
                 runs.append({"seed": seed, "per": per, "method": name, "path": path})
-                if per == "all" and name == "tightening":
-                    add(seed, per, "start", path[0])
                 add(seed, per, name, path[-1])
                 if per == "all":
                     distance = abs(path[-1]["log_l2"][0] - truths[-1])
                     console.print(f"seed {seed}, {name}: |log λ − brute force {truths[-1]:.5f}| = {distance:.1e}")
-            path = next(run["path"] for run in runs[-2:] if run["method"] == "tightening")
-            budget = Budget(inner_steps=path[-1]["inner_steps"] + 2 * path[-1]["products"])
-            found = (
-                search(problem_of(seed, per), estimator_of(None), TPE(seed=seed), budget).best
-                if per != "weight"
-                else None
-            )
-            if found is not None:
-                add(seed, per, "TPE", row_of(found))
+            if per != "weight":
+                last = paths["tightening"][-1]
+                budget = Budget(gradients=last["inner_steps"] + 2 * last["products"])
+                found = search(problem_of(seed, per), estimator_of(None), TPE(seed=seed), budget)
+                add(seed, per, "TPE", row_of(found.best))
+        save("logistic_l2", {"runs": runs, "truths": truths})
+        console.print(f"seed {seed} done")
     console.print(table)
-    save("logistic_l2", {"runs": runs, "truths": truths, "at_start": math.log(START)})
 
 
 if __name__ == "__main__":

@@ -9,13 +9,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from hypergrad.baseline.trials import Budget, search
 from rich.console import Console
 from rich.table import Table
 
 import hypergrad as hg
 from experiments.numbers import save
-from hypergrad.baseline.search import TPE
+from hypergrad.baseline.budget import Budget
+from hypergrad.baseline.search import search
+from hypergrad.baseline.tpe import TPE
 from hypergrad.callback.base import Result
 
 SEEDS, OUTER_STEPS, TRIALS = range(3), 100, 60

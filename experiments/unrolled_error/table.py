@@ -59,7 +59,7 @@ def decay(seed: int, l2: float, steps: Sequence[int] = STEPS) -> dict:
 
 def fitted_rate(rows: list) -> float:
     """The factor per step of error / T between the last two runs before rounding, for an error ∝ T r^T."""
-    tail = [(t, math.log(error / t)) for t, error, *_ in rows if 1e-11 < error < 1e-3]
+    tail = [(t, math.log(error / t)) for t, error, *_ in rows if 1e-11 < error < 1e-2]
     (t0, e0), (t1, e1) = tail[-2], tail[-1]
     return math.exp((e1 - e0) / (t1 - t0))
 

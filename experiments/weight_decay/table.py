@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import hypergrad as hg
-from benchmarks.measure import clocked, interleaved, peak_megabytes, ratios
+from benchmarks.measure import Local, clocked, interleaved, ratios
 from experiments.numbers import save
 from hypergrad.baseline.budget import Budget
 from hypergrad.baseline.search import search
@@ -92,7 +92,7 @@ def growth() -> list[dict[str, float]]:
         names = [f"{hidden} step", f"{hidden} outer"]
         times = interleaved({name: clocked(work(name)) for name in names}, repeats=7)
         ratio, spread = ratios(times[names[1]], times[names[0]])
-        memory = [peak_megabytes(work, name) for name in names]
+        memory = [Local.of(work, name).megabytes() for name in names]
         rows.append(
             {"hyperparameters": sum(p.numel() for p in network(hidden).parameters())}
             | {"time": ratio, "spread": spread, "step_mb": memory[0], "outer_mb": memory[1]}
@@ -105,7 +105,7 @@ def tuned(seed: int) -> dict[str, Any]:
     """What 7,840 penalties come to, and what TPE makes of one penalty with as many gradients."""
     make = partial(problem_of, 0, seed=seed)
     result = hg.Trainer(problem=make(), estimator=LINEAR, optimizer=OPTIMIZER, outer_steps=OUTER_STEPS).fit()
-    budget = Budget(inner_steps=result.last.num_inner_steps + 2 * result.last.num_matvecs, trials=100)
+    budget = Budget(gradients=result.last.num_gradients + 2 * result.last.num_matvecs, trials=100)
     single = replace(LINEAR, inner_steps=300)
     return {
         "hyperparameters": result.hparams["l2"].numel(),

@@ -5,7 +5,7 @@ from experiments.unrolled_error.table import at_condition, decay, fitted_rate
 
 def test_the_unrolled_error_decays_with_the_slowest_direction():
     """As T (1 − ρμ)^T: the fitted rate leaves 1 by what 1 − ρμ does, to 3 %."""
-    found = decay(3, 0.03, steps=(600, 1200))
+    found = decay(3, 0.03, steps=(1000, 2000))
     assert (1 - fitted_rate(found["rows"])) / (1 - found["rate"]) == pytest.approx(1, abs=0.03)
 
 
