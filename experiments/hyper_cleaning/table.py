@@ -90,7 +90,7 @@ def main() -> None:
             found["runs"][name] = run(problem, ESTIMATORS[name])
             save("hyper_cleaning", numbers | {str(seed): found})
         last = found["runs"]["CG"][-1]
-        gradients = int(last["run/inner_steps"] + 2 * last["run/products"])
+        gradients = int(last["run/gradients"] + 2 * last["run/products"])
         found["references"]["baseline, penalty by TPE"] = penalty_by_tpe(problem, data, gradients)
         numbers[str(seed)] = found
         save("hyper_cleaning", numbers)
