@@ -1,6 +1,6 @@
 """Derivatives of an optimum of orders 1 to 4 along one direction, next to what others make of them.
 
-python -m benchmarks.taylor [--peers PYTHON], where PYTHON has vittles and jax (scripts/peers-env)
+python -m benchmarks.taylor [--peers PYTHON] [--rounds N] [--threads N] [--cpu] [--no-compile]
 """
 
 import argparse
@@ -10,7 +10,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,125 +17,36 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from torch.func import grad, hessian
-from torch.nn.functional import softplus
 
-import hypergrad as hg
-from benchmarks.measure import THREADS
-from hypergrad.sensitivity.taylor_expansion import Expansion
-from hypergrad.taylor.nested import append_jvp
+from benchmarks.expansion import ORDERS, Problem, Work
+from benchmarks.measure import THREADS, limit_threads
 
-ORDERS = (1, 2, 3, 4)
-Work = Callable[[int], Tensor]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """An objective with its data, and a direction in its hyperparameters."""
-
-    objective: Callable[[Tensor, Tensor], Tensor]
-    data: dict[str, Tensor]
-
-    @classmethod
-    def seed(cls) -> "Problem":
-        """The objective of the vittles notebook, in dimensions 4 and 3."""
-        generator = torch.Generator().manual_seed(0)
-        A = torch.rand(4, 4, generator=generator)
-        data = {"A": A @ A.T + torch.eye(4), "hp": torch.zeros(3), "delta": 0.1 * torch.rand(3, generator=generator)}
-
-        def objective(w: Tensor, hp: Tensor) -> Tensor:
-            return 0.5 * torch.dot(w, data["A"] @ w) + torch.mean(w - 0.5) ** 5 * torch.mean(hp - 0.5) ** 5
-
-        return cls(objective, data | {"w": _minimum(objective, 4, data["hp"])})
-
-    @classmethod
-    def logistic(cls, n: int, p: int) -> "Problem":
-        """Logistic regression with a penalty ½‖w‖², λ the weights of its n examples."""
-        generator = torch.Generator().manual_seed(0)
-        X = torch.randn(n, p, generator=generator)
-        y = (X @ torch.randn(p, generator=generator) / p**0.5 + torch.randn(n, generator=generator) > 0).to(X)
-        data = {"X": X, "y": y, "hp": torch.ones(n), "delta": torch.rand(n, generator=generator) - 0.5}
-
-        def objective(w: Tensor, weights: Tensor) -> Tensor:
-            z = X @ w
-            return (weights * (softplus(z) - y * z)).sum() + 0.5 * w.square().sum()
-
-        return cls(objective, data | {"w": _minimum(objective, p, data["hp"])})
-
-    def contestants(self) -> tuple[dict[str, Work], dict[str, float]]:
-        """Who runs in this process, and the seconds that each took to construct."""
-        w, hp, delta = (self.data[name] for name in ("w", "hp", "delta"))
-        works: dict[str, Work] = {}
-        expansions: dict[int, Expansion] = {}
-        seconds: dict[str, float] = {}
-        for order in ORDERS:  # the first warms PyTorch up, the last is what counts
-            begin = time.perf_counter()
-            expansions[order] = hg.TaylorExpansion(order=order).at(self.objective, w, hp)
-            expansions[order].optimum.inverse  # noqa: B018 (the factorisation)
-            seconds["hypergrad"] = time.perf_counter() - begin
-        works["hypergrad"] = lambda order: expansions[order].derivatives(delta)[-1]
-        if "X" in self.data:
-            begin = time.perf_counter()
-            works["by hand"] = _by_hand(self.data)
-            seconds["by hand"] = time.perf_counter() - begin
-        function = hg.argmin(self.objective, w, hp)
-        jvps: list[Callable[..., Tensor]] = [function]
-        for _ in ORDERS:
-            jvps.append(append_jvp(jvps[-1]))
-        works["nested jvp of argmin"] = lambda order: jvps[order](hp, *[delta] * order)
-        return works, seconds
-
-
-def _minimum(objective: Callable[[Tensor, Tensor], Tensor], size: int, hp: Tensor) -> Tensor:
-    w = torch.zeros(size)
-    for _ in range(12):
-        w = w - torch.linalg.solve(hessian(objective)(w, hp), grad(objective)(w, hp))
-    return w
-
-
-def _by_hand(data: dict[str, Tensor]) -> Work:
-    """The recursion for weighted logistic regression written out."""
-    X, y, w, omega, delta = (data[name] for name in ("X", "y", "w", "hp", "delta"))
-    p0 = torch.sigmoid(X @ w)
-    factor = torch.linalg.cholesky((X.T * (omega * p0 * (1 - p0))) @ X + torch.eye(len(w)))
-
-    def derivative(order: int) -> Tensor:
-        z, p, u = [X @ w], [p0], [p0 * (1 - p0)]
-        term = w
-        for k in range(1, order + 1):
-            known = sum((j * z[j] * u[k - j] for j in range(1, k)), torch.zeros_like(p0)) / k
-            residual = omega * known + delta * (p[k - 1] - y if k == 1 else p[k - 1])
-            term = -torch.cholesky_solve((X.T @ residual)[:, None], factor)[:, 0]
-            z.append(X @ term)
-            p.append(known + z[k] * u[0])
-            u.append(p[k] - sum(p[i] * p[k - i] for i in range(k + 1)))
-        return term * torch.arange(1, order + 1).prod()
-
-    return derivative
+_TURN_SECONDS = 0.02
+_SLOW = 0.05
 
 
 class Peers:
     """A process that has the other libraries."""
 
-    def __init__(self, python: str, data: dict[str, Tensor], folder: str) -> None:
+    def __init__(self, python: str, data: dict[str, Tensor], folder: str, clock: str) -> None:
         path = f"{folder}/data.npz"
         np.savez(path, **{name: value.numpy() for name, value in data.items()})  # type: ignore[arg-type]
         self.result = f"{folder}/result.npy"
         worker = Path(__file__).parent / "peers" / "with_vittles.py"
         self.process = subprocess.Popen(
-            [python, str(worker), path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [python, str(worker), path, clock], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        assert self.process.stdout is not None
-        self.hello = json.loads(self.process.stdout.readline())
+        self.hello = self._heard()
+        self.orders: dict[str, list[int]] = self.hello["contestants"]
+        self.compiling: dict[str, float] = self.hello["compiling"]
 
     def run(self, name: str, order: int, calls: int) -> tuple[float, Tensor]:
-        """Seconds a call, and the derivative."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
+        """Seconds a call, and the derivative; of the construction for order 0."""
         request = {"contestant": name, "order": order, "calls": calls, "result": self.result}
+        assert self.process.stdin is not None
         print(json.dumps(request), file=self.process.stdin, flush=True)
-        seconds = json.loads(self.process.stdout.readline())["seconds"]
-        return seconds, torch.from_numpy(np.load(self.result))
+        seconds = self._heard()["seconds"]
+        return seconds, torch.from_numpy(np.load(self.result)) if order else torch.zeros(())
 
     def close(self) -> None:
         """End it."""
@@ -144,47 +54,78 @@ class Peers:
         self.process.stdin.close()
         self.process.wait()
 
+    def _heard(self) -> dict:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError("The process of the peers ended; its message is above.")
+        return json.loads(line)
 
-def race(title: str, problem: Problem, python: str | None, rounds: int, calls: int) -> None:
-    """Time all contestants in turns, check the derivatives against each other, and print the table.
 
-    Raises:
-        RuntimeError: if a derivative differs by more than 1e-8.
-    """
-    works, construction = problem.contestants()
-    with tempfile.TemporaryDirectory() as folder:
-        peers = Peers(python, problem.data, folder) if python else None
-        names = [*works, *(peers.hello["contestants"] if peers else [])]
-        construction |= peers.hello["construction"] if peers else {}
+class Race:
+    """All contestants on one problem, timed in turns."""
 
-        def once(name: str, order: int, calls: int) -> tuple[float, Tensor]:
-            if name not in works:
-                assert peers is not None
-                return peers.run(name, order, calls)
-            begin = time.perf_counter()
-            for _ in range(calls):
-                found = works[name](order)
-            return (time.perf_counter() - begin) / calls, found
+    def __init__(self, problem: Problem, peers: Peers | None, *, compile: bool, clock: str) -> None:
+        self.problem, self.peers, self.builders = problem, peers, problem.contestants()
+        self.clock: Callable[[], float] = getattr(time, clock)
+        self.works: dict[str, Work] = {name: build() for name, build in self.builders.items()}
+        self.works["nested jvp of argmin"] = problem.nested()
+        self.once: dict[str, float] = dict(peers.compiling) if peers else {}
+        if compile:
+            self.works["hypergrad, compiled"], self.once["hypergrad, compiled"] = problem.compiled()
+        self.orders = {name: list(ORDERS) for name in self.works} | (peers.orders if peers else {})
 
-        times: dict[tuple[str, int], list[float]] = {(name, order): [] for name in names for order in ORDERS}
+    def turn(self, name: str, order: int, calls: int) -> tuple[float, Tensor]:
+        """Seconds of a call, the mean of several, and the derivative; of the construction for order 0."""
+        if name not in self.works:
+            assert self.peers is not None
+            return self.peers.run(name, order, calls)
+        work = self.works[name] if order else lambda _: self.builders[name]()
+        begin = self.clock()
+        for _ in range(calls):
+            found = work(order)
+        seconds = (self.clock() - begin) / calls
+        return seconds, found if isinstance(found, Tensor) else torch.zeros(())
+
+    def require_agreement(self) -> None:
+        """Require that all derivatives agree.
+
+        Raises:
+            RuntimeError: if one differs by more than 1e-8.
+        """
         for order in ORDERS:
-            truth = once("hypergrad", order, 1)[1]
-            for name in names:
-                error = ((once(name, order, 1)[1] - truth).norm() / truth.norm()).item()
-                if error > 1e-8:
-                    raise RuntimeError(f"{title}: {name} is off by {error:.1e} at order {order}.")
+            truth = self.turn("hypergrad, eager", order, 1)[1]
+            for name, orders in self.orders.items():
+                if order in orders:
+                    error = ((self.turn(name, order, 1)[1] - truth).norm() / truth.norm()).item()
+                    if not error <= 1e-8:
+                        raise RuntimeError(f"{name} is off by {error:.1e} at order {order}.")
+
+    def times(self, rounds: int) -> dict[tuple[str, int], float]:
+        """The median seconds by contestant and order, 0 for the construction."""
+        constructed = [*self.builders, *(name for name in self.orders if name not in {**self.works, **self.once})]
+        entries = [(name, 0) for name in constructed]
+        entries += [(name, order) for order in ORDERS for name, orders in self.orders.items() if order in orders]
+        first = {entry: self.turn(*entry, 1)[0] for entry in entries}
+        calls = {entry: max(1, min(50, round(_TURN_SECONDS / seconds))) for entry, seconds in first.items()}
+        found: dict[tuple[str, int], list[float]] = {entry: [] for entry in entries}
         for turn in range(rounds):
-            for order in ORDERS:
-                for name in names[:: 1 if turn % 2 == 0 else -1]:
-                    slow = name.startswith("nested")
-                    times[name, order].append(once(name, order, 1 if slow else calls)[0])
-        if peers:
-            peers.close()
-    table = Table("", *(f"order {k}, ms" for k in ORDERS), "construction, ms", title=title, title_justify="left")
-    for name in names:
-        cells = [f"{1e3 * statistics.median(times[name, order]):.2f}" for order in ORDERS]
-        table.add_row(name, *cells, f"{1e3 * construction[name]:.1f}" if name in construction else "")
-    Console(width=110).print(table)
+            for entry in entries[:: 1 if turn % 2 == 0 else -1]:
+                if first[entry] < _SLOW or turn < 5:
+                    found[entry].append(self.turn(*entry, calls[entry])[0])
+        return {entry: statistics.median(seconds) for entry, seconds in found.items()}
+
+
+def table(title: str, race: Race, rounds: int) -> Table:
+    """The table of one problem: milliseconds, and seconds for what is compiled once."""
+    race.require_agreement()
+    times = race.times(rounds)
+    made = Table("", *(f"order {k}, ms" for k in ORDERS), "construction, ms", title=title, title_justify="left")
+    for name in race.orders:
+        cells = [f"{1e3 * times[name, k]:.3g}" if (name, k) in times else "" for k in ORDERS]
+        built = f"{1e3 * times[name, 0]:.3g}" if (name, 0) in times else ""
+        made.add_row(name, *cells, f"compiles, {race.once[name]:.0f} s" if name in race.once else built)
+    return made
 
 
 def main() -> None:
@@ -192,12 +133,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", metavar="PYTHON", help="an interpreter that has vittles and jax")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=THREADS)
+    parser.add_argument("--cpu", action="store_true", help="CPU time, with one thread, for a machine that others use")
+    parser.add_argument("--no-compile", action="store_true", help="leave out the compiled expansion")
     options = parser.parse_args()
-    torch.set_num_threads(THREADS)
+    limit_threads(1 if options.cpu else options.threads)
+    clock = "process_time" if options.cpu else "perf_counter"
     torch.set_default_dtype(torch.float64)
-    race("the seed's problem", Problem.seed(), options.peers, options.rounds, 5)
-    race("logistic regression, n = 500, p = 20", Problem.logistic(500, 20), options.peers, options.rounds, 5)
-    race("logistic regression, n = 2000, p = 100", Problem.logistic(2000, 100), options.peers, options.rounds, 3)
+    problems = {
+        "the seed's problem": Problem.seed(),
+        "logistic regression, n = 500, p = 20": Problem.logistic(500, 20),
+        "logistic regression, n = 2000, p = 100": Problem.logistic(2000, 100),
+    }
+    for title, problem in problems.items():
+        with tempfile.TemporaryDirectory() as folder:
+            peers = Peers(options.peers, problem.data, folder, clock) if options.peers else None
+            race = Race(problem, peers, compile=not options.no_compile, clock=clock)
+            Console(width=120).print(table(title, race, options.rounds))
+            if peers:
+                peers.close()
 
 
 if __name__ == "__main__":

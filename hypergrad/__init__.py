@@ -35,6 +35,7 @@ from hypergrad.errors import (
     IndefiniteError,
     NonFiniteError,
     NoTaylorRuleWarning,
+    NotCompiledWarning,
     NotConvergedWarning,
     NotOptimalError,
     ReversalError,
@@ -81,9 +82,9 @@ from hypergrad.product.reverse import Reverse
 from hypergrad.product.traced import Traced
 from hypergrad.schedule import Cosine, Schedule, StepDecay, Warmup
 from hypergrad.sensitivity.argmin import argmin
+from hypergrad.sensitivity.inner import Root
 from hypergrad.sensitivity.jackknife import InfinitesimalJackknife
 from hypergrad.sensitivity.linear_response import LinearResponse
-from hypergrad.sensitivity.optimum import Root
 from hypergrad.sensitivity.taylor_expansion import TaylorExpansion
 from hypergrad.solver.adam import Adam
 from hypergrad.solver.adamw import AdamW
@@ -102,6 +103,7 @@ from hypergrad.tape.checkpoint import Checkpoint
 from hypergrad.tape.graph import Graph
 from hypergrad.tape.reversible import Reversible
 from hypergrad.tape.store import Store
+from hypergrad.taylor.nested import append_jvp
 from hypergrad.trainer import Trainer, fit
 
 __all__ = [
@@ -166,6 +168,7 @@ __all__ = [
     "Newton",
     "NoTaylorRuleWarning",
     "NonFiniteError",
+    "NotCompiledWarning",
     "NotConvergedWarning",
     "NotOptimalError",
     "Nystrom",
@@ -201,6 +204,7 @@ __all__ = [
     "Unrolled",
     "UnusedHyperparameterError",
     "Warmup",
+    "append_jvp",
     "argmin",
     "breast_cancer",
     "check_hypergradient",

@@ -1,15 +1,19 @@
 """Differentiation primitives on named tensors: the one home of gradients, products and finite differences."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hypergrad.cost import spend
 
 Tensors = dict[str, Tensor]
 """Named tensors: the parameters w, or the hyperparameters λ."""
+_MANY = 1024
 
 
 def flatten(tensors: Tensors) -> Tensor:
@@ -19,6 +23,8 @@ def flatten(tensors: Tensors) -> Tensor:
 
 def unflatten(flat: Tensor, like: Tensors) -> Tensors:
     """The named tensors, shaped as in `like`, whose `flatten` is `flat` (views, not copies)."""
+    if len(like) == 1:
+        return {name: flat.view_as(tensor) for name, tensor in like.items()}
     pieces = flat.split([tensor.numel() for tensor in like.values()])
     return {name: piece.view_as(like[name]) for name, piece in zip(like, pieces, strict=True)}
 
@@ -101,7 +107,9 @@ def vjp(output: Tensor, inputs: Tensors) -> Callable[[Tensor], Tensor]:
         if V.ndim == 1:
             return _join(pull(V, materialize_grads=True))
         try:
-            pieces = pull(V.T.contiguous(), is_grads_batched=True)
+            # Below that, a call of Python for each operation costs more than it saves.
+            with _SharedMatrices() if V.numel() >= _MANY else nullcontext():
+                pieces = pull(V.T.contiguous(), is_grads_batched=True)
         except RuntimeError:  # no batched rule
             return torch.stack([product(v) for v in V.T], dim=1)
         k = V.shape[1]
@@ -109,6 +117,20 @@ def vjp(output: Tensor, inputs: Tensors) -> Callable[[Tensor], Tensor]:
         return torch.cat(rows, dim=1).T
 
     return product
+
+
+class _SharedMatrices(TorchDispatchMode):
+    """A context in which one matrix times many vectors is one product.
+
+    `vmap` makes of M v a batch of products with as many references to M, each of which reads all of M again.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.bmm.default:
+            M, v = args
+            if v.shape[2] == 1 and M.stride(0) == 0:
+                return torch.mm(v[:, :, 0], M[0].T).unsqueeze(2)
+        return func(*args, **(kwargs or {}))
 
 
 def push(

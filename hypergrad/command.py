@@ -25,6 +25,8 @@ from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.explain import explain
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.k_fold import k_fold
+from hypergrad.sensitivity.jackknife import InfinitesimalJackknife
+from hypergrad.solver.base import InnerSolver
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -92,6 +94,21 @@ def built(cfg: DictConfig) -> dict[str, Any]:
 def configured_estimator(cfg: DictConfig) -> HypergradEstimator:
     """The estimator that a config names."""
     return instantiate(cfg.estimator)
+
+
+def configured_solver(cfg: DictConfig) -> InnerSolver:
+    """The inner solver that a config names."""
+    return instantiate(cfg.solver)
+
+
+def configured_jackknife(cfg: DictConfig) -> InfinitesimalJackknife:
+    """The jackknife that a config names."""
+    return instantiate(cfg.sensitivity)
+
+
+def run_folder() -> Path:
+    """The folder of the present run."""
+    return Path(HydraConfig.get().runtime.output_dir)
 
 
 def configured_search(cfg: DictConfig) -> Search:

@@ -49,5 +49,9 @@ class NoTaylorRuleWarning(UserWarning):
     """An operation was expanded by nested forward mode, which is correct and slow."""
 
 
+class NotCompiledWarning(UserWarning):
+    """What was to be compiled cannot be, and runs as it is, slower."""
+
+
 class NotOptimalError(HypergradError):
     """Parameters that are said to solve the inner problem do not."""

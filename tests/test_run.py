@@ -219,6 +219,7 @@ def test_folds_judge_and_a_final_training_uses_all(tmp_path):
     test_loss = float(pool.metrics(pool.solution(best), best)["test_loss"])
     assert summary["retrained"]["test_loss"] == pytest.approx(test_loss, rel=1e-6)
     assert f"retrained on train and dev at the best hyperparameters: test loss {test_loss:.6g}" in done.stdout
+    assert "adjoint system" not in done.stdout
 
 
 def test_an_error_keeps_the_last_good_state(tmp_path):

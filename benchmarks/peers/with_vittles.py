@@ -1,7 +1,10 @@
-"""vittles and JAX on the problems of benchmarks.taylor, in an interpreter that has them: with_vittles.py DATA.npz.
+"""vittles and JAX on the problems of benchmarks.taylor, in an interpreter that has them.
 
-It says {"contestants": […], "construction": {name: seconds}}, hears {"contestant", "order", "calls", "result"} and says
-{"seconds": mean time of a call} once the last derivative is in the file `result`; one JSON object per line.
+with_vittles.py DATA.npz CLOCK, where CLOCK is a function of the module `time`.
+
+It says {"contestants": {name: orders}, "compiling": {name: seconds}}, hears {"contestant", "order", "calls", "result"}
+and says {"seconds": mean time of a call} once the last derivative is in the file `result`, or of a construction for
+order 0; one JSON object per line.
 """
 # pyright: reportMissingImports=false
 
@@ -12,6 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -79,29 +83,72 @@ def jax_contestant(data: dict[str, np.ndarray]) -> Work:
     return lambda order: np.asarray(compiled[order](data["delta"]))
 
 
+def trick_contestant(data: dict[str, np.ndarray], mode: str) -> Work:
+    """Martin Jankowiak's primitive in autograd, which differentiates itself, as in the notebook."""
+    import autograd
+    import autograd.numpy as anp
+    from autograd.extend import defjvp, defvjp, primitive
+    from vittles.sensitivity_lib import _append_jvp
+
+    def objective(w, hp):
+        return 0.5 * anp.dot(w, data["A"]) @ w + anp.mean(w - 0.5) ** 5 * anp.mean(hp - 0.5) ** 5
+
+    hessian = autograd.hessian(objective, 0)
+    cross = autograd.jacobian(autograd.grad(objective, 0), 1)
+    w, hp, delta = data["w"], data["hp"], data["delta"]
+
+    @primitive
+    def optimum(hp):
+        return w
+
+    def pull(ans, hp):
+        return lambda g: -(cross(optimum(hp), hp).T @ anp.linalg.solve(hessian(optimum(hp), hp), g)).T
+
+    def push(g, ans, hp):
+        return -(anp.linalg.solve(hessian(optimum(hp), hp), cross(optimum(hp), hp)) @ g)
+
+    defvjp(optimum, pull)
+    defjvp(optimum, push)
+    if mode == "reverse":
+        first = autograd.jacobian(optimum)
+        second = autograd.jacobian(first)
+        return lambda order: first(hp) @ delta if order == 1 else second(hp) @ delta @ delta
+    jvps = [optimum]
+    for _ in range(4):
+        jvps.append(_append_jvp(jvps[-1]))
+    return lambda order: jvps[order](hp, *[delta] * order)
+
+
 def main() -> None:
     """Answer requests until the input ends."""
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints is no reply
+    clock: Callable[[], float] = getattr(time, sys.argv[2])
     with np.load(sys.argv[1]) as saved:
         data = dict(saved)
     for module in ("vittles", "jax.experimental.jet"):  # whose import is no part of the construction
         importlib.import_module(module)
-    contestants: dict[str, Work] = {}
-    construction: dict[str, float] = {}
-    for name, make in (("vittles", vittles_contestant), ("JAX Taylor mode, jitted", jax_contestant)):
-        begin = time.perf_counter()
-        contestants[name] = make(data)
-        construction[name] = time.perf_counter() - begin
-    print(json.dumps({"contestants": list(contestants), "construction": construction}), file=replies)
+    builders: dict[str, Callable[[], Work]] = {"vittles": lambda: vittles_contestant(data)}
+    orders = {"vittles": [1, 2, 3, 4], "JAX Taylor mode, jitted": [1, 2, 3, 4]}
+    if "A" in data:
+        builders["the primitive trick in autograd, forward"] = lambda: trick_contestant(data, "forward")
+        builders["the primitive trick in autograd, reverse"] = lambda: trick_contestant(data, "reverse")
+        orders |= {name: [1, 2, 3, 4] if name.endswith("forward") else [1, 2] for name in builders if "trick" in name}
+    begin = time.perf_counter()
+    contestants = {"JAX Taylor mode, jitted": jax_contestant(data)}
+    compiling = {"JAX Taylor mode, jitted": time.perf_counter() - begin}
+    contestants |= {name: build() for name, build in builders.items()}
+    print(json.dumps({"contestants": orders, "compiling": compiling}), file=replies)
     for line in sys.stdin:
         request = json.loads(line)
-        work = contestants[request["contestant"]]
-        begin = time.perf_counter()
+        name, order = request["contestant"], request["order"]
+        work: Callable[[], object] = partial(contestants[name], order) if order else builders[name]
+        begin = clock()
         for _ in range(request["calls"]):
-            found = work(request["order"])
-        seconds = (time.perf_counter() - begin) / request["calls"]
-        np.save(request["result"], found)
+            found = work()
+        seconds = (clock() - begin) / request["calls"]
+        if order:
+            np.save(request["result"], np.asarray(found))
         print(json.dumps({"seconds": seconds}), file=replies)
 
 

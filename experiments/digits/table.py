@@ -1,6 +1,6 @@
 """The table of README.md, and the curves of its figure.
 
-python -m experiments.digits.table [--seeds 3] [--out experiments/digits/results.json]
+python -m experiments.digits.table [--seeds 3] [--without TPE] [--out experiments/digits/results.json]
 """
 
 import argparse
@@ -25,14 +25,14 @@ _NEAR = 1.001
 """A dev loss is reached within a thousandth."""
 
 
-def measured(penalties: int, seeds: int) -> Curves:
-    """The curves of all contestants, in turns; the order turns around from seed to seed."""
-    curves: Curves = {}
+def measured(penalties: int, seeds: int, without: list[str]) -> Curves:
+    """The curves of all contestants but some, in turns; the order turns around from seed to seed."""
+    curves: Curves = {name: [] for name in contestants(0, penalties) if name not in without}
     for seed in range(seeds):
         runs = contestants(seed, penalties)
-        for name in list(runs)[:: 1 if seed % 2 == 0 else -1]:
-            curves.setdefault(name, []).append(runs[name]())
-    return {name: curves[name] for name in contestants(0, penalties)}
+        for name in list(curves)[:: 1 if seed % 2 == 0 else -1]:
+            curves[name].append(runs[name]())
+    return curves
 
 
 def reached(curve: list[Point], dev: float) -> float | None:
@@ -75,6 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.digits.table")
     parser.add_argument("--seeds", type=int, default=3, help="splits, from seed 0")
     parser.add_argument("--penalties", type=int, nargs="+", default=list(PER), choices=list(PER))
+    parser.add_argument("--without", nargs="+", default=[], help="contestants to leave out, such as TPE")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
     chosen = parser.parse_args()
     torch.set_default_dtype(torch.float64)
@@ -84,7 +85,7 @@ def main() -> None:
         run()
     console, results, begin = Console(width=140), {}, time.perf_counter()
     for penalties in chosen.penalties:
-        curves = measured(penalties, chosen.seeds)
+        curves = measured(penalties, chosen.seeds, chosen.without)
         console.print(tabulated(penalties, curves))
         results[str(penalties)] = {
             name: [[[round(x, 6) for x in point] for point in run] for run in runs] for name, runs in curves.items()

@@ -24,9 +24,9 @@ SEEDS, OUTER_STEPS, START = range(2), 40, 1e-3
 SCHEDULES = {"tightening": "cubic", "fixed": None}
 
 
-def problem_of(seed: int, per: str) -> hg.Supervised:
+def problem_of(seed: int, per: str, **parts: float) -> hg.Supervised:
     """The problem of `experiment=logistic_l2` on a split."""
-    data = hg.digits(seed=seed)
+    data = hg.digits(seed=seed, **parts)
     torch.manual_seed(seed)
     return hg.Supervised(
         model=torch.nn.Linear(64, 10, bias=False),
@@ -99,10 +99,10 @@ def tuned(seed: int, per: str, schedule: str | None, outer_steps: int = OUTER_ST
     return keep.path
 
 
-def by_lbfgsb(seed: int) -> list[dict[str, Any]]:
+def by_lbfgsb(problem: hg.Supervised) -> list[dict[str, Any]]:
     """The path of scipy's L-BFGS-B for one penalty, with tolerances of 1e-9."""
     keep = Keep()
-    hg.fit(problem_of(seed, "all"), estimator_of(None, 1e-9), hg.LBFGSB, 15, progress=False, callbacks=[keep])
+    hg.fit(problem, estimator_of(None, 1e-9), hg.LBFGSB, 15, progress=False, callbacks=[keep])
     return keep.path
 
 
@@ -124,7 +124,7 @@ def main() -> None:
         for per in ("all", "feature", "weight"):
             paths = {name: tuned(seed, per, schedule) for name, schedule in SCHEDULES.items()}
             if per == "all":
-                paths["L-BFGS-B"] = by_lbfgsb(seed)
+                paths["L-BFGS-B"] = by_lbfgsb(problem_of(seed, per))
                 add(seed, per, "start", paths["fixed"][0])
             for name, path in paths.items():
                 runs.append({"seed": seed, "per": per, "method": name, "path": path})

@@ -116,6 +116,12 @@ class Result:
     trajectory: Tensors
     retrained: dict[str, float] | None = None
 
+    def __repr__(self) -> str:
+        """What a notebook shows: the losses and not the tensors."""
+        losses = f"dev loss {self.first.outer_loss:.6g} → {self.last.outer_loss:.6g}"
+        best = "" if self.best.step == self.last.step else f", lowest {self.best.outer_loss:.6g} at {self.best.step}"
+        return f"Result({self.last.step} outer steps, {losses}{best}, stopped by {self.stopped})"
+
     def tensors(self) -> Tensors:
         """The history as one tensor per tag, shape (records,), NaN where a record has no such number."""
         tags = {tag: None for row in self.history for tag in row}

@@ -32,6 +32,10 @@ class Effects:
             _acting(self._declared, hook) for hook in ("initial", "inputs", "targets", "weights", "penalty")
         )
 
+    def with_more(self, declared: Mapping[str, Effect | Hyperparameter]) -> "Effects":
+        """These effects and further ones."""
+        return Effects(self._declared | dict(declared))
+
     def spaces(self, site: Site) -> dict[str, Hyperparameter]:
         """Every hyperparameter at a site.
 

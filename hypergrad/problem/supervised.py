@@ -1,6 +1,7 @@
 """Any module, any loss, any data: supervised training with the hyperparameters that a user names."""
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from hypergrad.autodiff import Tensors
 from hypergrad.data import Split, Splits
 from hypergrad.effect.base import Effect, Site
 from hypergrad.effect.effects import Effects
+from hypergrad.effect.example_weights import ExampleWeights
 from hypergrad.hyperparameter import Hyperparameter
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.criterion import Criterion
@@ -171,6 +173,33 @@ class Supervised(InnerProblem):
     def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:
         both, _ = super().joined(hparams)
         return both, self.effects.widened(hparams, len(self.X_dev))
+
+    def weighted(self, name: str) -> "Supervised":
+        """The problem on all of train at each step, with a further hyperparameter: a weight for each example.
+
+        At weights of 1 it has the same solution. At weight 0 an example is left out of the mean of the losses, which is
+        still divided by their number, so that penalties keep their size beside the others.
+
+        Args:
+            name: of the weights.
+
+        Raises:
+            ValueError: if a hyperparameter has that name, the model draws random numbers in training, or the problem is
+                on some examples of another.
+        """
+        if self.examples is not None:
+            raise ValueError("The problem is on some examples of another; take that one.")
+        if name in self._hyperparameters:
+            raise ValueError(f"The hyperparameters already have a {name!r}; give the weights another name.")
+        if self.model.draws:
+            raise ValueError(
+                "The model draws random numbers in training, such as those of dropout, so that it has no one solution "
+                "that could owe something to an example; call eval() on the module that draws them."
+            )
+        other = copy(self)
+        other.batch_size, other.effects = None, self.effects.with_more({name: ExampleWeights()})
+        other._hyperparameters = other.effects.spaces(self._site(self.X))
+        return other
 
     def _evaluate(self, params: Tensors, hparams: Tensors, X: Tensor, step: int | None) -> Tensor:
         return self.model(params, self.effects.inputs(X, hparams), step)

@@ -14,6 +14,7 @@ from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.point import Point, require_finite
 from hypergrad.product.base import Product, Stationarity, shapes_of
 from hypergrad.product.reverse import Reverse
+from hypergrad.taylor.elementary import Elementary
 
 _RIGHT: "WeakSet[InnerProblem]" = WeakSet()
 """Problems on which a product was found to be right."""
@@ -57,7 +58,8 @@ class ForwardOverReverse(Product):
         w = flatten(params).detach()
 
         def gradient(at: Tensor) -> Tensor:
-            return torch.func.grad(lambda u: problem.inner_loss(unflatten(u, params), hparams, batch))(at)
+            with Elementary():
+                return torch.func.grad(lambda u: problem.inner_loss(unflatten(u, params), hparams, batch))(at)
 
         return w, lambda v: torch.func.jvp(gradient, (w,), (v,))[1].detach()
 

@@ -6,7 +6,6 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.flop_counter import FlopCounterMode
 
 from hypergrad.autodiff import Tensors, flatten, leaves, vjp
@@ -14,6 +13,7 @@ from hypergrad.operator import CannotApproximateError, Operator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.product.base import Product, Stationarity
 from hypergrad.product.compiling import with_compiled
+from hypergrad.product.packed import Packed
 from hypergrad.product.reverse import Reverse, optimality_at
 from hypergrad.product.tracing import Trace, cast, trace_linear
 from hypergrad.validation import require_instance, require_real
@@ -106,29 +106,24 @@ def _trace(
     Raises:
         CannotApproximateError: if the product cannot be traced.
     """
-    values, structure = tree_flatten((params, hparams, batch))
-    is_tensor = [isinstance(value, Tensor) for value in values]
-    point = [value.detach() for value in values if isinstance(value, Tensor)]
-    fixed = tuple(value for value in values if not isinstance(value, Tensor))
-    key = (dtype, structure, tuple((p.shape, p.dtype, p.device) for p in point), repr(fixed))
+    point = Packed.of((params, hparams, batch))
+    key = (dtype, point.key)
     known = _TRACES.setdefault(problem, {})
     if key not in known:
 
         def product(*arguments: Tensor) -> Tensor:
             *tensors, v = arguments
-            rest, others = iter(tensors), iter(fixed)
-            filled = [next(rest) if tensor else next(others) for tensor in is_tensor]
-            w, hp, inner_batch = tree_unflatten(filled, structure)
+            w, hp, inner_batch = point.unpack(tensors)
             w = leaves(w)
             with torch.enable_grad():
                 _, phi = optimality_at(problem, w, hp, inner_batch)
                 return vjp(flatten(phi), w)(v)
 
         try:
-            known[key] = trace_linear(product, point, flatten(params).detach(), dtype)
+            known[key] = trace_linear(product, point.tensors, flatten(params).detach(), dtype)
         except CannotApproximateError as error:
             known[key] = str(error)
     found = known[key]
     if isinstance(found, str):
         raise CannotApproximateError(found)
-    return key, point, found
+    return key, point.tensors, found

@@ -9,8 +9,9 @@ from torch import Tensor
 from hypergrad.autodiff import flatten, unflatten
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolver
+from hypergrad.sensitivity.inner import Inner
 from hypergrad.sensitivity.newton import newton
-from hypergrad.sensitivity.optimum import Inner, Optimum
+from hypergrad.sensitivity.optimum import Optimum
 from hypergrad.sensitivity.transforms import (
     Inverse,
     Solved,
@@ -19,6 +20,7 @@ from hypergrad.sensitivity.transforms import (
     limited_zero,
 )
 from hypergrad.structure import by_name
+from hypergrad.taylor.elementary import Elementary
 
 _LARGEST_DENSE = 2000
 
@@ -114,37 +116,29 @@ class Argmin:
         return self._matrix_free(flat, num_steps)
 
     def _matrix_free(self, flat: Tensor, num_steps: int) -> Tensor:
-        """The chord steps by solves with products.
-
-        Raises:
-            ValueError: if λ is a batch, for which the products differ.
-        """
+        """The chord steps by solves with products, each λ of a batch with its own."""
         found: list[Optimum] = []
 
-        def solution(flat: Tensor) -> tuple[Tensor]:
+        def solution(flat: Tensor) -> tuple[Tensor, Tensor]:
             found.append(self._optimum_at(flat))
-            return (flatten(found[-1].params),)
+            return flatten(found[-1].params), torch.tensor(len(found) - 1, device=flat.device)
 
-        (w,) = Solved.apply(flat, solution)  # type: ignore[misc]
-        if any(optimum is not found[0] for optimum in found):
-            raise ValueError(
-                f"A batch of hyperparameters through argmin needs the inverses as matrices, which are formed for up to "
-                f"{_LARGEST_DENSE} parameters. Call it for one λ after the other."
-            )
+        w, which = Solved.apply(flat, solution)  # type: ignore[misc]
         for _ in range(num_steps):
-            w = w - Inverse.apply(self._phi(w, flat), found[0], False)  # type: ignore[operator]
+            w = w - Inverse.apply(self._phi(w, flat), which, found, False)  # type: ignore[operator]
         return w
 
     def _phi(self, w: Tensor, flat: Tensor) -> Tensor:
         """φ(w, λ) by what `torch.func` can transform again."""
         condition, hparams = self.optimum.condition, unflatten(flat, self.optimum.hparams)
-        if condition.problem.is_minimisation:
 
-            def objective(w: Tensor) -> Tensor:
-                return condition.problem.inner_loss(unflatten(w, condition.like), hparams, condition.batch)
+        def objective(w: Tensor) -> Tensor:
+            return condition.problem.inner_loss(unflatten(w, condition.like), hparams, condition.batch)
 
-            return torch.func.grad(objective)(w)
-        return flatten(condition.problem.optimality(unflatten(w, condition.like), hparams, condition.batch))
+        with Elementary():
+            if condition.problem.is_minimisation:
+                return torch.func.grad(objective)(w)
+            return flatten(condition.problem.optimality(unflatten(w, condition.like), hparams, condition.batch))
 
     def _solution_and_inverse(self, flat: Tensor) -> tuple[Tensor, Tensor]:
         """W*(λ), shape (n,), and (∂φ/∂w)⁻¹ there, shape (n, n), at a λ that no transform wraps."""

@@ -13,8 +13,8 @@ from hypergrad.autodiff import Tensors, flatten, leaves, unflatten
 from hypergrad.errors import NonFiniteError, NoTaylorRuleWarning
 from hypergrad.problem.base import InnerProblem
 from hypergrad.taylor import Polynomial
+from hypergrad.taylor.names import CannotExpandError
 from hypergrad.taylor.nested import nested_derivatives
-from hypergrad.taylor.polynomial import CannotExpandError
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,28 @@ class Condition:
     batch: Any
     like: Tensors
 
+    def path(
+        self, w: Tensor, hparams: Tensors, direction: Tensors, order: int, solve: Callable[[Tensor], Tensor]
+    ) -> list[Tensor]:
+        """W₁, …, w_K of the path w(t) = Σ_k w_k tᵏ on which φ stays zero as λ moves along δ.
+
+        Args:
+            w: w₀, shape (n,).
+            hparams: λ.
+            direction: δ, shaped as λ, or m of them, with one more axis in front.
+            order: K ≥ 1.
+            solve: b ↦ (∂φ/∂w)⁻¹ b, for b of shape (n,), or for m of them in the rows of (m, n).
+
+        Returns:
+            K tensors of shape (n,), or (m, n).
+        """
+        several = any(direction[name].ndim > value.ndim for name, value in hparams.items())
+        coefficient = self.coefficients if several else self.coefficient
+        path = [w]
+        for _ in range(order):
+            path.append(-solve(coefficient(path, hparams, direction)))
+        return path[1:]
+
     def coefficient(self, w: Sequence[Tensor], hparams: Tensors, direction: Tensors) -> Tensor:
         """Coefficient k of φ(w₀ + w₁ t + … + w_{k−1} t^{k−1}, λ + δ t), flat, shape (n,).
 
@@ -44,25 +66,17 @@ class Condition:
 
         Returns:
             The coefficient, outside any graph.
-
-        Raises:
-            NonFiniteError: if it is NaN or infinite.
         """
         if self.problem.is_minimisation:
             w0 = leaves(unflatten(w[0], self.like))
             with torch.enable_grad():
                 top = self._top(self._objective, w0, w, hparams, direction)
+                if not top.requires_grad:  # it does not depend on w₀
+                    return torch.zeros_like(w[0])
                 given = torch.autograd.grad(top, tuple(w0.values()), allow_unused=True, materialize_grads=True)
-            found = flatten(dict(zip(w0, given, strict=True)))
-        else:
-            with torch.no_grad():
-                found = self._top(self._phi, unflatten(w[0], self.like), w, hparams, direction)
-        if not torch.linalg.vector_norm(found, torch.inf).item() < math.inf:
-            raise NonFiniteError(
-                f"Coefficient {len(w)} of the optimality condition along the path is NaN or infinite; look for an "
-                "operation whose higher derivatives are infinite at these parameters, such as a square root at 0."
-            )
-        return found
+            return flatten(dict(zip(w0, given, strict=True)))
+        with torch.no_grad():
+            return self._top(self._phi, unflatten(w[0], self.like), w, hparams, direction)
 
     def coefficients(self, w: Sequence[Tensor], hparams: Tensors, directions: Tensors) -> Tensor:
         """The same for m directions δ at once, shape (m, n); w₀ is shared, w₁, … have shape (m, n)."""
@@ -113,8 +127,23 @@ class Condition:
 
 def _warn(error: CannotExpandError) -> None:
     warnings.warn(
-        f"The inner problem has no Taylor arithmetic, because of {error}, so all of it was expanded by nested jvp, "
-        "whose cost doubles with each order. Write it with operations that make new tensors of old ones.",
+        f"The inner problem has no Taylor arithmetic, because of {error}, so all of it was expanded by nested "
+        "derivatives, whose cost grows fourfold with each order. Write it with operations that make new tensors of old "
+        "ones.",
         NoTaylorRuleWarning,
         stacklevel=5,
     )
+
+
+def require_finite_coefficients(coefficients: Tensor) -> None:
+    """Require that coefficients of φ along a path are finite.
+
+    Raises:
+        NonFiniteError: if they are not.
+    """
+    largest = coefficients if coefficients.ndim == 0 else torch.linalg.vector_norm(coefficients, torch.inf)
+    if not largest.item() < math.inf:
+        raise NonFiniteError(
+            "A coefficient of the optimality condition along the path is NaN or infinite; look for an operation whose "
+            "higher derivatives are infinite at these parameters, such as a square root at 0."
+        )

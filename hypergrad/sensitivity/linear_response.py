@@ -9,8 +9,9 @@ from torch import Tensor
 from hypergrad.autodiff import Tensors, flatten
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolver
-from hypergrad.sensitivity.optimum import Inner, Optimum
-from hypergrad.sensitivity.taylor_expansion import Expansion
+from hypergrad.sensitivity.expansion import Expansion
+from hypergrad.sensitivity.inner import Inner
+from hypergrad.sensitivity.optimum import Optimum
 from hypergrad.structure import by_name
 from hypergrad.validation import require_instance, require_real
 
@@ -66,9 +67,7 @@ class Response:
         if n < flat.numel():
             return torch.cat([self.rows(name) for name in hparams], dim=1)
         eye = torch.eye(flat.numel(), dtype=flat.dtype, device=flat.device)
-        pieces = zip(hparams.items(), eye.split([x.numel() for x in hparams.values()], dim=1), strict=True)
-        directions = {name: piece.reshape(-1, *x.shape) for (name, x), piece in pieces}
-        return Expansion(self.optimum, 1).flat_terms(directions)[0].T
+        return self.optimum.terms(self.optimum.unflattened(eye), 1)[0].T
 
     def rows(self, name: str) -> Tensor:
         """dw*/dλ for one hyperparameter of d entries, shape (n, d), by n adjoint solves."""

@@ -7,7 +7,8 @@ import torch
 from hypergrad.autodiff import Tensors, flatten, unflatten
 from hypergrad.errors import DivergenceError
 from hypergrad.product.reverse import Reverse
-from hypergrad.sensitivity.optimum import Optimum, require_optimal
+from hypergrad.sensitivity.inner import require_optimal
+from hypergrad.sensitivity.optimum import Optimum
 
 _MAX_STEPS = 50
 _MAX_HALVINGS = 30

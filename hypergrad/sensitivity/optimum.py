@@ -10,26 +10,14 @@ import torch
 from torch import Tensor
 
 from hypergrad.autodiff import Tensors, detach, flatten, leaves, unflatten, vjp
-from hypergrad.errors import NotConvergedWarning, NotOptimalError
+from hypergrad.errors import NotConvergedWarning
 from hypergrad.linsolve.base import LinearSolution, LinearSolver
 from hypergrad.operator import Operator
-from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.given import Given, GivenRoot
 from hypergrad.product.base import Stationarity
 from hypergrad.product.reverse import Reverse, optimality_at
-from hypergrad.sensitivity.condition import Condition
+from hypergrad.sensitivity.condition import Condition, require_finite_coefficients
+from hypergrad.sensitivity.inner import Inner, as_problem, require_optimal
 from hypergrad.structure import by_name
-
-
-@dataclass(frozen=True)
-class Root:
-    """A function φ(w, λ), shaped as w, whose zero is meant where a function g(w, λ) would be minimised."""
-
-    phi: Callable[[Any, Any], Any]
-
-
-Inner = InnerProblem | Root | Callable[[Any, Any], Tensor]
-"""An inner problem; a loss g(w, λ), shape (), to be minimised; or a condition φ(w, λ) = 0."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +30,7 @@ class Optimum:
         hparams: λ₀ by name.
         stationarity: φ, linearised there.
         linsolve: how systems with ∂φ/∂w are solved.
+        inner: what was given as the inner problem.
         to_params: from named tensors to the caller's structure, for w.
         to_hparams: the same for λ.
     """
@@ -51,6 +40,7 @@ class Optimum:
     hparams: Tensors
     stationarity: Stationarity
     linsolve: LinearSolver
+    inner: Inner
     to_params: Callable[[Tensors], Any]
     to_hparams: Callable[[Tensors], Any]
 
@@ -78,19 +68,11 @@ class Optimum:
         w, to_params = by_name("params", params)
         hp, to_hparams = by_name("hparams", hparams)
         w, hp = detach(w), detach(hp)
-        if isinstance(inner, InnerProblem):
-            problem = inner
-        elif isinstance(inner, Root):
-            phi = inner.phi
-            problem = GivenRoot(lambda w, hp: by_name("params", phi(to_params(w), to_hparams(hp)))[0], w, hp)
-        else:
-            loss = inner
-            given = lambda w, hp: loss(to_params(w), to_hparams(hp))  # noqa: E731
-            problem = Given(given, given, w, hp)
+        problem = as_problem(inner, w, hp, to_params, to_hparams)
         batch = problem.inner_batch(inner_step)
         stationarity = Reverse().linearise(problem, w, hp, batch)
         require_optimal(stationarity, w, tol)
-        return cls(Condition(problem, batch, w), w, hp, stationarity, linsolve, to_params, to_hparams)
+        return cls(Condition(problem, batch, w), w, hp, stationarity, linsolve, inner, to_params, to_hparams)
 
     @cached_property
     def inverse(self) -> Callable[[Tensor], LinearSolution]:
@@ -116,6 +98,19 @@ class Optimum:
             )
         return solved.x
 
+    def terms(self, direction: Tensors, order: int) -> list[Tensor]:
+        """The terms w₁, …, w_K of the Taylor series along δ by name, each of shape (n,) or (m, n).
+
+        Raises:
+            NonFiniteError: if one is NaN or infinite.
+        """
+
+        def solve(rest: Tensor) -> Tensor:
+            require_finite_coefficients(rest)
+            return self.solve(rest) if rest.ndim == 1 else self.solve(rest.T).T
+
+        return self.condition.path(flatten(self.params), self.hparams, direction, order, solve)
+
     def direction(self, given: Any) -> Tensors:
         """A direction δ, or several along a first axis, by name.
 
@@ -136,9 +131,10 @@ class Optimum:
             )
         return {name: named[name].detach().to(value) for name, value in self.hparams.items()}
 
-    def is_several(self, direction: Tensors) -> bool:
-        """Whether a direction by name has an axis of several in front."""
-        return any(direction[name].ndim > value.ndim for name, value in self.hparams.items())
+    def unflattened(self, rows: Tensor) -> Tensors:
+        """M directions in flat λ, shape (m, d), by name."""
+        pieces = zip(self.hparams.items(), rows.split([x.numel() for x in self.hparams.values()], dim=1), strict=True)
+        return {name: piece.reshape(-1, *x.shape) for (name, x), piece in pieces}
 
     def _forward(self) -> Operator:
         """V ↦ (∂φ/∂w) v, the derivative of u ↦ (∂φ/∂w)ᵀ u, which is linear."""
@@ -164,23 +160,3 @@ class Optimum:
 
 def _all_have_rows(met: dict[str, tuple[int, ...]], shapes: dict[str, tuple[int, ...]]) -> bool:
     return all(len(met[name]) == len(shape) + 1 and met[name][1:] == shape for name, shape in shapes.items())
-
-
-def require_optimal(stationarity: Stationarity, params: Tensors, tol: float | None) -> None:
-    """Require that φ is zero; see `Optimum.at`.
-
-    Raises:
-        NotOptimalError: if it is not.
-    """
-    phi, w = stationarity.phi, flatten(params)
-    size = torch.linalg.vector_norm(w)
-    unit = w / size if size > 0 else torch.full_like(w, len(w) ** -0.5)
-    scale = torch.linalg.vector_norm(stationarity.product(unit)).item() * max(size.item(), 1.0)
-    met = torch.linalg.vector_norm(phi).item()
-    allowed = (torch.finfo(w.dtype).eps ** 0.375 if tol is None else tol) * scale
-    if met > allowed:
-        raise NotOptimalError(
-            f"The parameters must solve the inner problem, but the optimality condition has norm ‖φ(w, λ)‖ = {met:.2e} "
-            f"there, and the tolerance is {allowed:.2e}. Train further, with the same λ and data, or raise `tol` "
-            "if an expansion around a point near the optimum will do."
-        )

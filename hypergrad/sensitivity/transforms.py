@@ -67,31 +67,42 @@ class Solved(Function):
 
 
 class Inverse(Function):
-    """B ↦ (∂φ/∂w)⁻¹ b, or (∂φ/∂w)⁻ᵀ b, by a linear solver; its derivatives are solves too.
+    """B ↦ (∂φ/∂w)⁻¹ b, or (∂φ/∂w)⁻ᵀ b, at one of several optima, by its linear solver; its derivatives are solves too.
 
     Its rules hold at any depth of nesting, because a linear function needs nothing of its argument but the tangent.
+    Under `vmap` each b is solved for at its own optimum, one after the other.
     """
 
     @staticmethod
-    def forward(b: Tensor, optimum: Optimum, is_adjoint: bool) -> Tensor:  # type: ignore[override]
-        return optimum.solve(b.detach(), adjoint=is_adjoint)
+    def forward(b: Tensor, which: Tensor, optima: list[Optimum], is_adjoint: bool) -> Tensor:  # type: ignore[override]
+        return optima[int(which)].solve(b.detach(), adjoint=is_adjoint)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        _, ctx.optimum, ctx.is_adjoint = inputs
+        _, which, ctx.optima, ctx.is_adjoint = inputs
+        ctx.save_for_backward(which)
+        ctx.save_for_forward(which)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        return Inverse.apply(grad, ctx.optimum, not ctx.is_adjoint), None, None  # type: ignore[return-value]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+        (which,) = ctx.saved_tensors
+        return Inverse.apply(grad, which, ctx.optima, not ctx.is_adjoint), None, None, None  # type: ignore[return-value]
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:  # type: ignore[override]
-        return Inverse.apply(tangent, ctx.optimum, ctx.is_adjoint)  # type: ignore[return-value]
+        (which,) = ctx.saved_tensors
+        return Inverse.apply(tangent, which, ctx.optima, ctx.is_adjoint)  # type: ignore[return-value]
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, b: Tensor, optimum: Optimum, is_adjoint: bool) -> tuple[Tensor, int]:
-        rows = [Inverse.apply(row, optimum, is_adjoint) for row in b.movedim(in_dims[0], 0)]
-        return torch.stack(rows), 0  # type: ignore[arg-type]
+    def vmap(
+        info: Any, in_dims: Any, b: Tensor, which: Tensor, optima: list[Optimum], is_adjoint: bool
+    ) -> tuple[Tensor, int]:
+        rows, places = (
+            [x] * info.batch_size if dim is None else x.movedim(dim, 0)
+            for x, dim in zip((b, which), in_dims[:2], strict=True)
+        )
+        found = [Inverse.apply(row, place, optima, is_adjoint) for row, place in zip(rows, places, strict=True)]
+        return torch.stack(found), 0  # type: ignore[arg-type]
 
 
 class _OrderLimit(Function):

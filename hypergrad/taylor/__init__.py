@@ -1,6 +1,9 @@
 """Taylor-mode arithmetic: truncated polynomials that PyTorch functions take for tensors."""
 
-from hypergrad.taylor import analytic, composite, linear, multilinear
+from hypergrad.taylor import algebraic, analytic, linear, loss, matrix, moment, multilinear, piecewise, softmax
 from hypergrad.taylor.polynomial import Polynomial
 
-__all__ = ["Polynomial", "analytic", "composite", "linear", "multilinear"]
+RULES = (algebraic, analytic, linear, loss, matrix, moment, multilinear, piecewise, softmax)
+"""The modules whose import registers the rules."""
+
+__all__ = ["RULES", "Polynomial"]

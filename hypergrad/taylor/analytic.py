@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypergrad.taylor.linear import masked
-from hypergrad.taylor.multilinear import convolve, convolved, quotient, squared, times
-from hypergrad.taylor.polynomial import CannotExpandError, Coefficients, Polynomial, rule_for
+from hypergrad.taylor.polynomial import Polynomial, rule_for
+from hypergrad.taylor.series import Coefficients, convolve, convolved, quotient, squared, times
 
 Next = Callable[[list[Any], int], Tensor | None]
 """(y₀ … y_k, k) ↦ u_k."""
@@ -152,18 +151,3 @@ def gelu(func: Callable, x: Any, approximate: str = "none") -> Any:
     if approximate == "none":
         return x * (1 + torch.erf(x / math.sqrt(2))) / 2
     return x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
-
-
-@rule_for("relu", "abs", "absolute", "__abs__", "leaky_relu", "relu6", "clamp", "clip", "clamp_min", "clamp_max")
-def piecewise_linear(func: Callable, x: Polynomial, *args: Any, **kwargs: Any) -> Polynomial:
-    """Linear around c₀, with the slope that autograd gives it there.
-
-    Raises:
-        CannotExpandError: if its bounds are polynomials.
-    """
-    kwargs.pop("inplace", None)
-    if not isinstance(x, Polynomial) or any(isinstance(arg, Polynomial) for arg in (*args, *kwargs.values())):
-        raise CannotExpandError(func.__name__)
-    c0 = x.coefs[0]
-    slope = torch.func.vjp(lambda v: func(v, *args, **kwargs), c0.detach())[1](torch.ones_like(c0))[0]
-    return masked(x.coefs, func(c0, *args, **kwargs), slope)

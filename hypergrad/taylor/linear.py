@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypergrad.taylor.polynomial import CannotExpandError, Coefficients, Polynomial, coefs_of, degree_of, rule_for
+from hypergrad.taylor.names import CannotExpandError
+from hypergrad.taylor.polynomial import Polynomial, coefs_of, degree_of, rule_for
 
 
 @rule_for(
@@ -70,27 +71,3 @@ def joined(func: Callable, tensors: Any, *args: Any, **kwargs: Any) -> Polynomia
         pieces = [torch.zeros_like(part[0]) if part[k] is None else part[k] for part in parts]
         joins.append(func(pieces, *args, **kwargs) if some else None)
     return Polynomial(joins)
-
-
-@rule_for("where")
-def where(func: Callable, condition: Tensor, x: Any, y: Any) -> Polynomial:
-    """Piece by piece; `Tensor.where`, which has its arguments in another order, is met as `torch.where`."""
-    if isinstance(condition, Polynomial):  # x.where(condition, y)
-        condition, x = x, condition
-    degree = degree_of(x, y)
-    pairs = zip(coefs_of(x, degree), coefs_of(y, degree), strict=True)
-    return Polynomial(
-        [None if a is None and b is None else torch.where(condition, 0 if a is None else a, 0 if b is None else b)
-         for a, b in pairs]
-    )  # fmt: skip
-
-
-@rule_for("masked_fill")
-def masked_fill(func: Callable, x: Any, mask: Tensor, value: Any) -> Polynomial:
-    """A number, or a tensor, where the mask is set."""
-    return where(torch.where, mask, value, x)
-
-
-def masked(x: Coefficients, value: Tensor, slope: Tensor) -> Polynomial:
-    """A piecewise linear function: its value at c₀, and its slope there times the other coefficients."""
-    return Polynomial([value, *[None if c is None else c * slope for c in x[1:]]])

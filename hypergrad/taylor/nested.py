@@ -1,14 +1,20 @@
-"""Derivatives of any order of a function of one number, by nested forward mode."""
+"""Derivatives of any order along a direction, by nesting a derivative of first order."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from hypergrad.taylor.elementary import Elementary
 
 
 def nested_derivatives(function: Callable[[Tensor], Any], order: int, like: Tensor) -> list[Any]:
-    """f(0), f′(0), …, f⁽ᴷ⁾(0) by K nested `torch.func.jvp`, for some 2ᴷ times the operations of f.
+    """f(0), f′(0), …, f⁽ᴷ⁾(0) by K nestings of reverse mode, each of which multiplies the operations by some four.
+
+    f′(t) is the derivative of v ↦ (∂f/∂t)ᵀ v, which is linear, so that no rule of forward mode is needed: several of
+    those of torch 2.13 (`linalg.solve`, `logdet`, …) are wrong where they are nested, and say nothing.
 
     Args:
         function: maps a tensor of shape () to any nesting of tensors; non-floating ones among them are constants.
@@ -18,20 +24,41 @@ def nested_derivatives(function: Callable[[Tensor], Any], order: int, like: Tens
     Returns:
         The K + 1 values, each of the structure of f's.
     """
-    zero, one = like.new_zeros(()), like.new_ones(())
+    structure: Any = None
+    constants: list[Any] = []
 
-    def derivatives(k: int) -> Callable[[Tensor], tuple[Any, ...]]:
-        if k == 0:
-            return lambda t: (function(t),)
-        lower = derivatives(k - 1)
+    def floats(t: Tensor) -> tuple[Tensor, ...]:
+        nonlocal structure, constants
+        with Elementary():
+            values, structure = tree_flatten(function(t))
+        constants = [None if _is_float(value) else value for value in values]
+        return tuple(value for value in values if _is_float(value))
 
-        def both(t: Tensor) -> tuple[Any, ...]:
-            values, tangents = torch.func.jvp(lower, (t,), (one,))[:2]
-            return (*values, tangents[-1])
+    def whole(values: tuple[Tensor, ...]) -> Any:
+        rest = iter(values)
+        return tree_unflatten([next(rest) if value is None else value for value in constants], structure)
 
-        return both
+    found, derivative = [], floats
+    for k in range(order + 1):
+        found.append(derivative(like.new_zeros(())))
+        if k < order:
+            derivative = _pushed(derivative)
+    return [whole(values) for values in found]
 
-    return list(derivatives(order)(zero))
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _pushed(function: Callable[[Tensor], tuple[Tensor, ...]]) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """T ↦ f′(t)."""
+
+    def derivative(t: Tensor) -> tuple[Tensor, ...]:
+        values, pull = torch.func.vjp(function, t)[:2]
+        push = torch.func.vjp(lambda *v: pull(v)[0], *(torch.zeros_like(value) for value in values))[1]
+        return push(torch.ones_like(t))
+
+    return derivative
 
 
 def append_jvp(function: Callable[..., Tensor], num_base_args: int = 1) -> Callable[..., Tensor]:
@@ -53,6 +80,11 @@ def append_jvp(function: Callable[..., Tensor], num_base_args: int = 1) -> Calla
     def with_direction(*arguments: Any) -> Tensor:
         given, directions = arguments[:-num_base_args], arguments[-num_base_args:]
         base, rest = given[:num_base_args], given[num_base_args:]
-        return torch.func.jvp(lambda *x: function(*x, *rest), base, directions)[1]
+
+        def at(*x: Tensor) -> Tensor:
+            with Elementary():
+                return function(*x, *rest)
+
+        return torch.func.jvp(at, base, directions)[1]
 
     return with_direction

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,10 +10,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from hypergrad.errors import NoTaylorRuleWarning
+from hypergrad.taylor.names import CannotExpandError, functions_named
 from hypergrad.taylor.nested import nested_derivatives
-
-Coefficients = Sequence[Any]
-"""The coefficients c₀, c₁, …, c_K of tⁱ: tensors of one shape, or None where one is zero, which c₀ never is."""
+from hypergrad.taylor.series import Coefficients
 
 Rule = Callable[..., Any]
 """(function, *args, **kwargs) ↦ the result, with Polynomials among the arguments."""
@@ -21,12 +20,7 @@ Rule = Callable[..., Any]
 RULES: dict[Callable, Rule] = {}
 """The rule of each function of PyTorch that has one."""
 
-_NAMESPACES = (torch, torch.Tensor, torch.nn.functional, torch.special, torch.linalg, torch._C._nn)  # type: ignore[attr-defined]
 _READS = ("item", "tolist", "numpy", "__float__", "__int__", "__complex__", "__index__", "__array__", "__format__")
-
-
-class CannotExpandError(Exception):
-    """The polynomial arithmetic does not reach this far; the message names the operation."""
 
 
 class Polynomial(Tensor):
@@ -38,14 +32,13 @@ class Polynomial(Tensor):
     ∂/∂c₀ of coefficient K of f(x(t)) is coefficient K of ∇f(x(t)), one backward pass expands a gradient.
 
     Comparisons, and functions that are constant almost everywhere, act on c₀. A function without a rule is expanded by
-    nested `torch.func.jvp`, with its name in a warning; reading a value, or changing one in place, is refused.
+    nested reverse mode, with its name in a warning; reading a value, or changing one in place, is refused.
 
     Attributes:
         coefs: c₀, …, c_K.
 
     Raises:
-        CannotExpandError: (from functions of it) if a value is read or changed in place, or a function has no rule and
-            cannot be differentiated in forward mode either.
+        CannotExpandError: (from functions of it) if a value is read or changed in place.
 
     Source: Griewank, Utke & Walther, "Evaluating higher derivative tensors by forward propagation of univariate Taylor
     series", Mathematics of Computation (2000).
@@ -73,22 +66,19 @@ class Polynomial(Tensor):
                 return rule(func, *args, **kwargs) if kwargs else rule(func, *args)
             except CannotExpandError:
                 pass
-        return by_nested_jvp(func, *args, **(kwargs or {}))
+        return by_nesting(func, *args, **(kwargs or {}))
 
     @classmethod
     def __torch_dispatch__(cls, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         raise CannotExpandError(str(func))
 
 
-def rule_for(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for the functions and methods of PyTorch that have one of these names."""
+def rule_for(*names: str | Callable) -> Callable[[Rule], Rule]:
+    """Register a rule for the functions and methods of PyTorch of these names, or for functions themselves."""
 
     def register(rule: Rule) -> Rule:
-        for name in names:
-            found = [getattr(space, name) for space in _NAMESPACES if hasattr(space, name)]
-            for function in found:
-                # A property is met as the call of its getter.
-                RULES[function.__get__ if hasattr(function, "__set__") else function] = rule
+        for function in functions_named(*names):
+            RULES[function] = rule
         return rule
 
     return register
@@ -104,8 +94,8 @@ def coefs_of(value: Any, degree: int) -> Coefficients:
     return value.coefs if isinstance(value, Polynomial) else (value, *[None] * degree)
 
 
-def by_nested_jvp(func: Callable, *args: Any, **kwargs: Any) -> Any:
-    """The rule for functions without one: nested `torch.func.jvp` of t ↦ func(x(t)), whose cost doubles with K.
+def by_nesting(func: Callable, *args: Any, **kwargs: Any) -> Any:
+    """The rule for functions without one: nested derivatives of t ↦ func(x(t)), whose cost grows fourfold with K.
 
     Raises:
         CannotExpandError: if it reads a value or changes one in place.
@@ -124,8 +114,8 @@ def by_nested_jvp(func: Callable, *args: Any, **kwargs: Any) -> Any:
     like = next(leaf for leaf in leaves if isinstance(leaf, Polynomial)).coefs[0]
     derivatives = nested_derivatives(along, degree, like)
     warnings.warn(
-        f"{name} has no Taylor rule, so it was expanded by nested jvp, whose cost doubles with each order. To have "
-        "none, write the loss with operations that have one, or add a rule in hypergrad/taylor.",
+        f"{name} has no Taylor rule, so it was expanded by nested derivatives, whose cost grows fourfold with each "
+        "order. To have none, write the loss with operations that have one, or add a rule in hypergrad/taylor.",
         NoTaylorRuleWarning,
         stacklevel=4,
     )

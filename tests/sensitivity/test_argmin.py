@@ -96,13 +96,40 @@ def test_another_value_is_solved_for_under_every_transform():
     torch.testing.assert_close(pulled, truth.sum(1), rtol=1e-6, atol=1e-9)
 
 
-def test_a_batch_of_other_values_needs_the_matrices(monkeypatch):
+@pytest.mark.parametrize("at", ["resolve", "raise"])
+def test_a_batch_of_values_matrix_free(monkeypatch, at):
+    """Each λ of a batch has a Hessian of its own, which conjugate gradient meets by products only."""
     monkeypatch.setattr(module, "_LARGEST_DENSE", 0)
     objective, solve, hpar0, delta = SEED
-    function = hg.argmin(objective, solve(hpar0), hpar0, at="resolve")
-    torch.testing.assert_close(function(hpar0 + delta), solve(hpar0 + delta))
-    with pytest.raises(ValueError, match="one λ after the other"):
-        vmap(function)(torch.stack([hpar0, hpar0 + delta]))
+    function = hg.argmin(objective, solve(hpar0), hpar0, at=at, linsolve=hg.CG(tol=1e-13, max_iter=50))
+    shifts = (0.0, 0.5, -0.3) if at == "resolve" else (0.0, 0.0)
+    batch = torch.stack([hpar0 + shift * delta for shift in shifts])
+    torch.testing.assert_close(vmap(function)(batch), torch.stack([solve(h) for h in batch]), rtol=1e-9, atol=1e-11)
+    truth = torch.stack([central_jacobian(solve, h) for h in batch])
+    for found in (vmap(jacrev(function))(batch), vmap(jacfwd(function))(batch)):
+        torch.testing.assert_close(found, truth, rtol=1e-6, atol=1e-9)
+    across = jacrev(vmap(function))(batch)
+    for i in range(len(batch)):
+        torch.testing.assert_close(across[i, :, i], truth[i], rtol=1e-6, atol=1e-9)
+    leaf = batch.clone().requires_grad_()
+    (pulled,) = torch.autograd.grad(vmap(function)(leaf).sum(), leaf)
+    torch.testing.assert_close(pulled, truth.sum(1), rtol=1e-6, atol=1e-9)
+    twice = vmap(jacfwd(jacrev(function)))(batch)
+    dense = [hg.TaylorExpansion(order=2).at(objective, solve(h), h).tensor(2) for h in batch]
+    torch.testing.assert_close(twice, torch.stack(dense), rtol=1e-7, atol=1e-9)
+
+
+def test_a_million_parameters_matrix_free():
+    scale = torch.linspace(1, 2, 10**6)
+
+    def objective(w, hp):
+        return ((w - hp) ** 2 * scale).sum() / 2 + hp * (w**2).sum() / 2  # w* = s λ / (s + λ)
+
+    w0, hp0 = scale * 0.5 / (scale + 0.5), torch.tensor(0.5)
+    function = hg.argmin(objective, w0, hp0, linsolve=hg.CG(tol=1e-10))
+    truth = (scale / (scale + 0.5)) ** 2
+    torch.testing.assert_close(jvp(function, (hp0,), (torch.ones(()),))[1], truth, rtol=1e-8, atol=0.0)
+    torch.testing.assert_close(grad(lambda h: function(h).sum())(hp0), truth.sum(), rtol=1e-8, atol=0.0)
 
 
 def test_a_root_with_a_nonsymmetric_jacobian_and_a_fixed_point():

@@ -113,3 +113,5 @@ def test_weights_of_the_wrong_length_and_rows_out_of_range_are_refused():
         fitted(1).predict(torch.ones(59))
     with pytest.raises(ValueError, match="from 0 to 59"):
         fitted(1).leave_out(torch.tensor([60]))
+    with pytest.raises(ValueError, match="hold an example once"):
+        fitted(1).leave_out(torch.tensor([[0, 1], [5, 5]]))

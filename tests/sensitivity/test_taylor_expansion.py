@@ -10,7 +10,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 import hypergrad as hg
 from hypergrad.autodiff import flatten
 from hypergrad.linsolve.dense import Factor
-from hypergrad.taylor.nested import append_jvp
 
 by_optimum = pytest.mark.parametrize(("objective", "solve", "hpar0", "delta"), OPTIMA.values(), ids=OPTIMA)
 
@@ -45,7 +44,7 @@ def test_derivatives_agree_with_nested_jvp_through_argmin(objective, solve, hpar
     found = hg.TaylorExpansion(order=4).at(objective, w0, hpar0).derivatives(delta)
     function = hg.argmin(objective, w0, hpar0)
     for order in range(4):
-        function = append_jvp(function)
+        function = hg.append_jvp(function)
         torch.testing.assert_close(found[order], function(hpar0, *[delta] * (order + 1)), rtol=1e-8, atol=1e-12)
 
 
@@ -116,6 +115,35 @@ def test_one_factorisation_and_order_k_costs_k_solves(monkeypatch):
     assert counts == {"factors": 1, "solves": 4}
     expansion.predict(hpar0 + 0.01 * delta)
     assert counts == {"factors": 1, "solves": 8}
+
+
+def test_one_preconditioner_for_all_orders(monkeypatch):
+    objective, solve, hpar0, delta = OPTIMA["logistic"]
+    prepared, prepare = [], hg.Jacobi.prepare
+
+    def counted(self, A, like):
+        prepared.append(1)
+        return prepare(self, A, like)
+
+    monkeypatch.setattr(hg.Jacobi, "prepare", counted)
+    cg = hg.CG(tol=1e-10, max_iter=200, preconditioner=hg.Jacobi(num_probes=5))
+    expansion = hg.TaylorExpansion(order=4, linsolve=cg).at(objective, solve(hpar0), hpar0)
+    expansion.derivatives(delta)
+    expansion.derivatives(-delta)
+    assert len(prepared) == 1
+
+
+def test_a_term_without_the_parameters_is_no_reason_to_stop():
+    """Coefficient 2 of (w − λ)² along the path does not depend on w₀ at all."""
+
+    def objective(w, hp):
+        return ((w - 2 * hp) ** 2).sum()
+
+    expansion = hg.TaylorExpansion(order=3).at(objective, torch.zeros(2), torch.zeros(2))
+    first, second, third = expansion.derivatives(torch.tensor([1.0, 3.0]))
+    torch.testing.assert_close(first, torch.tensor([2.0, 6.0]))
+    assert not second.any()
+    assert not third.any()
 
 
 def test_matrix_free_is_the_dense_one():

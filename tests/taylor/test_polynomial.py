@@ -8,7 +8,8 @@ from torch.nn import functional
 
 import hypergrad as hg
 from hypergrad.taylor import Polynomial
-from hypergrad.taylor.nested import append_jvp, nested_derivatives
+from hypergrad.taylor.names import CannotExpandError
+from hypergrad.taylor.nested import nested_derivatives
 
 DEGREE = 4
 _generator = torch.Generator().manual_seed(0)
@@ -83,8 +84,26 @@ COMPOSITE = {
     "std": lambda x: (X * x).std(),
     "norm": lambda x: x.norm(),
     "vector-norm": lambda x: torch.linalg.vector_norm(X * x, dim=1),
+    "batch-norm": lambda x: functional.batch_norm(X * x + x.square().sum() * X**2, None, None, x, x, training=True),
+    "batch-norm-fixed": lambda x: functional.batch_norm(X * x, X[0], X[1] ** 2 + 1, x, X[2]),
+    "instance-norm": lambda x: functional.instance_norm((X**2 * x).view(2, 3, 4), weight=x[:3]),
 }
-FUNCTIONS: dict[str, Callable] = LINEAR | ANALYTIC | COMPOSITE
+MATRIX = {
+    "inverse": lambda x: torch.linalg.inv(matrix(x)),
+    "solve": lambda x: torch.linalg.solve(matrix(x), X.T * x[:, None]),
+    "solve-vector": lambda x: torch.linalg.solve(matrix(x), x),
+    "solve-constant": lambda x: torch.linalg.solve(X[:4] + 3 * torch.eye(4, dtype=X.dtype), x),
+    "logdet": lambda x: torch.logdet(matrix(x)),
+    "slogdet": lambda x: torch.linalg.slogdet(matrix(x)).logabsdet,
+    "det": lambda x: torch.linalg.det(torch.stack([matrix(x), matrix(-x)])),
+}
+
+
+def matrix(x):
+    return 2 * torch.eye(4, dtype=X.dtype) + (X * x).T @ X / 4 + torch.outer(x, X[0] + x) / 4
+
+
+FUNCTIONS: dict[str, Callable] = LINEAR | ANALYTIC | COMPOSITE | MATRIX
 PATHS = {"dense": range(DEGREE + 1), "gaps": (0, 2)}
 
 
@@ -158,8 +177,6 @@ def test_a_function_without_a_rule_is_expanded_with_a_warning():
 
 @pytest.mark.parametrize("read", [lambda x: x.sum().item(), lambda x: x.add_(1), lambda x: x.tolist()])
 def test_reading_or_changing_a_value_is_refused(read):
-    from hypergrad.taylor.polynomial import CannotExpandError
-
     with pytest.raises(CannotExpandError):
         read(Polynomial(path("dense")))
 
@@ -169,7 +186,7 @@ def test_append_jvp_to_order_four_on_a_polynomial():
     function, directions = lambda x: x[0] ** 4 * x[1] ** 2, []
     t = torch.tensor(0.0)
     for order, truth in enumerate(nested_derivatives(lambda t: (2 + t) ** 4 * (3 - 2 * t) ** 2, 4, t)[1:], start=1):
-        function = append_jvp(function)
+        function = hg.append_jvp(function)
         directions.append(d)
         torch.testing.assert_close(function(x, *directions), truth, rtol=1e-12, atol=0.0)
         assert len(directions) == order

@@ -1,0 +1,127 @@
+"""What the dev loss of a supervised problem owes to each of its train examples."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from hypergrad.autodiff import Tensors
+from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.supervised import Supervised
+from hypergrad.sensitivity.jackknife import InfinitesimalJackknife
+
+_WEIGHTS = "weights of the examples"
+
+
+@dataclass(frozen=True)
+class Influences:
+    """What each of n train examples does to the dev loss.
+
+    Attributes:
+        change: by how much the dev loss would change without the example, to first order in its weight, shape (n,): the
+            error is O(1/n²). An example with a negative change is harmful.
+        losses: the train loss of each, shape (n,).
+        targets: shape (n,) or (n, …).
+        dev_loss: with all of them.
+    """
+
+    change: Tensor
+    losses: Tensor
+    targets: Tensor
+    dev_loss: float
+
+    def print(self, top: int, console: Console | None = None) -> None:
+        """Print the `top` most harmful and most helpful examples; on standard output when `console` is None."""
+        console = console or Console()
+        order = self.change.argsort()
+        console.print(f"dev loss {self.dev_loss:.6g} with all {len(order)} train examples", highlight=False)
+        harmful = [i for i in order[:top].tolist() if self.change[i] < 0]
+        helpful = [i for i in order.flip(0)[:top].tolist() if self.change[i] > 0]
+        for title, rows in (("most harmful", harmful), ("most helpful", helpful)):
+            table = Table("example", "target", "train loss", "dev loss without it", title=title, title_justify="left")
+            table.box, table.show_edge = SIMPLE_HEAD, False
+            for i in rows:
+                table.add_row(str(i), _shown(self.targets[i]), f"{self.losses[i]:.4g}", f"{self.change[i]:+.3e}")
+            console.print(table)
+
+    def write(self, path: Path) -> None:
+        """Write all examples, in the order of the train part, as CSV."""
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("example", "target", "train_loss", "dev_loss_change_without"))
+            for i, (loss, change) in enumerate(zip(self.losses.tolist(), self.change.tolist(), strict=True)):
+                writer.writerow((i, _shown(self.targets[i]), loss, change))
+
+
+def influences(
+    problem: InnerProblem, params: Tensors, hparams: Tensors, *, jackknife: InfinitesimalJackknife | None = None
+) -> Influences:
+    """What each train example does to the dev loss, by one adjoint solve for all of them.
+
+    Args:
+        problem: a `Supervised`.
+        params: its solution at `hparams`, on all of train.
+        hparams: λ.
+        jackknife: how the solution is taken apart; its `order` and `weights` do not matter.
+
+    Returns:
+        The influences, at weights of 1 of the examples.
+
+    Raises:
+        TypeError: if the problem is no `Supervised`.
+        ValueError: if the model draws random numbers in training, or its loss is not a mean over examples.
+        NotOptimalError: if the parameters are no solution.
+    """  # noqa: DOC502
+    problem = require_supervised(problem)
+    weighted = problem.weighted(_WEIGHTS)
+    with_weights = hparams | {_WEIGHTS: weighted.init_hparams()[_WEIGHTS]}
+    _require_a_mean(problem, weighted, params, with_weights)
+    settings = jackknife or InfinitesimalJackknife()
+    fit = InfinitesimalJackknife(weights=_WEIGHTS, linsolve=settings.linsolve, tol=settings.tol).at(
+        weighted, params, with_weights
+    )
+    with torch.no_grad():
+        losses = problem.criterion.each(problem.outputs(params, hparams, None), problem.y)
+        dev_loss = problem.outer_loss(params, hparams, None).item()
+    return Influences(-fit.influence(), losses, problem.y, dev_loss)
+
+
+def require_supervised(problem: InnerProblem) -> Supervised:
+    """The problem, which knows its examples.
+
+    Raises:
+        TypeError: if it does not.
+    """
+    if not isinstance(problem, Supervised):
+        raise TypeError(
+            f"The influence of examples needs a Supervised problem, which knows its examples, but it is a "
+            f"{type(problem).__name__}. Choose experiment=digits, or make a problem of your own an hg.Supervised; with "
+            "other problems, declare a weight for each example as a hyperparameter and use hg.InfinitesimalJackknife."
+        )
+    return problem
+
+
+@torch.no_grad()
+def _require_a_mean(problem: Supervised, weighted: Supervised, params: Tensors, hparams: Tensors) -> None:
+    """Require that the inner loss on all of train is the mean over the examples that the weights are in.
+
+    Raises:
+        ValueError: if it is not, as that of a cross-entropy with weights of the classes.
+    """
+    whole = problem.inner_loss(params, hparams, None).item()
+    mean = weighted.inner_loss(params, hparams, None).item()
+    if not abs(whole - mean) <= torch.finfo(problem.X.dtype).eps ** 0.5 * max(1.0, abs(whole)):
+        raise ValueError(
+            f"The influence of examples needs a train loss that is the mean of the losses of the examples, but it is "
+            f"{whole:.6g}, and that mean {mean:.6g}. Leave out what weighs or ignores targets, such as `weight` or "
+            "`ignore_index`, or have the loss return one value for each example."
+        )
+
+
+def _shown(target: Tensor) -> str:
+    return " ".join(f"{value:.6g}" for value in target.reshape(-1).tolist())

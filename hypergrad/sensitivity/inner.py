@@ -1,0 +1,65 @@
+"""What can be given as an inner problem, and the check that a point solves it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hypergrad.autodiff import Tensors, flatten
+from hypergrad.errors import NotOptimalError
+from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.given import Given, GivenRoot
+from hypergrad.product.base import Stationarity
+from hypergrad.structure import by_name
+
+
+@dataclass(frozen=True)
+class Root:
+    """A function φ(w, λ), shaped as w, whose zero is meant where a function g(w, λ) would be minimised."""
+
+    phi: Callable[[Any, Any], Any]
+
+
+Inner = InnerProblem | Root | Callable[[Any, Any], Tensor]
+"""An inner problem; a loss g(w, λ), shape (), to be minimised; or a condition φ(w, λ) = 0."""
+
+
+def as_problem(
+    inner: Inner,
+    params: Tensors,
+    hparams: Tensors,
+    to_params: Callable[[Tensors], Any],
+    to_hparams: Callable[[Tensors], Any],
+) -> InnerProblem:
+    """What was given as an inner problem of named tensors; the last two lead to the caller's structures."""
+    if isinstance(inner, InnerProblem):
+        return inner
+    if isinstance(inner, Root):
+        phi = inner.phi
+        named = lambda w, hp: by_name("params", phi(to_params(w), to_hparams(hp)))[0]  # noqa: E731
+        return GivenRoot(named, params, hparams)
+    loss = inner
+    given = lambda w, hp: loss(to_params(w), to_hparams(hp))  # noqa: E731
+    return Given(given, given, params, hparams)
+
+
+def require_optimal(stationarity: Stationarity, params: Tensors, tol: float | None) -> None:
+    """Require that φ is zero; see `Optimum.at`.
+
+    Raises:
+        NotOptimalError: if it is not.
+    """
+    phi, w = stationarity.phi, flatten(params)
+    size = torch.linalg.vector_norm(w)
+    unit = w / size if size > 0 else torch.full_like(w, len(w) ** -0.5)
+    scale = torch.linalg.vector_norm(stationarity.product(unit)).item() * max(size.item(), 1.0)
+    met = torch.linalg.vector_norm(phi).item()
+    allowed = (torch.finfo(w.dtype).eps ** 0.375 if tol is None else tol) * scale
+    if met > allowed:
+        raise NotOptimalError(
+            f"The parameters must solve the inner problem, but the optimality condition has norm ‖φ(w, λ)‖ = {met:.2e} "
+            f"there, and the tolerance is {allowed:.2e}. Train further, with the same λ and data, or raise `tol` "
+            "if an expansion around a point near the optimum will do."
+        )

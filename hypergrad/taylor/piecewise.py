@@ -1,0 +1,61 @@
+"""Taylor rules of functions that are made of pieces: c₀ decides on which one."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hypergrad.taylor.names import CannotExpandError
+from hypergrad.taylor.polynomial import Polynomial, coefs_of, degree_of, rule_for
+
+
+@rule_for("where")
+def where(func: Callable, condition: Tensor, x: Any, y: Any) -> Polynomial:
+    """Piece by piece; `Tensor.where`, which has its arguments in another order, is met as `torch.where`."""
+    if isinstance(condition, Polynomial):  # x.where(condition, y)
+        condition, x = x, condition
+    degree = degree_of(x, y)
+    pairs = zip(coefs_of(x, degree), coefs_of(y, degree), strict=True)
+    return Polynomial(
+        [None if a is None and b is None else torch.where(condition, 0 if a is None else a, 0 if b is None else b)
+         for a, b in pairs]
+    )  # fmt: skip
+
+
+@rule_for("masked_fill")
+def masked_fill(func: Callable, x: Any, mask: Tensor, value: Any) -> Polynomial:
+    """A number, or a tensor, where the mask is set."""
+    return where(torch.where, mask, value, x)
+
+
+@rule_for("maximum", "max", "minimum", "min", "amax", "amin")
+def extremum(func: Callable, x: Any, *args: Any, **kwargs: Any) -> Any:
+    """The branch that c₀ takes, of two tensors or of all entries.
+
+    Raises:
+        CannotExpandError: along a dimension.
+    """
+    largest = "max" in func.__name__
+    if len(args) == 1 and isinstance(args[0], Tensor) and not kwargs:
+        y = args[0]
+        return torch.where(x >= y if largest else x <= y, x, y)
+    if args or kwargs:
+        raise CannotExpandError(f"{func.__name__} along a dimension")
+    flat = x.reshape(-1)
+    return flat[flat.argmax() if largest else flat.argmin()]
+
+
+@rule_for("relu", "abs", "absolute", "__abs__", "leaky_relu", "relu6", "clamp", "clip", "clamp_min", "clamp_max")
+def piecewise_linear(func: Callable, x: Polynomial, *args: Any, **kwargs: Any) -> Polynomial:
+    """Linear around c₀, with the slope that autograd gives it there.
+
+    Raises:
+        CannotExpandError: if its bounds are polynomials.
+    """
+    kwargs.pop("inplace", None)
+    if not isinstance(x, Polynomial) or any(isinstance(arg, Polynomial) for arg in (*args, *kwargs.values())):
+        raise CannotExpandError(func.__name__)
+    c0 = x.coefs[0]
+    slope = torch.func.vjp(lambda v: func(v, *args, **kwargs), c0.detach())[1](torch.ones_like(c0))[0]
+    return Polynomial([func(c0, *args, **kwargs), *[None if c is None else c * slope for c in x.coefs[1:]]])

@@ -1,0 +1,56 @@
+"""Taylor rules of softmax, its logarithm, and log Σ exp."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from hypergrad.taylor.analytic import derivative, integral
+from hypergrad.taylor.names import CannotExpandError
+from hypergrad.taylor.polynomial import Polynomial, rule_for
+from hypergrad.taylor.series import Coefficients, convolved, times
+
+
+def _softmax(x: Coefficients, dim: int) -> tuple[Polynomial, Polynomial, Polynomial]:
+    """Softmax p, its logarithm q and s = log Σ exp x, from s′ = Σ p x′, q = x − s and p′ = p q′."""
+    p: list[Any] = [torch.softmax(x[0], dim)]
+    q: list[Any] = [torch.log_softmax(x[0], dim)]
+    s: list[Any] = [torch.logsumexp(x[0], dim, keepdim=True)]
+    dx, dq = derivative(x), []
+    for k in range(1, len(x)):
+        weighted = integral(dx, p, k)
+        shift = None if weighted is None else weighted.sum(dim, keepdim=True)
+        value = x[k] if shift is None else -shift if x[k] is None else x[k] - shift
+        if value is not None and value.shape != q[0].shape:
+            value = value.expand(q[0].shape)
+        s.append(shift)
+        q.append(value)
+        dq.append(None if value is None else k * value)
+        total = convolved(times, dq, p, k - 1)
+        p.append(None if total is None else total / k)
+    return Polynomial(p), Polynomial(q), Polynomial(s)
+
+
+@rule_for("softmax", "log_softmax")
+def softmax(func: Callable, x: Polynomial, dim: int | None = None, *args: Any, **kwargs: Any) -> Polynomial:
+    """Softmax along `dim`, or its logarithm.
+
+    Raises:
+        CannotExpandError: if no `dim` is given.
+    """
+    if dim is None:
+        raise CannotExpandError(f"{func.__name__} without dim")
+    return _softmax(x.coefs, dim)[func.__name__ == "log_softmax"]
+
+
+@rule_for("logsumexp")
+def logsumexp(func: Callable, x: Polynomial, dim: Any, keepdim: bool = False) -> Any:
+    """Log Σ exp x along one dimension.
+
+    Raises:
+        CannotExpandError: if there are several.
+    """
+    if not isinstance(dim, int):
+        raise CannotExpandError("logsumexp over several dimensions")
+    total = _softmax(x.coefs, dim)[2]
+    return total if keepdim else total.squeeze(dim)

@@ -1,0 +1,140 @@
+"""The influence of train examples on the dev loss, by the command and against refits."""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import hypergrad as hg
+from hypergrad.influence.__main__ import main
+from hypergrad.influence.examples import influences
+from hypergrad.solver.training import train
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "hypergrad.influence", *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def logistic(**settings) -> hg.Supervised:
+    """Softmax regression on 60 examples in 3 features and 2 classes, the first one mislabelled."""
+    torch.manual_seed(0)
+    X = torch.randn(100, 3)
+    y = (X[:, 0] + 0.5 * torch.randn(100) > 0).long()
+    y[0] = 1 - y[0]
+    given = {"loss": cross_entropy, "hyperparameters": {"l2": hg.L2(init=0.02)}, "batch_size": 20} | settings
+    model = given.pop("model", nn.Linear(3, 2))
+    return hg.Supervised(model=model, train=(X[:60], y[:60]), dev=(X[60:], y[60:]), **given).double()
+
+
+def fitted(problem, hparams):
+    return train(problem, hg.Newton(), hparams, problem.init_params(), max_steps=50, tol=1e-12).params
+
+
+@pytest.fixture(autouse=True)
+def in_float64():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+def test_the_changes_are_those_of_refits_to_first_order():
+    problem = logistic()
+    weighted = problem.weighted("omega")
+    hparams = weighted.init_hparams()
+    w = fitted(weighted, hparams)
+    found = influences(problem, w, problem.init_hparams())
+
+    def dev_loss(weight: float, example: int) -> float:
+        moved = hparams | {"omega": hparams["omega"].index_fill(0, torch.tensor(example), weight)}
+        return weighted.outer_loss(fitted(weighted, moved), moved, None).item()
+
+    assert found.dev_loss == pytest.approx(dev_loss(1.0, 0))
+    for example in (0, 7, 30):
+        slope = (dev_loss(1 + 1e-4, example) - dev_loss(1 - 1e-4, example)) / 2e-4
+        assert found.change[example].item() == pytest.approx(-slope, rel=1e-6, abs=1e-10)
+    refits = torch.tensor([dev_loss(0.0, example) for example in range(60)]) - found.dev_loss
+    assert torch.corrcoef(torch.stack([found.change, refits]))[0, 1] > 0.99
+    torch.testing.assert_close(found.losses.mean(), cross_entropy(problem.outputs(w, hparams, None), problem.y))
+
+
+def test_example_weights_that_are_there_already_are_weighted_again():
+    problem = logistic(hyperparameters={"l2": hg.L2(init=0.02), "omega": hg.ExampleWeights(init=0.5)})
+    hparams = problem.init_hparams()
+    whole = problem.weighted("more")
+    w = fitted(whole, whole.init_hparams())
+    found = influences(problem, w, hparams)
+    by_jackknife = hg.InfinitesimalJackknife(weights="omega").at(logistic_on_all(problem), w, hparams).influence()
+    torch.testing.assert_close(found.change, -0.5 * by_jackknife)
+
+
+def logistic_on_all(problem: hg.Supervised) -> hg.Supervised:
+    problem.batch_size = None
+    return problem
+
+
+def test_what_has_no_mean_over_examples_or_no_one_solution_is_refused():
+    weights = torch.tensor([1.0, 5.0])
+    unequal = logistic(loss=nn.CrossEntropyLoss(weight=weights))
+    with pytest.raises(ValueError, match="the mean of the losses of the examples, but it is"):
+        influences(unequal, unequal.init_params(), unequal.init_hparams())
+    dropped = logistic(model=nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 2)))
+    with pytest.raises(ValueError, match=r"draws random numbers in training.*call eval\(\)"):
+        influences(dropped, dropped.init_params(), dropped.init_hparams())
+    problem = logistic()
+    with pytest.raises(hg.NotOptimalError, match="Train further"):
+        influences(problem, {k: w + 1 for k, w in problem.init_params().items()}, problem.init_hparams())
+    with pytest.raises(ValueError, match="already have a 'l2'"):
+        problem.weighted("l2")
+
+
+def test_the_command_prints_both_ends_and_writes_all(tmp_path):
+    done = run(
+        *("experiment=digits", "data=breast_cancer", "problem.model.in_features=30", "problem.model.out_features=1"),
+        *("problem.loss._target_=torch.nn.BCEWithLogitsLoss", "problem.hyperparameters.l2.init=0.01", "top=3"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+    assert "most harmful" in done.stdout
+    assert "most helpful" in done.stdout
+    (path,) = tmp_path.glob("outputs/digits-influence/*/influence.csv")
+    assert str(path) in done.stdout
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    changes = torch.tensor([float(row["dev_loss_change_without"]) for row in rows])
+    assert [int(row["example"]) for row in rows] == list(range(len(rows)))
+    for i in changes.argsort()[:3].tolist() + changes.argsort()[-3:].tolist():
+        assert f"{changes[i]:+.3e}" in done.stdout
+
+
+def test_a_problem_without_examples_is_refused():
+    problem = hg.Ridge(hg.diabetes(seed=1))
+    with pytest.raises(TypeError, match="needs a Supervised problem, .*, but it is a Ridge. Choose experiment=digits"):
+        influences(problem, problem.init_params(), problem.init_hparams())
+
+
+def test_what_the_command_cannot_do_it_says(tmp_path, monkeypatch):
+    done = run("experiment=digits", "steps=3", cwd=tmp_path)
+    assert done.returncode == 1
+    assert re.search("(?s)must solve the inner problem.* took 3 steps and ended .*; allow more", done.stderr)
+    assert "Traceback" not in done.stderr
+    monkeypatch.setattr(sys, "argv", ["influence", "top=0"])
+    with pytest.raises(SystemExit, match="top must be an integer of at least 1, but it is '0'"):
+        main()

@@ -1,0 +1,131 @@
+"""Where forward mode of PyTorch is wrong or missing, derivatives are right all the same; central differences say so."""
+
+import math
+
+import pytest
+import torch
+from torch.func import grad, hessian, jvp
+from torch.nn import functional
+
+import hypergrad as hg
+from hypergrad.taylor.nested import nested_derivatives
+
+_generator = torch.Generator().manual_seed(3)
+X = torch.randn(7, 4, generator=_generator, dtype=torch.float64)
+Y = torch.randn(7, generator=_generator, dtype=torch.float64)
+W0 = 0.5 * torch.randn(4, generator=_generator, dtype=torch.float64)
+D = torch.randn(4, generator=_generator, dtype=torch.float64)
+
+FUNCTIONS = {
+    "layer-norm": lambda w: functional.layer_norm(X * w, (4,), W0).tanh().sum(),
+    "layer-norm-torch": lambda w: torch.layer_norm(X * w, (4,), W0, W0).tanh().sum(),
+    "batch-norm": lambda w: functional.batch_norm(X * w + X**2 * w.sum(), None, None, training=True).tanh().sum(),
+    "mse": lambda w: functional.mse_loss(torch.tanh(X @ w), Y),
+    "huber": lambda w: functional.huber_loss(torch.tanh(X @ w), Y, delta=0.3),
+    "smooth-l1": lambda w: functional.smooth_l1_loss(torch.tanh(X @ w), Y, beta=0.3),
+}
+by_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+
+
+def central(function, order: int, step: float) -> float:
+    """The derivative of order 2 or 3 of t ↦ function(w₀ + t d) by central differences of fourth order."""
+    weights = {
+        2: {-2: -1 / 12, -1: 4 / 3, 0: -5 / 2, 1: 4 / 3, 2: -1 / 12},
+        3: {-3: 1 / 8, -2: -1, -1: 13 / 8, 1: -13 / 8, 2: 1, 3: -1 / 8},
+    }[order]
+    return sum(c * function(W0 + k * step * D).item() for k, c in weights.items()) / step**order
+
+
+@by_function
+@pytest.mark.parametrize("order", [2, 3])
+def test_nested_derivatives_are_central_differences(function, order):
+    found = nested_derivatives(lambda t: function(W0 + t * D), order, X)[order].item()
+    assert found == pytest.approx(central(function, order, 1e-3), rel=1e-5, abs=1e-6)
+
+
+@by_function
+def test_append_jvp_is_central_differences(function):
+    twice = hg.append_jvp(hg.append_jvp(function))
+    assert twice(W0, D, D).item() == pytest.approx(central(function, 2, 1e-3), rel=1e-6)
+    assert hg.append_jvp(twice)(W0, D, D, D).item() == pytest.approx(central(function, 3, 1e-3), rel=1e-5)
+
+
+def test_torch_is_still_wrong_or_this_can_go():
+    def plain(t):
+        return FUNCTIONS["layer-norm"](W0 + t * D)
+
+    zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+    second = jvp(lambda t: jvp(plain, (t,), (one,))[1], (zero,), (one,))[1].item()
+    third = grad(grad(grad(plain)))(zero).item()
+    assert not math.isclose(second, central(FUNCTIONS["layer-norm"], 2, 1e-3), rel_tol=1e-3)
+    assert not math.isclose(third, central(FUNCTIONS["layer-norm"], 3, 1e-3), rel_tol=1e-3)
+
+
+def logdet(w):
+    return torch.logdet((X * w).T @ X + 9 * torch.eye(4, dtype=X.dtype))
+
+
+def det(w):
+    return torch.linalg.det((X * w).T @ X / 9 + torch.eye(4, dtype=X.dtype))
+
+
+@pytest.mark.parametrize("function", [logdet, det])
+def test_linear_algebra_that_nested_forward_mode_has_wrong(function):
+    for order in (2, 3):
+        found = nested_derivatives(lambda t: function(W0 + t * D), order, X)[order].item()
+        assert found == pytest.approx(central(function, order, 1e-3), rel=1e-5, abs=1e-6)
+    with pytest.raises(NotImplementedError, match=f"of {function.__name__} by nested forward mode are wrong"):
+        hg.append_jvp(hg.append_jvp(function))(W0, D, D)
+
+
+class Fitted(hg.InnerProblem):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def init_params(self):
+        return {"w": W0}
+
+    def hyperparameters(self):
+        return {"l2": hg.Hyperparameter(0.5)}
+
+    def inner_loss(self, params, hparams, batch):
+        return self.function(params["w"]) + hparams["l2"] * params["w"].square().sum()
+
+    outer_loss = inner_loss
+
+
+@by_function
+def test_forward_over_reverse_is_the_dense_hessian(function):
+    problem = Fitted(function)
+    hparams = {"l2": torch.tensor(0.5, dtype=torch.float64)}
+    found = hg.ForwardOverReverse().linearise(problem, {"w": W0}, hparams, None).product
+    truth = torch.func.jacrev(torch.func.grad(lambda w: problem.inner_loss({"w": w}, hparams, None)))(W0)
+    torch.testing.assert_close(found(D), truth @ D, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(found(X.T), truth @ X.T, rtol=1e-10, atol=1e-12)
+
+
+def test_an_optimum_behind_a_layer_norm_in_place():
+    """No polynomial passes through an operation in place, so that all of it goes by nested derivatives."""
+
+    def objective(w, hp):
+        total = functional.layer_norm(X * w, (4,), W0).tanh().mean()
+        total += (w - hp * D).square().sum() * 5
+        return total
+
+    def solve(hp):
+        w = hp * D
+        for _ in range(20):
+            w = w - torch.linalg.solve(hessian(objective)(w, hp), grad(objective)(w, hp))
+        return w
+
+    hp0 = torch.tensor(0.7, dtype=torch.float64)
+    one, step = torch.ones_like(hp0), 5e-3
+    assert grad(objective)(solve(hp0), hp0).norm() < 1e-12
+    around = {k: solve(hp0 + k * step) for k in range(-2, 3)}
+    truth = (-around[2] + 16 * around[1] - 30 * around[0] + 16 * around[-1] - around[-2]) / (12 * step**2)
+    with pytest.warns(hg.NoTaylorRuleWarning):
+        found = hg.TaylorExpansion(order=2).at(objective, solve(hp0), hp0).derivatives(one)[1]
+    torch.testing.assert_close(found, truth, rtol=1e-5, atol=1e-7)
+    by_argmin = hg.append_jvp(hg.append_jvp(hg.argmin(objective, solve(hp0), hp0)))(hp0, one, one)
+    torch.testing.assert_close(by_argmin, truth, rtol=1e-5, atol=1e-7)

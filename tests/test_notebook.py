@@ -1,0 +1,42 @@
+"""`hg.fit` as a notebook uses it: what it shows, and what the result holds."""
+
+from functools import partial
+
+import pytest
+import torch
+from rich.console import Console
+from tables import PROBLEMS
+
+import hypergrad as hg
+from hypergrad.callback.progress import ProgressBar
+
+ESTIMATOR = hg.Implicit(solver=hg.LBFGS())
+ADAM = partial(torch.optim.Adam, lr=0.5)
+
+
+def test_the_result_is_a_table_tensors_and_one_line():
+    pandas = pytest.importorskip("pandas")
+    result = hg.fit(PROBLEMS["ridge-per-feature"], ESTIMATOR, ADAM, steps=6, progress=False)
+    frame = pandas.DataFrame(result.history)
+    assert len(frame) == 7
+    assert frame["step"].tolist() == list(range(7))
+    for tag, series in result.tensors().items():
+        assert series.shape == (7,)
+        assert series.tolist() == frame[tag].tolist() or series.isnan().any()
+    assert result.trajectory["l2"].shape == (7, 5)
+    assert torch.equal(result.trajectory["l2"][-1], result.hparams["l2"])
+    text = repr(result)
+    assert text.startswith(
+        f"Result(6 outer steps, dev loss {result.first.outer_loss:.6g} → {result.last.outer_loss:.6g}"
+    )
+    assert len(text) < 120
+
+
+def test_a_notebook_shows_lines_and_asks_for_no_widgets(monkeypatch):
+    console = Console(record=True, width=100, force_jupyter=True)
+    shown = []
+    monkeypatch.setattr("rich.jupyter.display", lambda segments, text: shown.append(text))
+    hg.fit(PROBLEMS["ridge"], ESTIMATOR, ADAM, steps=3, progress=False, callbacks=[ProgressBar(console)])
+    lines = [text.strip() for text in shown if text.strip()]
+    assert [line.split("  ")[0] for line in lines] == [f"outer step {step}/3" for step in range(4)]
+    assert all("‖dF/dλ‖" in line for line in lines)
