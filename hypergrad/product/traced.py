@@ -34,7 +34,7 @@ class Traced(Product):
     """Exact products, beside a trace of them on which the Krylov solvers iterate.
 
     The trace is a plain list of tensor operations without a forward pass, a graph, or anything that does not depend on
-    v, in single precision unless asked otherwise: two to six times as fast as reverse mode on a CPU. It is made once
+    v, in single precision where it is large: about twice as fast as reverse mode on a CPU. It is made once
     for a problem, and holds a copy of its data in that precision. What the solvers claim rests on exact products, one
     after each cycle of iterations: where the trace does not lead to the residual that it promised (the problem's data
     changed, its loss branches on values, the precision is too low), they go on without it, and
