@@ -1,5 +1,7 @@
 """Measuring what a step of training takes."""
 
+import weakref
+
 import torch
 from torch import Tensor
 
@@ -16,13 +18,16 @@ def measure(dynamics: Dynamics, state: State, t: int) -> Footprint:
 
 
 def _saved(dynamics: Dynamics, state: State, t: int) -> tuple[dict[int, int], Stretch]:
-    """The bytes of each storage that the graph of a step holds, and the step."""
-    sizes: dict[int, int] = {}
+    """The bytes of each storage that the graph of a step holds, and the step, which keeps them."""
+    saved: list[weakref.ref[Tensor]] = []
 
     def note(x: Tensor) -> Tensor:
-        storage = x.untyped_storage()
-        sizes[storage.data_ptr()] = storage.nbytes()
-        return x.detach()  # an output that keeps its own node alive would be a cycle
+        x = x.detach()  # an output that keeps its own node alive would be a cycle
+        saved.append(weakref.ref(x))
+        return x
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
-        return sizes, dynamics.linearise(state, t)
+        step = dynamics.linearise(state, t)
+    # Only what is still alive: what was freed on the way gave its address to another.
+    held = [x.untyped_storage() for ref in saved if (x := ref()) is not None]
+    return {storage.data_ptr(): storage.nbytes() for storage in held}, step

@@ -112,3 +112,12 @@ def test_a_plan_is_a_table():
     assert [line.split("(")[0] for line in lines[3:]] == ["Graph", "Store", "Checkpoint", "Reversible", "AutoTape"]
     assert lines[6].endswith("does not serve the solver")
     assert lines[3].split()[-1] == lines[7].split()[-1] == "20"
+
+
+def test_a_plan_does_not_depend_on_where_memory_lies():
+    estimator, held = hg.Unrolled(solver=hg.Momentum(lr=0.02), inner_steps=100), []
+    found = set()
+    for size in range(1, 4000, 100):
+        found.add(str(estimator.plan(PROBLEMS["quadratic"])))
+        held = [*held[-5:], torch.empty(size)]
+    assert len(found) == 1
