@@ -78,7 +78,7 @@ class Record:
             flat = torch.cat([g.reshape(-1) for g in self.grad.values()])
             numbers["hypergradient/norm"] = torch.linalg.vector_norm(flat).item()
         for key, tag in _STAT_TAGS.items():
-            # An unknown error is NaN, and left out.
+            # What is unknown is NaN, and left out.
             if key in self.stats and self.stats[key] == self.stats[key]:
                 value = self.stats[key]
                 numbers[tag] = float(value == "converged") if isinstance(value, str) else float(value)
@@ -133,6 +133,7 @@ _STAT_TAGS = {
     "inner_steps": "inner/steps",
     "inner_status": "inner/converged",
     "adjoint_residual": "adjoint/residual",
+    "adjoint_condition": "adjoint/condition",
     "support_size": "inner/support",
     "num_matvecs": "adjoint/products",
     "adjoint_status": "adjoint/converged",
