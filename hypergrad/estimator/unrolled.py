@@ -77,8 +77,9 @@ class Unrolled(HypergradEstimator):
         trajectory = self._record(run)
         judged = run.judge(trajectory.end, outer_step)
         tally, start = Tally(self._horizon, self.inner_steps, run.dynamics.stride), judged.adjoint
-        for start, partial, length in trajectory.pull_back(judged.adjoint):  # noqa: B007 (the last one is dF/ds₀)
-            tally.add(partial, length)
+        for start, terms, steps in trajectory.pull_back(judged.adjoint):  # noqa: B007 (the last one is dF/ds₀)
+            for term in terms:
+                tally.add(term, steps)
         is_whole = self._horizon == self.inner_steps
         indirect = tally.total()
         if is_whole:
