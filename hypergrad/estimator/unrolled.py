@@ -100,7 +100,7 @@ class Unrolled(HypergradEstimator):
         )
 
     def plan(self, problem: InnerProblem, hparams: Tensors | None = None, params: Tensors | None = None) -> Plan:
-        """What memory and how many gradients each tape would take for one estimate, found from one step.
+        """What memory and how many gradients each tape would take for one estimate, found from one eager step.
 
         Args:
             problem: what is tuned.
@@ -120,7 +120,8 @@ class Unrolled(HypergradEstimator):
         with torch.no_grad():
             footprint = measure(run.dynamics, run.start(), 0)
         tapes, steps = dict.fromkeys([Graph(), Store(), Checkpoint(), Reversible(), self.tape]), self._differentiated
-        return Plan({repr(tape): tape.cost(run.dynamics, footprint, steps) for tape in tapes}, self._horizon)
+        costs = {repr(tape): tape.cost(run.dynamics, footprint, steps) for tape in tapes}
+        return Plan(costs, self._horizon, self.compile)
 
     @property
     def _horizon(self) -> int:
