@@ -9,6 +9,7 @@ from tables import relative_error
 
 import hypergrad as hg
 from hypergrad.autodiff import flatten
+from hypergrad.solver.dynamics import entries
 
 TAPES: dict[str, hg.Tape] = {
     "graph": hg.Graph(),
@@ -76,6 +77,31 @@ def test_agrees_with_central_differences_through_retraining(tape, solver, proble
         assert found.start is not None
         direction, witness = slope(problem, solver, start, hparams, "params")
         assert flatten(found.start["params"]) @ direction == pytest.approx(witness, rel=1e-6)
+
+
+@pytest.mark.parametrize("horizon", [STEPS, 7])
+@EVERY_PROBLEM
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_all_tapes_agree_to_the_bit(solver, problem, horizon, monkeypatch):
+    """Plain unrolling keeps the whole run in one graph; others share one among a few steps, or have one for each."""
+    problem, solver, hparams, start = case(problem, solver)
+    if horizon < STEPS:
+        hparams = {name: value for name, value in hparams.items() if name != "init_scale"}
+        problem.initial = lambda params, hparams: params
+
+    def found(tape, pieces=32):
+        monkeypatch.setattr("hypergrad.tape.graph._PIECES", pieces)
+        estimator = hg.Unrolled(solver=solver, tape=tape, inner_steps=STEPS, horizon=horizon)
+        estimate = estimator.estimate(problem, hparams, start)
+        return [*estimate.grad.values(), *estimate.params.values(), *entries(estimate.start or {})]
+
+    plain = found(hg.Graph(), pieces=1)
+    assert len(plain) > len(hparams)
+    for others in (
+        *(found(hg.Graph(), pieces) for pieces in (3, 32)),
+        *(found(TAPES[name]) for name in ("store", "checkpoint", "checkpoint-1", "checkpoint-3", "checkpoint-all")),
+    ):
+        assert all(torch.equal(x, y) for x, y in zip(others, plain, strict=True))
 
 
 @pytest.mark.parametrize("per_feature", [False, True])
