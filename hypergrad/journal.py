@@ -87,8 +87,8 @@ def require_monitor(problem: InnerProblem, monitor: str) -> None:
         return
     if monitor.startswith("test"):
         raise ValueError(
-            f"monitor is {monitor!r}, but what chooses the hyperparameters is no test of them any more. Give the problem "
-            "a metric on examples of their own, such as watch_loss, or leave monitor at outer_loss."
+            f"monitor is {monitor!r}, but what chooses the hyperparameters is no test of them any more. Give the "
+            "problem a metric on examples of their own, such as watch_loss, or leave monitor at outer_loss."
         )
     with torch.no_grad():
         known = problem.metrics(problem.init_params(), problem.init_hparams())

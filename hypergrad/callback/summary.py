@@ -99,9 +99,10 @@ def _remarks(result: Result) -> list[str]:
     }[result.stopped]
     before, after = (record.metrics.get("test_loss") for record in (result.first, result.best))
     if before is not None and after is not None and after > before and result.best.step > 0:
+        where = "its minimum" if is_dev else f"the minimum of the {what}"
         found.append(
-            f"The dev loss was overfitted: at {'its minimum' if is_dev else f'the minimum of the {what}'} the test loss "
-            f"is {after:.6g}, higher than the {before:.6g} of the initial hyperparameters."
+            f"The dev loss was overfitted: at {where} the test loss is {after:.6g}, higher than the {before:.6g} of "
+            "the initial hyperparameters."
         )
     else:
         found += _overfitted(result, what)

@@ -54,7 +54,8 @@ def _of_the_adjoint(stats: Stats) -> dict[str, str]:
     if condition * residual > _WORTHLESS:
         return {
             "adjoint_condition": "the hypergradient may be wrong because the adjoint system is ill-conditioned: at a "
-            f"condition number κ of {condition:.1e}, a relative residual of {residual:.2e} allows a relative error of "
-            f"κ times that, {condition * residual:.1e}, in the adjoint. Tighten the linear solver's tol, or add damping."
+            f"condition number κ of {condition:.1e}, a relative residual of {residual:.2e} allows the adjoint a "
+            f"relative error of κ times that, {condition * residual:.1e}. Tighten the linear solver's tol, or add "
+            "damping."
         }
     return {}

@@ -64,8 +64,8 @@ class Stretch:
         """
         wanted = {(k, name): x for k, hparams in enumerate(self.hparams) for name, x in hparams.items()}
         pulled, found = pull(self.after, adjoint, self.before, wanted)
-        terms = [{name: found[k, name] for name in self.hparams[k]} for k in reversed(range(self.length))]
-        return filled(pulled, self.before), terms
+        terms: list[Partial] = [{name: found[k, name] for name in hp} for k, hp in enumerate(self.hparams)]
+        return filled(pulled, self.before), terms[::-1]
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from hypergrad.tape.base import Cost
 
 _COMPILED = (
-    "counted for eager steps; of compiled ones Graph keeps states, as Store does, and Checkpoint takes those of one call "
-    "as one step"
+    "counted for eager steps; of compiled ones Graph keeps states, as Store does, and Checkpoint takes those of one "
+    "call as one step"
 )
 
 

@@ -111,10 +111,10 @@ class Alive(TorchDispatchMode):
 def test_the_memory_of_forward_mode_is_flat_in_the_steps(solver):
     problem, peaks = hg.Ridge(synthetic(0, n=60, p=40), per_feature=True), {}
     for kind in (hg.Forward, hg.Unrolled):
-        for steps in (10, 40, 160):
+        for steps in (10, 80):
             estimator = kind(solver=solver, inner_steps=steps)
             with Alive() as alive:
                 estimator.estimate(problem, problem.init_hparams(), problem.init_params())
             peaks[kind, steps] = alive.peak
-    assert peaks[hg.Forward, 160] <= 1.01 * peaks[hg.Forward, 10]
-    assert peaks[hg.Unrolled, 160] >= 8 * peaks[hg.Unrolled, 10]  # which keeps every step
+    assert peaks[hg.Forward, 80] <= 1.01 * peaks[hg.Forward, 10]
+    assert peaks[hg.Unrolled, 80] >= peaks[hg.Unrolled, 10] + 70 * 40 * 8  # a state of each step, at least
