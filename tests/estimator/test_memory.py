@@ -60,7 +60,7 @@ work(1000)[0]()  # what is imported and allocated once does not count
 estimate, truth = work(10**6)
 found, megabytes = peak_megabytes(estimate)
 off = abs(found.grad["l2"].item() / truth - 1)
-print(json.dumps({"off": off, "vectors": megabytes / 8, "products": found.stats["num_matvecs"],
+print(json.dumps({"off": off, "vectors": megabytes * 2**20 / 8e6, "products": found.stats["num_matvecs"],
                   "residual": found.stats["adjoint_residual"], "condition": found.stats["adjoint_condition"]}))
 """
 
@@ -76,7 +76,7 @@ def test_cg_takes_a_few_vectors_at_a_million_parameters():
     assert found["residual"] <= 1e-8
     assert found["products"] < 100  # ½ √κ log(2/ε) at κ = 4.1/0.1
     assert 20 <= found["condition"] <= 41 * (1 + 1e-9)
-    assert found["vectors"] < 80
+    assert found["vectors"] < 60  # 35 were met
 
 
 class Alive(TorchDispatchMode):
