@@ -83,7 +83,8 @@ class Tape(ABC):
     """How the states of a training run come back, from the last to the first.
 
     Every tape gives the same hypergradient, because the recursion is one and the same (`Trajectory.pull_back`); they
-    differ in memory and in how often a gradient is evaluated.
+    differ in memory and in how often a gradient is evaluated. Those that take the eager steps of the dynamics agree to
+    the bit where PyTorch computes a gradient alike with and without a graph, as it does but for `SiLU` and its kind.
     """
 
     takes_compiled: ClassVar[bool] = True
