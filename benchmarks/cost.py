@@ -3,8 +3,10 @@
 python -m benchmarks.cost
 """
 
+import math
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from rich.console import Console
@@ -16,6 +18,8 @@ import hypergrad as hg
 from benchmarks.measure import interleaved, limit_threads, ratios
 
 ROUNDS = 9
+PENALTIES = (1, 4, 16, 64, 256)
+MODES = "reverse → forward mode, 25 steps of ridge regression with 256 features"
 
 
 def network(width: int) -> torch.nn.Module:
@@ -61,15 +65,16 @@ def hypergradients(num_steps: int, per: str) -> dict[str, Callable[[], object]]:
 
 
 def modes(num_hyperparameters: int) -> dict[str, Callable[[], object]]:
-    """One hypergradient backwards and forwards, through 100 steps."""
+    """One hypergradient backwards and forwards, through 25 steps."""
     generator = torch.Generator().manual_seed(0)
     parts = [
-        hg.Split(torch.randn(300, 64, generator=generator), torch.randn(300, generator=generator)) for _ in range(3)
+        hg.Split(torch.randn(300, 256, generator=generator), torch.randn(300, generator=generator)) for _ in range(3)
     ]
     ridge = hg.Ridge(hg.Splits(*parts), l2=0.1, per_feature=True)
     problem, solver = hg.Tied(ridge, name="l2", groups=num_hyperparameters), hg.GradientDescent(lr=0.05)
     hparams, start = problem.init_hparams(), problem.init_params()
-    estimators = {"reverse": hg.Unrolled(solver=solver), "forward": hg.Forward(solver=solver)}
+    kinds = {"reverse": hg.Unrolled, "forward": hg.Forward}
+    estimators = {name: kind(solver=solver, inner_steps=25) for name, kind in kinds.items()}
     return {name: lambda each=each: each.estimate(problem, hparams, start) for name, each in estimators.items()}
 
 
@@ -93,6 +98,11 @@ def compared(works: dict[str, Callable[[], object]]) -> tuple[float, float, floa
     return 1e3 * sorted(first)[ROUNDS // 2], 1e3 * sorted(second)[ROUNDS // 2], ratio, spread
 
 
+def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """The power of the size by which the values grow: the slope of the line through their logarithms."""
+    return statistics.linear_regression(*([math.log(x) for x in xs] for xs in (sizes, values))).slope
+
+
 def main() -> None:
     """Print the tables."""
     limit_threads(1)
@@ -106,13 +116,18 @@ def main() -> None:
             for T in (10, 100)
             for per in ("all", "weight")
         ],
-        "reverse → forward mode, 100 steps of ridge regression": [(f"{p} penalties", modes(p)) for p in (1, 4, 16, 64)],
+        MODES: [(f"{p} penalties", modes(p)) for p in PENALTIES],
     }
     for title, rows in cases.items():
-        table = Table("", "ms", "ms", "ratio", "quartiles apart", title=title, title_justify="left")
+        table, found = Table("", "ms", "ms", "ratio", "quartiles apart", title=title, title_justify="left"), []
         for name, works in rows:
             first, second, ratio, spread = compared(works)
+            found.append((first, second))
             table.add_row(name, f"{first:.2f}", f"{second:.2f}", f"{ratio:.2f}", f"{spread:.2f}")
+        if title == MODES:
+            table.add_row("slope", *(f"{slope(PENALTIES, times):.2f}" for times in zip(*found, strict=True)))
+            last = (slope(PENALTIES[-2:], times[-2:]) for times in zip(*found, strict=True))
+            table.add_row("slope at the end", *(f"{value:.2f}" for value in last))
         Console(width=110).print(table)
 
 

@@ -1,5 +1,6 @@
 """What a run has seen so far."""
 
+import math
 from dataclasses import fields
 from typing import Any
 
@@ -7,8 +8,10 @@ import torch
 from torch import Tensor
 
 from hypergrad.autodiff import Tensors
-from hypergrad.callback.base import MOST_ENTRIES, Record
+from hypergrad.callback.base import MOST_ENTRIES, OUTER_LOSS, Record
+from hypergrad.errors import NonFiniteError
 from hypergrad.outer_state import placed
+from hypergrad.problem.base import InnerProblem
 
 
 class Journal:
@@ -16,9 +19,11 @@ class Journal:
 
     Args:
         like: the hyperparameters.
+        monitor: the loss or metric whose minimum is the best record.
     """
 
-    def __init__(self, like: Tensors) -> None:
+    def __init__(self, like: Tensors, monitor: str = OUTER_LOSS) -> None:
+        self.monitor = monitor
         self.device = next(iter(like.values())).device
         self.history: list[dict[str, float]] = []
         self._paths: dict[str, list[Tensor]] = {name: [] for name, x in like.items() if x.numel() <= MOST_ENTRIES}
@@ -35,9 +40,19 @@ class Journal:
         return first, last, best
 
     def add(self, record: Record) -> None:
-        """Keep a record."""
+        """Keep a record.
+
+        Raises:
+            NonFiniteError: if what is monitored is NaN, of which nothing is a minimum.
+        """
         first, _, best = self._records or (record, record, record)
-        self._records = (first, record, record if record.outer_loss < best.outer_loss else best)
+        now, least = record.monitored(self.monitor), best.monitored(self.monitor)
+        if math.isnan(now):
+            raise NonFiniteError(
+                f"The monitored {self.monitor} is NaN at outer step {record.step}, so that no step can be called the "
+                "best; look for NaN in its data, or monitor outer_loss."
+            )
+        self._records = (first, record, record if now < least else best)
         self.history.append({"step": record.step, **record.scalars()})
         for name, path in self._paths.items():
             path.append(record.hparams[name])
@@ -60,6 +75,28 @@ class Journal:
         """Go back to a state."""
         self.history, self._paths = state["history"], state["trajectory"]
         self._records = tuple(_as_record(content, self.device) for content in state["records"])
+
+
+def require_monitor(problem: InnerProblem, monitor: str) -> None:
+    """Require that hyperparameters may be chosen by `monitor`: the outer loss, or a metric that is no test.
+
+    Raises:
+        ValueError: if the problem has no such metric, or it is one of the test part.
+    """
+    if monitor == OUTER_LOSS:
+        return
+    if monitor.startswith("test"):
+        raise ValueError(
+            f"monitor is {monitor!r}, but what chooses the hyperparameters is no test of them any more. Give the "
+            "problem a metric on examples of their own, such as watch_loss, or leave monitor at outer_loss."
+        )
+    with torch.no_grad():
+        known = problem.metrics(problem.init_params(), problem.init_hparams())
+    if monitor not in known:
+        raise ValueError(
+            f"monitor must be {OUTER_LOSS} or a metric of {type(problem).__name__}, of which there are "
+            f"{', '.join(known) or 'none'}, but it is {monitor!r}."
+        )
 
 
 def _as_record(content: dict[str, Any], device: torch.device) -> Record:

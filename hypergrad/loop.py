@@ -30,8 +30,8 @@ class Loop:
         self.descent = Descent(
             self.objective, optimizer=trainer.optimizer, scheduler=trainer.scheduler, acceptance=trainer.acceptance
         )
-        self.journal = Journal(self.objective.u)
-        settings = {name: getattr(trainer, name) for name in ("warm_start", "acceptance", "max_grad_norm")}
+        self.journal = Journal(self.objective.u, trainer.monitor)
+        settings = {name: getattr(trainer, name) for name in ("warm_start", "acceptance", "max_grad_norm", "monitor")}
         self.identity = identity(trainer.problem, trainer.estimator, self.descent.optimizer, **settings)
         self.identity["scheduler"] = type(self.descent.scheduler).__name__
 
@@ -53,7 +53,16 @@ class Loop:
             first, last, best = journal.records()
         retrained = self.retrained(best) if trainer.retrain else None
         return Result(
-            last.hparams, last.params, first, last, best, stopped, journal.history, journal.trajectory(), retrained
+            hparams=last.hparams,
+            params=last.params,
+            first=first,
+            last=last,
+            best=best,
+            stopped=stopped,
+            history=journal.history,
+            trajectory=journal.trajectory(),
+            retrained=retrained,
+            monitor=trainer.monitor,
         )
 
     def observe(self, record: Record) -> None:

@@ -40,6 +40,7 @@ def tune(cfg: DictConfig) -> float:
             scheduler=instantiate(cfg.get("scheduler")),
             acceptance=instantiate(cfg.get("acceptance")),
             max_grad_norm=cfg.max_grad_norm,
+            monitor=cfg.monitor,
             patience=cfg.patience,
             retrain=cfg.retrain,
             callbacks=configured_callbacks(cfg),

@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from hypergrad.acceptance import Acceptance
-from hypergrad.callback.base import Callback, Result, Run
+from hypergrad.callback.base import OUTER_LOSS, Callback, Result, Run
 from hypergrad.callback.progress import ProgressBar
 from hypergrad.callback.state_file import read
 from hypergrad.estimator.base import HypergradEstimator
+from hypergrad.journal import require_monitor
 from hypergrad.loop import Loop
 from hypergrad.problem.base import InnerProblem
 from hypergrad.termination import terminable
@@ -35,8 +36,10 @@ class Trainer:
         scheduler: makes a `torch.optim.lr_scheduler` from the optimiser; it steps once per outer step.
         max_grad_norm: ‖dF/du‖ is clipped to this, > 0; None leaves it.
         acceptance: which steps are taken; None takes every one.
-        patience: the run ends once the dev loss went for more than `patience` ≥ 0 outer steps without a new minimum;
-            None ends it after `outer_steps` only. The best λ is in the result in any case.
+        monitor: what `patience` and the best λ go by, the lower the better: "outer_loss", the dev loss, or a metric of
+            the problem, such as the loss on examples that λ is not tuned on; not one of the test part.
+        patience: the run ends once `monitor` went for more than `patience` ≥ 0 outer steps without a new minimum; None
+            ends it after `outer_steps` only. The best λ is in the result in any case.
         retrain: train once more at the end, on train and dev together at the best λ, and report its metrics.
         callbacks: what happens around each step.
     """
@@ -49,6 +52,7 @@ class Trainer:
     scheduler: Callable[[Optimizer], Any] | None = None
     max_grad_norm: float | None = None
     acceptance: Acceptance | None = None
+    monitor: str = OUTER_LOSS
     patience: int | None = None
     retrain: bool = False
     callbacks: Sequence[Callback] = field(default=())
@@ -63,6 +67,7 @@ class Trainer:
             require_real(self, "max_grad_norm", above=0)
         if self.patience is not None:
             require_int(self, "patience", least=0)
+        require_instance(self, "monitor", str)
         if self.acceptance is not None:
             require_instance(self, "acceptance", Acceptance)
         if not callable(self.optimizer) or isinstance(self.optimizer, Optimizer):
@@ -84,6 +89,7 @@ class Trainer:
             )
         if not self.problem.hyperparameters():
             raise ValueError(f"{type(self.problem).__name__} has no hyperparameters, so there is nothing to tune.")
+        require_monitor(self.problem, self.monitor)
 
     def fit(self, config: dict[str, Any] | None = None, *, resume: str | Path | None = None) -> Result:
         """Run the outer loop.

@@ -97,7 +97,7 @@ def test_a_config_stands_where_its_code_stands(path):
 
 SHARED = {
     *("__init__", "__main__", "base"),
-    *("krylov", "block", "fused", "low_rank", "spectrum"),
+    *("krylov", "block", "fused", "low_rank", "spectrum", "lanczos"),
     *("training", "divergence", "weight_decay", "line_search", "objective", "dynamics"),
     *("batches", "program", "compiled", "compilation"),
     *("l1", "support", "sparse_linear", "design", "given", "point"),

@@ -287,6 +287,24 @@ def test_the_state_of_another_experiment_is_refused(tmp_path):
         quick(tmp_path).fit(resume=tmp_path / "state-000009.pt")
 
 
+class Watched(hg.Ridge):
+    """With a metric that is least at l2 = 0.9, which descent on the dev loss passes by."""
+
+    def metrics(self, params, hparams):
+        return {"watch_loss": (hparams["l2"] - 0.9).square()}
+
+
+def test_the_best_by_a_monitor_outlives_a_resume(tmp_path):
+    settings = {"problem": Watched(hg.diabetes(seed=3)), "monitor": "watch_loss"}
+    whole = quick(tmp_path / "whole", steps=6, **settings).fit()
+    quick(tmp_path / "cut", steps=4, **settings).fit()
+    result = quick(tmp_path / "cut", steps=6, **settings).fit(resume=tmp_path / "cut")
+    assert result.best.step == whole.best.step < 4
+    assert torch.equal(result.best.hparams["l2"], whole.best.hparams["l2"])
+    with pytest.raises(hg.CheckpointError, match="its monitor was watch_loss, and here it is outer_loss"):
+        quick(tmp_path / "cut", problem=settings["problem"]).fit(resume=tmp_path / "cut")
+
+
 @pytest.mark.parametrize("where", ["save", "fsync", "replace"])
 def test_a_full_disk_loses_nothing_that_was_saved(tmp_path, monkeypatch, where):
     """The disk fills up while the state of step 4 is written."""

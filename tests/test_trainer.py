@@ -186,6 +186,50 @@ def test_patience_ends_a_run_and_the_best_is_kept():
     assert result.last.step == result.best.step + 3
 
 
+class Watched(hg.Ridge):
+    """With a metric that is least at l2 = 0.4, which descent on the dev loss passes by."""
+
+    def metrics(self, params, hparams):
+        watched = (hparams["l2"].log() - math.log(0.4)).square()
+        return super().metrics(params, hparams) | {"watch_loss": watched}
+
+
+def watched(monitor, **settings):
+    adam = partial(torch.optim.Adam, lr=0.1)
+    newton = hg.Implicit(solver=hg.Newton(), linsolve=hg.Dense(), inner_tol=1e-12, error_bar=False)
+    return hg.fit(Watched(hg.diabetes(seed=3)), newton, adam, 20, progress=False, monitor=monitor, **settings)
+
+
+def test_a_monitor_says_which_step_is_the_best():
+    by_watch, by_dev = watched("watch_loss"), watched("outer_loss")
+    losses = by_watch.tensors()["metric/watch_loss"]
+    assert 0 < by_watch.best.step == losses.argmin() < by_dev.best.step
+    assert f"lowest watch_loss {losses.min():.6g} at {by_watch.best.step}" in repr(by_watch)
+    stopped = watched("watch_loss", patience=3, retrain=True)
+    assert stopped.stopped == "patience"
+    assert stopped.best.step == by_watch.best.step == stopped.last.step - 4
+    whole, hparams = Watched(hg.diabetes(seed=3)).joined(stopped.best.hparams)
+    assert stopped.retrained is not None
+    truth = whole.metrics(whole.solution(hparams), hparams)["test_loss"]
+    assert stopped.retrained["test_loss"] == pytest.approx(float(truth), rel=1e-9)
+
+
+def test_what_cannot_be_monitored_is_refused():
+    with pytest.raises(ValueError, match="monitor is 'test_loss', but what chooses the hyperparameters is no test"):
+        watched("test_loss")
+    with pytest.raises(ValueError, match="a metric of Watched, of which there are test_loss, watch_loss, but"):
+        watched("watch")
+    with pytest.raises(ValueError, match="a metric of Quadratic, of which there are none"):
+        hg.fit(PROBLEMS["quadratic"], EXACT, SGD, 0, progress=False, monitor="watch_loss")
+
+    class Undefined(hg.Ridge):
+        def metrics(self, params, hparams):
+            return {"watch_loss": math.nan}
+
+    with pytest.raises(hg.NonFiniteError, match="monitored watch_loss is NaN at outer step 0"):
+        hg.fit(Undefined(hg.diabetes(seed=3)), EXACT, SGD, 1, progress=False, monitor="watch_loss")
+
+
 @pytest.mark.parametrize("kind", ["ridge", "supervised"])
 def test_the_final_training_sees_train_and_dev(kind):
     data = hg.diabetes(seed=3)

@@ -79,9 +79,8 @@ def ours(
 def stopped(seed: int, penalties: int) -> list[Point]:
     """Adam on two thirds of dev, up to where the loss on the last third is lowest."""
     curve, tuned = Curve(), problem(seed, penalties, watched=True)
-    found = hg.fit(tuned, ESTIMATOR, ADAM, STEPS, progress=False, callbacks=[curve])
-    best = int(found.tensors()["metric/watch_loss"].argmin())
-    return curve.points[: best + 1]
+    found = hg.fit(tuned, ESTIMATOR, ADAM, STEPS, progress=False, callbacks=[curve], monitor="watch_loss")
+    return curve.points[: found.best.step + 1]
 
 
 def searched(seed: int, penalties: int, *, method: hg.Search, trials: int) -> list[Point]:

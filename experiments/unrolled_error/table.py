@@ -79,6 +79,7 @@ def at_condition(condition: float, damping: float, max_iter: int) -> dict:
         "status": str(found.stats["error_status"]),
         "products": found.stats["num_matvecs"],
         "residual": found.stats["adjoint_residual"],
+        "told": found.stats["adjoint_condition"],
     }
 
 
@@ -101,9 +102,9 @@ def main() -> None:
             table.add_row(str(num_steps), *(f"{error:.1e}" for error in errors))
         console.print(table)
     solves = [at_condition(condition, 0.0, 2000) for condition in CONDITIONS]
-    table = Table("κ", "error", "error bar", "products", "residual", "status", title="CG, without damping")
+    table = Table("κ", "error", "error bar", "κ told", "products", "residual", "status", title="CG, without damping")
     for row in solves:
-        numbers = (f"{row[key]:.1e}" for key in ("condition", "error", "bar"))
+        numbers = (f"{row[key]:.1e}" for key in ("condition", "error", "bar", "told"))
         table.add_row(*numbers, str(row["products"]), f"{row['residual']:.1e}", row["status"][:60])
     console.print(table)
     curves = {

@@ -11,6 +11,8 @@ from hypergrad.autodiff import Tensors
 from hypergrad.estimator.base import HypergradEstimator, Stats
 from hypergrad.problem.base import InnerProblem
 
+OUTER_LOSS = "outer_loss"
+"""What is monitored unless another name is given."""
 MOST_ENTRIES = 1000
 """A hyperparameter of more entries is summarised instead of kept in full at every step."""
 
@@ -64,6 +66,10 @@ class Record:
     num_inner_steps: int
     seconds: float
 
+    def monitored(self, name: str) -> float:
+        """The dev loss where the name is "outer_loss", else the metric of that name."""
+        return self.outer_loss if name == OUTER_LOSS else self.metrics[name]
+
     def scalars(self) -> dict[str, float]:
         """Every number of the record by its tag, the same in TensorBoard and in `metrics.jsonl`."""
         numbers = {"loss/inner": float(self.stats["inner_loss"]), "loss/dev": self.outer_loss}
@@ -78,7 +84,7 @@ class Record:
             flat = torch.cat([g.reshape(-1) for g in self.grad.values()])
             numbers["hypergradient/norm"] = torch.linalg.vector_norm(flat).item()
         for key, tag in _STAT_TAGS.items():
-            # An unknown error is NaN, and left out.
+            # What is unknown is NaN, and left out.
             if key in self.stats and self.stats[key] == self.stats[key]:
                 value = self.stats[key]
                 numbers[tag] = float(value == "converged") if isinstance(value, str) else float(value)
@@ -98,12 +104,13 @@ class Result:
         params: the parameters trained there.
         first: the record at the initial λ, the default that tuning has to beat.
         last: the record at the final λ.
-        best: the record of the lowest dev loss.
-        stopped: why it ended: "outer_steps", "patience" (the dev loss went without a new minimum), or "stalled" (no
-            step in the direction of the optimiser lowered it).
+        best: the record at the minimum of what is monitored, by default of the dev loss.
+        stopped: why it ended: "outer_steps", "patience" (what is monitored went without a new minimum), or "stalled"
+            (no step in the direction of the optimiser lowered the dev loss).
         history: the scalars of every record, in order, by the tags of TensorBoard, with `step`; a data frame takes it.
         trajectory: each hyperparameter of at most `MOST_ENTRIES` entries over the records, shape (records, …).
         retrained: the metrics after a final training on train and dev together at the best λ, if that was asked for.
+        monitor: what is monitored: "outer_loss", or the name of a metric.
     """
 
     hparams: Tensors
@@ -115,11 +122,14 @@ class Result:
     history: list[dict[str, float]]
     trajectory: Tensors
     retrained: dict[str, float] | None = None
+    monitor: str = OUTER_LOSS
 
     def __repr__(self) -> str:
         """What a notebook shows: the losses and not the tensors."""
         losses = f"dev loss {self.first.outer_loss:.6g} → {self.last.outer_loss:.6g}"
-        best = "" if self.best.step == self.last.step else f", lowest {self.best.outer_loss:.6g} at {self.best.step}"
+        what = "" if self.monitor == OUTER_LOSS else f" {self.monitor}"
+        least = self.best.monitored(self.monitor)
+        best = "" if self.best.step == self.last.step else f", lowest{what} {least:.6g} at {self.best.step}"
         return f"Result({self.last.step} outer steps, {losses}{best}, stopped by {self.stopped})"
 
     def tensors(self) -> Tensors:
@@ -133,6 +143,7 @@ _STAT_TAGS = {
     "inner_steps": "inner/steps",
     "inner_status": "inner/converged",
     "adjoint_residual": "adjoint/residual",
+    "adjoint_condition": "adjoint/condition",
     "support_size": "inner/support",
     "num_matvecs": "adjoint/products",
     "adjoint_status": "adjoint/converged",

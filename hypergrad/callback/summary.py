@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from hypergrad.callback.base import Callback, Record, Result, Run, claim
+from hypergrad.callback.base import OUTER_LOSS, Callback, Record, Result, Run, claim
 
 _RISE = 1.01
 
@@ -32,7 +32,8 @@ class Summary(Callback):
     def on_end(self, result: Result) -> None:
         columns = {"before": result.first, "after": result.last}
         if result.best.step not in (result.first.step, result.last.step):
-            columns[f"best (step {result.best.step})"] = result.best
+            what = "best" if result.monitor == OUTER_LOSS else f"lowest {_words(result.monitor)}"
+            columns[f"{what} (step {result.best.step})"] = result.best
         rows = {name: record.scalars() for name, record in columns.items()}
         remarks = {key: str(result.last.stats.get(key, "")) for key in ("training_remark", "adjoint_remark")}
         content: dict[str, object] = {
@@ -40,6 +41,7 @@ class Summary(Callback):
             "stopped": result.stopped,
             "first": rows["before"],
             "last": rows["after"],
+            "monitor": result.monitor,
             "best": {"step": result.best.step, **result.best.scalars()},
             "retrained": result.retrained,
         }
@@ -52,6 +54,9 @@ class Summary(Callback):
         for tag in ("loss/inner", "loss/dev", "loss/test"):
             if tag in rows["before"]:
                 table.add_row(f"{tag[5:]} loss", *(f"{numbers[tag]:.6g}" for numbers in rows.values()))
+        if result.monitor != OUTER_LOSS:
+            values = (record.monitored(result.monitor) for record in columns.values())
+            table.add_row(_words(result.monitor), *(f"{value:.6g}" for value in values))
         self.console.print(table)
         for sentence in _remarks(result):
             self.console.print(sentence, highlight=False, soft_wrap=True)
@@ -79,29 +84,36 @@ def _shown(value: Tensor) -> str:
     return f"{low:.3g} to {high:.3g}, median {value.median().item():.3g}"
 
 
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
 def _remarks(result: Result) -> list[str]:
     """What a reader of the table should know beside it."""
+    is_dev = result.monitor == OUTER_LOSS
+    what = "dev loss" if is_dev else _words(result.monitor)
     found = {
         "outer_steps": [],
-        "patience": ["Stopped early: the dev loss went without a new minimum for longer than `patience`."],
+        "patience": [f"Stopped early: the {what} went without a new minimum for longer than `patience`."],
         "stalled": ["Stopped early: no step in the direction of the optimiser lowered the dev loss."],
     }[result.stopped]
     before, after = (record.metrics.get("test_loss") for record in (result.first, result.best))
     if before is not None and after is not None and after > before and result.best.step > 0:
+        where = "its minimum" if is_dev else f"the minimum of the {what}"
         found.append(
-            f"The dev loss was overfitted: at its minimum the test loss is {after:.6g}, higher than the {before:.6g} "
-            "of the initial hyperparameters."
+            f"The dev loss was overfitted: at {where} the test loss is {after:.6g}, higher than the {before:.6g} of "
+            "the initial hyperparameters."
         )
     else:
-        found += _overfitted(result)
+        found += _overfitted(result, what)
     if result.retrained is not None:
-        numbers = ", ".join(f"{name.replace('_', ' ')} {value:.6g}" for name, value in result.retrained.items())
+        numbers = ", ".join(f"{_words(name)} {value:.6g}" for name, value in result.retrained.items())
         found.append(f"retrained on train and dev at the best hyperparameters: {numbers or 'no test part'}")
     return found
 
 
-def _overfitted(result: Result) -> list[str]:
-    """Whether the dev loss went on falling where the test loss rose again."""
+def _overfitted(result: Result, what: str) -> list[str]:
+    """Whether what is monitored went on falling where the test loss rose again."""
     tests = {int(row["step"]): row["loss/test"] for row in result.history if "loss/test" in row}
     if result.best.step not in tests:
         return []
@@ -109,6 +121,6 @@ def _overfitted(result: Result) -> list[str]:
     if step >= result.best.step or after <= _RISE * tests[step]:
         return []
     return [
-        f"The dev loss was overfitted: after step {step} it went on falling while the test loss rose, from "
+        f"The {what} was overfitted: after step {step} it went on falling while the test loss rose, from "
         f"{tests[step]:.6g} to {after:.6g}."
     ]

@@ -27,6 +27,8 @@ Stats = dict[str, float | int | str]
 - `num_matvecs`: Hessian products, by a linear solver or by the backward sweep through training.
 - `adjoint_residual`, `adjoint_status`, `adjoint_remark`: of the linear system, for implicit estimators; the remark is
   what the linear solver chose and why, "" where there was nothing to choose.
+- `adjoint_condition`: an estimate of the system's condition number κ from below, see `LinearSolution`; NaN where the
+  linear solver does not know it.
 - `error_estimate`, `error_status`, `error_matvecs`: see `hypergrad.estimator.error_bar`, for implicit estimators.
 """
 

@@ -112,6 +112,7 @@ class Implicit(HypergradEstimator):
             "adjoint_residual": solved.residual,
             "adjoint_status": solved.status,
             "adjoint_remark": solved.remark,
+            "adjoint_condition": solved.condition,
         }
         if part.index is not None:
             stats["support_size"] = len(part.index)

@@ -7,7 +7,6 @@ import torch
 
 from hypergrad.autodiff import Tensors
 from hypergrad.solver.dynamics import Partial
-from hypergrad.tape.graph import PIECES
 
 
 @dataclass
@@ -28,14 +27,13 @@ class Tally:
 
     @property
     def quarter(self) -> int:
-        """The length of a quarter, in whole stretches of any tape."""
-        if self.stride is not None:
-            return self.horizon // (4 * self.stride) * self.stride
-        return PIECES // 4 * (self.horizon // PIECES) or self.horizon // 4
+        """The length of a quarter, in whole terms of any tape."""
+        stride = self.stride or 1
+        return self.horizon // (4 * stride) * stride
 
-    def add(self, partial: Partial, length: int) -> None:
-        """Add the term of the next stretch of steps, counted from the end of training."""
-        self.count += length
+    def add(self, partial: Partial, steps: int) -> None:
+        """Add the term of the next steps, counted from the end of training."""
+        self.count += steps
         quarters_left = (self.horizon - self.count) // max(self.quarter, 1)
         add(self.sums[max(3 - quarters_left, 0)], partial)
 

@@ -77,8 +77,9 @@ class Unrolled(HypergradEstimator):
         trajectory = self._record(run)
         judged = run.judge(trajectory.end, outer_step)
         tally, start = Tally(self._horizon, self.inner_steps, run.dynamics.stride), judged.adjoint
-        for start, partial, length in trajectory.pull_back(judged.adjoint):  # noqa: B007 (the last one is dF/ds₀)
-            tally.add(partial, length)
+        for start, terms, steps in trajectory.pull_back(judged.adjoint):  # noqa: B007 (the last one is dF/ds₀)
+            for term in terms:
+                tally.add(term, steps)
         is_whole = self._horizon == self.inner_steps
         indirect = tally.total()
         if is_whole:
@@ -99,7 +100,7 @@ class Unrolled(HypergradEstimator):
         )
 
     def plan(self, problem: InnerProblem, hparams: Tensors | None = None, params: Tensors | None = None) -> Plan:
-        """What memory and how many gradients each tape would take for one estimate, found from one step.
+        """What memory and how many gradients each tape would take for one estimate, found from one eager step.
 
         Args:
             problem: what is tuned.
@@ -119,7 +120,8 @@ class Unrolled(HypergradEstimator):
         with torch.no_grad():
             footprint = measure(run.dynamics, run.start(), 0)
         tapes, steps = dict.fromkeys([Graph(), Store(), Checkpoint(), Reversible(), self.tape]), self._differentiated
-        return Plan({repr(tape): tape.cost(run.dynamics, footprint, steps) for tape in tapes}, self._horizon)
+        costs = {repr(tape): tape.cost(run.dynamics, footprint, steps) for tape in tapes}
+        return Plan(costs, self._horizon, self.compile)
 
     @property
     def _horizon(self) -> int:

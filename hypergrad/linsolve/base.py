@@ -1,5 +1,6 @@
 """The promise of a linear solver: A x = b from products with A, and a word on how well."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ class LinearSolution:
         status: "converged", or why the tolerance was not met: "max_iter" (the products, or terms, ran out), "stagnated"
             (rounding errors allow no smaller residual), or "inconsistent" (A is singular and no x has a smaller one).
         remark: what the solver chose on its way, and why; "" where there was nothing to choose.
+        condition: κ = λ_max/λ_min, estimated from below; of M⁻¹A where a preconditioner M was at work. NaN where the
+            solver does not know it: `CG` on a single right-hand side and `Dense` do.
     """
 
     x: Tensor
@@ -31,6 +34,7 @@ class LinearSolution:
     num_matvecs: int
     status: str
     remark: str = ""
+    condition: float = math.nan
 
     @property
     def converged(self) -> bool:

@@ -13,6 +13,7 @@ from hypergrad.linsolve.base import LinearSolution, Preconditioner, bad_product,
 from hypergrad.linsolve.block import block_cycle
 from hypergrad.linsolve.fused import run_fused
 from hypergrad.linsolve.krylov import Cycle, Krylov, norm
+from hypergrad.linsolve.lanczos import Lanczos
 from hypergrad.linsolve.low_rank import LowRank
 from hypergrad.operator import Matvec, Operator
 from hypergrad.validation import require_instance
@@ -62,24 +63,28 @@ class CG(Krylov):
         z = r if inverse is None else inverse(r)
         p = z.clone()
         rz, residual = _squares(r, z, 0)
-        count = 0
+        count, lanczos = 0, Lanczos()
         if A.compile is not None and (inverse is None or isinstance(inverse, LowRank)):
-            x, r, p, rz, residual, count, is_lost = run_fused(A, inverse, (x, r, p), rz, residual, tol, max_iter)
+            x, r, p, rz, residual, count, is_lost = run_fused(
+                A, inverse, (x, r, p), rz, residual, tol, max_iter, lanczos
+            )
             if is_lost:
-                return Cycle(x, residual, count)
+                return Cycle(x, residual, count, ends=lanczos.ends())
         while residual > tol and count < max_iter:
             Ap = matvec(p)
-            alpha = rz / _curvature(p, Ap, count)
+            curvature = _curvature(p, Ap, count)
+            alpha = rz / curvature
             count += 1
             x.add_(p, alpha=alpha)
             r.sub_(Ap, alpha=alpha)
             z = r if inverse is None else inverse(r)
             previous = rz
             rz, residual = _squares(r, z, count, Ap)
+            lanczos.add(previous, curvature, rz)
             if A.is_rounded and count % _CHECK_EVERY == 0 and _rounding(x, p, Ap) > max(tol, residual):
                 break  # what further iterations win is lost to rounding: the true residual has to be looked at
             p.mul_(rz / previous).add_(z)
-        return Cycle(x, residual, count)
+        return Cycle(x, residual, count, ends=lanczos.ends())
 
 
 @dataclass(frozen=True)

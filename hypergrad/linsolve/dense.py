@@ -1,7 +1,7 @@
 """A dense factorisation of A."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from hypergrad.errors import IndefiniteError, NonFiniteError
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, bad_product
 from hypergrad.linsolve.krylov import norm
+from hypergrad.linsolve.spectrum import largest_eigenvalue
 from hypergrad.operator import Matvec, Operator
 from hypergrad.validation import require_int
 
@@ -42,7 +43,8 @@ class Dense(LinearSolver):
         require_int(self, "chunk", least=1)
 
     def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
-        return self._factorise(A, b).solve_unit(A, b, x0)
+        factor = self._factorise(A, b)
+        return replace(factor.solve_unit(A, b, x0), condition=factor.condition())
 
     def inverse(self, matvec: Matvec, like: Tensor) -> Callable[[Tensor], LinearSolution]:
         A = Operator.of(matvec)
@@ -112,6 +114,12 @@ class Factor(LinearSolver):
         if self.pivots is None:
             return torch.cholesky_solve(columns, self.factor)
         return torch.linalg.lu_solve(self.factor, self.pivots, columns)
+
+    def condition(self) -> float:
+        """|λ|_max/|λ|_min, estimated from below by a few products with the matrix and with its inverse."""
+        like = self.matrix[0]
+        inverse = largest_eigenvalue(lambda v: self.apply(v[:, None])[:, 0], like)
+        return largest_eigenvalue(self.matrix.matmul, like) * inverse
 
     def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
         x = self.apply(b if b.ndim == 2 else b[:, None]).view_as(b)

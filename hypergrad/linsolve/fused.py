@@ -5,6 +5,7 @@ from torch import Tensor
 
 from hypergrad.errors import IndefiniteError, NonFiniteError
 from hypergrad.linsolve.base import bad_product, negative_curvature
+from hypergrad.linsolve.lanczos import Lanczos
 from hypergrad.linsolve.low_rank import LowRank
 from hypergrad.operator import Matvec, Operator
 
@@ -24,7 +25,7 @@ def iterations(product: Matvec, x: Tensor, r: Tensor, p: Tensor, rz: Tensor, *in
         inverse: M⁻¹ by the fields of `LowRank`; none for M = I.
 
     Returns:
-        The same after the iterations, and what they met, shape (3, STEPS): pᵀAp, pᵀp and rᵀr. Once r = 0
+        The same after the iterations, and what they met, shape (4, STEPS): pᵀAp, pᵀp, rᵀr and rᵀM⁻¹r. Once r = 0
         nothing moves.
     """
     met = []
@@ -36,7 +37,7 @@ def iterations(product: Matvec, x: Tensor, r: Tensor, p: Tensor, rz: Tensor, *in
         z = LowRank(*inverse)(r) if inverse else r
         rz, before = torch.dot(r, z), rz
         p = z + torch.where(before > 0, rz / before, 0.0) * p
-        met.append(torch.stack([curvature, length, torch.dot(r, r)]))
+        met.append(torch.stack([curvature, length, torch.dot(r, r), rz]))
     return x, r, p, rz, torch.stack(met, dim=1)
 
 
@@ -48,6 +49,7 @@ def run_fused(
     residual: float,
     tol: float,
     max_iter: int,
+    lanczos: Lanczos,
 ) -> tuple[Tensor, Tensor, Tensor, float, float, int, bool]:
     """Several iterations per compiled call until ‖r‖ ≤ tol, or fewer than that are left.
 
@@ -59,6 +61,7 @@ def run_fused(
         residual: ‖r‖.
         tol: where to stop (absolute).
         max_iter: most iterations.
+        lanczos: to which the iterations are added.
 
     Returns:
         The iterate x, r, p, rᵀM⁻¹r, ‖r‖, the number of iterations, and whether what further ones win is lost to
@@ -70,11 +73,12 @@ def run_fused(
     while residual > tol and count + STEPS <= max_iter:
         x, r, p, square, met = run(x, r, p, square, *(inverse or ()))
         curvature, residual = require_sound(met, residual, count)
+        rz = _added(met, rz, lanczos)
         count += STEPS
         lost = torch.finfo(x.dtype).eps * curvature * torch.linalg.vector_norm(x).item()
         if A.is_rounded and lost > max(tol, residual):
-            return x, r, p, square.item(), residual, count, True
-    return x, r, p, square.item(), residual, count, False
+            return x, r, p, rz, residual, count, True
+    return x, r, p, rz, residual, count, False
 
 
 def require_sound(met: Tensor, residual: float, count: int) -> tuple[float, float]:
@@ -88,7 +92,7 @@ def require_sound(met: Tensor, residual: float, count: int) -> tuple[float, floa
         IndefiniteError: if a curvature was not positive before r = 0.
     """
     largest = 0.0
-    for step, (curvature, length, following) in enumerate(met.T.tolist()):
+    for step, (curvature, length, following, _) in enumerate(met.T.tolist()):
         if residual == 0:
             break
         if not abs(curvature) < float("inf"):
@@ -97,3 +101,13 @@ def require_sound(met: Tensor, residual: float, count: int) -> tuple[float, floa
             raise IndefiniteError(negative_curvature(curvature / length, count + step))
         largest, residual = max(largest, curvature / length), following**0.5
     return largest, residual
+
+
+def _added(met: Tensor, rz: float, lanczos: Lanczos) -> float:
+    """Add what `STEPS` iterations met, from rᵀM⁻¹r on, to a tridiagonal matrix; rᵀM⁻¹r after the last."""
+    for curvature, _, _, following in met.T.tolist():
+        if rz <= 0 or curvature <= 0:  # r = 0, as far as numbers go
+            break
+        lanczos.add(rz, curvature, following)
+        rz = following
+    return rz

@@ -1,13 +1,14 @@
 """What the Krylov solvers share: cycles on the true residual, so that the residual they claim is there."""
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from hypergrad.errors import HypergradError, NonFiniteError
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, bad_product
+from hypergrad.linsolve.lanczos import Spectrum
 from hypergrad.operator import CannotApproximateError, Matvec, Operator
 from hypergrad.validation import require_int, require_real
 
@@ -26,12 +27,14 @@ class Cycle:
         residual: what the recursion believes ‖r − A d‖ to be; the largest of several.
         num_matvecs: products spent, one for each vector.
         is_least: whether no d seems to have a smaller residual, because A is singular and r not in its range.
+        ends: the smallest and the largest Ritz value of M⁻¹A, where the iteration knows them.
     """
 
     d: Tensor
     residual: float
     num_matvecs: int
     is_least: bool = False
+    ends: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,15 +77,15 @@ class Krylov(LinearSolver):
         products += extra
         while True:
             if residual <= self.tol:
-                return LinearSolution(x, residual, products, "converged", steps.remark)
+                return steps.ended(x, residual, products, "converged")
             if spent == budget:
-                return LinearSolution(x, residual, products, "max_iter", steps.remark)
+                return steps.ended(x, residual, products, "max_iter")
             is_near = steps.near is not None
             done = steps.run(r, residual, budget - spent)
             x.add_(done.d)
             spent, products = spent + done.num_matvecs, products + done.num_matvecs
             if done.residual > self.tol and spent == budget and not is_near:
-                return LinearSolution(x, done.residual, products, "max_iter", steps.remark)
+                return steps.ended(x, done.residual, products, "max_iter")
             before, claimed = residual, done.residual <= self.tol
             r = b - A(x)
             products += width
@@ -96,7 +99,7 @@ class Krylov(LinearSolver):
             # rounding or of the range of A.
             elif residual > self.tol and residual > before * (0.5 if claimed or done.is_least else 1 - 1e-6):
                 status = "inconsistent" if done.is_least else "stagnated"
-                return LinearSolution(x, residual, products, status, steps.remark)
+                return steps.ended(x, residual, products, status)
 
     def _steps(self, A: Operator, like: Tensor) -> tuple["_Steps", int]:
         like = like if like.ndim == 1 else like[:, 0]
@@ -123,11 +126,24 @@ class _Steps:
     inverse: Matvec | None
     near: Operator | None = None
     remark: str = ""
+    spectrum: Spectrum = field(default_factory=Spectrum)
+
+    def ended(self, x: Tensor, residual: float, products: int, status: str) -> LinearSolution:
+        """What the solve came to."""
+        return LinearSolution(x, residual, products, status, self.remark, self.spectrum.condition)
 
     def run(self, r: Tensor, residual: float, max_iter: int) -> Cycle:
         """One cycle on A d = r."""
+        done = self._on_near(r, residual, max_iter)
+        if done is None:
+            done = self.solver.cycle(self.A, self.inverse, r, self.solver.tol, max_iter)
+        self.spectrum.see(done.ends)
+        return done
+
+    def _on_near(self, r: Tensor, residual: float, max_iter: int) -> Cycle | None:
+        """One cycle on the approximate operator; None where there is none."""
         if self.near is None:
-            return self.solver.cycle(self.A, self.inverse, r, self.solver.tol, max_iter)
+            return None
         assert self.near.dtype is not None
         # What the approximate operator's precision can tell apart; half, so that the true residual falls below tol.
         tol = max(self.solver.tol / residual / 2, 100 * torch.finfo(self.near.dtype).eps)
@@ -138,7 +154,7 @@ class _Steps:
         except HypergradError as error:
             self._drop(f"met {type(error).__name__}")
             return Cycle(torch.zeros_like(r), residual, 0)
-        return Cycle(done.d.to(r.dtype) * residual, done.residual * residual, done.num_matvecs, done.is_least)
+        return replace(done, d=done.d.to(r.dtype) * residual, residual=done.residual * residual)
 
     def judge(self, before: float, claimed: float, residual: float) -> None:
         """Go on with A alone where the approximate operator did not keep what it claimed."""
@@ -152,7 +168,7 @@ class _Steps:
         dtype, inverse = self.near.dtype, self.inverse
         if inverse is not None:
             self.inverse = lambda v: inverse(v.to(dtype)).to(v.dtype)
-        self.near = None
+        self.near, self.spectrum = None, Spectrum()  # that was of another operator, maybe
 
 
 def norm(r: Tensor, products: int) -> float:

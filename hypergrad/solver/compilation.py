@@ -145,10 +145,10 @@ def _require_the_same(ready: CompiledDynamics, dynamics: Dynamics, start: State,
     if not pull_back:
         return
     adjoint = _drawn(end)
-    pulled, terms = passage.pull_back(adjoint)
+    pulled, (terms,) = passage.pull_back(adjoint)
     totals: dict[str, Tensor] = {}
     for t in reversed(piece):
-        adjoint, term = dynamics.linearise(states.pop(), t).pull_back(adjoint)
+        adjoint, (term,) = dynamics.linearise(states.pop(), t).pull_back(adjoint)
         totals |= {name: totals.get(name, 0) + x for name, x in term.items() if x is not None}
     found = [*entries(pulled), *(terms[name] for name in totals)]
     if not _is_near(found, [*entries(in_order(adjoint)), *totals.values()]):

@@ -75,7 +75,7 @@ class _Compiled:
     def length(self) -> int:
         return len(self.steps)
 
-    def pull_back(self, adjoint: State) -> tuple[State, Partial]:
+    def pull_back(self, adjoint: State) -> tuple[State, list[Partial]]:
         dynamics, hparams = self.dynamics, self.dynamics.hparams
         program = dynamics.program
         assert program.backward is not None  # that of a run which is differentiated
@@ -83,11 +83,11 @@ class _Compiled:
             now = told(dynamics, program.batches, self.steps)
             adjoint, partial, slopes = program.backward(self.read, program.in_order(adjoint), detach(hparams), now)
         if not slopes:
-            return adjoint, {name: partial.get(name) for name in hparams}
+            return adjoint, [{name: partial.get(name) for name in hparams}]
         with torch.enable_grad():
             values = values_of_coefficients(dynamics, self.steps)
         _, by_coefficients = pull({"": {name: values[name] for name in slopes}}, {"": slopes}, {}, hparams)
-        return adjoint, {name: _sum(partial.get(name), by_coefficients[name]) for name in hparams}
+        return adjoint, [{name: _sum(partial.get(name), by_coefficients[name]) for name in hparams}]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class _Later:
     def length(self) -> int:
         return len(self.steps)
 
-    def pull_back(self, adjoint: State) -> tuple[State, Partial]:
+    def pull_back(self, adjoint: State) -> tuple[State, list[Partial]]:
         return self.dynamics.linearise(self.state, self.steps.start, self.length).pull_back(adjoint)
 
 

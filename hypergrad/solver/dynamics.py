@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, detach
+from hypergrad.autodiff import Tensors, detach, leaves
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver, State
 
 Partial = Mapping[str, Tensor | None]
 """A term of dF/dλ by name; None where nothing in it depends on a hyperparameter."""
+
+Key = TypeVar("Key")
 
 
 class Passage(Protocol):
@@ -23,14 +25,15 @@ class Passage(Protocol):
         """How many steps, ≥ 1."""
         ...
 
-    def pull_back(self, adjoint: State) -> tuple[State, Partial]:
+    def pull_back(self, adjoint: State) -> tuple[State, list[Partial]]:
         """(∂Φ/∂s)ᵀ a and (∂Φ/∂λ)ᵀ a, where Φ is all of the steps.
 
         Args:
             adjoint: a = ∂F/∂s_{t+length}, shaped as the state.
 
         Returns:
-            ∂F/∂s_t, zero where s_{t+length} does not depend on an entry of the state, and their term of dF/dλ.
+            ∂F/∂s_t, zero where s_{t+length} does not depend on an entry of the state, and the terms of dF/dλ: one for
+            each step, the last one first, or one for all of them.
         """
         ...
 
@@ -42,22 +45,27 @@ class Stretch:
     Attributes:
         before: s_t, leaves of the graph.
         after: s_{t+length}, its outputs.
-        hparams: λ, leaves too.
-        length: how many steps, ≥ 1.
+        hparams: λ, leaves too, of their own for each step: so the terms of dF/dλ are added up in the same order, and
+            to the same bits, however many steps share a graph.
     """
 
     before: State
     after: State
-    hparams: Tensors
-    length: int = 1
+    hparams: Sequence[Tensors]
 
-    def pull_back(self, adjoint: State) -> tuple[State, Partial]:
+    @property
+    def length(self) -> int:
+        return len(self.hparams)
+
+    def pull_back(self, adjoint: State) -> tuple[State, list[Partial]]:
         """One backward pass, which frees the graph.
 
         For a step of gradient descent, Φ = w − lr ∇g(w, λ), that pass is Hessian product and mixed product in one.
         """
-        pulled, partial = pull(self.after, adjoint, self.before, self.hparams)
-        return filled(pulled, self.before), partial
+        wanted = {(k, name): x for k, hparams in enumerate(self.hparams) for name, x in hparams.items()}
+        pulled, found = pull(self.after, adjoint, self.before, wanted)
+        terms: list[Partial] = [{name: found[k, name] for name in hp} for k, hp in enumerate(self.hparams)]
+        return filled(pulled, self.before), terms[::-1]
 
 
 @dataclass(frozen=True)
@@ -111,13 +119,16 @@ class Dynamics:
         Like `step` it is a pure function of the state, λ and t; with its pull-back it is one of the adjoint too.
         """
         before = after = free(state)
+        hparams = [self.hparams, *(leaves(self.hparams) for _ in range(length - 1))]
         with torch.enable_grad():
-            for k in range(length):
-                after = self.solver.step(self.problem, after, self.hparams, t + k, self.first_step)
-        return Stretch(before, after, self.hparams, length)
+            for k, hp in enumerate(hparams):
+                after = self.solver.step(self.problem, after, hp, t + k, self.first_step)
+        return Stretch(before, after, hparams)
 
 
-def pull(outputs: State, cotangents: State, state: State, hparams: Tensors) -> tuple[Mapping[str, Partial], Partial]:
+def pull(
+    outputs: State, cotangents: State, state: State, hparams: Mapping[Key, Tensor]
+) -> tuple[Mapping[str, Partial], Mapping[Key, Tensor | None]]:
     """(∂outputs/∂s)ᵀ c and (∂outputs/∂λ)ᵀ c, shaped as s and λ, with None where nothing depends on an entry."""
     reached = [(group, name) for group in outputs for name, x in outputs[group].items() if x.requires_grad]
     inputs = [x for x in entries(state) if x.requires_grad]

@@ -61,7 +61,7 @@ class Trajectory:
             passages.append(passage)
         return cls(detached(state), (passages.pop() for _ in pieces))
 
-    def pull_back(self, adjoint: State) -> Iterator[tuple[State, Partial, int]]:
+    def pull_back(self, adjoint: State) -> Iterator[tuple[State, list[Partial], int]]:
         """The adjoint recursion of reverse-mode differentiation, from the last step to the first.
 
         a_t = (∂Φ/∂s)ᵀ a_{t+1}, and dF/dλ is the sum over the steps of (∂Φ/∂λ)ᵀ a_{t+1}.
@@ -70,20 +70,21 @@ class Trajectory:
             adjoint: a_T = ∂F/∂s_T, shaped as the state.
 
         Yields:
-            a_t, the term of dF/dλ, and of how many steps it is.
+            a_t, the terms of dF/dλ, the last one first, and of how many steps each of them is.
         """
         for passage in self.backwards:
-            adjoint, partial = passage.pull_back(adjoint)
-            length = passage.length
+            adjoint, terms = passage.pull_back(adjoint)
+            steps = passage.length // len(terms)
             del passage  # else its graph would live beside the next one
-            yield adjoint, partial, length
+            yield adjoint, terms, steps
 
 
 class Tape(ABC):
     """How the states of a training run come back, from the last to the first.
 
     Every tape gives the same hypergradient, because the recursion is one and the same (`Trajectory.pull_back`); they
-    differ in memory and in how often a gradient is evaluated.
+    differ in memory and in how often a gradient is evaluated. Those that take the eager steps of the dynamics agree to
+    the bit where PyTorch computes a gradient alike with and without a graph, as it does but for `SiLU` and its kind.
     """
 
     takes_compiled: ClassVar[bool] = True

@@ -6,7 +6,7 @@ from hypergrad.solver.base import State
 from hypergrad.solver.dynamics import Dynamics
 from hypergrad.tape.base import Cost, Footprint, Tape, Trajectory
 
-PIECES = 32
+_PIECES = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Graph(Tape):
     """
 
     def record(self, dynamics: Dynamics, state: State, steps: range) -> Trajectory:
-        return Trajectory.kept(dynamics, state, dynamics.pieces(steps, max(len(steps) // PIECES, 1)))
+        return Trajectory.kept(dynamics, state, dynamics.pieces(steps, max(len(steps) // _PIECES, 1)))
 
     def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> Cost:
         return Cost(memory=len(steps) * (footprint.graph + footprint.state), gradients=len(steps))

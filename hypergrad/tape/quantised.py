@@ -65,7 +65,7 @@ class QuantisedMomentum:
         before = {"params": w, "velocity": free({"": self._floats(self.v)})[""]}
         with torch.enable_grad():
             after = self.dynamics.solver.update(before, grad, self.dynamics.hparams, t)
-        return Stretch(before, after, self.dynamics.hparams)
+        return Stretch(before, after, [self.dynamics.hparams])
 
     def bits_lost(self, steps: range) -> int:
         """The bits that these steps lose of all velocities, log₂(1/β) of each at each step."""

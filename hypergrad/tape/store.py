@@ -2,9 +2,14 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from hypergrad.solver.base import State
 from hypergrad.solver.dynamics import Dynamics
 from hypergrad.tape.base import Cost, Footprint, Tape, Trajectory
+
+_ALIGNMENT = 64
+"""Bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +25,7 @@ class Store(Tape):
             return Trajectory.kept(dynamics, state, dynamics.pieces(steps))
         # In one piece: a small tensor kept after each step would fragment the memory that its gradient has freed.
         states = {
-            group: {name: x.new_empty((len(steps), *x.shape)) for name, x in tensors.items()}
-            for group, tensors in state.items()
+            group: {name: _rows(x, len(steps)) for name, x in tensors.items()} for group, tensors in state.items()
         }
         for k, t in enumerate(steps):
             for group, tensors in state.items():
@@ -36,3 +40,14 @@ class Store(Tape):
 
     def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> Cost:
         return Cost(memory=len(steps) * footprint.state + footprint.graph, gradients=2 * len(steps))
+
+
+def _rows(x: Tensor, num: int) -> Tensor:
+    """Room for `num` tensors like x, each where a tensor of its own would begin.
+
+    How a product is rounded depends on whether an operand lies at a multiple of 64 bytes, as every new tensor does; so
+    that a step taken from here is the step that was taken, to the bit.
+    """
+    size = x.element_size()
+    row = -(-x.numel() * size // _ALIGNMENT) * _ALIGNMENT // size
+    return x.new_empty(num, row)[:, : x.numel()].view(num, *x.shape)

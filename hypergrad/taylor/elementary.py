@@ -16,8 +16,8 @@ _COMPOSED: dict[Callable, Callable[..., Any]] = {}
 _WRONG = {
     function: name
     for name in (
-        *("solve", "solve_ex", "tensorsolve", "slogdet", "logdet", "det", "cholesky_inverse", "householder_product"),
-        *("native_layer_norm", "native_batch_norm"),
+        *("solve", "solve_ex", "tensorsolve", "triangular_solve", "slogdet", "logdet", "det", "cholesky_inverse"),
+        *("householder_product", "native_layer_norm", "native_batch_norm"),
     )
     for function in functions_named(name)
 } | {torch.batch_norm: "torch.batch_norm", torch.instance_norm: "torch.instance_norm"}

@@ -1,5 +1,8 @@
 """What the summary of a run says beside its table."""
 
+import json
+
+import pytest
 import torch
 from rich.console import Console
 
@@ -40,3 +43,27 @@ def test_overfitting_is_said_with_the_step_from_which_on(tmp_path):
 def test_the_remark_on_the_adjoint_system_is_the_solvers(tmp_path):
     (line,) = (line for line in told(tmp_path, [0.5, 0.4, 0.45]).splitlines() if line.startswith("adjoint system"))
     assert "iterated on" in line
+
+
+def test_what_is_monitored_stands_in_the_table(tmp_path):
+    class Watched(hg.Ridge):
+        def metrics(self, params, hparams):
+            return {"watch_loss": (hparams["l2"] - 0.8).square()}
+
+    console = Console(record=True, width=200)
+    hg.fit(
+        Watched(hg.diabetes(seed=3)),
+        hg.Implicit(solver=hg.LBFGS()),
+        lambda u: torch.optim.Adam(u, lr=0.1),
+        9,
+        progress=False,
+        monitor="watch_loss",
+        patience=1,
+        callbacks=[Summary(tmp_path, console)],
+    )
+    text, written = console.export_text(), json.loads((tmp_path / "summary.json").read_text())
+    assert "lowest watch loss (step 2)" in text
+    (row,) = (line for line in text.splitlines() if line.startswith("│ watch loss"))
+    assert float(row.split("│")[2]) == pytest.approx(0.04)
+    assert "the watch loss went without a new minimum for longer than `patience`" in text
+    assert (written["monitor"], written["best"]["step"], written["stopped"]) == ("watch_loss", 2, "patience")

@@ -21,6 +21,7 @@ def test_before_convergence_unrolled_is_exact_for_its_run_and_implicit_for_nothi
 @pytest.mark.parametrize("condition", [1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8])
 def test_the_error_bar_bounds_the_error_at_every_condition_number(condition):
     found = at_condition(condition, damping=0.0, max_iter=2000)
+    assert 0.5 * condition <= found["told"] <= (1 + 1e-6) * condition
     rounding = 2.2e-16 * condition  # of the closed form
     assert found["error"] <= found["bar"] + rounding
 

@@ -112,6 +112,12 @@ def test_a_plan_is_a_table():
     assert [line.split("(")[0] for line in lines[3:]] == ["Graph", "Store", "Checkpoint", "Reversible", "AutoTape"]
     assert lines[6].endswith("does not serve the solver")
     assert lines[3].split()[-1] == lines[7].split()[-1] == "20"
+    assert "eager" not in str(plan)
+
+
+def test_a_plan_says_that_it_is_of_eager_steps():
+    plan = hg.Unrolled(inner_steps=50, compile=True).plan(PROBLEMS["quadratic"])
+    assert str(plan).splitlines()[-1].startswith("counted for eager steps; of compiled ones Graph keeps states")
 
 
 def test_a_plan_does_not_depend_on_where_memory_lies():

@@ -1,5 +1,6 @@
 """The schedule takes the fewest steps that any schedule could, and keeps no more states than it may."""
 
+import math
 import weakref
 from collections.abc import Iterator
 from functools import cache
@@ -62,6 +63,31 @@ def test_takes_the_fewest_steps(slots):
         assert visited == list(reversed(range(num_steps)))
         assert len(solver.taken) == cheapest(num_steps, slots) == fewest_steps(num_steps, slots)
         assert max((solver.taken.count(t) for t in solver.taken), default=0) == num_passes(num_steps, slots)
+
+
+@pytest.mark.parametrize("num_steps", [2, 10, 64, 100, 400])
+@pytest.mark.parametrize("slots", ["root", "logarithm"])
+def test_recomputes_two_passes_with_root_and_logarithmically_many_with_logarithmic_slots(num_steps, slots):
+    """Passes of training steps, beside the first one, and beside the one with graphs that each way back makes."""
+    slots, most = {
+        "root": (hg.Checkpoint().slots_for(num_steps), 2),
+        "logarithm": (math.ceil(math.log2(num_steps)), math.log2(num_steps)),
+    }[slots]
+    _, solver = reverse(num_steps, slots)
+    assert len(solver.taken) - (num_steps - 1) <= most * num_steps
+    assert max(solver.taken.count(t) for t in solver.taken) - 1 <= most
+    assert solver.most_alive <= slots - 1 + 2
+
+
+def test_the_passes_of_long_runs():
+    for num_steps in [*range(2, 2000), 9_999, 10_000]:
+        slots = hg.Checkpoint().slots_for(num_steps)
+        assert num_passes(num_steps, slots) - 1 <= 2
+        assert fewest_steps(num_steps, slots) - num_steps <= 2 * num_steps
+    for num_steps in [*range(2, 2000), 10**6, 10**9]:
+        logarithm = math.log2(num_steps)
+        assert num_passes(num_steps, math.ceil(logarithm)) <= max(logarithm, 1)
+        assert fewest_steps(num_steps, math.ceil(logarithm)) <= num_steps * max(logarithm, 1)
 
 
 @pytest.mark.parametrize(("num_steps", "slots"), [(30, 4), (30, 1), (300, 12), (30, 30)])

@@ -6,9 +6,11 @@ import pytest
 import torch
 from runs import SOLVERS, STEPS, case, problems, slope
 from tables import relative_error
+from torch import nn
 
 import hypergrad as hg
 from hypergrad.autodiff import flatten
+from hypergrad.solver.dynamics import entries
 
 TAPES: dict[str, hg.Tape] = {
     "graph": hg.Graph(),
@@ -76,6 +78,55 @@ def test_agrees_with_central_differences_through_retraining(tape, solver, proble
         assert found.start is not None
         direction, witness = slope(problem, solver, start, hparams, "params")
         assert flatten(found.start["params"]) @ direction == pytest.approx(witness, rel=1e-6)
+
+
+@pytest.mark.parametrize("horizon", [STEPS, 7])
+@EVERY_PROBLEM
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_all_tapes_agree_to_the_bit(solver, problem, horizon, monkeypatch):
+    """Plain unrolling keeps the whole run in one graph; others share one among a few steps, or have one for each."""
+    problem, solver, hparams, start = case(problem, solver)
+    if horizon < STEPS:
+        hparams = {name: value for name, value in hparams.items() if name != "init_scale"}
+        problem.initial = lambda params, hparams: params
+
+    def found(tape, pieces=32):
+        monkeypatch.setattr("hypergrad.tape.graph._PIECES", pieces)
+        estimator = hg.Unrolled(solver=solver, tape=tape, inner_steps=STEPS, horizon=horizon)
+        estimate = estimator.estimate(problem, hparams, start)
+        return [*estimate.grad.values(), *estimate.params.values(), *entries(estimate.start or {})]
+
+    plain = found(hg.Graph(), pieces=1)
+    assert len(plain) > len(hparams)
+    for others in (
+        *(found(hg.Graph(), pieces) for pieces in (3, 32)),
+        *(found(TAPES[name]) for name in ("store", "checkpoint", "checkpoint-1", "checkpoint-3", "checkpoint-all")),
+    ):
+        assert all(torch.equal(x, y) for x, y in zip(others, plain, strict=True))
+
+
+@pytest.mark.parametrize("tape", [hg.Store(), hg.Checkpoint()], ids=["store", "checkpoint"])
+@pytest.mark.parametrize("layer", [nn.Tanh, nn.GELU, lambda: nn.LayerNorm(33), nn.SiLU])
+def test_the_tapes_of_a_network_agree_to_the_bit(layer, tape):
+    """On tensors large enough for products to round by how they lie in memory; T = 70 puts two steps into a graph."""
+    torch.manual_seed(0)
+    parts = [(torch.randn(101, 17), torch.randint(0, 5, (101,))) for _ in range(2)]
+    problem = hg.Supervised(
+        model=nn.Sequential(nn.Linear(17, 33), layer(), nn.Linear(33, 5)),
+        loss=nn.functional.cross_entropy,
+        train=parts[0],
+        dev=parts[1],
+        hyperparameters={"l2": hg.L2(init=1e-3, per="tensor"), "rate": hg.Hyperparameter(0.1)},
+        batch_size=40,
+    )
+    point = problem.init_hparams(), problem.init_params()
+    found, plain = (
+        hg.Unrolled(solver=hg.Momentum(lr="rate", momentum=0.5), tape=each, inner_steps=70).estimate(problem, *point)
+        for each in (tape, hg.Graph())
+    )
+    assert relative_error(found.grad, plain.grad) <= 1e-12
+    if layer is not nn.SiLU:  # whose derivative PyTorch computes by another formula where it is differentiated again
+        assert all(torch.equal(found.grad[name], plain.grad[name]) for name in plain.grad)
 
 
 @pytest.mark.parametrize("per_feature", [False, True])

@@ -78,6 +78,37 @@ def test_linear_algebra_that_nested_forward_mode_has_wrong(function):
         hg.append_jvp(hg.append_jvp(function))(W0, D, D)
 
 
+def triangular(w):
+    return torch.triangular_solve(X.T * w[:, None], (X * w).T @ X + 9 * torch.eye(4, dtype=X.dtype)).solution.sum()
+
+
+def test_the_triangular_solve_that_torch_gave_up_is_refused_too():
+    with pytest.raises(NotImplementedError, match="of triangular_solve by nested forward mode are wrong"):
+        hg.append_jvp(hg.append_jvp(triangular))(W0, D, D)
+
+
+LEAST_SQUARES = {
+    "tall": lambda w: torch.linalg.lstsq(X + torch.outer(torch.tanh(Y), w), torch.sin(X * w)).solution.square().sum(),
+    "wide": lambda w: torch.linalg.lstsq((X * w).T + W0[:, None], torch.sin(X * w)[:4]).solution.square().sum(),
+    "residuals": lambda w: torch.linalg.lstsq(X + torch.outer(Y, w), torch.sin(X * w), driver="gels").residuals.sum(),
+}
+
+
+@pytest.mark.parametrize("function", LEAST_SQUARES.values(), ids=LEAST_SQUARES)
+@pytest.mark.parametrize("order", [2, 3])
+def test_least_squares_are_right_in_every_mode(function, order):
+    truth = pytest.approx(central(function, order, 1e-3), rel=1e-4, abs=1e-5)
+    assert nested_derivatives(lambda t: function(W0 + t * D), order, X)[order].item() == truth
+    forward = function
+    for _ in range(order):
+        forward = hg.append_jvp(forward)
+    assert forward(W0, *[D] * order).item() == truth
+    by_reverse = lambda t: function(W0 + t * D)  # noqa: E731
+    for _ in range(order):
+        by_reverse = grad(by_reverse)
+    assert by_reverse(torch.zeros((), dtype=torch.float64)).item() == truth
+
+
 class Fitted(hg.InnerProblem):
     def __init__(self, function):
         super().__init__()

@@ -1,0 +1,69 @@
+"""What conjugate gradient learns of the spectrum on its way."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from scipy.linalg import eigvalsh_tridiagonal
+
+
+@dataclass
+class Lanczos:
+    """The tridiagonal matrix of k iterations of conjugate gradient, whose eigenvalues are Ritz values of M⁻¹A.
+
+    With the steps α_i = r_iᵀz_i / p_iᵀAp_i and the ratios β_i = r_{i+1}ᵀz_{i+1} / r_iᵀz_i it has
+
+        T_ii = 1/α_i + β_{i−1}/α_{i−1},    T_{i,i+1} = √β_i / α_i,    i = 0, …, k − 1.
+
+    Its ends lie within the spectrum and come to the ends of it first, the smaller one before the iteration converges:
+    a residual polynomial is 1 at 0, and small at λ_min only with a root near it.
+
+    Attributes:
+        steps: α_0, …, α_{k−1}, > 0.
+        ratios: β_0, …, β_{k−1}, ≥ 0.
+
+    Source: Golub & Van Loan, "Matrix computations" (2013), section 11.3.
+    """
+
+    steps: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
+
+    def add(self, square: float, curvature: float, following: float) -> None:
+        """One iteration, by rᵀz before it, pᵀAp, and rᵀz after it."""
+        self.steps.append(square / curvature)
+        self.ratios.append(following / square)
+
+    def ends(self) -> tuple[float, float] | None:
+        """The smallest and the largest Ritz value; None without an iteration, or where rounding undid T > 0."""
+        is_sound = all(0 < alpha < math.inf for alpha in self.steps) and all(0 <= b < math.inf for b in self.ratios)
+        if not self.steps or not is_sound:
+            return None
+        diagonal = [1 / alpha for alpha in self.steps]
+        above = [math.sqrt(beta) / alpha for alpha, beta in zip(self.steps, self.ratios, strict=True)]
+        for i in range(1, len(diagonal)):
+            diagonal[i] += self.ratios[i - 1] / self.steps[i - 1]
+        last = len(diagonal) - 1
+        least, largest = (
+            eigvalsh_tridiagonal(diagonal, above[:-1], select="i", select_range=(i, i))[0].item() for i in (0, last)
+        )
+        return least, largest
+
+
+@dataclass
+class Spectrum:
+    """Where the spectrum reaches to, from within, by the cycles of one solve."""
+
+    least: float = math.inf
+    largest: float = 0.0
+
+    def see(self, ends: tuple[float, float] | None) -> None:
+        """Widen it to the ends that a cycle found."""
+        if ends is not None:
+            self.least, self.largest = min(self.least, ends[0]), max(self.largest, ends[1])
+
+    @property
+    def condition(self) -> float:
+        """The largest over the smallest value, from below, and no more than 1/ε; NaN where nothing was seen."""
+        if self.largest == 0:
+            return math.nan
+        return self.largest / max(self.least, torch.finfo(torch.float64).eps * self.largest)
