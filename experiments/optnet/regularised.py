@@ -20,9 +20,9 @@ from experiments.numbers import save
 from experiments.optnet.table import Strength
 from hypergrad.solver.training import train
 
-SEEDS, SIZES, STEPS, EVERY = range(3), (200, 1000), 30, 3
-PENALTIES = (0.0, 1e-4, 1e-3, 1e-2)
-NUM_CHOOSE, NUM_TEST = 500, 1000
+SIZES, STEPS, EVERY = {200: range(3), 1000: range(3), 6000: range(1)}, 12, 2
+PENALTIES = (0.0, 1e-2, 1e-1)
+NUM_CHOOSE, NUM_TEST = 300, 700
 SOLVER = hg.FixedPoint(rate=1.5)
 
 
@@ -93,6 +93,7 @@ def measured(seed: int, size: int) -> dict[str, Any]:
         fit = Penalised(seed=seed, num_dev=size, num_test=1, strength=strength, penalty=penalty)
         paths[penalty] = path(fit, held, duals)
     best = min((row for rows in paths.values() for row in rows), key=lambda row: row["choose"].mean().item())
+    last = paths[0.0][-1]
     chosen = next(penalty for penalty, rows in paths.items() if any(row is best for row in rows))
     gain = before_test - best["test"]
     return {
@@ -101,6 +102,7 @@ def measured(seed: int, size: int) -> dict[str, Any]:
         "strength": strength,
         "total variation": [before[:NUM_CHOOSE].mean().item(), before_test.mean().item()],
         "chosen": {"penalty": chosen, "step": best["step"]},
+        "unchosen": [last["choose"].mean().item(), last["test"].mean().item()],
         "learned": [best["choose"].mean().item(), best["test"].mean().item()],
         "gain": [gain.mean().item(), (gain.std() / len(gain) ** 0.5).item()],
         "paths": {
@@ -119,19 +121,27 @@ def main() -> None:
     torch.set_default_dtype(torch.float64)
     warnings.simplefilter("ignore")
     found = []
-    for size in SIZES:
-        for seed in SEEDS:
+    for size, seeds in SIZES.items():
+        for seed in seeds:
             found.append(measured(seed, size))
             save("optnet", {"runs": found}, "regularised")
             print({key: value for key, value in found[-1].items() if key != "paths"}, flush=True)
-    table = Table("signals", "total variation", "learned", "gain on test", "± of the mean", "penalty and step, chosen")
+    table = Table(
+        "signals",
+        "total variation",
+        "learned",
+        "no penalty, last step",
+        "gain on test",
+        "± of the mean",
+        "penalty and step, chosen",
+    )
     for size in SIZES:
         runs = [one for one in found if one["size"] == size]
-        cells = [[one[key][1] for one in runs] for key in ("total variation", "learned")]
+        cells = [[one[key][1] for one in runs] for key in ("total variation", "learned", "unchosen")]
         gains = [f"{one['gain'][0]:+.5f}" for one in runs]
         deviations = [f"{one['gain'][1]:.5f}" for one in runs]
         choices = [f"{one['chosen']['penalty']:g} at {one['chosen']['step']}" for one in runs]
-        means = [f"{statistics.mean(x):.5f} ± {statistics.stdev(x):.5f}" for x in cells]
+        means = [f"{statistics.mean(x):.5f}" for x in cells]
         table.add_row(str(size), *means, ", ".join(gains), ", ".join(deviations), ", ".join(choices))
     Console(width=150).print(table)
 
