@@ -20,7 +20,7 @@ from experiments.numbers import save
 from experiments.optnet.table import Strength
 from hypergrad.solver.training import train
 
-SIZES, STEPS, EVERY = {200: range(3), 1000: range(3), 6000: range(1)}, 12, 2
+SEEDS, SIZES, STEPS, EVERY = range(3), (200, 1000), 12, 2
 PENALTIES = (0.0, 1e-2, 1e-1)
 NUM_CHOOSE, NUM_TEST = 300, 700
 SOLVER = hg.FixedPoint(rate=1.5)
@@ -121,8 +121,8 @@ def main() -> None:
     torch.set_default_dtype(torch.float64)
     warnings.simplefilter("ignore")
     found = []
-    for size, seeds in SIZES.items():
-        for seed in seeds:
+    for size in SIZES:
+        for seed in SEEDS:
             found.append(measured(seed, size))
             save("optnet", {"runs": found}, "regularised")
             print({key: value for key, value in found[-1].items() if key != "paths"}, flush=True)
