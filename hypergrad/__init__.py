@@ -20,6 +20,7 @@ from hypergrad.check.comparison import check_hypergradient
 from hypergrad.check.report import Check
 from hypergrad.data import Split, Splits, breast_cancer, diabetes, sparse_regression
 from hypergrad.effect.base import Effect
+from hypergrad.effect.buffer import Buffer
 from hypergrad.effect.example_weights import ExampleWeights
 from hypergrad.effect.init_scale import InitScale
 from hypergrad.effect.input_scale import InputScale
@@ -60,6 +61,7 @@ from hypergrad.linsolve.neumann import Neumann
 from hypergrad.linsolve.nystrom import Nystrom
 from hypergrad.operator import Operator
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.convex_layer import ConvexLayer, cvxpy_layer
 from hypergrad.problem.distillation import Distillation
 from hypergrad.problem.elastic_net import ElasticNet
 from hypergrad.problem.hyper_cleaning import HyperCleaning
@@ -113,11 +115,13 @@ __all__ = [
     "Auto",
     "AutoTape",
     "Budget",
+    "Buffer",
     "CG",
     "CentredDifferences",
     "Check",
     "Checkpoint",
     "CheckpointError",
+    "ConvexLayer",
     "CoordinateDescent",
     "Cosine",
     "Dense",
@@ -208,6 +212,7 @@ __all__ = [
     "argmin",
     "breast_cancer",
     "check_hypergradient",
+    "cvxpy_layer",
     "diabetes",
     "digits",
     "fit",

@@ -85,7 +85,10 @@ def _shapes(tensors: Tensors) -> str:
 def _digest(tensors: Iterable[Tensor]) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
-        # A clone, because an expanded tensor of one entry counts as contiguous, with a stride of 0 that no view allows.
-        bytes_of = tensor.detach().cpu().clone(memory_format=torch.contiguous_format).flatten().view(torch.uint8)
-        digest.update(bytes_of.numpy().tobytes())
+        is_csr = tensor.layout == torch.sparse_csr
+        for part in (tensor.crow_indices(), tensor.col_indices(), tensor.values()) if is_csr else (tensor,):
+            # A clone, because an expanded tensor of one entry counts as contiguous, with a stride of 0 that no view
+            # allows.
+            bytes_of = part.detach().cpu().clone(memory_format=torch.contiguous_format).flatten().view(torch.uint8)
+            digest.update(bytes_of.numpy().tobytes())
     return digest.hexdigest()[:16]

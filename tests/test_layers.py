@@ -100,7 +100,7 @@ SHARED = {
     *("krylov", "block", "fused", "low_rank", "spectrum", "lanczos"),
     *("training", "divergence", "weight_decay", "line_search", "objective", "dynamics"),
     *("batches", "program", "compiled", "compilation"),
-    *("l1", "support", "sparse_linear", "design", "given", "point"),
+    *("l1", "support", "sparse_linear", "design", "given", "point", "cell", "convex_layer"),
     *("inexact", "linearization", "error_bar", "training_run", "tally", "trial"),
     *("quantised", "footprint", "plan"),
     *("tracing", "packed", "lowering", "compiling"),

@@ -1,7 +1,7 @@
 """The promise of an effect: what a hyperparameter does in supervised training."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -17,15 +17,17 @@ class Site:
         params: the trained parameters w₀ by name.
         X: the train inputs, shape (n, …).
         num_classes: K, where the targets are classes 0 to K − 1, else None.
+        buffers: those of the model by name, which are not trained.
     """
 
     params: Tensors
     X: Tensor
     num_classes: int | None
+    buffers: Tensors = field(default_factory=dict)
 
 
 class Effect(ABC):
-    """What λ does in g(w, λ) = mean_i c_i ℓ(z(w, x_i), y_i) + r(w): a change of one or more of w₀, x, y, c and r.
+    """What λ does in g(w, λ) = mean_i c_i ℓ(z(w, x_i), y_i) + r(w): a change of one or more of w₀, z, x, y, c and r.
 
     Every method but `space` may be left out; each is differentiable in λ.
     """
@@ -41,6 +43,10 @@ class Effect(ABC):
     def initial(self, value: Tensor, params: Tensors) -> Tensors:
         """The parameters from which training starts instead of `params`; see `InnerProblem.initial`."""
         return params
+
+    def buffers(self, value: Tensor) -> Tensors:
+        """The buffers of z by name that are other than the model has them, in training and when it is judged."""
+        return {}
 
     def inputs(self, value: Tensor, X: Tensor) -> Tensor:
         """The inputs that the model sees instead of X, in training and when it is judged."""

@@ -28,8 +28,8 @@ class Effects:
                     f"coefficient of the solver names, but it is a {type(one).__name__}."
                 )
         self._declared = dict(declared)
-        self._initial, self._inputs, self._targets, self._weights, self._penalties = (
-            _acting(self._declared, hook) for hook in ("initial", "inputs", "targets", "weights", "penalty")
+        self._initial, self._buffers, self._inputs, self._targets, self._weights, self._penalties = (
+            _acting(self._declared, hook) for hook in ("initial", "buffers", "inputs", "targets", "weights", "penalty")
         )
 
     def with_more(self, declared: Mapping[str, Effect | Hyperparameter]) -> "Effects":
@@ -54,6 +54,10 @@ class Effects:
         for name, effect in self._initial.items():
             params = effect.initial(hparams[name], params)
         return params
+
+    def buffers(self, hparams: Tensors) -> Tensors:
+        """The buffers of the model that are hyperparameters."""
+        return {name: x for key, effect in self._buffers.items() for name, x in effect.buffers(hparams[key]).items()}
 
     def inputs(self, X: Tensor, hparams: Tensors) -> Tensor:
         """The inputs that the model sees instead of X."""

@@ -65,7 +65,10 @@ class PureModule(nn.Module):
         return self._draws
 
     def forward(self, params: Tensors, X: Tensor, step: int | None) -> Tensor:
-        """The outputs at `params` in the training step `step`, or when judged where that is None."""
+        """The outputs at `params` in the training step `step`, or when judged where that is None.
+
+        Buffers among the `params`, by name, stand for those of the module.
+        """
         for part in self._in_training:
             part.training = step is not None
         with ExitStack() as stack:

@@ -202,7 +202,7 @@ class Supervised(InnerProblem):
         return other
 
     def _evaluate(self, params: Tensors, hparams: Tensors, X: Tensor, step: int | None) -> Tensor:
-        return self.model(params, self.effects.inputs(X, hparams), step)
+        return self.model(params | self.effects.buffers(hparams), self.effects.inputs(X, hparams), step)
 
     def _objection(self) -> str:
         """What in the model has no second derivative in this dtype and place, where kernels differ."""
@@ -219,7 +219,7 @@ class Supervised(InnerProblem):
         return self.examples if rows is None else self.examples[rows]
 
     def _site(self, X: Tensor) -> Site:
-        return Site(self.model.params(), X, self.num_classes)
+        return Site(self.model.params(), X, self.num_classes, dict(self.model.module.named_buffers()))
 
     @torch.no_grad()
     def _classes(self, parts: dict[str, Split]) -> int | None:

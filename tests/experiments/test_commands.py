@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-SEEDS = ["grid_vs_gradient", "learning_rate", "logistic_l2", "mean_field", "optnet", "unrolled_error"]
+SEEDS = ["darts", "grid_vs_gradient", "learning_rate", "logistic_l2", "mean_field", "optnet", "unrolled_error"]
 
 
 @pytest.fixture(scope="module")
