@@ -19,6 +19,7 @@ from hypergrad.callback.base import Result
 from hypergrad.check.comparison import check_hypergradient
 from hypergrad.check.report import Check
 from hypergrad.data import Split, Splits, breast_cancer, diabetes, sparse_regression
+from hypergrad.effect.affine_network import AffineNetwork
 from hypergrad.effect.base import Effect
 from hypergrad.effect.example_weights import ExampleWeights
 from hypergrad.effect.init_scale import InitScale
@@ -26,6 +27,7 @@ from hypergrad.effect.input_scale import InputScale
 from hypergrad.effect.l1 import L1
 from hypergrad.effect.l2 import L2
 from hypergrad.effect.label_smoothing import LabelSmoothing
+from hypergrad.effect.random_affine import RandomAffine
 from hypergrad.errors import (
     CheckpointError,
     DivergenceError,
@@ -70,6 +72,7 @@ from hypergrad.problem.learning_to_learn import LearningToLearn
 from hypergrad.problem.mean_field import MeanField
 from hypergrad.problem.quadratic import Quadratic
 from hypergrad.problem.ridge import Ridge
+from hypergrad.problem.semi_amortized import SemiAmortized
 from hypergrad.problem.sparse_logistic import SparseLogistic
 from hypergrad.problem.supervised import Supervised
 from hypergrad.problem.tied import Tied
@@ -109,6 +112,7 @@ from hypergrad.trainer import Trainer, fit
 __all__ = [
     "Acceptance",
     "Adam",
+    "AffineNetwork",
     "AdamW",
     "Auto",
     "AutoTape",
@@ -178,6 +182,7 @@ __all__ = [
     "ProximalGradient",
     "Quadratic",
     "RMSprop",
+    "RandomAffine",
     "RandomSearch",
     "Result",
     "ReversalError",
@@ -187,6 +192,7 @@ __all__ = [
     "Root",
     "Schedule",
     "Search",
+    "SemiAmortized",
     "SparseLogistic",
     "Split",
     "Splits",
