@@ -12,7 +12,7 @@ def main() -> None:
     runs = list(load("savi").values())
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axis = figure.subplots()
-    for index, training in enumerate(runs[0]):
+    for index, training in enumerate(("VAE", "VAE, longer", "SVI", "SA-VAE")):
         for start, style in (("encoder", "o-"), ("prior", "o:")):
             curves = [run[training].get(f"{start} test") for run in runs]
             if None in curves:

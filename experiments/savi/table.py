@@ -23,26 +23,30 @@ LONGER = 5
 """Times as many outer steps take an ordinary autoencoder as long as the steps on each posterior do."""
 SOLVER = hg.Momentum(lr=0.005, momentum=0.5)
 ADAM = partial(torch.optim.Adam, lr=0.004)
+MORE_STEPS, GENTLER = 150, partial(torch.optim.Adam, lr=0.001)
+"""Of a training that goes on from a trained autoencoder."""
 JUDGED_AFTER = (0, 1, 2, 5, 10, 20)
 
 
-def problem_of(seed: int, *, encoder: bool = True) -> hg.SemiAmortized:
-    """The problem of `experiment=savi`, without test images at each step."""
+def problem_of(seed: int, *, encoder: bool = True, start: hg.Tensors | None = None) -> hg.SemiAmortized:
+    """The problem of `experiment=savi`, without test images at each step, from networks trained before where given."""
     torch.manual_seed(seed)
     networks = {"encoder": perceptron(784, 16, (100,)) if encoder else None, "decoder": perceptron(8, 784, (100,))}
+    for part, network in networks.items() if start else ():
+        network.load_state_dict({k.removeprefix(f"{part}."): x for k, x in start.items() if k.startswith(part)})
     return hg.SemiAmortized(hg.mnist5k(seed=seed, dev=0.1, test=0.2), **networks, num_test=0, seed=seed)
 
 
-def through_steps(problem: hg.SemiAmortized) -> hg.Tensors:
+def through_steps(problem: hg.SemiAmortized, steps: int = OUTER_STEPS, optimizer: Any = ADAM) -> hg.Tensors:
     """Networks trained through the steps on each posterior."""
     estimator = hg.Unrolled(solver=SOLVER, inner_steps=INNER_STEPS)
-    return hg.fit(problem, estimator, ADAM, OUTER_STEPS, progress=False, warm_start=False).hparams
+    return hg.fit(problem, estimator, optimizer, steps, progress=False, warm_start=False).hparams
 
 
-def amortized(problem: hg.SemiAmortized, steps: int = OUTER_STEPS) -> hg.Tensors:
+def amortized(problem: hg.SemiAmortized, steps: int = OUTER_STEPS, optimizer: Any = ADAM) -> hg.Tensors:
     """Networks trained without any: an ordinary variational autoencoder, on the same batches and draws."""
     hparams = leaves(problem.init_hparams())
-    adam = ADAM(list(hparams.values()))
+    adam = optimizer(list(hparams.values()))
     for step in range(steps):
         episode = problem.episode(step)
         start = episode.initial(episode.init_params(), hparams)
@@ -85,6 +89,21 @@ def measured(seed: int) -> dict[str, Any]:
     return found
 
 
+def continued(seed: int) -> dict[str, Any]:
+    """What both trainings make of a trained autoencoder in the same time, in steps on each posterior and losses."""
+    trained = amortized(problem_of(seed), LONGER * OUTER_STEPS)
+    problem = problem_of(seed, start=trained)
+    found = {
+        "VAE, longer": trained,
+        "then on as VAE": amortized(problem, LONGER * MORE_STEPS, GENTLER),
+        "then on as SA-VAE": through_steps(problem, MORE_STEPS, GENTLER),
+    }
+    return {
+        name: {f"{part} {k}": judged(problem, hparams, part, k) for part in ("dev", "test") for k in (0, INNER_STEPS)}
+        for name, hparams in found.items()
+    }
+
+
 ROWS = {
     "VAE": ("VAE", "encoder", 0),
     "VAE, then 5 steps": ("VAE", "encoder", INNER_STEPS),
@@ -106,7 +125,7 @@ def main() -> None:
     torch.set_default_dtype(torch.float32)
     numbers = {}
     for seed in SEEDS:
-        numbers[str(seed)] = measured(seed)
+        numbers[str(seed)] = {**measured(seed), "continued": continued(seed)}
         save("savi", numbers)
     console, runs = Console(width=120), list(numbers.values())
     table = Table("", "dev", "test", "training, CPU s", title="negative ELBO in nats, mean and deviation over 3 seeds")
@@ -115,11 +134,16 @@ def main() -> None:
         table.add_row(name, *columns, f"{statistics.mean([run[training]['seconds'] for run in runs]):.0f}")
     console.print(table)
     table = Table("decoder of", "from", *map(str, JUDGED_AFTER), title="the same decoder, by steps of inference: test")
-    for training in runs[0]:
+    for training in ("VAE", "VAE, longer", "SVI", "SA-VAE"):
         for start in ("encoder", "prior"):
             if f"{start} test" in runs[0][training]:
                 columns = [shown([run[training][f"{start} test"][steps] for run in runs]) for steps in JUDGED_AFTER]
                 table.add_row(training, start, *columns)
+    console.print(table)
+    columns = [f"{part} {k}" for part in ("dev", "test") for k in (0, INNER_STEPS)]
+    table = Table("", *columns, title="one autoencoder, trained on in the same time: dev and test after 0 and 5 steps")
+    for name in runs[0]["continued"]:
+        table.add_row(name, *(shown([run["continued"][name][column] for run in runs]) for column in columns))
     console.print(table)
 
 

@@ -19,8 +19,7 @@ class AffineNetwork(Effect):
 
     x'(r) = x(r + D (r, 1))    with    D = init · (m + e^s ⊙ ε),    (m, s) = network(x),    ε ~ N(0, I),
 
-    with positions r, draws ε and the estimators that it goes with as in `RandomAffine`. λ are the weights of the
-    network, flat, shape (size,).
+    with positions r and draws ε as in `RandomAffine`. λ are the weights of the network, flat, shape (size,).
 
     Attributes:
         network: from images in a row, shape (n, p), to outputs of shape (n, 12), m before s; it is not changed.

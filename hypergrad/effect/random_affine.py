@@ -21,8 +21,7 @@ class RandomAffine(Effect):
     """Train images moved at random, x'(r) = x(r + D (r, 1)) with the six entries of D from N(0, λ²).
 
     r are positions from −1 to 1 across the image, so that λ = 0.1 moves a corner by about 0.17 of half the width. The
-    maps are new for each image and step, and the images beyond the frame are zero. A hypergradient goes through the
-    images once: it takes an estimator that asks for no second derivative by λ, which is any but `Forward`.
+    maps are new for each image and step, and beyond its frame an image is zero.
 
     Attributes:
         init: the deviation to start from, > 0.
@@ -72,7 +71,7 @@ def moved(X: Tensor, D: Tensor) -> Tensor:
         D: shape (n, 6), row by row; the first row is for the direction to the right, the second for that down.
 
     Returns:
-        Images shaped as X, differentiable in D once.
+        Images shaped as X, differentiable in D but where a position crosses the centre of a pixel.
     """
     side = math.isqrt(X.shape[1])
     images = X if X.ndim == 4 else X.view(-1, 1, side, side)
