@@ -76,67 +76,71 @@ def spent(result: Result) -> float:
     return result.history[-1]["run/gradients"] + PRODUCT * result.history[-1]["run/products"]
 
 
-def measured(seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The rows of a split, and what the figure shows of it."""
-    data = first_of(hg.mnist5k(seed=seed), train=NUM_TRAIN)
+def problems(data: hg.Splits, seed: int) -> dict[str, hg.Supervised]:
+    """The same classifier with every way to move its train images."""
     torch.manual_seed(seed)
     network = hg.AffineNetwork(network=perceptron(784, 12, (16,)))
-    plain, affine, entries, net = (
-        problem_of(data, seed, effects)
-        for effects in (
-            {},
-            {"moves": hg.RandomAffine()},
-            {"moves": hg.RandomAffine(per_entry=True)},
-            {"moves": network},
-        )
-    )
+    moves = {"one": hg.RandomAffine(), "six": hg.RandomAffine(per_entry=True), "network": network}
+    effects = {"none": {}} | {name: {"moves": move} for name, move in moves.items()}
+    return {name: problem_of(data, seed, effect) for name, effect in effects.items()}
+
+
+def row_of(problem: hg.Supervised, hparams: hg.Tensors, result: Result | None = None) -> dict[str, Any]:
+    """Some hyperparameters, what they come to, and what it took to find them."""
+    return judged(problem, hparams) | {
+        "l2": hparams["l2"].item(),
+        "moves": hparams["moves"].tolist() if "moves" in hparams and hparams["moves"].numel() <= 6 else None,
+        "gradients": 0.0 if result is None else spent(result),
+        "history": [] if result is None else [round(row["loss/dev"], 4) for row in result.history],
+    }
+
+
+RUNS = {
+    "images as they are, penalty learned": ("none", NUM_TERMS, ADAM["scalars"]),
+    "random affine, one strength learned": ("one", NUM_TERMS, ADAM["scalars"]),
+    "random affine, six strengths learned": ("six", NUM_TERMS, ADAM["scalars"]),
+    "network, Neumann": ("network", NUM_TERMS, ADAM["network"]),
+    "network, T1–T2": ("network", 0, ADAM["network"]),
+}
+
+
+def measured(seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The rows of a split, and what the figure shows of the first."""
+    data = first_of(hg.mnist5k(seed=seed), train=NUM_TRAIN)
+    ways = problems(data, seed)
     rows: dict[str, Any] = {}
-
-    def note(name: str, problem: hg.Supervised, hparams: hg.Tensors, result: Result | None = None) -> None:
-        rows[name] = judged(problem, hparams) | {
-            "l2": hparams["l2"].item(),
-            "moves": hparams["moves"].tolist() if "moves" in hparams and hparams["moves"].numel() <= 6 else None,
-            "gradients": 0.0 if result is None else spent(result),
-            "history": [] if result is None else [round(row["loss/dev"], 4) for row in result.history],
-        }
-        print(seed, name, {k: v for k, v in rows[name].items() if k != "history"}, flush=True)
-
-    runs = {
-        "images as they are, penalty learned": (plain, NUM_TERMS, ADAM["scalars"]),
-        "random affine, one strength learned": (affine, NUM_TERMS, ADAM["scalars"]),
-        "random affine, six strengths learned": (entries, NUM_TERMS, ADAM["scalars"]),
-        "network, Neumann": (net, NUM_TERMS, ADAM["network"]),
-        "network, T1–T2": (net, 0, ADAM["network"]),
-    }
-    note("images as they are, default", plain, plain.init_hparams())
-    note("random affine, default", affine, affine.init_hparams())
-    note("network, untrained", net, net.init_hparams())
-    results = {}
-    for name, (problem, num_terms, lr) in runs.items():
-        results[name] = learned(problem, num_terms, lr)
-        note(name, problem, results[name].last.hparams, results[name])
+    starts = {"images as they are, default": "none", "random affine, default": "one", "network, untrained": "network"}
+    for name, way in starts.items():
+        rows[name] = row_of(ways[way], ways[way].init_hparams())
+    results = {name: learned(ways[way], num_terms, lr) for name, (way, num_terms, lr) in RUNS.items()}
+    for name, result in results.items():
+        rows[name] = row_of(ways[RUNS[name][0]], result.last.hparams, result)
     budget = hg.Budget(gradients=spent(results["network, Neumann"]))
-    trials = hg.search(
-        affine, hg.Unrolled(solver=SOLVER, inner_steps=FINAL_STEPS), hg.TPE(width=3.0, seed=seed), budget
-    )
-    note("random affine, one strength by TPE", affine, trials.best.hparams, trials)
-    pictures = {}
-    if seed == 0:
-        generator = torch.Generator().manual_seed(1)
-        X = data.train.X[:10]
-        shown = {
-            "random affine, default": affine,
-            "random affine, six strengths learned": entries,
-            "network, Neumann": net,
-        }
-        pictures["train images"] = X
-        for name, problem in shown.items():
-            hparams = results[name].last.hparams if name in results else problem.init_hparams()
-            pictures[name] = problem.effects.augmented(X, hparams, generator)
-            pictures[f"{name}, again"] = problem.effects.augmented(X, hparams, generator)
-    return rows, {
-        name: [[round(x, 2) for x in image] for image in images.tolist()] for name, images in pictures.items()
+    trained = hg.Unrolled(solver=SOLVER, inner_steps=FINAL_STEPS)
+    trials = hg.search(ways["one"], trained, hg.TPE(width=3.0, seed=seed), budget)
+    rows["random affine, one strength by TPE"] = row_of(ways["one"], trials.best.hparams, trials)
+    return rows, {} if seed else pictured(data.train.X[:10], ways, results)
+
+
+def pictured(X: torch.Tensor, ways: dict[str, hg.Supervised], results: dict[str, Result]) -> dict[str, list[str]]:
+    """Some train images as they are, and twice as each of three ways moves them."""
+    generator = torch.Generator().manual_seed(1)
+    pictures = {"train images": X}
+    six, network = "random affine, six strengths learned", "network, Neumann"
+    shown = {
+        "random affine, default": ("one", ways["one"].init_hparams()),
+        six: ("six", results[six].last.hparams),
+        network: ("network", results[network].last.hparams),
     }
+    for name, (way, hparams) in shown.items():
+        for title in (name, f"{name}, again"):
+            pictures[title] = ways[way].effects.augmented(X, hparams, generator)
+    return {name: [encoded(image) for image in images] for name, images in pictures.items()}
+
+
+def encoded(image: torch.Tensor) -> str:
+    """An image of values from 0 to 1 as two hexadecimal digits for each pixel."""
+    return bytes((255 * image).round().byte().tolist()).hex()
 
 
 def main() -> None:
@@ -148,6 +152,7 @@ def main() -> None:
     for seed in SEEDS:
         found[str(seed)], drawn = measured(seed)
         pictures |= drawn
+        print(found[str(seed)], flush=True)
         print(f"{seed}: {time.process_time() - begin:.0f} s of CPU", flush=True)
         save("augmentation", {"rows": found, "pictures": pictures})
     columns = ("dev", "test loss", "dev accuracy", "test accuracy")

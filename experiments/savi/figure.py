@@ -1,29 +1,26 @@
 """The figure of README.md, from numbers.json: python -m experiments.savi.figure."""
 
-import statistics
-
 from matplotlib.figure import Figure
 
 from experiments.numbers import draw, load
 
 
 def main() -> None:
-    """Draw the negative ELBO of test images against the steps of inference, for each decoder and start."""
+    """Draw the negative ELBO of test images against the steps of inference, for each start and decoder."""
     runs = list(load("savi").values())
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axis = figure.subplots()
-    for index, training in enumerate(("VAE", "VAE, longer", "SVI", "SA-VAE")):
-        for start, style in (("encoder", "o-"), ("prior", "o:")):
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    for axis, start in zip(figure.subplots(1, 2), ("encoder", "prior"), strict=True):
+        for index, training in enumerate(("VAE", "VAE, longer", "SVI", "SA-VAE")):
             curves = [run[training].get(f"{start} test") for run in runs]
             if None in curves:
                 continue
-            means = [statistics.mean(curve[steps] for curve in curves) for steps in curves[0]]
-            axis.plot(
-                range(len(means)), means, style, color=f"C{index}", label=f"decoder of {training}, from the {start}"
-            )
-            axis.set_xticks(range(len(means)), list(curves[0]))
-    axis.set(xlabel="steps on each posterior", ylabel="negative ELBO of test images, nats", yscale="log")
-    axis.legend(fontsize="small")
+            for curve in curves:
+                label = training if curve is curves[0] else None
+                axis.plot(range(len(curve)), curve.values(), "o-", color=f"C{index}", alpha=0.7, label=label)
+                axis.set_xticks(range(len(curve)), list(curve))
+        axis.set(title=f"from the {start}", xlabel="steps on each posterior")
+        axis.set_ylabel("negative ELBO of test images, nats")
+        axis.legend(title="networks of", fontsize="small")
     draw("savi", figure)
 
 
