@@ -20,7 +20,7 @@ from hypergrad.solver.training import train
 
 SEEDS, OUTER_STEPS, INNER_STEPS, SAMPLES = range(3), 600, 5, 10
 LONGER = 5
-"""Times as many outer steps take an ordinary autoencoder as long as the steps on each posterior do."""
+"""Times as many outer steps for an ordinary autoencoder, whose steps are the cheaper ones."""
 SOLVER = hg.Momentum(lr=0.005, momentum=0.5)
 ADAM = partial(torch.optim.Adam, lr=0.004)
 MORE_STEPS, GENTLER = 150, partial(torch.optim.Adam, lr=0.001)
@@ -90,7 +90,7 @@ def measured(seed: int) -> dict[str, Any]:
 
 
 def continued(seed: int) -> dict[str, Any]:
-    """What both trainings make of a trained autoencoder in the same time, in steps on each posterior and losses."""
+    """What both trainings make of a trained autoencoder, before and after the steps on each posterior."""
     trained = amortized(problem_of(seed), LONGER * OUTER_STEPS)
     problem = problem_of(seed, start=trained)
     found = {
@@ -141,7 +141,7 @@ def main() -> None:
                 table.add_row(training, start, *columns)
     console.print(table)
     columns = [f"{part} {k}" for part in ("dev", "test") for k in (0, INNER_STEPS)]
-    table = Table("", *columns, title="one autoencoder, trained on in the same time: dev and test after 0 and 5 steps")
+    table = Table("", *columns, title="one autoencoder, trained on: dev and test after 0 and 5 steps")
     for name in runs[0]["continued"]:
         table.add_row(name, *(shown([run["continued"][name][column] for run in runs]) for column in columns))
     console.print(table)
