@@ -19,6 +19,7 @@ from hypergrad.callback.base import Result
 from hypergrad.check.comparison import check_hypergradient
 from hypergrad.check.report import Check
 from hypergrad.data import Split, Splits, breast_cancer, diabetes, sparse_regression
+from hypergrad.effect.affine_network import AffineNetwork
 from hypergrad.effect.base import Effect
 from hypergrad.effect.buffer import Buffer
 from hypergrad.effect.example_weights import ExampleWeights
@@ -27,6 +28,7 @@ from hypergrad.effect.input_scale import InputScale
 from hypergrad.effect.l1 import L1
 from hypergrad.effect.l2 import L2
 from hypergrad.effect.label_smoothing import LabelSmoothing
+from hypergrad.effect.random_affine import RandomAffine
 from hypergrad.errors import (
     CheckpointError,
     DivergenceError,
@@ -72,6 +74,7 @@ from hypergrad.problem.learning_to_learn import LearningToLearn
 from hypergrad.problem.mean_field import MeanField
 from hypergrad.problem.quadratic import Quadratic
 from hypergrad.problem.ridge import Ridge
+from hypergrad.problem.semi_amortized import SemiAmortized
 from hypergrad.problem.sparse_logistic import SparseLogistic
 from hypergrad.problem.supervised import Supervised
 from hypergrad.problem.tied import Tied
@@ -111,6 +114,7 @@ from hypergrad.trainer import Trainer, fit
 __all__ = [
     "Acceptance",
     "Adam",
+    "AffineNetwork",
     "AdamW",
     "Auto",
     "AutoTape",
@@ -182,6 +186,7 @@ __all__ = [
     "ProximalGradient",
     "Quadratic",
     "RMSprop",
+    "RandomAffine",
     "RandomSearch",
     "Result",
     "ReversalError",
@@ -191,6 +196,7 @@ __all__ = [
     "Root",
     "Schedule",
     "Search",
+    "SemiAmortized",
     "SparseLogistic",
     "Split",
     "Splits",

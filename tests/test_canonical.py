@@ -160,3 +160,22 @@ def test_weights_of_rare_classes_rise():
     weights = result.last.hparams["weights"]
     assert weights[problem.y >= 8].mean() > 1.5 * weights[problem.y <= 1].mean()
     assert result.last.outer_loss < result.first.outer_loss
+
+
+def test_encoder_and_decoder_learn_through_the_steps_on_each_posterior():
+    small = ["problem.encoder.in_features=64", "problem.decoder.out_features=64", "problem.num_test=20"]
+    trainer = configured("savi", "outer_steps=20", "optimizer.lr=0.01", "estimator.inner_steps=4", *small)
+    assert_differences_agree(
+        trainer.problem.episode(0), trainer.estimator, trainer.problem.init_hparams(), step=1e-5, rel=1e-5
+    )
+    result = trainer.fit()
+    assert result.last.metrics["test_loss"] < result.first.metrics["test_loss"] - 5
+
+
+@pytest.mark.filterwarnings("ignore::hypergrad.NotConvergedWarning")  # the draws are new at each step
+def test_a_network_that_moves_the_train_images_lowers_the_dev_loss():
+    small = ["problem.model.in_features=64", "problem.hyperparameters.moves.network.in_features=64"]
+    trainer = configured("augmentation", "outer_steps=6", "problem.model.hidden=[10]", *small)
+    result = trainer.fit()
+    assert result.first.hparams["moves"].shape == (64 * 16 + 16 + 16 * 12 + 12,)
+    assert result.last.outer_loss < result.first.outer_loss

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from hypergrad.autodiff import Tensors
@@ -50,6 +51,16 @@ class Effect(ABC):
 
     def inputs(self, value: Tensor, X: Tensor) -> Tensor:
         """The inputs that the model sees instead of X, in training and when it is judged."""
+        return X
+
+    def augmented(self, value: Tensor, X: Tensor, generator: torch.Generator) -> Tensor:
+        """The inputs that a training step sees instead of X, and a judge does not.
+
+        Args:
+            value: λ.
+            X: inputs of the step, shape (n, …).
+            generator: of the random draws, on the CPU and seeded for the step.
+        """
         return X
 
     def targets(self, value: Tensor, y: Tensor, num_classes: int | None) -> Tensor:

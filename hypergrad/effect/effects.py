@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hypergrad.autodiff import Tensors
@@ -28,8 +29,9 @@ class Effects:
                     f"coefficient of the solver names, but it is a {type(one).__name__}."
                 )
         self._declared = dict(declared)
-        self._initial, self._buffers, self._inputs, self._targets, self._weights, self._penalties = (
-            _acting(self._declared, hook) for hook in ("initial", "buffers", "inputs", "targets", "weights", "penalty")
+        self._initial, self._buffers, self._inputs, self._augmented, self._targets, self._weights, self._penalties = (
+            _acting(self._declared, hook)
+            for hook in ("initial", "buffers", "inputs", "augmented", "targets", "weights", "penalty")
         )
 
     def with_more(self, declared: Mapping[str, Effect | Hyperparameter]) -> "Effects":
@@ -63,6 +65,17 @@ class Effects:
         """The inputs that the model sees instead of X."""
         for name, effect in self._inputs.items():
             X = effect.inputs(hparams[name], X)
+        return X
+
+    @property
+    def draw(self) -> bool:
+        """Whether one draws random numbers in a training step."""
+        return bool(self._augmented)
+
+    def augmented(self, X: Tensor, hparams: Tensors, generator: torch.Generator) -> Tensor:
+        """The inputs that a training step sees instead of X."""
+        for name, effect in self._augmented.items():
+            X = effect.augmented(hparams[name], X, generator)
         return X
 
     def targets(self, y: Tensor, hparams: Tensors, num_classes: int | None) -> Tensor:

@@ -57,6 +57,15 @@ class InnerProblem(nn.Module, ABC):
         """The batch of outer step `step` ≥ 0; None where the losses read all of the problem's own data."""
         return None
 
+    def episode(self, step: int) -> "InnerProblem":
+        """What outer step `step` ≥ 0 trains and judges: the problem itself, by default.
+
+        Override it where an outer step has examples of its own, such as a mini-batch of images each of which has
+        parameters of its own. The hyperparameters are those of the problem; the parameters may have other shapes where
+        training starts cold (`warm_start=False`).
+        """
+        return self
+
     def inner_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
         """g(w, λ) and ∇_w g(w, λ), differentiable where grad mode is enabled.
 

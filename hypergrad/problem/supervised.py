@@ -16,7 +16,7 @@ from hypergrad.hyperparameter import Hyperparameter
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.criterion import Criterion
 from hypergrad.problem.minibatch import rows_of_step
-from hypergrad.problem.module import PureModule
+from hypergrad.problem.module import PureModule, seed_of
 from hypergrad.problem.parts import read_parts, require_classes
 from hypergrad.problem.pool import on_rows
 from hypergrad.problem.second_derivative import objection
@@ -107,11 +107,16 @@ class Supervised(InnerProblem):
     def tunes_initial(self) -> bool:
         return self.effects.tune_initial
 
+    @property
+    def draws(self) -> bool:
+        """Whether a training step draws random numbers."""
+        return self.model.draws or self.effects.draw
+
     def inner_batch(self, step: int) -> Batch | None:
         rows, size = None, len(self.X)
         if self.batch_size is not None and self.batch_size < size:
             rows = rows_of_step(step, size=size, batch_size=self.batch_size, seed=self.seed).to(self.X.device)
-        if self.model.draws:
+        if self.draws:
             return Batch(rows, step)
         return None if rows is None else Batch(rows)
 
@@ -130,7 +135,11 @@ class Supervised(InnerProblem):
 
     def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         rows, step = batch or Batch()
-        return self._evaluate(params, hparams, self.X if rows is None else self.X[rows], step or 0)
+        X = self.X if rows is None else self.X[rows]
+        if self.effects.draw:
+            generator = torch.Generator().manual_seed(seed_of("augmentation", self.seed, step or 0))
+            X = self.effects.augmented(X, hparams, generator)
+        return self._evaluate(params, hparams, X, step or 0)
 
     def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         rows, _ = batch or Batch()
@@ -184,17 +193,18 @@ class Supervised(InnerProblem):
             name: of the weights.
 
         Raises:
-            ValueError: if a hyperparameter has that name, the model draws random numbers in training, or the problem is
-                on some examples of another.
+            ValueError: if a hyperparameter has that name, training draws random numbers, or the problem is on some
+                examples of another.
         """
         if self.examples is not None:
             raise ValueError("The problem is on some examples of another; take that one.")
         if name in self._hyperparameters:
             raise ValueError(f"The hyperparameters already have a {name!r}; give the weights another name.")
-        if self.model.draws:
+        if self.draws:
             raise ValueError(
-                "The model draws random numbers in training, such as those of dropout, so that it has no one solution "
-                "that could owe something to an example; call eval() on the module that draws them."
+                "Training draws random numbers, such as those of dropout or of augmentation, so that it has no one "
+                "solution that could owe something to an example; call eval() on a module that draws them, and leave "
+                "the augmentation out."
             )
         other = copy(self)
         other.batch_size, other.effects = None, self.effects.with_more({name: ExampleWeights()})

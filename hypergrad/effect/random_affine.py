@@ -1,0 +1,80 @@
+"""Random affine maps of the train images."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+from torch.nn.functional import affine_grid, grid_sample
+
+from hypergrad.effect.base import Effect, Site
+from hypergrad.hyperparameter import Hyperparameter
+from hypergrad.validation import require_instance
+
+ENTRIES = 6
+"""Of an affine map of the plane."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomAffine(Effect):
+    """Train images moved at random, x'(r) = x(r + D (r, 1)) with the six entries of D from N(0, λ²).
+
+    r are positions from −1 to 1 across the image, so that λ = 0.1 moves a corner by about 0.17 of half the width. The
+    maps are new for each image and step, and beyond its frame an image is zero.
+
+    Attributes:
+        init: the deviation to start from, > 0.
+        per_entry: one deviation for each entry of D, row by row, shape (6,), instead of one for all.
+
+    Source: Simard, Steinkraus & Platt, "Best practices for convolutional neural networks applied to visual document
+    analysis", ICDAR (2003).
+    """
+
+    init: float = 0.1
+    per_entry: bool = False
+
+    def __post_init__(self) -> None:
+        require_instance(self, "per_entry", bool)
+
+    def space(self, site: Site) -> Hyperparameter:
+        require_images(self, site.X)
+        return Hyperparameter(self.init, shape=(ENTRIES,) if self.per_entry else (), constraint=constraints.positive)
+
+    def augmented(self, value: Tensor, X: Tensor, generator: torch.Generator) -> Tensor:
+        return moved(X, value * normal(X, generator))
+
+
+def require_images(effect: Effect, X: Tensor) -> None:
+    """Require inputs that are square grey images in a row, shape (n, side²), or of shape (n, channels, h, w).
+
+    Raises:
+        ValueError: if they are not.
+    """
+    if not X.is_floating_point() or not (X.ndim == 4 or X.ndim == 2 and math.isqrt(X.shape[1]) ** 2 == X.shape[1]):
+        raise ValueError(
+            f"{type(effect).__name__} needs images of shape (n, side²) or (n, channels, h, w), but the train inputs "
+            f"are of shape {tuple(X.shape)} and {X.dtype}."
+        )
+
+
+def normal(X: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers, six for each image, shape (n, 6)."""
+    return torch.randn(len(X), ENTRIES, generator=generator, dtype=X.dtype).to(X.device)
+
+
+def moved(X: Tensor, D: Tensor) -> Tensor:
+    """The images x'(r) = x(r + D (r, 1)), between pixels by bilinear interpolation.
+
+    Args:
+        X: shape (n, side²) or (n, channels, h, w).
+        D: shape (n, 6), row by row; the first row is for the direction to the right, the second for that down.
+
+    Returns:
+        Images shaped as X, differentiable in D but where a position crosses the centre of a pixel.
+    """
+    side = math.isqrt(X.shape[1])
+    images = X if X.ndim == 4 else X.view(-1, 1, side, side)
+    identity = torch.eye(2, 3, dtype=X.dtype, device=X.device)
+    grid = affine_grid(identity + D.view(-1, 2, 3), list(images.shape), align_corners=False)
+    return grid_sample(images, grid, align_corners=False).view_as(X)
