@@ -20,6 +20,7 @@ from hypergrad.check.comparison import check_hypergradient
 from hypergrad.check.report import Check
 from hypergrad.data import Split, Splits, breast_cancer, diabetes, sparse_regression
 from hypergrad.effect.base import Effect
+from hypergrad.effect.class_weights import ClassWeights
 from hypergrad.effect.example_weights import ExampleWeights
 from hypergrad.effect.init_scale import InitScale
 from hypergrad.effect.input_scale import InputScale
@@ -118,6 +119,7 @@ __all__ = [
     "Check",
     "Checkpoint",
     "CheckpointError",
+    "ClassWeights",
     "CoordinateDescent",
     "Cosine",
     "Dense",
