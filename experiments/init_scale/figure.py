@@ -35,7 +35,7 @@ def main() -> None:
         axes[0, 0].plot([], color=f"C{layer}", label=f"weights of layer {layer + 1}")
     axes[0, 0].legend(fontsize="small")
     axes[0, 0].set_ylabel("scale × √inputs")
-    axes[1, 0].set_ylabel("dev loss, mean and deviation of 10 draws")
+    axes[1, 0].set_ylabel("dev loss, mean and deviation of 5 draws")
     draw("init_scale", figure)
 
 

@@ -22,10 +22,10 @@ from hypergrad.problem.network import perceptron
 from hypergrad.problem.supervised import on_splits
 from hypergrad.solver.training import train
 
-START, STEPS, OUTER_STEPS, BATCH_SIZE = math.exp(-3), 100, 80, 200
+START, STEPS, OUTER_STEPS, BATCH_SIZE = math.exp(-3), 100, 40, 200
 WIDTHS = (784, 50, 50, 50, 10)
-SETTINGS = [("MNIST", 0.05), ("MNIST", 0.2), ("Fashion-MNIST", 0.05), ("Fashion-MNIST", 0.2)]
-SEEDS, DRAWS, FACTORS = range(3), range(10_000, 10_010), [2.0**k for k in range(-4, 5)]
+SETTINGS = [("MNIST", 0.2), ("Fashion-MNIST", 0.2)]
+SEEDS, DRAWS, FACTORS = range(3), range(10_000, 10_005), [2.0**k for k in range(-3, 4)]
 """Draws to judge by are others than those of learning."""
 
 
@@ -61,7 +61,7 @@ def solver_of(lr: float) -> hg.Momentum:
 
 def learned(problem: hg.Supervised, lr: float, seed: int) -> dict[str, Any]:
     """Adam on log λ, whose steps shrink as a cosine; each hypergradient is that of another draw."""
-    estimator = hg.Unrolled(solver=solver_of(lr), tape=hg.Reversible(), inner_steps=STEPS)
+    estimator = hg.Unrolled(solver=solver_of(lr), inner_steps=STEPS)
     u = torch.full((8,), math.log(START), requires_grad=True)
     adam = torch.optim.Adam([u], lr=0.1)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, T_max=OUTER_STEPS)
@@ -88,7 +88,7 @@ def searched(problem: hg.Supervised, lr: float, cpu: float) -> dict[str, Any]:
 
 
 def judged(problem: hg.Supervised, lr: float, scale: list[float]) -> dict[str, float]:
-    """Mean dev and test loss and accuracy after training from ten draws, and the spread of the dev loss."""
+    """Mean dev and test loss and accuracy after training from five draws, and the spread of the dev loss."""
     hparams, rows = {"scale": torch.tensor(scale)}, []
     for draw in DRAWS:
         start, first = drawn(problem, draw), draw * STEPS
