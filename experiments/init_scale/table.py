@@ -1,10 +1,11 @@
 """The table of README.md: the initial scale of each tensor, learned over draws of the weights and the batches.
 
-python -m experiments.init_scale.table
+python -m experiments.init_scale.table [DATA LR]    # one setting only, beside those that are in numbers.json
 """
 
 import math
 import statistics
+import sys
 import time
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 import hypergrad as hg
 from experiments.cpu import TPEUntil
-from experiments.numbers import save
+from experiments.numbers import load, save
 from hypergrad.baseline.budget import Budget
 from hypergrad.baseline.search import search
 from hypergrad.problem.network import perceptron
@@ -24,7 +25,7 @@ from hypergrad.solver.training import train
 
 START, STEPS, OUTER_STEPS, BATCH_SIZE = math.exp(-3), 100, 40, 200
 WIDTHS = (784, 50, 50, 50, 10)
-SETTINGS = [("MNIST", 0.2), ("Fashion-MNIST", 0.2)]
+SETTINGS = [("MNIST", 0.2), ("MNIST", 0.05)]
 SEEDS, DRAWS, FACTORS = range(3), range(10_000, 10_005), [2.0**k for k in range(-3, 4)]
 """Draws to judge by are others than those of learning."""
 
@@ -130,8 +131,9 @@ def main() -> None:
     """Measure, keep the numbers, and print the tables."""
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float32)
-    numbers: dict[str, Any] = {}
-    for name, lr in SETTINGS:
+    chosen = [(sys.argv[1], float(sys.argv[2]))] if sys.argv[1:] else []
+    numbers: dict[str, Any] = load("init_scale") if chosen else {}
+    for name, lr in chosen or SETTINGS:
         numbers[f"{name}, lr {lr}"] = of_setting(name, lr)
         save("init_scale", numbers)
         show(numbers)
