@@ -11,7 +11,7 @@ WIDTHS = (784, 50, 50, 50)
 def main() -> None:
     """Draw the scales of the weights over the outer steps, and the dev loss over the scale of the first layer alone."""
     numbers = load("init_scale")
-    figure = Figure(figsize=(15, 6.6), layout="constrained")
+    figure = Figure(figsize=(11, 6.6), layout="constrained")
     axes = figure.subplots(2, len(numbers), sharex="row", sharey="row")
     for (name, found), above, below in zip(numbers.items(), *axes, strict=True):
         for run in found["runs"]:
