@@ -23,13 +23,14 @@ def main() -> None:
         factors = np.array([float(factor) for factor in found["slice"]])
         rows = list(found["slice"].values())
         mean, spread = (np.array([row[key] for row in rows]) for key in ("dev_loss", "spread"))
-        below.semilogx(factors, mean, "o-")
+        below.plot(factors, mean, "o-")
         below.fill_between(factors, mean - spread, mean + spread, alpha=0.2)
         ends = [run["path"][-1][0] * 28 for run in found["runs"]]
         for end in ends:
             below.axvline(end, color="C0", linewidth=1, alpha=0.7)
         below.axvline(1, color="black", linestyle="--", linewidth=1)
         below.axvline(28 / found["size"], color="black", linestyle=":", linewidth=1)
+        below.set_xscale("log", base=2)
         below.set_xlabel("scale of the first layer × √784")
     for layer in range(4):
         axes[0, 0].plot([], color=f"C{layer}", label=f"weights of layer {layer + 1}")
