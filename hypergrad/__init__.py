@@ -22,6 +22,7 @@ from hypergrad.data import Split, Splits, breast_cancer, diabetes, sparse_regres
 from hypergrad.effect.affine_network import AffineNetwork
 from hypergrad.effect.base import Effect
 from hypergrad.effect.buffer import Buffer
+from hypergrad.effect.class_weights import ClassWeights
 from hypergrad.effect.example_weights import ExampleWeights
 from hypergrad.effect.init_scale import InitScale
 from hypergrad.effect.input_scale import InputScale
@@ -125,6 +126,7 @@ __all__ = [
     "Check",
     "Checkpoint",
     "CheckpointError",
+    "ClassWeights",
     "ConvexLayer",
     "CoordinateDescent",
     "Cosine",

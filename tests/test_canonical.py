@@ -69,6 +69,16 @@ def test_the_hypergradient_of_hyper_cleaning_is_that_of_differences():
     assert grad[problem.is_wrong].mean() > 0 > grad[~problem.is_wrong].mean()
 
 
+def test_the_hypergradient_of_hyper_cleaning_through_mini_batches_is_that_of_differences():
+    digits = hg.digits()
+    small = hg.Splits(*(hg.Split(X[:60], y[:60]) for X, y in digits))
+    problem = hg.HyperCleaning(small, l2=1e-2, batch_size=20, seed=1)
+    unrolled = hg.Unrolled(solver=hg.Momentum(lr=0.1), inner_steps=5)
+    found = assert_differences_agree(problem, unrolled, problem.init_hparams(), step=1e-3, rel=1e-5)
+    grad = found.grad["weights"]
+    assert grad[problem.is_wrong].mean() > 0 > grad[~problem.is_wrong].mean()
+
+
 def test_a_share_of_the_labels_is_made_wrong_and_no_more():
     y = torch.arange(40) % 4
     noisy, is_wrong = corrupted(y, 4, noise=0.3, seed=0)
@@ -149,16 +159,22 @@ def test_scales_of_initial_weights_through_training_are_those_of_differences():
     assert result.last.outer_loss < result.first.outer_loss
 
 
-def test_weights_of_rare_classes_rise():
-    trainer = configured("reweight", "problem.model.in_features=64", "problem.data.imbalance=20", "outer_steps=8")
+EXAMPLES = "problem.hyperparameters.weights._target_=hypergrad.effect.example_weights.ExampleWeights"
+
+
+@pytest.mark.parametrize("weights", [[], [EXAMPLES]], ids=["of classes", "of examples"])
+def test_weights_of_rare_classes_rise(weights):
+    small = ["problem.model.num_features=64", "problem.data.imbalance=20", "outer_steps=8"]
+    trainer = configured("reweight", *small, *weights)
     problem = trainer.problem
     assert isinstance(problem, hg.Supervised)
     counts = problem.y.bincount()
     assert counts[0] == pytest.approx(20 * counts[9], abs=10)
     with pytest.warns(hg.NotConvergedWarning):
         result = trainer.fit()
-    weights = result.last.hparams["weights"]
-    assert weights[problem.y >= 8].mean() > 1.5 * weights[problem.y <= 1].mean()
+    found = result.last.hparams["weights"]
+    of_examples = found if weights else found[problem.y]
+    assert of_examples[problem.y >= 8].mean() > 1.5 * of_examples[problem.y <= 1].mean()
     assert result.last.outer_loss < result.first.outer_loss
 
 
@@ -179,3 +195,11 @@ def test_a_network_that_moves_the_train_images_lowers_the_dev_loss():
     result = trainer.fit()
     assert result.first.hparams["moves"].shape == (64 * 16 + 16 + 16 * 12 + 12,)
     assert result.last.outer_loss < result.first.outer_loss
+
+
+def test_the_hypergradient_of_class_weights_is_that_of_differences():
+    problem = configured("reweight", "problem.model.num_features=64", "problem.data.imbalance=20").problem
+    hparams = problem.init_hparams() | {"l2": torch.tensor(1e-2)}
+    assert hparams["weights"].shape == (10,)
+    exact = hg.Implicit(solver=hg.LBFGS(), linsolve=hg.CG(tol=1e-10, max_iter=500), inner_tol=1e-11, error_bar=False)
+    assert_differences_agree(problem, exact, hparams, step=1e-4, rel=1e-5)

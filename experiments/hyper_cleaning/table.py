@@ -1,9 +1,11 @@
-"""The table of README.md: which labels are wrong, by six estimators, between oracle and baseline.
+"""The table of README.md: which labels are wrong, by seven estimators, between oracle and baseline.
 
 python -m experiments.hyper_cleaning.table [TRAIN DEV TEST]
 """
 
+import statistics
 import sys
+import time
 from functools import partial
 from typing import Any
 
@@ -12,15 +14,16 @@ from rich.console import Console
 from rich.table import Table
 
 import hypergrad as hg
+from experiments.cpu import CPUClock, TPEUntil
 from experiments.numbers import save
 from hypergrad.baseline.budget import Budget
 from hypergrad.baseline.search import search
-from hypergrad.baseline.tpe import TPE
 from hypergrad.solver.training import train
 
-SEEDS, OUTER_STEPS, INNER_STEPS = range(2), 20, 50
+SEEDS, OUTER_STEPS, INNER_STEPS, L2 = range(3), 20, 50, 1e-3
+BATCH_SIZE, BATCHES = 1000, 60
 SIZES = ("20000", "5000", "10000")
-IMPLICIT = partial(hg.Implicit, solver=hg.LBFGS(), inner_steps=INNER_STEPS, inner_tol=1e-3, error_bar=False)
+IMPLICIT = partial(hg.Implicit, solver=hg.LBFGS(), inner_steps=INNER_STEPS, inner_tol=1e-2, error_bar=False)
 MOMENTUM = hg.Momentum(lr=0.1, momentum=0.9)
 ESTIMATORS = {
     "CG": IMPLICIT(linsolve=hg.CG(tol=1e-2)),
@@ -29,34 +32,55 @@ ESTIMATORS = {
     "one step (T1–T2)": IMPLICIT(linsolve=hg.Neumann(num_terms=0)),
     "unrolled, 50 steps": hg.Unrolled(solver=MOMENTUM, inner_steps=INNER_STEPS),
     "truncated to 10 of 50": hg.Unrolled(solver=MOMENTUM, inner_steps=INNER_STEPS, horizon=10),
+    "unrolled, 60 mini-batches": hg.Unrolled(solver=MOMENTUM, inner_steps=BATCHES),
 }
 OPTIMIZER = partial(torch.optim.Adam, lr=0.5)
+KEPT = {
+    "loss/dev": "dev",
+    "metric/test_accuracy": "test",
+    "metric/f1": "f1",
+    "metric/precision": "precision",
+    "metric/recall": "recall",
+    "run/gradients": "gradients",
+    "run/products": "products",
+}
 
 
 def fitted(problem: hg.InnerProblem, hparams: hg.Tensors) -> dict[str, float]:
     """Dev loss and test accuracy after training to convergence at fixed hyperparameters."""
+    begin = time.process_time()
     w = train(problem, hg.LBFGS(), hparams, problem.init_params(), max_steps=500, tol=1e-3).params
     return {
         "dev": problem.outer_loss(w, hparams, None).item(),
         "test": float(problem.metrics(w, hparams)["test_accuracy"]),
+        "cpu": time.process_time() - begin,
     }
+
+
+def on_dev_too(both: hg.InnerProblem, hparams: hg.Tensors) -> dict[str, float]:
+    """The same of a problem on train and dev together, for which the dev loss says nothing."""
+    return {name: value for name, value in fitted(both, hparams).items() if name != "dev"}
 
 
 def references(problem: hg.HyperCleaning) -> dict[str, dict[str, float]]:
-    """What is trained without weights to learn: on the right labels only, on all of them, on dev alone."""
+    """What is trained without weights to learn: on the right labels only, on all of them, and with or on dev alone."""
     right = (~problem.is_wrong).to(problem.X.dtype)
-    both, weights = problem.joined({"weights": torch.zeros_like(right)})
+    both, weights = problem.joined({"weights": torch.ones_like(right)})
+    alone = weights["weights"].clone()
+    alone[: len(right)] = 0
     # The mean over both parts, of which only dev counts.
-    weights["weights"][len(right) :] = len(weights["weights"]) / len(problem.y_dev)
+    alone *= len(alone) / len(problem.y_dev)
     return {
         "oracle": fitted(problem, {"weights": right}),
         "baseline": fitted(problem, {"weights": torch.ones_like(right)}),
-        "dev alone": fitted(both, weights),
+        "dev alone": on_dev_too(both, {"weights": alone}),
+        "baseline and dev": on_dev_too(both, weights),
     }
 
 
-def penalty_by_tpe(problem: hg.HyperCleaning, data: hg.Splits, gradients: int) -> dict[str, float]:
-    """The baseline with its penalty chosen by TPE, for as many gradients as a run took."""
+def penalty_by_tpe(problem: hg.HyperCleaning, data: hg.Splits, cpu: float) -> dict[str, float]:
+    """The baseline with its penalty chosen by TPE, within e^±4 of the usual one, in as much CPU time as a run took."""
+    begin = time.process_time()
     tuned = hg.Supervised(
         model=problem.model.module,
         loss=torch.nn.functional.cross_entropy,
@@ -65,52 +89,91 @@ def penalty_by_tpe(problem: hg.HyperCleaning, data: hg.Splits, gradients: int) -
         test=data.test,
         hyperparameters={"l2": hg.L2(init=problem.l2)},
     )
-    best = search(tuned, IMPLICIT(linsolve=hg.CG()), TPE(), Budget(gradients=gradients, trials=100)).best
-    return {"dev": best.outer_loss, "test": best.metrics["test_accuracy"], "l2": best.hparams["l2"].item()}
+    estimator = IMPLICIT(linsolve=hg.CG(), inner_steps=200)
+    found = search(tuned, estimator, TPEUntil(width=4, deadline=begin + cpu), Budget(trials=1000))
+    best = found.best
+    return {
+        "dev": best.outer_loss,
+        "test": best.metrics["test_accuracy"],
+        "l2": best.hparams["l2"].item(),
+        "cpu": time.process_time() - begin,
+        "trials": len(found.history),
+        "gradients": float(found.last.num_gradients),
+    }
 
 
-def run(problem: hg.HyperCleaning, estimator: hg.HypergradEstimator) -> list[dict[str, float]]:
-    """The history of a run."""
-    trainer = hg.Trainer(problem=problem, estimator=estimator, optimizer=OPTIMIZER, outer_steps=OUTER_STEPS)
-    return trainer.fit().history
+def run(problem: hg.HyperCleaning, estimator: hg.HypergradEstimator) -> tuple[dict[str, list[float]], hg.Tensors]:
+    """What the outer steps came to, with the CPU time until then, and the last weights."""
+    clock = CPUClock()
+    trainer = hg.Trainer(
+        problem=problem, estimator=estimator, optimizer=OPTIMIZER, outer_steps=OUTER_STEPS, callbacks=[clock]
+    )
+    result = trainer.fit()
+    columns = {name: [row[tag] for row in result.history] for tag, name in KEPT.items()}
+    return columns | {"cpu": clock.seconds}, result.hparams
+
+
+def last(history: dict[str, list[float]]) -> dict[str, float]:
+    """The last outer step."""
+    return {name: values[-1] for name, values in history.items()}
+
+
+def measured(seed: int, sizes: dict[str, int]) -> dict[str, Any]:
+    """The references and the runs of a seed: all estimators and TPE on the first, CG on the others."""
+    data = hg.idx_images(seed=seed, **sizes)
+    problem = hg.HyperCleaning(data, l2=L2, seed=seed)
+    batch_size = min(BATCH_SIZE, sizes["train"] // 2)
+    in_batches = hg.HyperCleaning(data, l2=L2, batch_size=batch_size, seed=seed)
+    found: dict[str, Any] = {"references": references(problem), "runs": {}, "batch": batch_size / sizes["train"]}
+    print(seed, found["references"], flush=True)
+    for name in list(ESTIMATORS)[: None if seed == 0 else 1]:
+        history, weights = run(in_batches if "mini-batches" in name else problem, ESTIMATORS[name])
+        found["runs"][name] = history
+        if name == "CG":
+            found["references"]["CG, then with dev"] = on_dev_too(*problem.joined(weights))
+        print(seed, name, last(history), flush=True)
+    if seed == 0:
+        cpu = last(found["runs"]["CG"])["cpu"]
+        found["references"]["baseline, penalty by TPE"] = penalty_by_tpe(problem, data, cpu)
+    return found
 
 
 def main() -> None:
-    """Measure, keep the numbers, and print the table."""
+    """Measure, keep the numbers, and print the tables."""
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float32)
     sizes = dict(zip(("train", "dev", "test"), map(int, sys.argv[1:] or SIZES), strict=True))
     numbers: dict[str, Any] = {}
     for seed in SEEDS:
-        data = hg.idx_images(seed=seed, **sizes)
-        problem = hg.HyperCleaning(data, seed=seed)
-        found: dict[str, Any] = {"references": references(problem), "runs": {}}
-        # The comparison of estimators is made on the first seed only.
-        for name in list(ESTIMATORS)[: None if seed == 0 else 1]:
-            found["runs"][name] = run(problem, ESTIMATORS[name])
-            save("hyper_cleaning", numbers | {str(seed): found})
-        last = found["runs"]["CG"][-1]
-        gradients = int(last["run/gradients"] + 2 * last["run/products"])
-        found["references"]["baseline, penalty by TPE"] = penalty_by_tpe(problem, data, gradients)
-        numbers[str(seed)] = found
+        numbers[str(seed)] = measured(seed, sizes)
         save("hyper_cleaning", numbers)
     show(numbers)
 
 
+def closed(found: dict[str, Any], test: float) -> float:
+    """The share of the gap between oracle and baseline that a test accuracy closes, in percent."""
+    low, high = (found["references"][name]["test"] for name in ("baseline", "oracle"))
+    return 100 * (test - low) / (high - low)
+
+
 def show(numbers: dict[str, Any]) -> None:
-    """Print the table."""
-    table = Table("seed", "row", "dev loss", "test accuracy", "gap closed", "F1", "s")
+    """Print the table of the seeds, and the spread of CG over them."""
+    table = Table("seed", "row", "dev loss", "test accuracy", "gap closed", "F1", "CPU s", "gradients", "products")
     for seed, found in numbers.items():
-        low, high = (found["references"][name]["test"] for name in ("baseline", "oracle"))
-        for name, row in found["references"].items():
-            table.add_row(seed, name, f"{row['dev']:.4f}", f"{row['test']:.4f}", "", "", "")
-        for name, history in found["runs"].items():
-            last = history[-1]
-            test = last["metric/test_accuracy"]
-            closed = f"{100 * (test - low) / (high - low):.0f} %"
-            row = (f"{last['loss/dev']:.4f}", f"{test:.4f}", closed, f"{last['metric/f1']:.3f}")
-            table.add_row(seed, name, *row, f"{last['run/seconds']:.0f}")
-    Console(width=110).print(table)
+        rows = found["references"] | {name: last(history) for name, history in found["runs"].items()}
+        for name, row in rows.items():
+            cells = [f"{row['dev']:.4f}" if "dev" in row else "", f"{row['test']:.4f}"]
+            cells.append(f"{closed(found, row['test']):.0f} %")
+            cells += [f"{row[key]:.{digits}f}" if key in row else "" for key, digits in (("f1", 3), ("cpu", 0))]
+            cells += [f"{row[key]:.0f}" if key in row else "" for key in ("gradients", "products")]
+            table.add_row(seed, name, *cells)
+    console = Console(width=130)
+    console.print(table)
+    ends = [(found, last(found["runs"]["CG"])) for found in numbers.values()]
+    spread = {key: [row[key] for _, row in ends] for key in ("dev", "test", "f1")}
+    spread["gap closed"] = [closed(found, row["test"]) for found, row in ends]
+    for key, values in spread.items():
+        console.print(f"CG, {key}: {statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}")
 
 
 if __name__ == "__main__":

@@ -67,8 +67,11 @@ class Effect(ABC):
         """The targets of training instead of y."""
         return y
 
-    def weights(self, value: Tensor, rows: Tensor | None) -> Tensor | None:
-        """The weights c of the train examples `rows` (all when None), shape (len(rows),); None leaves them at 1."""
+    def weights(self, value: Tensor, rows: Tensor | None, y: Tensor) -> Tensor | None:
+        """The weights c of the train examples `rows` (all when None), shape (len(rows),); None leaves them at 1.
+
+        `y` holds the targets of these examples, before any `targets`.
+        """
         return None
 
     def widened(self, value: Tensor, num_more: int) -> Tensor:

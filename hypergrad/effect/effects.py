@@ -84,11 +84,11 @@ class Effects:
             y = effect.targets(hparams[name], y, num_classes)
         return y
 
-    def weights(self, rows: Tensor | None, hparams: Tensors) -> Tensor | None:
-        """The weights of the train examples `rows`, all when None; None where every one is 1."""
+    def weights(self, rows: Tensor | None, y: Tensor, hparams: Tensors) -> Tensor | None:
+        """The weights of the train examples `rows`, all when None, with targets y; None where every one is 1."""
         total = None
         for name, effect in self._weights.items():
-            weights = effect.weights(hparams[name], rows)
+            weights = effect.weights(hparams[name], rows, y)
             total = weights if total is None else total * weights
         return total
 

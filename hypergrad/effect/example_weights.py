@@ -28,7 +28,7 @@ class ExampleWeights(Effect):
     def space(self, site: Site) -> Hyperparameter:
         return Hyperparameter(self.init, shape=(len(site.X),), constraint=self.constraint)
 
-    def weights(self, value: Tensor, rows: Tensor | None) -> Tensor:
+    def weights(self, value: Tensor, rows: Tensor | None, y: Tensor) -> Tensor:
         return value if rows is None else value[rows]
 
     def widened(self, value: Tensor, num_more: int) -> Tensor:

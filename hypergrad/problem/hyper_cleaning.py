@@ -29,7 +29,8 @@ class HyperCleaning(Supervised):
         noise: the share of the train labels that is made wrong, each another class drawn uniformly, in (0, 1).
         l2: the penalty on all parameters, > 0.
         model: the classifier; None for softmax regression from zero weights.
-        seed: of the wrong labels.
+        batch_size: examples of a training step, ≥ 1; None takes all.
+        seed: of the wrong labels and the batches.
 
     Raises:
         ValueError: if noise or l2 is out of its range, or the data does not fit the model.
@@ -41,7 +42,14 @@ class HyperCleaning(Supervised):
     is_wrong: Tensor
 
     def __init__(
-        self, data: Splits, *, noise: float = 0.5, l2: float = 1e-3, model: nn.Module | None = None, seed: int = 0
+        self,
+        data: Splits,
+        *,
+        noise: float = 0.5,
+        l2: float = 1e-3,
+        model: nn.Module | None = None,
+        batch_size: int | None = None,
+        seed: int = 0,
     ) -> None:
         num_classes = 1 + int(data.train.y.max())
         y, is_wrong = corrupted(data.train.y, num_classes, noise=noise, seed=seed)
@@ -52,6 +60,7 @@ class HyperCleaning(Supervised):
             dev=data.dev,
             test=data.test,
             hyperparameters={"weights": ExampleWeights(init=_START, constraint=unit_interval)},
+            batch_size=batch_size,
             seed=seed,
         )
         self.l2 = l2

@@ -143,8 +143,9 @@ class Supervised(InnerProblem):
 
     def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         rows, _ = batch or Batch()
-        y = self.effects.targets(self.y if rows is None else self.y[rows], hparams, self.num_classes)
-        weights = self.effects.weights(self._positions(rows), hparams)
+        classes = self.y if rows is None else self.y[rows]
+        y = self.effects.targets(classes, hparams, self.num_classes)
+        weights = self.effects.weights(self._positions(rows), classes, hparams)
         if weights is None:
             loss = self.criterion.mean(outputs, y)
         else:

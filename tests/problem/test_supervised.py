@@ -54,6 +54,7 @@ EFFECTS = {
     "l2 per weight": {"l2": hg.L2(init=0.05, per="weight")},
     "elastic": {"l1": hg.L1(init=0.02, smoothing=0.1, per="tensor"), "l2": hg.L2(init=0.05)},
     "example weights": {"weights": hg.ExampleWeights(init=0.7), "l2": hg.L2(init=0.05)},
+    "class weights": {"weights": hg.ClassWeights(init=0.7), "l2": hg.L2(init=0.05)},
     "label smoothing": {"smoothing": hg.LabelSmoothing(), "l2": hg.L2(init=0.05)},
     "input scale": {"scale": hg.InputScale(init=1.3), "l2": hg.L2(init=0.05)},
     "one input scale": {"scale": hg.InputScale(per_feature=False), "l2": hg.L2(init=0.05)},
@@ -91,6 +92,10 @@ def test_effects_are_what_their_formulas_say():
     by_hand = (h["weights"] * losses).mean() + 0.05 * sum(p.square().sum() for p in model.parameters())
     assert torch.allclose(problem.inner_loss(w, h, None), by_hand, rtol=1e-12)
     assert torch.allclose(problem.outer_loss(w, h, None), cross_entropy(model(classes(2)[0]), classes(2)[1]))
+    of_classes = supervised(model, hyperparameters=EFFECTS["class weights"] | {"smooth": hg.LabelSmoothing()})
+    h = of_classes.init_hparams() | {"weights": torch.tensor([0.5, 1.0, 3.0])}
+    by_hand = (h["weights"][y] * losses).mean() + 0.05 * sum(p.square().sum() for p in model.parameters())
+    assert torch.allclose(of_classes.inner_loss(w, h, None), by_hand, rtol=1e-12)
     test_X, test_y = classes(3)
     found = problem.metrics(w, h)
     assert found["test_loss"] == pytest.approx(cross_entropy(model(test_X), test_y).item(), rel=1e-12)
@@ -430,6 +435,19 @@ def test_a_final_training_gives_the_examples_of_dev_the_mean_weight():
     assert torch.equal(wider["weights"][24:], hparams["weights"].mean().expand(24))
     assert torch.isfinite(both.inner_loss(both.init_params(), wider, both.inner_batch(5)))
     assert len(problem.X) == 24
+
+
+def test_weights_of_classes_need_one_class_for_each_example_and_leave_ignored_ones_out():
+    of_classes = {"weights": hg.ClassWeights()}
+    real, other = ((drawn(seed, 24, 5), drawn(seed, 24, 3)) for seed in (1, 2))
+    with pytest.raises(ValueError, match="needs targets that are classes"):
+        supervised(loss=mse_loss, train=real, dev=other, test=None, hyperparameters=of_classes)
+    X, y = classes(1)
+    y[:4] = -100
+    problem = supervised(train=(X, y), loss=nn.CrossEntropyLoss(), hyperparameters=of_classes)
+    found = problem.inner_loss(problem.init_params(), problem.init_hparams(), None)
+    z = problem.outputs(problem.init_params(), problem.init_hparams(), None)
+    assert torch.allclose(found, cross_entropy(z, y, reduction="none").mean())
 
 
 def test_it_moves_with_the_module():

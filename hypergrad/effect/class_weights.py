@@ -1,0 +1,32 @@
+"""Weights of the classes."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.distributions import constraints
+
+from hypergrad.effect.base import Effect, Site
+from hypergrad.hyperparameter import Hyperparameter
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassWeights(Effect):
+    """A weight λ_k > 0 for each class: g = mean_i λ_{y_i} ℓ_i, as with rare classes, whose weights should be larger.
+
+    Attributes:
+        init: the weight to start from, > 0.
+
+    Source: Cui, Jia, Lin, Song & Belongie, "Class-balanced loss based on effective number of samples", CVPR (2019).
+    """
+
+    init: float = 1.0
+
+    def space(self, site: Site) -> Hyperparameter:
+        if site.num_classes is None:
+            raise ValueError("ClassWeights needs targets that are classes, one integer for each example.")
+        return Hyperparameter(self.init, shape=(site.num_classes,), constraint=constraints.positive)
+
+    def weights(self, value: Tensor, rows: Tensor | None, y: Tensor) -> Tensor:
+        if y.ndim != 1:
+            raise ValueError(f"ClassWeights needs one class for each example, but the targets are {tuple(y.shape)}.")
+        return value[y.clamp(0, len(value) - 1)]  # a target that the loss ignores may be no class, and has no loss
