@@ -57,6 +57,14 @@ class InnerProblem(nn.Module, ABC):
         """The batch of outer step `step` ≥ 0; None where the losses read all of the problem's own data."""
         return None
 
+    def at_outer_step(self, step: int) -> "InnerProblem":
+        """The problem as the trainer's outer step `step` ≥ 0 meets it: this one at every step, by default.
+
+        Override it where what is trained changes from one outer step to the next, as with fresh tasks in each; it is a
+        function of the step alone, the names and shapes of w and λ stay, and at step 0 it is the problem itself.
+        """
+        return self
+
     def inner_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
         """g(w, λ) and ∇_w g(w, λ), differentiable where grad mode is enabled.
 
