@@ -21,7 +21,7 @@ PROXIMITY = 3.0
 WAYS: dict[str, tuple[hg.InnerSolver, int]] = {
     "L-BFGS": (hg.LBFGS(), 2000),
     "Newton": (hg.Newton(), 200),
-    "momentum": (hg.Momentum(lr=0.01, momentum=0.9), 5000),
+    "momentum": (hg.Momentum(lr=0.01, momentum=0.9), 3000),
     "gradient descent": (hg.GradientDescent(lr=0.02), 5000),
 }
 STEPS = (10, 100, 1000)
@@ -102,8 +102,8 @@ def main() -> None:
         table.add_row(name, *(f"{x:.3g}" for x in megabytes))
     Console(width=160).print(table)
     settings = {
-        "sine waves": (replace(waves(), outer_steps=60, outer_lr=0.01, test_tasks=100), PROXIMITY),
-        "digits, 1 of each class": (replace(images(hg.digits(), 1), outer_steps=60, outer_lr=0.01), 0.1),
+        "sine waves": (replace(waves(), outer_steps=40, outer_lr=0.01, test_tasks=100), PROXIMITY),
+        "digits, 1 of each class": (replace(images(hg.digits(), 1), outer_steps=40, outer_lr=0.01), 0.1),
     }
     for name, (setting, proximity) in settings.items():
         rows = numbers.setdefault("learned", {}).setdefault(name, {})

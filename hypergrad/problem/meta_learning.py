@@ -30,7 +30,8 @@ class MetaLearning(InnerProblem):
     come `test_tasks` held-out ones, the same in every step, which the dev loss does not see.
 
     With `Unrolled` and ρ = 0 this is MAML, and first-order MAML at horizon 0. With `Implicit` and ρ > 0 it is implicit
-    MAML: φ = ∇ℓ_i + ρ (w_i − λ), so that dF/dλ = Σ_i (I + ∇²ℓ_i / ρ)⁻¹ ∂f/∂w_i, whatever way led to w_i.
+    MAML: φ = ∇ℓ_i + ρ (w_i − λ), so that dF/dλ = Σ_i (I + ∇²ℓ_i / ρ)⁻¹ ∂f/∂w_i at the optimum w_i, by whatever way it
+    was reached. With a small ρ there may be several optima, and which one is reached does depend on the way.
 
     The metrics are means over the held-out tasks: `test_loss`, `test_loss_before`, at w_i = λ, and for classes
     `test_accuracy`.
