@@ -73,6 +73,7 @@ from hypergrad.problem.l1 import L1Problem
 from hypergrad.problem.lasso import Lasso
 from hypergrad.problem.learning_to_learn import LearningToLearn
 from hypergrad.problem.mean_field import MeanField
+from hypergrad.problem.meta_learning import MetaLearning
 from hypergrad.problem.quadratic import Quadratic
 from hypergrad.problem.ridge import Ridge
 from hypergrad.problem.semi_amortized import SemiAmortized
@@ -109,6 +110,9 @@ from hypergrad.tape.checkpoint import Checkpoint
 from hypergrad.tape.graph import Graph
 from hypergrad.tape.reversible import Reversible
 from hypergrad.tape.store import Store
+from hypergrad.task.base import TaskFamily, Tasks
+from hypergrad.task.few_shot import FewShot
+from hypergrad.task.sinusoids import Sinusoids
 from hypergrad.taylor.nested import append_jvp
 from hypergrad.trainer import Trainer, fit
 
@@ -137,6 +141,7 @@ __all__ = [
     "ElasticNet",
     "ExampleWeights",
     "ExtrapolationWarning",
+    "FewShot",
     "FixedPoint",
     "FixedPointOverflowError",
     "Forward",
@@ -173,6 +178,7 @@ __all__ = [
     "LinearSolver",
     "MINRES",
     "MeanField",
+    "MetaLearning",
     "Momentum",
     "Neumann",
     "Newton",
@@ -199,6 +205,7 @@ __all__ = [
     "Schedule",
     "Search",
     "SemiAmortized",
+    "Sinusoids",
     "SparseLogistic",
     "Split",
     "Splits",
@@ -207,6 +214,8 @@ __all__ = [
     "Supervised",
     "Tape",
     "TPE",
+    "TaskFamily",
+    "Tasks",
     "TaylorExpansion",
     "Tensors",
     "Tied",

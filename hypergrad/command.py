@@ -87,7 +87,7 @@ def configured_estimators() -> dict[str, HypergradEstimator]:
 def built(cfg: DictConfig) -> dict[str, Any]:
     """The resolved config of what was built; what the estimator and the problem refer to stands inside them."""
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    inside = ("callback", "data", "linsolve", "product", "resume", "solver")
+    inside = ("callback", "data", "linsolve", "product", "resume", "solver", "task")
     return {key: value for key, value in config.items() if key not in inside}
 
 

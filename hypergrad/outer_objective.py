@@ -54,13 +54,13 @@ class OuterObjective:
         hparams = {name: self.spaces[name].to_natural(u) for name, u in self.u.items()}
         # A copy, because u moves in place, and is λ itself where there is no constraint.
         natural = {name: value.detach().clone() for name, value in hparams.items()}
-        episode = self.problem.episode(step)
+        problem = self.problem.at_outer_step(step)
         try:
             with self.cost.counting():
                 found = self.estimator.estimate(
-                    episode,
+                    problem,
                     natural,
-                    self.params if self.warm_start else episode.init_params(),
+                    self.params if self.warm_start else problem.init_params(),
                     outer_step=step,
                     inner_step=step * self.estimator.inner_steps if self.warm_start else 0,
                     adjoint=self.adjoint if self.warm_start else None,
@@ -73,7 +73,7 @@ class OuterObjective:
         self.num_inner_steps += int(found.stats["inner_steps"])
         self._warn(found.stats, step)
         with torch.no_grad():
-            metrics = {name: float(x) for name, x in episode.metrics(found.params, natural).items()}
+            metrics = {name: float(x) for name, x in problem.metrics(found.params, natural).items()}
         return Record(
             step=step,
             hparams=natural,

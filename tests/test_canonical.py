@@ -182,7 +182,7 @@ def test_encoder_and_decoder_learn_through_the_steps_on_each_posterior():
     small = ["problem.encoder.in_features=64", "problem.decoder.out_features=64", "problem.num_test=20"]
     trainer = configured("savi", "outer_steps=20", "optimizer.lr=0.01", "estimator.inner_steps=4", *small)
     assert_differences_agree(
-        trainer.problem.episode(0), trainer.estimator, trainer.problem.init_hparams(), step=1e-5, rel=1e-5
+        trainer.problem.at_outer_step(0), trainer.estimator, trainer.problem.init_hparams(), step=1e-5, rel=1e-5
     )
     result = trainer.fit()
     assert result.last.metrics["test_loss"] < result.first.metrics["test_loss"] - 5

@@ -25,7 +25,7 @@ ORDER = [
         "compiling",
         "thin_products",
     },
-    {"data", "images", "selection", "effect"},
+    {"data", "images", "selection", "effect", "task"},
     {"linsolve"},
     {"problem"},
     {"product"},
@@ -45,7 +45,7 @@ ORDER = [
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 HYDRA = {("command",), ("run",)}
-FAMILIES = {"effect", "problem", "product", "solver", "linsolve", "tape", "estimator", "callback", "baseline"}
+FAMILIES = {"effect", "task", "problem", "product", "solver", "linsolve", "tape", "estimator", "callback", "baseline"}
 
 
 def imported(path: Path) -> set[str]:

@@ -48,10 +48,10 @@ def amortized(problem: hg.SemiAmortized, steps: int = OUTER_STEPS, optimizer: An
     hparams = leaves(problem.init_hparams())
     adam = optimizer(list(hparams.values()))
     for step in range(steps):
-        episode = problem.episode(step)
-        start = episode.initial(episode.init_params(), hparams)
+        own = problem.at_outer_step(step)
+        start = own.initial(own.init_params(), hparams)
         adam.zero_grad()
-        episode.outer_loss(start, hparams, episode.outer_batch(step)).backward()
+        own.outer_loss(start, hparams, own.outer_batch(step)).backward()
         adam.step()
     return detach(hparams)
 

@@ -57,12 +57,12 @@ class InnerProblem(nn.Module, ABC):
         """The batch of outer step `step` ≥ 0; None where the losses read all of the problem's own data."""
         return None
 
-    def episode(self, step: int) -> "InnerProblem":
-        """What outer step `step` ≥ 0 trains and judges: the problem itself, by default.
+    def at_outer_step(self, step: int) -> "InnerProblem":
+        """The problem as the trainer's outer step `step` ≥ 0 meets it: this one at every step, by default.
 
-        Override it where an outer step has examples of its own, such as a mini-batch of images each of which has
-        parameters of its own. The hyperparameters are those of the problem; the parameters may have other shapes where
-        training starts cold (`warm_start=False`).
+        Override it where what is trained changes from one outer step to the next, as with fresh tasks or a mini-batch of
+        images each of which has parameters of its own. It is a function of the step alone, and λ stays the same; w may
+        have other shapes where training starts cold (`warm_start=False`).
         """
         return self
 

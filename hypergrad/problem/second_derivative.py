@@ -57,6 +57,32 @@ def objection(model: PureModule, criterion: Criterion, X: Tensor, y: Tensor) -> 
     return ""
 
 
+class TwiceDifferentiable:
+    """Requires a second derivative of ℓ(z(w, X), y); found out once for each dtype and device, where kernels differ.
+
+    Args:
+        model: z.
+        criterion: ℓ.
+    """
+
+    def __init__(self, model: PureModule, criterion: Criterion) -> None:
+        self._model, self._criterion = model, criterion
+        self._objections: dict[Any, str] = {}
+
+    def require(self, X: Tensor, y: Tensor) -> None:
+        """Try it on a few examples.
+
+        Raises:
+            ValueError: if there is none, or a wrong one.
+        """
+        like = next(self._model.parameters())
+        key = (like.dtype, like.device)
+        if key not in self._objections:
+            self._objections[key] = objection(self._model, self._criterion, X, y)
+        if self._objections[key]:
+            raise ValueError(self._objections[key])
+
+
 def _missing(output: Any, inputs: list[Tensor]) -> str:
     """What torch has to say of the second derivatives of an output, "" where there are some."""
     reached = [x for x in tree_leaves(output) if isinstance(x, Tensor) and x.requires_grad and x.is_floating_point()]

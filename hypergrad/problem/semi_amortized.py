@@ -32,7 +32,7 @@ class SemiAmortized(InnerProblem):
     it, (μ_i, ρ_i) = encoder(x_i), or at the prior without an encoder. The dev loss is the mean of L_i after the steps.
     The hyperparameters are the weights of both networks, `encoder.…` and `decoder.…`.
 
-    Each outer step is an `episode` with `batch_size` train images, every one once in each epoch, and the first
+    Each outer step has a problem of its own (`at_outer_step`) with `batch_size` train images, every one once in each epoch, and the first
     `num_test` test images, whose posteriors are refined alongside, and whose mean L_i is the metric `test_loss`. The
     problem itself is on all train images. Draws ε are new at each inner and outer step, and a function of the seed and
     the steps. It goes with `Unrolled` and cold starts.
@@ -102,7 +102,7 @@ class SemiAmortized(InnerProblem):
         mean, log_var = self.encoder(_weights(hparams, "encoder"), self.images, None).chunk(2, 1)
         return {"mean": params["mean"] + mean, "log_var": params["log_var"] + log_var}
 
-    def episode(self, step: int) -> "SemiAmortized":
+    def at_outer_step(self, step: int) -> "SemiAmortized":
         rows = rows_of_step(step, size=len(self.X_train), batch_size=self.batch_size, seed=self.seed)
         images = torch.cat([self.X_train[rows.to(self.images.device)], self.X_test[: self.num_test]])
         return self.on_images(images, num_test=self.num_test, number=step)
@@ -113,7 +113,7 @@ class SemiAmortized(InnerProblem):
         Args:
             images: shape (n, p), of zeros and ones.
             num_test: how many at the end only test, ≥ 0.
-            number: of the episode, which the draws are a function of, ≥ 0.
+            number: of the outer step, which the draws are a function of, ≥ 0.
         """
         other = copy(self)
         other._buffers = self._buffers | {"images": images}
@@ -127,7 +127,7 @@ class SemiAmortized(InnerProblem):
         return self.draws(self.num_samples, len(self.images) - self.num_test, "outer", step)
 
     def draws(self, num_samples: int, num_images: int, *key: object) -> Tensor:
-        """Standard normal ε, shape (samples, images, latent), a function of the seed, the episode and a key."""
+        """Standard normal ε, shape (samples, images, latent), a function of the seed, the outer step and a key."""
         generator = torch.Generator().manual_seed(seed_of("posterior", self.seed, self.number, *key))
         shape = (num_samples, num_images, self.latent)
         return torch.randn(shape, generator=generator, dtype=self.images.dtype).to(self.images.device)
@@ -141,7 +141,7 @@ class SemiAmortized(InnerProblem):
     def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
         if self.num_test == 0:
             return {}
-        # The same draws in every episode, so that only the networks make a difference.
+        # The same draws at every outer step, so that only the networks make a difference.
         eps = self.on_images(self.images).draws(_TEST_SAMPLES, self.num_test, "test")
         rows = slice(len(self.images) - self.num_test, None)
         return {"test_loss": self._bounds(params, hparams, eps, rows).mean()}

@@ -19,7 +19,7 @@ from hypergrad.problem.minibatch import rows_of_step
 from hypergrad.problem.module import PureModule, seed_of
 from hypergrad.problem.parts import read_parts, require_classes
 from hypergrad.problem.pool import on_rows
-from hypergrad.problem.second_derivative import objection
+from hypergrad.problem.second_derivative import TwiceDifferentiable
 from hypergrad.validation import require_int
 
 _PROBE = 4
@@ -91,7 +91,7 @@ class Supervised(InnerProblem):
         # Two examples at least, for batch normalisation.
         self.model = PureModule(model, self.X[:_PROBE], seed)
         self.num_classes = self._classes(parts)
-        self._objections: dict[Any, str] = {}
+        self._twice = TwiceDifferentiable(self.model, self.criterion)
         self._hyperparameters = self.effects.spaces(self._site(self.X))
 
     def init_params(self) -> Tensors:
@@ -128,9 +128,9 @@ class Supervised(InnerProblem):
 
         Raises:
             ValueError: if the gradient is to be differentiated again, and a layer of the model allows no such thing.
-        """
-        if torch.is_grad_enabled() and (objection := self._objection()):
-            raise ValueError(objection)
+        """  # noqa: DOC502
+        if torch.is_grad_enabled():
+            self._twice.require(self.X[:_PROBE], self.y[:_PROBE])
         return super().inner_loss_and_gradient(params, hparams, batch)
 
     def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
@@ -214,14 +214,6 @@ class Supervised(InnerProblem):
 
     def _evaluate(self, params: Tensors, hparams: Tensors, X: Tensor, step: int | None) -> Tensor:
         return self.model(params | self.effects.buffers(hparams), self.effects.inputs(X, hparams), step)
-
-    def _objection(self) -> str:
-        """What in the model has no second derivative in this dtype and place, where kernels differ."""
-        like = next(self.model.parameters())
-        key = (like.dtype, like.device)
-        if key not in self._objections:
-            self._objections[key] = objection(self.model, self.criterion, self.X[:_PROBE], self.y[:_PROBE])
-        return self._objections[key]
 
     def _positions(self, rows: Tensor | None) -> Tensor | None:
         """Which examples, in the order of λ, the rows of train are."""

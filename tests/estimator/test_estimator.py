@@ -7,6 +7,7 @@ from tables import PROBLEMS, as_matrix, grad_of, relative_error
 import hypergrad as hg
 from hypergrad.autodiff import central_difference, detach, flatten, unflatten
 from hypergrad.solver.training import train
+from hypergrad.tape.base import Cost
 
 GD = hg.GradientDescent(lr=0.09)
 HEAVY_BALL = hg.Momentum(lr=0.07, momentum=0.8)
@@ -327,7 +328,7 @@ def test_momentum_has_the_wider_bound():
     [
         (lambda: hg.Unrolled(inner_steps=0), ValueError, "Unrolled.inner_steps must be at least 1, but it is 0"),
         (lambda: hg.Unrolled(inner_steps=5, horizon=6), ValueError, "at most inner_steps = 5, but it is 6"),
-        (lambda: hg.Unrolled(horizon=0), ValueError, "horizon must be at least 1"),
+        (lambda: hg.Unrolled(horizon=-1), ValueError, "horizon must be at least 0"),
         (lambda: hg.Implicit(damping=-1.0), ValueError, "damping must be at least 0"),
         (lambda: hg.Implicit(solver="sgd"), TypeError, "Implicit.solver must be a InnerSolver"),  # pyright: ignore
         (lambda: hg.GradientDescent(lr=0.0), ValueError, "lr must be greater than 0"),
@@ -344,3 +345,16 @@ def test_unflatten_is_the_inverse_of_flatten():
     tensors = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(7.0), "c": torch.arange(2.0)}
     back = unflatten(flatten(tensors), tensors)
     assert all(torch.equal(back[name], value) for name, value in tensors.items())
+
+
+def test_no_horizon_at_all_leaves_the_start_and_nothing_else():
+    problem = PROBLEMS["quadratic"]
+    estimator = hg.Unrolled(solver=HEAVY_BALL, inner_steps=7, horizon=0)
+    with pytest.raises(
+        hg.UnusedHyperparameterError,
+        match="start of training does not depend on .* Use a horizon of 1",
+    ):
+        estimator.estimate(problem, problem.init_hparams(), problem.init_params())
+    plan = estimator.plan(problem)
+    assert plan.horizon == 0
+    assert plan.costs["no tape"] == Cost(memory=0, gradients=7)

@@ -67,7 +67,7 @@ def by_hand(problem: hg.SemiAmortized, hparams: hg.Tensors, steps: int) -> torch
 
 @pytest.mark.parametrize("num_samples", [1, 3])
 def test_the_gradient_through_the_steps_is_that_of_plain_autograd_and_of_differences(num_samples):
-    problem = small(num_samples=num_samples).episode(2)
+    problem = small(num_samples=num_samples).at_outer_step(2)
     assert isinstance(problem, hg.SemiAmortized)
     hparams, start, steps = some_hparams(problem), problem.init_params(), 5
     found = hg.Unrolled(solver=SOLVER, inner_steps=steps).estimate(problem, hparams, start, outer_step=3)
@@ -89,7 +89,7 @@ def test_the_gradient_through_the_steps_is_that_of_plain_autograd_and_of_differe
 
 def test_the_gradient_is_not_that_of_the_encoders_output_alone():
     """What the steps add to it: without them the encoder's gradient is another one."""
-    problem = small().episode(0)
+    problem = small().at_outer_step(0)
     hparams, start = some_hparams(problem), problem.init_params()
     found = hg.Unrolled(solver=SOLVER, inner_steps=20).estimate(problem, hparams, start)
     point = leaves(hparams)
@@ -121,7 +121,7 @@ def test_the_bound_bounds_the_probability_of_an_image_and_steps_bring_it_nearer(
 
 @pytest.mark.parametrize("steps", [1, 5, 20])
 def test_steps_lower_the_negative_elbo_of_train_and_test_images(steps):
-    problem = small().episode(2)
+    problem = small().at_outer_step(2)
     assert isinstance(problem, hg.SemiAmortized)
     hparams, start = some_hparams(problem), problem.init_params()
     eps = problem.draws(500, 4, "test")
@@ -132,32 +132,32 @@ def test_steps_lower_the_negative_elbo_of_train_and_test_images(steps):
 
 def test_an_epoch_has_every_train_image_once_and_the_test_images_always():
     problem = small(batch_size=4)
-    epoch = [problem.episode(step) for step in (2, 3)]
-    assert [len(episode.images) for episode in epoch] == [6, 4]
-    assert all(torch.equal(episode.images[-2:], problem.X_test[:2]) for episode in epoch)
-    seen = torch.cat([episode.images[:-2] for episode in epoch])
+    epoch = [problem.at_outer_step(step) for step in (2, 3)]
+    assert [len(part.images) for part in epoch] == [6, 4]
+    assert all(torch.equal(part.images[-2:], problem.X_test[:2]) for part in epoch)
+    seen = torch.cat([part.images[:-2] for part in epoch])
     assert torch.equal(seen.unique(dim=0), problem.X_train.unique(dim=0))
-    assert torch.equal(problem.episode(2).images, epoch[0].images)
+    assert torch.equal(problem.at_outer_step(2).images, epoch[0].images)
 
 
 def test_draws_are_a_function_of_seed_and_steps():
     problem = small()
-    one, other = problem.episode(0), problem.episode(1)
-    assert torch.equal(one.inner_batch(2), problem.episode(0).inner_batch(2))
-    for different in (one.inner_batch(3), other.inner_batch(2), small(seed=1).episode(0).inner_batch(2)):
+    one, other = problem.at_outer_step(0), problem.at_outer_step(1)
+    assert torch.equal(one.inner_batch(2), problem.at_outer_step(0).inner_batch(2))
+    for different in (one.inner_batch(3), other.inner_batch(2), small(seed=1).at_outer_step(0).inner_batch(2)):
         assert not torch.equal(one.inner_batch(2), different)
     assert one.outer_batch(0).shape == (1, 4, 2)
 
 
-def test_the_trainer_trains_each_step_on_its_episode():
+def test_the_trainer_trains_each_step_on_its_own_images():
     problem = small()
     estimator = hg.Unrolled(solver=SOLVER, inner_steps=3)
     sgd = partial(torch.optim.SGD, lr=0.1)
     result = hg.fit(problem, estimator, sgd, 2, progress=False, warm_start=False)
     hparams = problem.init_hparams()
     for step in range(3):
-        episode = problem.episode(step)
-        found = estimator.estimate(episode, hparams, episode.init_params(), outer_step=step)
+        own = problem.at_outer_step(step)
+        found = estimator.estimate(own, hparams, own.init_params(), outer_step=step)
         assert result.history[step]["loss/dev"] == found.outer_loss
         hparams = {name: x - 0.1 * found.grad[name] for name, x in hparams.items()}
     with pytest.raises(ValueError, match="warm_start=False"):
