@@ -120,6 +120,10 @@ class InnerProblem(nn.Module, ABC):
         """Further numbers to record at each outer step; `test_loss` is shown beside the inner and dev loss."""
         return {}
 
+    def pictures(self) -> dict[str, tuple[int, ...]]:
+        """By the name of a hyperparameter, the shape (h, w) or (c, h, w) of the images that it holds in a row."""
+        return {}
+
     def pooled_targets(self) -> Tensor:
         """The targets of the pool, the train examples and then the dev examples, shape (n, …)."""
         raise NotImplementedError(_NO_POOL.format(type(self).__name__, "pooled_targets"))
