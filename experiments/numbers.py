@@ -1,6 +1,7 @@
 """What an experiment has measured, kept beside its README for the script that draws it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ _HERE = Path(__file__).parent
 
 
 def save(experiment: str, numbers: dict[str, Any]) -> None:
-    """Write the numbers of an experiment."""
-    (_HERE / experiment / "numbers.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    """Write the numbers of an experiment, a list of plain values on one line."""
+    text = re.sub(r'\[[^][{}"]*\]', lambda flat: " ".join(flat[0].split()), json.dumps(numbers, indent=1))
+    (_HERE / experiment / "numbers.json").write_text(text + "\n")
 
 
 def load(experiment: str) -> dict[str, Any]:
