@@ -24,9 +24,9 @@ def draw_losses(axis: Axes, rows: dict) -> None:
     """Dev and test loss on the way."""
     for color, name in enumerate(SCHEDULES):
         path = rows[name]["path"]
-        axis.semilogx(path["spent"], path["dev"], color=f"C{color}", label=f"{name}, dev")
+        axis.semilogx(path["spent"], path["dev"], color=f"C{color}", label=name)
         axis.semilogx(path["spent"], path["test"], "--", color=f"C{color}")
-    axis.set(ylabel="loss (test dashed)")
+    axis.set(ylabel="dev loss, and test loss dashed")
 
 
 def main() -> None:
