@@ -23,13 +23,13 @@ PLAIN, BY_HAND = "plain training", "by hand, create_graph"
 TAPES: dict[str, tuple[hg.Tape, bool]] = {
     "Graph": (hg.Graph(), False),
     "Store": (hg.Store(), False),
-    "Checkpoint": (hg.Checkpoint(), False),
+    "Checkpoint, 45 slots": (hg.Checkpoint(slots=45), False),
     "Store, compiled": (hg.Store(), True),
     "Checkpoint, compiled": (hg.Checkpoint(), True),
     "Reversible": (hg.Reversible(), False),
 }
 ROWS = {
-    "a": [PLAIN, BY_HAND, "Graph", "Store", "Checkpoint", "Store, compiled", "Checkpoint, compiled"],
+    "a": [PLAIN, BY_HAND, "Graph", "Store", "Checkpoint, 45 slots", "Store, compiled", "Checkpoint, compiled"],
     "am": [PLAIN, "Store", "Reversible", "Store, compiled"],
     "c": [PLAIN, BY_HAND, "Graph", "Store", "Store, compiled", "Checkpoint, compiled"],
 }

@@ -11,8 +11,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.proxy import GraphAppendingTracer
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
+from hypergrad.thin_products import join_thin_products, turn_thin_products
+
 _ATEN = torch.ops.aten
-_THIN = 32
 
 
 class CannotCompileError(Exception):
@@ -54,28 +55,6 @@ def trace(function: Callable[..., Any], arguments: Sequence[Tensor], decomposed:
     return traced
 
 
-def is_thin(product: fx.Node) -> bool:
-    """Whether a node is a product A B of few columns, which BLAS libraries form faster as (Bᵀ Aᵀ)ᵀ."""
-    if product.target is not _ATEN.mm.default:
-        return False
-    rows, columns = product.meta["val"].shape
-    return columns <= min(_THIN, rows)
-
-
-def turn_thin_products(traced: fx.GraphModule) -> None:
-    """Form all products of few columns the other way round; what is computed from them comes to lie that way too."""
-    for node in traced.graph.nodes:
-        if node.target in (_ATEN.view.default, _ATEN._unsafe_view.default):  # of what may now lie otherwise
-            node.target = _ATEN.reshape.default
-        elif is_thin(node):
-            with traced.graph.inserting_before(node):
-                right, left = (traced.graph.call_function(_ATEN.t.default, (x,)) for x in node.args[::-1])
-                turned = traced.graph.call_function(_ATEN.mm.default, (right, left))
-                node.replace_all_uses_with(traced.graph.call_function(_ATEN.t.default, (turned,)))
-            traced.graph.erase_node(node)
-    traced.recompile()
-
-
 @dataclass(frozen=True)
 class Nested:
     """A function of nestings of tensors, made of one on lists of them.
@@ -112,6 +91,7 @@ def trace_nested(function: Callable[..., Any], *arguments: Any) -> tuple[Nested,
         return found
 
     traced = trace(flat, values, [_ATEN.addmm])
+    join_thin_products(traced)
     turn_thin_products(traced)
     return Nested(traced, result[0]), traced
 

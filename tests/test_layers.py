@@ -23,6 +23,7 @@ ORDER = [
         "structure",
         "taylor",
         "compiling",
+        "thin_products",
     },
     {"data", "images", "selection", "effect"},
     {"linsolve"},

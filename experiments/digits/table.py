@@ -16,7 +16,7 @@ from rich.table import Table
 
 import hypergrad as hg
 from experiments.digits.by_hand import Point
-from experiments.digits.contestants import PER, contestants
+from experiments.digits.contestants import OTHER_DEV, PER, contestants
 
 HERE = Path(__file__).parent
 Curves = dict[str, list[list[Point]]]
@@ -55,6 +55,7 @@ def tabulated(penalties: int, curves: Curves) -> Table:
     )
     for name, runs in curves.items():
         times = [reached(run, other[-1].dev) for run, other in zip(runs, reference, strict=True)]
+        times = [None] * len(runs) if name in OTHER_DEV else times
         there = [x for x in times if x is not None]
         ratios = [x / other[-1].seconds for x, other in zip(times, reference, strict=True) if x is not None]
         reaching = "" if len(there) == len(runs) else f" ({len(there)} of {len(runs)})"
@@ -64,7 +65,7 @@ def tabulated(penalties: int, curves: Curves) -> Table:
             shown([run[-1].test for run in runs]),
             shown([min(point.test for point in run) for run in runs]),
             shown([run[-1].seconds for run in runs], 2),
-            f"{statistics.mean(there):.2f}{reaching}" if there else "never",
+            f"{statistics.mean(there):.2f}{reaching}" if there else "" if name in OTHER_DEV else "never",
             f"{statistics.mean(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else "",
         )
     return table

@@ -10,6 +10,7 @@ from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
 from hypergrad.compiling import CannotCompileError, trace
 from hypergrad.operator import CannotApproximateError
+from hypergrad.thin_products import is_thin
 
 _ATEN = torch.ops.aten
 _DECOMPOSED = [
@@ -18,8 +19,6 @@ _DECOMPOSED = [
     *(_ATEN.elu_backward, _ATEN.hardswish_backward, _ATEN.log_sigmoid_backward, _ATEN.native_layer_norm_backward),
 ]
 """Backward passes whose factor that does not depend on v, an exponential mostly, is then computed once for a point."""
-_SKINNY = 32
-"""A matrix of no more columns than this is multiplied the other way round."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ def _simplified(graph: fx.Graph, node: fx.Node, after: dict[fx.Node, fx.Node], d
                 return after[term]
     if node.target is _ATEN.view.default:  # its argument may have become a transposed one
         return call(_ATEN.reshape.default, (after[node.all_input_nodes[0]], args[1]))
-    if node.target is _ATEN.mm.default and node.meta["val"].shape[1] <= min(_SKINNY, node.meta["val"].shape[0]):
+    if is_thin(node):
         left, right = (call(_ATEN.t.default, (after[cast_type(fx.Node, factor)],)) for factor in args)
         return call(_ATEN.t.default, (call(_ATEN.mm.default, (right, left)),))
     copied = graph.node_copy(node, lambda n: after[n])
