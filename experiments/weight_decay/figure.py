@@ -26,8 +26,9 @@ def main() -> None:
     """Draw the cost of an outer step, the losses over outer steps, and the penalty of each pixel and class."""
     numbers = load("weight_decay")
     figure = Figure(figsize=(14, 6.2), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1.7, 1.0))
-    time, memory, losses = above.subplots(1, 3)
+    grid = figure.add_gridspec(2, 1, height_ratios=[1.7, 1])
+    above, below = grid[0].subgridspec(1, 3), grid[1].subgridspec(1, 10)
+    time, memory, losses = (figure.add_subplot(above[i]) for i in range(3))
     draw_growth(time, memory, numbers)
     largest = max(run["hyperparameters"] for run in numbers["tuned"])
     for i, run in enumerate(run for run in numbers["tuned"] if run["hyperparameters"] == largest):
@@ -38,12 +39,12 @@ def main() -> None:
     losses.legend(fontsize="small")
     penalties = np.array(next(run["log10_penalties"] for run in numbers["tuned"] if "log10_penalties" in run))
     low, high = np.percentile(penalties, [1, 99])
-    below.suptitle("log₁₀ of the penalty on each weight, by class", fontsize="medium")
-    axes = below.subplots(1, 10)
+    axes = [figure.add_subplot(below[i]) for i in range(10)]
+    figure.supxlabel("log₁₀ of the penalty on each weight of softmax regression, by class, seed 0", fontsize="medium")
     for axis, image in zip(axes, penalties.reshape(10, 28, 28), strict=True):
         shown = axis.imshow(image, vmin=low, vmax=high, cmap="viridis")
         axis.set_axis_off()
-    below.colorbar(shown, ax=list(axes), fraction=0.02)
+    figure.colorbar(shown, ax=axes, fraction=0.02)
     draw("weight_decay", figure)
 
 

@@ -25,7 +25,7 @@ from hypergrad.solver.training import train
 
 SEEDS, TUNED = range(3), (0, 40)
 EXAMPLES, GUIDE = 1000, 500
-OUTER_STEPS, TRIAL_STEPS, LAST_STEPS, STRIDE = 40, 150, 500, 10
+OUTER_STEPS, TRIAL_STEPS, LAST_STEPS, STRIDE = 25, 100, 400, 10
 DEFAULT = 1e-3
 ADAM = partial(torch.optim.Adam, lr=0.3)
 NEUMANN_STEP = hg.Implicit(
@@ -129,9 +129,10 @@ def tuned(seed: int, hidden: int) -> dict[str, Any]:
 def show(numbers: dict[str, Any]) -> None:
     """Print the tables."""
     console = Console(width=150)
-    cost = Table("hyperparameters", *(key for key in numbers["growth"][0] if "/" in key or "MB" in key))
-    for row in numbers["growth"]:
-        cost.add_row(f"{row['hyperparameters']:,}", *(f"{x:.2f}" for key, x in row.items() if key != "hyperparameters"))
+    growing = numbers["growth"]
+    cost = Table("hyperparameters", *(f"{row['hyperparameters']:,}" for row in growing))
+    for key in list(growing[0])[1:]:
+        cost.add_row(key, *(f"{row[key]:.2f}" for row in growing))
     table = Table("hyperparameters", "penalties", "dev", "stopping part", "test", "test accuracy", "train steps")
     for size in {row["hyperparameters"]: None for row in numbers["tuned"]}:
         runs = [row["rows"] for row in numbers["tuned"] if row["hyperparameters"] == size]
