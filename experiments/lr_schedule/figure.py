@@ -19,7 +19,7 @@ def main() -> None:
         axes[0, 1].plot(run["outer"]["loss/dev"], color="C2", alpha=0.8, label="800 rates" if i == 0 else None)
         fixed = run["rows"]["best fixed, by TPE"]["dev"]
         axes[0, 1].axhline(fixed, linestyle="--", color="C1", alpha=0.8, label="best fixed rate" if i == 0 else None)
-    axes[0, 0].set(xlabel="training step", ylabel="dev loss, three seeds", ylim=(0.45, 1.5))
+    axes[0, 0].set(xlabel="training step", ylabel=f"dev loss, {len(runs)} seeds", ylim=(0.45, 1.5))
     axes[0, 1].set(xlabel="outer step", ylabel="dev loss after 100 training steps")
     rates = np.array([run["rates"] for run in runs.values()])
     for axis, offset, what in ((axes[1, 0], 0, "weights"), (axes[1, 1], 1, "biases")):
