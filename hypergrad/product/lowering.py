@@ -14,6 +14,8 @@ from hypergrad.compiling import CannotCompileError
 
 _LONG_LOOP = 2**14
 """Steps of a loop for each thread, at least."""
+_SMALL = 2**10
+"""Numbers in a matrix whose product with a vector is not worth a call of BLAS."""
 
 
 class Lowered(NamedTuple):
@@ -50,7 +52,8 @@ def lowered(traced: fx.GraphModule, early: Sequence[Tensor], late: Sequence[Tens
     from torch._inductor.decomposition import select_decomp_table
 
     try:
-        plain = make_fx(torch.func.functionalize(traced), select_decomp_table())(*early, *late)
+        table = {**select_decomp_table(), torch.ops.aten.mm.default: _small_product}
+        plain = make_fx(torch.func.functionalize(traced), table)(*early, *late)
         prepare, rest = split(fx.GraphModule(plain, fx_graph_cse(plain.graph)), len(early))
         mode = FakeTensorMode(allow_non_fake_inputs=True)
         fake = [mode.from_tensor(tensor) for tensor in (*prepare(*early), *late)]
@@ -61,6 +64,13 @@ def lowered(traced: fx.GraphModule, early: Sequence[Tensor], late: Sequence[Tens
     except Exception as error:  # whatever a compiler may raise
         raise CannotCompileError(type(error).__name__) from error
     return Lowered(prepare, lambda *tensors: fast(list(tensors)))
+
+
+def _small_product(left: Tensor, right: Tensor) -> Tensor:
+    """A row times a small matrix as a sum of products, which Inductor puts into the loops around it."""
+    if len(left) == 1 and right.numel() <= _SMALL:
+        return (left.T * right).sum(0, keepdim=True)
+    return NotImplemented
 
 
 def split(whole: fx.GraphModule, num_early: int) -> tuple[fx.GraphModule, fx.GraphModule]:

@@ -118,13 +118,10 @@ class Optimum:
             ValueError: if it is not shaped as λ.
         """
         named, _ = by_name("direction", given)
-        shapes = {name: tuple(value.shape) for name, value in self.hparams.items()}
-        met = {name: tuple(value.shape) for name, value in named.items()}
         if len(self.hparams) == 1 and len(named) == 1:  # a single tensor's name is that of the argument
             named = dict(zip(self.hparams, named.values(), strict=True))
-            met = dict(zip(self.hparams, met.values(), strict=True))
-        rows = {shape[0] for name, shape in met.items() if name in shapes and shape[1:] == shapes[name] and shape}
-        if met != shapes and not (met.keys() == shapes.keys() and len(rows) == 1 and _all_have_rows(met, shapes)):
+        if not _is_shaped_as(self.hparams, named):
+            shapes, met = ({name: tuple(x.shape) for name, x in xs.items()} for xs in (self.hparams, named))
             raise ValueError(
                 f"It must be shaped as the hyperparameters, {shapes}, or have one more axis in front for several at "
                 f"once, but it is {met}."
@@ -158,5 +155,10 @@ class Optimum:
         return self.to_params({name: piece.reshape(-1, *p.shape) for (name, p), piece in named})
 
 
-def _all_have_rows(met: dict[str, tuple[int, ...]], shapes: dict[str, tuple[int, ...]]) -> bool:
-    return all(len(met[name]) == len(shape) + 1 and met[name][1:] == shape for name, shape in shapes.items())
+def _is_shaped_as(like: Tensors, given: Tensors) -> bool:
+    """Whether all tensors are shaped alike, or all with the same axis in front."""
+    if given.keys() != like.keys():
+        return False
+    pairs = [(given[name].shape, x.shape) for name, x in like.items()]
+    in_front = {met[: len(met) - len(shape)] for met, shape in pairs}
+    return all(met[len(met) - len(shape) :] == shape for met, shape in pairs) and in_front in ({()}, {pairs[0][0][:1]})
