@@ -3,6 +3,8 @@
 python -m experiments.logistic_l2.table
 """
 
+import statistics
+import time
 import warnings
 from functools import partial
 from typing import Any
@@ -14,14 +16,18 @@ from scipy.optimize import minimize_scalar
 
 import hypergrad as hg
 from experiments.numbers import save
-from hypergrad.baseline.budget import Budget
+from hypergrad.baseline.base import Search
+from hypergrad.baseline.budget import PRODUCT, Budget
+from hypergrad.baseline.grid import GridSearch
 from hypergrad.baseline.search import search
 from hypergrad.baseline.tpe import TPE
 from hypergrad.callback.base import Callback, Record
+from hypergrad.estimator.trial import trial
 from hypergrad.solver.training import train
 
-SEEDS, OUTER_STEPS, START = range(2), 40, 1e-3
-SCHEDULES = {"tightening": "cubic", "fixed": None}
+SEEDS, START, TOL = range(3), 1e-3, 1e-6
+OUTER_STEPS = {"all": 40, "feature": 20, "weight": 20}
+SCHEDULES = {"fixed": None, "exponential": "exponential", "quadratic": "quadratic", "cubic": "cubic"}
 
 
 def problem_of(seed: int, per: str, **parts: float) -> hg.Supervised:
@@ -39,7 +45,7 @@ def problem_of(seed: int, per: str, **parts: float) -> hg.Supervised:
     )
 
 
-def estimator_of(schedule: str | None, tol: float = 1e-6) -> hg.Implicit:
+def estimator_of(schedule: str | None, tol: float = TOL) -> hg.Implicit:
     """Both tolerances start at 0.1 where they tighten, and are `tol` where they are fixed."""
     tol = tol if schedule is None else 0.1
     return hg.Implicit(
@@ -53,93 +59,140 @@ def estimator_of(schedule: str | None, tol: float = 1e-6) -> hg.Implicit:
 
 
 def brute_force(problem: hg.Supervised) -> float:
-    """The log λ of the lowest dev loss, by a grid from e^-14 to e^-6 and a bounded search around its best point."""
-    solver, start = hg.LBFGS(), problem.init_params()
+    """The log λ of the lowest dev loss, by a grid from e^-6 to e^-14 and a bounded search around its best point."""
+    solver, w = hg.LBFGS(), problem.init_params()
 
     def dev_loss(log_l2: float) -> float:
+        nonlocal w  # the next training goes on from here; where the tolerance is met does not depend on it
         hparams = {"l2": torch.tensor(log_l2).exp()}
-        w = train(problem, solver, hparams, start, max_steps=5000, tol=1e-8).params
+        w = train(problem, solver, hparams, w, max_steps=5000, tol=1e-8).params
         return problem.outer_loss(w, hparams, None).item()
 
-    best = min(torch.linspace(-14, -6, 9).tolist(), key=dev_loss)
+    best = min(torch.linspace(-6, -14, 9).tolist(), key=dev_loss)
     bounds = (best - 1, best + 1)
     return float(minimize_scalar(dev_loss, bounds=bounds, method="bounded", options={"xatol": 1e-5}).x)
 
 
-def row_of(record: Record) -> dict[str, Any]:
-    """What a record came to."""
-    l2 = record.hparams["l2"].log()
+class Path(Callback):
+    """What a run has spent and found at each outer step, as columns, and its CPU seconds."""
+
+    def __init__(self) -> None:
+        self.begin, self.seconds = time.process_time(), 0.0
+        self.columns: dict[str, list[float]] = {name: [] for name in ("spent", "dev", "test", "log_l2")}
+
+    def on_step(self, record: Record) -> None:
+        self.seconds = time.process_time() - self.begin
+        row = {
+            "spent": spent_by(record),
+            "dev": record.outer_loss,
+            "test": record.metrics["test_loss"],
+            "log_l2": record.hparams["l2"].log().median().item(),
+        }
+        for name, value in row.items():
+            self.columns[name].append(float(f"{value:.7g}"))
+
+
+def spent_by(record: Record) -> int:
+    """Gradients of the inner loss so far, a Hessian product counted as two."""
+    return record.num_gradients + PRODUCT * record.num_matvecs
+
+
+def judged(problem: hg.Supervised, hparams: hg.Tensors) -> dict[str, Any]:
+    """What λ is worth after a training from scratch to the tolerance that the searches have."""
+    found, log_l2 = trial(problem, estimator_of(None), hparams), hparams["l2"].log()
+    metrics = {name: float(x) for name, x in problem.metrics(found.params, hparams).items()}
     return {
-        "dev": record.outer_loss,
-        "test": record.metrics["test_loss"],
-        "accuracy": record.metrics["test_accuracy"],
-        "log_l2": [l2.min().item(), l2.median().item(), l2.max().item()],
-        "inner_steps": record.num_inner_steps,
-        "products": record.num_matvecs,
-        "seconds": record.seconds,
+        "dev": found.outer_loss,
+        "test": metrics["test_loss"],
+        "accuracy": metrics["test_accuracy"],
+        "log_l2": [round(x.item(), 5) for x in (log_l2.min(), log_l2.median(), log_l2.max())],
     }
 
 
-class Keep(Callback):
-    """Keeps what each record came to."""
-
-    def __init__(self) -> None:
-        self.path: list[dict[str, Any]] = []
-
-    def on_step(self, record: Record) -> None:
-        self.path.append(row_of(record))
-
-
-def tuned(seed: int, per: str, schedule: str | None, outer_steps: int = OUTER_STEPS) -> list[dict[str, Any]]:
-    """The path of Adam, whose steps shrink as a cosine."""
-    keep, adam = Keep(), partial(torch.optim.Adam, lr=0.7, betas=(0.6, 0.99))
+def tuned(problem: hg.Supervised, schedule: str | None, outer_steps: int) -> tuple[Path, Record]:
+    """By Adam on log λ, whose steps shrink as a cosine; loose gradients of a schedule rule out a line search."""
+    path, adam = Path(), partial(torch.optim.Adam, lr=0.7, betas=(0.6, 0.99))
     cosine = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=outer_steps)
-    problem, estimator = problem_of(seed, per), estimator_of(schedule)
-    hg.fit(problem, estimator, adam, outer_steps, progress=False, callbacks=[keep], scheduler=cosine)
-    return keep.path
+    found = hg.fit(
+        problem, estimator_of(schedule), adam, outer_steps, progress=False, callbacks=[path], scheduler=cosine
+    )
+    return path, found.last
 
 
-def by_lbfgsb(problem: hg.Supervised) -> list[dict[str, Any]]:
-    """The path of scipy's L-BFGS-B for one penalty, with tolerances of 1e-9."""
-    keep = Keep()
-    hg.fit(problem, estimator_of(None, 1e-9), hg.LBFGSB, 15, progress=False, callbacks=[keep])
-    return keep.path
+def by_lbfgsb(problem: hg.Supervised) -> tuple[Path, Record]:
+    """By scipy's L-BFGS-B for one penalty, with tolerances of 1e-9."""
+    path = Path()
+    return path, hg.fit(problem, estimator_of(None, 1e-9), hg.LBFGSB, 15, progress=False, callbacks=[path]).last
+
+
+def by_search(problem: hg.Supervised, method: Search, budget: Budget) -> dict[str, Any]:
+    """The row of a search."""
+    begin, found = time.process_time(), search(problem, estimator_of(None), method, budget)
+    row = {"spent": spent_by(found.last), "cpu": time.process_time() - begin, "trials": len(found.history)}
+    return judged(problem, found.best.hparams) | row
+
+
+def measured(seed: int, per: str) -> dict[str, dict[str, Any]]:
+    """The row of each method, with its path where it has one."""
+    problem = problem_of(seed, per)
+    rows = {"start": judged(problem, problem.init_hparams())}
+    # Fixed tolerances of many penalties, which take the most time, on one split only.
+    names = [name for name in SCHEDULES if name != "fixed" or per == "all" or seed == SEEDS[0]]
+    runs = {name: tuned(problem, SCHEDULES[name], OUTER_STEPS[per]) for name in names}
+    if per == "all":
+        runs["L-BFGS-B"] = by_lbfgsb(problem)
+    for name, (path, last) in runs.items():
+        row = judged(problem, last.hparams) | {"spent": spent_by(last), "cpu": path.seconds}
+        is_drawn = per == "all" or seed == SEEDS[0]
+        rows[name] = row | ({"path": path.columns} if is_drawn else {})
+    budget = Budget(gradients=rows["cubic"]["spent"])
+    if per != "weight":
+        rows["TPE"] = by_search(problem, TPE(seed=seed), budget)
+    if per == "all":
+        rows["grid"] = by_search(problem, GridSearch(), budget)
+    return rows
+
+
+def show(numbers: dict[str, Any]) -> None:
+    """Print the tables."""
+    console = Console(width=150)
+    splits, truths = [numbers["splits"][str(seed)] for seed in SEEDS], numbers["truths"]
+    for seed, truth, rows in zip(SEEDS, truths, splits, strict=True):
+        found = {name: abs(row["log_l2"][1] - truth) for name, row in rows["all"].items()}
+        distances = ", ".join(f"{name} {x:.1e}" for name, x in found.items())
+        console.print(f"seed {seed}: log λ by brute force is {truth:.5f}; off it: {distances}")
+    columns = ("dev", "test", "accuracy", "gradients + 2 products", "CPU s", "log λ: least", "median", "largest")
+    table = Table("penalties", "method", *columns, title=f"mean ± deviation over {len(SEEDS)} splits")
+    for per in OUTER_STEPS:
+        for name in splits[0][per]:
+            rows = [split[per][name] for split in splits if name in split[per]]
+            cells = [spread([row[key] for row in rows]) for key in ("dev", "test", "accuracy")]
+            costs = [f"{statistics.mean(row.get(key, 0) for row in rows):.1f}" for key in ("spent", "cpu")]
+            logs = [f"{statistics.mean(row['log_l2'][i] for row in rows):.2f}" for i in range(3)]
+            table.add_row(per, name, *cells, *costs, *logs)
+    console.print(table)
+
+
+def spread(values: list[float]) -> str:
+    """Mean ± standard deviation."""
+    deviation = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else " on one split"
+    return f"{statistics.mean(values):.4f}{deviation}"
 
 
 def main() -> None:
-    """Print the tables and keep what the figure shows."""
+    """Measure, keep the numbers, and print the tables."""
+    torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     warnings.simplefilter("ignore")
-    console, runs, truths = Console(width=150), [], []
-    columns = ("dev", "test", "accuracy", "inner steps", "products", "s", "log λ: least", "median", "largest")
-    table = Table("seed", "penalties", "method", *columns)
-
-    def add(seed: int, per: str, method: str, row: dict[str, Any]) -> None:
-        numbers = [f"{row[key]:.4f}" for key in ("dev", "test", "accuracy")]
-        numbers += [str(row["inner_steps"]), str(row["products"]), f"{row['seconds']:.1f}"]
-        table.add_row(str(seed), per, method, *numbers, *(f"{x:.2f}" for x in row["log_l2"]))
-
+    numbers: dict[str, Any] = {"splits": {}, "truths": []}
     for seed in SEEDS:
-        truths.append(brute_force(problem_of(seed, "all")))
-        for per in ("all", "feature", "weight"):
-            paths = {name: tuned(seed, per, schedule) for name, schedule in SCHEDULES.items()}
-            if per == "all":
-                paths["L-BFGS-B"] = by_lbfgsb(problem_of(seed, per))
-                add(seed, per, "start", paths["fixed"][0])
-            for name, path in paths.items():
-                runs.append({"seed": seed, "per": per, "method": name, "path": path})
-                add(seed, per, name, path[-1])
-                if per == "all":
-                    distance = abs(path[-1]["log_l2"][0] - truths[-1])
-                    console.print(f"seed {seed}, {name}: |log λ − brute force {truths[-1]:.5f}| = {distance:.1e}")
-            if per != "weight":
-                last = paths["tightening"][-1]
-                budget = Budget(gradients=last["inner_steps"] + 2 * last["products"])
-                found = search(problem_of(seed, per), estimator_of(None), TPE(seed=seed), budget)
-                add(seed, per, "TPE", row_of(found.best))
-        save("logistic_l2", {"runs": runs, "truths": truths})
-        console.print(f"seed {seed} done")
-    console.print(table)
+        numbers["truths"].append(brute_force(problem_of(seed, "all")))
+        numbers["splits"][str(seed)] = {}
+        for per in OUTER_STEPS:
+            numbers["splits"][str(seed)][per] = measured(seed, per)
+            print(f"seed {seed}, one per {per}: {time.process_time():.0f} CPU s", flush=True)
+            save("logistic_l2", numbers)
+    show(numbers)
 
 
 if __name__ == "__main__":

@@ -1,160 +1,164 @@
-"""The tables of README.md: a penalty for each weight, from 7,840 to a million, and what an outer step costs.
+"""The tables of README.md: a penalty for each weight, from 7,840 to a million, what a step costs and what it wins.
 
 python -m experiments.weight_decay.table
 """
 
-from dataclasses import replace
+import statistics
+import time
+import warnings
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 from torch.nn.functional import cross_entropy
 
 import hypergrad as hg
-from benchmarks.measure import Local, clocked, interleaved, ratios
 from experiments.numbers import save
-from hypergrad.baseline.budget import Budget
+from experiments.weight_decay.cost import HIDDEN, MOMENTUM, NEUMANN, PRODUCTS, growth, network
+from hypergrad.baseline.budget import PRODUCT, Budget
 from hypergrad.baseline.search import search
 from hypergrad.baseline.tpe import TPE
+from hypergrad.callback.base import Callback, Record
+from hypergrad.solver.training import train
 
-SEEDS, TERMS = range(3), 10
-HIDDEN = (0, 40, 130, 400, 1300)
-EXAMPLES, OUTER_STEPS = 1000, 10
-OPTIMIZER = partial(torch.optim.Adam, lr=0.3)
-MOMENTUM = hg.Momentum(lr=0.02, momentum=0.9)
-LINEAR = hg.Implicit(solver=hg.LBFGS(), linsolve=hg.CG(tol=1e-2), inner_steps=50, inner_tol=1e-3, error_bar=False)
-NETWORK = hg.Implicit(
+SEEDS, TUNED = range(3), (0, 40)
+EXAMPLES, GUIDE = 1000, 500
+OUTER_STEPS, TRIAL_STEPS, LAST_STEPS, STRIDE = 25, 100, 400, 10
+DEFAULT = 1e-3
+ADAM = partial(torch.optim.Adam, lr=0.3)
+NEUMANN_STEP = hg.Implicit(
     solver=MOMENTUM,
-    linsolve=hg.Neumann(num_terms=TERMS, scale=0.02, tol=0),
+    linsolve=NEUMANN,
     product=hg.GaussNewton(),
-    inner_steps=20,
+    inner_steps=STRIDE,
     inner_tol=0,
     error_bar=False,
 )
 
 
-def network(hidden: int, seed: int = 0) -> nn.Module:
-    """784-hidden-10 without biases; 784-10 where hidden is 0."""
-    torch.manual_seed(seed)
-    if hidden == 0:
-        return nn.Linear(784, 10, bias=False)
-    return nn.Sequential(nn.Linear(784, hidden, bias=False), nn.Tanh(), nn.Linear(hidden, 10, bias=False))
+class Parts(NamedTuple):
+    """The problem that is tuned on one part of dev, and the other part, which says when to stop."""
+
+    problem: hg.Supervised
+    stop: hg.Split
+
+    def stop_loss(self, params: hg.Tensors) -> float:
+        """The loss on the part of dev that no hyperparameter has seen."""
+        with torch.no_grad():
+            return cross_entropy(self.problem.model(params, self.stop.X, None), self.stop.y).item()
 
 
-def problem_of(hidden: int, *, per: str = "weight", seed: int = 0, examples: int = EXAMPLES) -> hg.Supervised:
-    """Fashion-MNIST with one penalty for each weight, or for all."""
-    data = hg.idx_images(seed=seed, train=examples, dev=examples)
-    return hg.Supervised(
+def parts_of(seed: int, hidden: int, per: str) -> Parts:
+    """Fashion-MNIST: 1000 train images, 500 dev images that guide λ, 500 that say when to stop, 10,000 test images."""
+    data = hg.idx_images(seed=seed, train=EXAMPLES, dev=2 * GUIDE)
+    guide, stop = (hg.Split(*part) for part in zip(*(x.split(GUIDE) for x in data.dev), strict=True))
+    problem = hg.Supervised(
         model=network(hidden, seed),
         loss=cross_entropy,
         train=data.train,
-        dev=data.dev,
+        dev=guide,
         test=data.test,
-        hyperparameters={"l2": hg.L2(init=1e-3, per=per)},
+        hyperparameters={"l2": hg.L2(init=DEFAULT, per=per)},
     )
+    return Parts(problem, stop)
 
 
-def work(name: str) -> Any:
-    """What is timed and weighed: "HIDDEN step", a gradient and an update, or "HIDDEN outer", the hypergradient."""
-    torch.set_num_threads(1)
-    torch.set_default_dtype(torch.float32)
-    hidden, kind = name.split()
-    problem = hg.Supervised(
-        model=network(int(hidden)),
-        loss=cross_entropy,
-        train=(torch.randn(500, 784), torch.arange(500) % 10),  # read from no file, which would leave memory behind
-        dev=(torch.randn(500, 784), torch.arange(500) % 10),
-        hyperparameters={"l2": hg.L2(init=1e-3, per="weight")},
-    )
-    w, hparams = problem.init_params(), problem.init_hparams()
-    if kind == "step":
-        with torch.no_grad():
-            state = MOMENTUM.start(problem, w, hparams)
+class EarlyStopping(Callback):
+    """Keeps the record of the lowest loss on the part of dev that λ has not seen."""
 
-        def step() -> torch.Tensor:
-            with torch.no_grad():
-                return next(iter(MOMENTUM.params(MOMENTUM.step(problem, state, hparams, 0)).values()))
+    def __init__(self, parts: Parts) -> None:
+        self.parts, self.lowest = parts, float("inf")
+        self.path: dict[str, list[float]] = {"dev": [], "stop": [], "test": []}
 
-        return step
-    judged = hg.Implicit(
-        solver=MOMENTUM, linsolve=NETWORK.linsolve, inner_steps=0, product=hg.GaussNewton(), error_bar=False
-    )
-    return lambda: judged.estimate(problem, hparams, w).grad["l2"]
+    def on_step(self, record: Record) -> None:
+        loss = self.parts.stop_loss(record.params)
+        for name, x in zip(self.path, (record.outer_loss, loss, record.metrics["test_loss"]), strict=True):
+            self.path[name].append(round(x, 4))
+        if loss < self.lowest:
+            self.lowest, self.best = loss, record
 
 
-def growth() -> list[dict[str, float]]:
-    """Time and peak memory of a hypergradient, in plain training steps, against the number of hyperparameters."""
-    rows = []
-    for hidden in HIDDEN:
-        names = [f"{hidden} step", f"{hidden} outer"]
-        times = interleaved({name: clocked(work(name)) for name in names}, repeats=7)
-        ratio, spread = ratios(times[names[1]], times[names[0]])
-        memory = [Local.of(work, name).megabytes() for name in names]
-        rows.append(
-            {"hyperparameters": sum(p.numel() for p in network(hidden).parameters())}
-            | {"time": ratio, "spread": spread, "step_mb": memory[0], "outer_mb": memory[1]}
-        )
-        print(rows[-1], flush=True)
-    return rows
-
-
-def tuned(seed: int) -> dict[str, Any]:
-    """What 7,840 penalties come to, and what TPE makes of one penalty with as many gradients."""
-    make = partial(problem_of, 0, seed=seed)
-    result = hg.Trainer(problem=make(), estimator=LINEAR, optimizer=OPTIMIZER, outer_steps=OUTER_STEPS).fit()
-    budget = Budget(gradients=result.last.num_gradients + 2 * result.last.num_matvecs, trials=100)
-    single = replace(LINEAR, inner_steps=300)
+def judged(parts: Parts, hparams: hg.Tensors) -> dict[str, float]:
+    """What λ is worth: a training from scratch, itself stopped where the loss on the stopping part is lowest."""
+    problem, params = parts.problem, parts.problem.init_params()
+    lowest, found, at = float("inf"), params, 0
+    for steps in range(STRIDE, LAST_STEPS + 1, STRIDE):
+        params = train(problem, MOMENTUM, hparams, params, max_steps=STRIDE).params
+        loss = parts.stop_loss(params)
+        if loss < lowest:
+            lowest, found, at = loss, params, steps
+    metrics = {name: float(x) for name, x in problem.metrics(found, hparams).items()}
+    dev = problem.outer_loss(found, hparams, None).item()
     return {
-        "hyperparameters": result.hparams["l2"].numel(),
-        "first": result.history[0],
-        "last": result.history[-1],
-        "tpe": search(make(per="all"), single, TPE(width=5), budget).best.scalars(),
-        "log10": result.hparams["l2"].log10(),
+        "dev": dev,
+        "stop": lowest,
+        "test": metrics["test_loss"],
+        "accuracy": metrics["test_accuracy"],
+        "steps": at,
+        "train": problem.inner_loss(found, {"l2": torch.zeros_like(hparams["l2"])}, None).item(),
     }
+
+
+def tuned(seed: int, hidden: int) -> dict[str, Any]:
+    """What one penalty by TPE and one per weight by hypergradients come to, with the same number of gradients."""
+    begin = time.process_time()
+    parts = parts_of(seed, hidden, "weight")
+    stopping = EarlyStopping(parts)
+    run = hg.fit(parts.problem, NEUMANN_STEP, ADAM, OUTER_STEPS, progress=False, callbacks=[stopping])
+    spent, seconds = run.last.num_gradients + PRODUCT * run.last.num_matvecs, time.process_time() - begin
+    single = parts_of(seed, hidden, "all")
+    trials = hg.Unrolled(solver=MOMENTUM, inner_steps=TRIAL_STEPS)
+    begin = time.process_time()
+    tpe = search(single.problem, trials, TPE(width=5.0, seed=seed), Budget(gradients=spent))
+    rows = {
+        f"{DEFAULT:g} for all, the start": judged(single, single.problem.init_hparams()),
+        "one, by TPE": judged(single, tpe.best.hparams)
+        | {"l2": tpe.best.hparams["l2"].item(), "trials": len(tpe.history), "cpu": time.process_time() - begin},
+        "one per weight": judged(parts, stopping.best.hparams)
+        | {"outer step": stopping.best.step, "cpu": seconds, "gradients": spent},
+        "one per weight, not stopped early": judged(parts, run.last.hparams),
+    }
+    found = {"seed": seed, "hyperparameters": run.hparams["l2"].numel(), "rows": rows, "path": stopping.path}
+    if hidden == 0 and seed == 0:
+        found["log10_penalties"] = [round(x, 2) for x in stopping.best.hparams["l2"].log10().tolist()]
+    return found
+
+
+def show(numbers: dict[str, Any]) -> None:
+    """Print the tables."""
+    console = Console(width=150)
+    growing = numbers["growth"]
+    cost = Table("hyperparameters", *(f"{row['hyperparameters']:,}" for row in growing))
+    for key in list(growing[0])[1:]:
+        cost.add_row(key, *(f"{row[key]:.2f}" for row in growing))
+    table = Table("hyperparameters", "penalties", "dev", "stopping part", "test", "test accuracy", "train steps")
+    for size in {row["hyperparameters"]: None for row in numbers["tuned"]}:
+        runs = [row["rows"] for row in numbers["tuned"] if row["hyperparameters"] == size]
+        for name in runs[0]:
+            columns = [[run[name][key] for run in runs] for key in ("dev", "stop", "test", "accuracy", "steps")]
+            cells = [f"{statistics.mean(x):.4f} ± {statistics.stdev(x):.4f}" for x in columns[:4]]
+            table.add_row(f"{size:,}", name, *cells, str([int(x) for x in columns[4]]))
+    console.print(cost, table)
 
 
 def main() -> None:
     """Measure, keep the numbers, and print the tables."""
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float32)
-    numbers: dict[str, Any] = {"growth": growth(), "tuned": []}
-    save("weight_decay", numbers)
-    for seed in SEEDS:
-        found = tuned(seed)
-        penalties = found.pop("log10")
-        if seed == 0:
-            numbers["log10_penalties"] = [round(x, 2) for x in penalties.tolist()]
-        numbers["tuned"].append({"seed": seed} | found)
+    warnings.simplefilter("ignore")
+    numbers: dict[str, Any] = {"products": list(PRODUCTS), "growth": [], "tuned": []}
+    for hidden in HIDDEN:
+        numbers["growth"].append(growth(hidden))
+        print(numbers["growth"][-1], flush=True)
         save("weight_decay", numbers)
+    for hidden in TUNED:
+        for seed in SEEDS:
+            numbers["tuned"].append(tuned(seed, hidden))
+            print(f"{time.process_time():.0f} CPU s", numbers["tuned"][-1]["rows"], flush=True)
+            save("weight_decay", numbers)
     show(numbers)
-
-
-def show(numbers: dict[str, Any]) -> None:
-    """Print the tables."""
-    cost = Table("hyperparameters", "time", "quartiles apart", "memory of a step", "memory of an outer step")
-    for row in numbers["growth"]:
-        cost.add_row(
-            f"{row['hyperparameters']:,}",
-            f"{row['time']:.1f}",
-            f"{row['spread']:.1f}",
-            f"{row['step_mb']:.0f} MB",
-            f"{row['outer_mb']:.0f} MB",
-        )
-    table = Table("hyperparameters", "seed", "", "dev loss", "test loss", "test accuracy", "s")
-    for row in numbers["tuned"]:
-        for name in ("first", "tpe", "last"):
-            at = row[name]
-            table.add_row(
-                f"{row['hyperparameters']:,}",
-                str(row["seed"]),
-                name,
-                *(f"{at[tag]:.4f}" for tag in ("loss/dev", "loss/test", "metric/test_accuracy")),
-                f"{at['run/seconds']:.0f}",
-            )
-    Console(width=110).print(cost, table)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ class TensorBoard(Callback):
 
     Args:
         folder: the folder of the run; created when missing.
-        images: by the name of a hyperparameter, the shape (h, w) or (c, h, w) of the images that it holds in a row.
+        images: by the name of a hyperparameter, the shape (h, w) or (c, h, w) of the images that it holds in a row,
+            beside those of the problem's `pictures`.
         landscape: draw the dev loss on a grid of so many values along each of one or two hyperparameters, with the
             trajectory, ≥ 2. It takes a training for each point, `landscape` or its square, after the last step.
 
@@ -45,6 +46,7 @@ class TensorBoard(Callback):
 
     def on_start(self, run: Run) -> None:
         self._run, self._spaces = run, run.problem.hyperparameters()
+        self._shapes = run.problem.pictures() | self.images
         self._require(run)
         if run.resumed_at is not None:
             # What lies behind the state from which the run goes on is no longer shown.
@@ -62,7 +64,7 @@ class TensorBoard(Callback):
                 self._writer.add_histogram(f"hparam/{name}", value, record.step)
                 if name in record.grad:
                     self._writer.add_histogram(f"hypergradient/{name}", record.grad[name], record.step)
-            image = picture(value, self.images.get(name), logarithmic=_is_positive(self._spaces[name]))
+            image = picture(value, self._shapes.get(name), logarithmic=_is_positive(self._spaces[name]))
             if image is not None:
                 self._writer.add_images(f"image/{name}", image, record.step)
         self._writer.flush()
@@ -86,13 +88,14 @@ class TensorBoard(Callback):
         """Require that what is to be drawn can be.
 
         Raises:
-            ValueError: if `images` names no hyperparameter, or one of another size.
+            ValueError: if an image is to be made of no hyperparameter, or of one of another size.
         """
         start = run.problem.init_hparams()
-        for name, shape in self.images.items():
+        for name, shape in self._shapes.items():
             if name not in start:
                 raise ValueError(
-                    f"TensorBoard.images names {name!r}, which is no hyperparameter; there are {', '.join(start)}."
+                    f"TensorBoard.images, or the problem's `pictures`, names {name!r}, which is no hyperparameter; "
+                    f"there are {', '.join(start)}."
                 )
             picture(start[name], shape)
         if self.points is not None:

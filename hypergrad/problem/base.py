@@ -60,9 +60,9 @@ class InnerProblem(nn.Module, ABC):
     def at_outer_step(self, step: int) -> "InnerProblem":
         """The problem as the trainer's outer step `step` ≥ 0 meets it: this one at every step, by default.
 
-        Override it where what is trained changes from one outer step to the next, as with fresh tasks or a mini-batch of
-        images each of which has parameters of its own. It is a function of the step alone, and λ stays the same; w may
-        have other shapes where training starts cold (`warm_start=False`).
+        Override it where what is trained changes from one outer step to the next, as with fresh tasks, or a mini-batch
+        of images each of which has parameters of its own. It is a function of the step alone, and λ stays the same; w
+        may have other shapes where training starts cold (`warm_start=False`).
         """
         return self
 
@@ -127,6 +127,10 @@ class InnerProblem(nn.Module, ABC):
 
     def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
         """Further numbers to record at each outer step; `test_loss` is shown beside the inner and dev loss."""
+        return {}
+
+    def pictures(self) -> dict[str, tuple[int, ...]]:
+        """By the name of a hyperparameter, the shape (h, w) or (c, h, w) of the images that it holds in a row."""
         return {}
 
     def pooled_targets(self) -> Tensor:

@@ -1,5 +1,7 @@
 """Dataset distillation: a few learned examples that train a classifier as all of the data would."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,6 +31,7 @@ class Distillation(InnerProblem):
         noise: the deviation of the first images, > 0, in units of the inputs.
         model: the classifier; None for softmax regression from zero weights.
         seed: of the first images.
+        shape: (h, w) or (c, h, w) with product p, as which the images are shown; None takes a square where p is one.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -42,13 +45,26 @@ class Distillation(InnerProblem):
     first: Tensor
 
     def __init__(
-        self, data: Splits, *, per_class: int = 1, noise: float = 0.1, model: nn.Module | None = None, seed: int = 0
+        self,
+        data: Splits,
+        *,
+        per_class: int = 1,
+        noise: float = 0.1,
+        model: nn.Module | None = None,
+        seed: int = 0,
+        shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.per_class, self.noise = per_class, noise
         require_int(self, "per_class", least=1)
         require_real(self, "noise", above=0)
         num_classes, num_features = 1 + int(data.train.y.max()), data.train.X.shape[1]
+        self.shape = _square(num_features) if shape is None else tuple(shape)
+        if shape is not None and math.prod(shape) != num_features:
+            raise ValueError(
+                f"Distillation.shape must be that of an image of {num_features} values, but {self.shape} has "
+                f"{math.prod(shape)}."
+            )
         for name, (X, y) in zip(data._fields, data, strict=True):
             self.register_buffer(f"X_{name}", X)
             self.register_buffer(f"y_{name}", y)
@@ -62,6 +78,9 @@ class Distillation(InnerProblem):
 
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         return {"images": Hyperparameter(self.first)}
+
+    def pictures(self) -> dict[str, tuple[int, ...]]:
+        return {} if self.shape is None else {"images": self.shape}
 
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         return cross_entropy(self.model(params, hparams["images"], None), self.labels)
@@ -79,3 +98,8 @@ class Distillation(InnerProblem):
 
     def _outputs(self, params: Tensors, part: str) -> Tensor:
         return self.model(params, self.get_buffer(f"X_{part}"), None)
+
+
+def _square(size: int) -> tuple[int, int] | None:
+    side = math.isqrt(size)
+    return (side, side) if side * side == size else None

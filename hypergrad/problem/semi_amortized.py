@@ -32,10 +32,10 @@ class SemiAmortized(InnerProblem):
     it, (μ_i, ρ_i) = encoder(x_i), or at the prior without an encoder. The dev loss is the mean of L_i after the steps.
     The hyperparameters are the weights of both networks, `encoder.…` and `decoder.…`.
 
-    Each outer step has a problem of its own (`at_outer_step`) with `batch_size` train images, every one once in each epoch, and the first
-    `num_test` test images, whose posteriors are refined alongside, and whose mean L_i is the metric `test_loss`. The
-    problem itself is on all train images. Draws ε are new at each inner and outer step, and a function of the seed and
-    the steps. It goes with `Unrolled` and cold starts.
+    Each outer step has a problem of its own (`at_outer_step`) with `batch_size` train images, every one once in
+    each epoch, and the first `num_test` test images, whose posteriors are refined alongside, and whose mean L_i is
+    the metric `test_loss`. The problem itself is on all train images. Draws ε are new at each inner and outer step,
+    and a function of the seed and the steps. It goes with `Unrolled` and cold starts.
 
     Args:
         data: inputs from 0 to 1, shape (n, p), thresholded at ½; the targets are not used.

@@ -163,3 +163,26 @@ def test_a_hyperparameter_of_the_shape_of_an_image_is_one(tmp_path):
     shift = result.last.hparams["shift"]
     grey = 255 * (shift - shift.min()) / (shift.max() - shift.min())
     assert np.abs(images[1][..., 0] - grey.numpy()).max() <= 1
+
+
+def test_the_learned_images_of_distillation_are_shown(tmp_path):
+    problem = hg.Distillation(hg.digits())
+    estimator = hg.Unrolled(solver=hg.Momentum(lr=0.1), inner_steps=3)
+    board = TensorBoard(tmp_path)
+    result = hg.fit(problem, estimator, SGD, 1, progress=False, warm_start=False, callbacks=[board])
+    images = pixels(tmp_path, "image/images")
+    assert list(images) == [0, 1]
+    learned = result.last.hparams["images"]
+    grey = 255 * (learned - learned.min()) / (learned.max() - learned.min())
+    first_row = grey[:8].reshape(8, 8, 8).transpose(0, 1).reshape(8, 64)  # eight images beside one another, two below
+    assert images[1].shape[:2] == (16, 64)
+    assert np.abs(images[1][:8, :, 0] - first_row.numpy()).max() <= 1
+
+
+def test_a_learned_image_has_the_shape_that_is_said_or_a_square():
+    part = hg.Split(torch.rand(6, 20), torch.arange(6) % 2)
+    data = hg.Splits(part, part, part)
+    assert hg.Distillation(data).pictures() == {}
+    assert hg.Distillation(data, shape=(4, 5)).pictures() == {"images": (4, 5)}
+    with pytest.raises(ValueError, match=r"an image of 20 values, but \(4, 4\) has 16"):
+        hg.Distillation(data, shape=(4, 4))

@@ -38,4 +38,5 @@ def test_tightening_ends_where_fixed_tolerances_do():
 
 def test_descent_ends_at_the_penalty_of_brute_force():
     problem = problem_of(1, "all", **SMALL)
-    assert by_lbfgsb(problem)[-1]["log_l2"][0] == pytest.approx(brute_force(problem), abs=1e-3)
+    _, last = by_lbfgsb(problem)
+    assert last.hparams["l2"].log().item() == pytest.approx(brute_force(problem), abs=1e-3)
