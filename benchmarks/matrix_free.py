@@ -48,7 +48,9 @@ def main() -> None:
             begin = time.perf_counter()
             _, megabytes = peak_megabytes(make(f"{kind} {size}"))
             seconds = time.perf_counter() - begin
-            table.add_row(shown, f"{size}", f"{megabytes:.0f}", f"{megabytes * 1e6 / (8 * size):.1f}", f"{seconds:.2f}")
+            table.add_row(
+                shown, f"{size}", f"{megabytes:.0f}", f"{megabytes * 2**20 / (8 * size):.1f}", f"{seconds:.2f}"
+            )
     Console(width=100).print(table)
 
 

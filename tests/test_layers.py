@@ -1,7 +1,9 @@
 """The shape of the tree: imports point one way, each strategy has its YAML, only command.py and run.py know hydra."""
 
 import ast
+import inspect
 import os
+import pydoc
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +95,11 @@ def test_a_config_stands_where_its_code_stands(path):
     module = config["_target_"].rsplit(".", 1)[0]
     assert module.startswith(f"hypergrad.{path.parent.name}.")
     assert (ROOT / (module.replace(".", "/") + ".py")).exists()
+    taken = inspect.signature(pydoc.locate(config["_target_"])).parameters  # type: ignore[arg-type]
+    takes_all = any(one.kind is one.VAR_KEYWORD for one in taken.values())
+    given = [key for key in config if not str(key).startswith(("_", "defaults"))]
+    unknown = [key for key in given if not isinstance(key, str) or not (takes_all or key in taken)]
+    assert not unknown, f"{path} sets {unknown}; YAML takes a bare on, off, yes or no for true or false"
 
 
 SHARED = {
