@@ -25,13 +25,13 @@ def main() -> None:
             axis.plot(seconds, test, "--", color=colours[name], linewidth=1)
         axis.set(
             title="1 penalty" if penalties == "1" else f"{penalties} penalties",
-            xlabel="wall time [s]",
+            xlabel="CPU time [s]",
             xscale="log",
             ylim=(0.04, 0.3),
         )
     axes[0].set_ylabel("cross-entropy: dev (solid), test (dashed)")
     handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), fontsize="small")
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize="small")
     figure.savefig(HERE / "figure.png", dpi=80)
 
 
