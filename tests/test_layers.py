@@ -106,7 +106,7 @@ SHARED = {
     *("__init__", "__main__", "base"),
     *("krylov", "block", "fused", "low_rank", "spectrum", "lanczos"),
     *("training", "divergence", "weight_decay", "line_search", "objective", "dynamics"),
-    *("batches", "program", "compiled", "compilation"),
+    *("batches", "program", "compiled", "compilation", "pushing"),
     *("l1", "support", "sparse_linear", "design", "given", "point", "cell", "convex_layer"),
     *("inexact", "linearization", "error_bar", "training_run", "tally", "trial"),
     *("quantised", "footprint", "plan"),

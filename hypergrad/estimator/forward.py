@@ -5,13 +5,14 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, detach, flatten, push, unflatten
+from hypergrad.autodiff import Tensors, detach, flatten, unflatten
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
 from hypergrad.estimator.training_run import TrainingRun
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver, State, require_differentiable
-from hypergrad.solver.dynamics import Partial, detached, entries
+from hypergrad.solver.dynamics import Partial, entries
 from hypergrad.solver.gradient_descent import GradientDescent
+from hypergrad.solver.pushing import Pushes, carried, compile_pushes
 from hypergrad.validation import require_instance, require_int
 
 
@@ -29,6 +30,8 @@ class Forward(HypergradEstimator):
         online: take the state and Z along into the next estimate instead of starting anew (RTHO): λ is updated every T
             steps while one training goes on, whose steps are counted on. Z then mixes the derivatives at the values
             that λ went through, which is exact as long as λ rests. For a trainer with warm starts.
+        compile: run several steps at a time through torch.compile, which takes some ten seconds once for a problem and
+            a C++ compiler; `training_remark` in the stats says whether that was done, or why not.
 
     Source: Franceschi, Donini, Frasconi & Pontil, "Forward and reverse gradient-based hyperparameter optimization",
     ICML (2017).
@@ -37,12 +40,14 @@ class Forward(HypergradEstimator):
     solver: InnerSolver = field(default_factory=GradientDescent)
     inner_steps: int = 100
     online: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         require_instance(self, "solver", InnerSolver)
         require_differentiable(self, self.solver)
         require_int(self, "inner_steps", least=1)
         require_instance(self, "online", bool)
+        require_instance(self, "compile", bool)
 
     def estimate(
         self,
@@ -58,15 +63,16 @@ class Forward(HypergradEstimator):
         flow = _Flow(run)
         if self.online and adjoint is not None:
             flow.resume(adjoint)
-        for _ in range(self.inner_steps):
-            flow.advance()
+        remark = flow.compile(self.inner_steps) if self.compile else ""
+        flow.advance(self.inner_steps)
         judged = run.judge(flow.state, outer_step)
         hint = "it enters neither the training steps nor the outer loss."
         return Hypergradient(
             grad=add_terms(judged.direct, flow.indirect(judged.adjoint), hint),
             params=detach(self.solver.params(flow.state)),
             outer_loss=judged.outer_loss,
-            stats=judged.stats(self.inner_steps) | {"num_matvecs": self.inner_steps * flow.width},
+            stats=judged.stats(self.inner_steps)
+            | {"num_matvecs": self.inner_steps * flow.width, "training_remark": remark},
             adjoint=flow.packed() if self.online else None,
         )
 
@@ -83,6 +89,7 @@ class _Flow:
         columns = torch.eye(self.width).to(flat).split([x.numel() for x in self.hparams.values()], 1)
         self.directions = [e.reshape(-1, *x.shape) for e, x in zip(columns, self.hparams.values(), strict=True)]
         self.used: set[str] = set()
+        self.pushes: Pushes | None = None
         with torch.enable_grad():
             start = run.start()
         self._arrive({}, start)
@@ -121,11 +128,24 @@ class _Flow:
         age[0] = self.age
         return torch.cat([*columns, age], 1)
 
-    def advance(self) -> None:
-        """One step of the state and of Z."""
-        stretch = self.dynamics.linearise(self.state, self.age)
-        self.age += 1
-        self._arrive(stretch.before, stretch.after)
+    def compile(self, num_steps: int) -> str:
+        """Compile the steps to come but the first, where that can be done, and say what came of it."""
+        steps = range(self.age + 1, self.age + num_steps)
+        self.pushes, remark = compile_pushes(self.dynamics, self.state, self.tangents, self.directions, steps)
+        return remark
+
+    def advance(self, num_steps: int) -> None:
+        """Steps of the state and of Z: the first one as it is, which tells what depends on which hyperparameter."""
+        stop = self.age + num_steps
+        while self.age < stop:
+            piece = range(self.age, min(self.age + self.pushes.length, stop)) if self.pushes else range(0)
+            if self.pushes and self.age > stop - num_steps and self.pushes.fits(self.dynamics, piece):
+                self.state, self.tangents = self.pushes.over(self.dynamics, self.state, self.tangents, piece)
+                self.age += len(piece)
+            else:
+                stretch = self.dynamics.linearise(self.state, self.age)
+                self.age += 1
+                self._arrive(stretch.before, stretch.after)
 
     def indirect(self, adjoint: State) -> Partial:
         """Zᵀ a by name, None where neither the start nor a step depended on a hyperparameter."""
@@ -134,11 +154,5 @@ class _Flow:
         return {name: x if name in self.used else None for name, x in unflatten(total, self.hparams).items()}
 
     def _arrive(self, before: State, after: State) -> None:
-        # a solver may return its state in another order than it was given
-        after = {group: {name: after[group][name] for name in xs} for group, xs in (before or after).items()}
-        inputs = entries(before)
-        self.tangents, uses = push(
-            entries(after), [*inputs, *self.hparams.values()], [*self.tangents, *self.directions]
-        )
-        self.used |= {name for name, is_used in zip(self.hparams, uses[len(inputs) :], strict=True) if is_used}
-        self.state = detached(after)
+        self.state, self.tangents, uses = carried(before, after, self.hparams, self.tangents, self.directions)
+        self.used |= {name for name, is_used in uses.items() if is_used}

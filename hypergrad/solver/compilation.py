@@ -48,8 +48,8 @@ def compile_steps(
     """
     known = _PROGRAMS.setdefault(dynamics.problem, {})
     try:
-        piece, batches = _first_piece(dynamics, steps, most)
-        key = (id(dynamics.solver), pull_back, len(piece), repr(batches), repr(_kinds(start, dynamics.hparams)))
+        piece, batches = first_piece(dynamics, steps, most)
+        key = (id(dynamics.solver), pull_back, len(piece), repr(batches), repr(kinds(start, dynamics.hparams)))
         if key not in known:
             known[key] = (dynamics.solver, _program(dynamics, start, piece, batches, pull_back))
         program = known[key][1]
@@ -60,14 +60,14 @@ def compile_steps(
     except CannotCompileError as error:
         return dynamics, f"not compiled: {error}"
     wanted = dynamics.step(start, piece.start)
-    if not _is_near(entries(step), entries(program.in_order(wanted)), entries(program.in_order(start))):
+    if not is_near(entries(step), entries(program.in_order(wanted)), entries(program.in_order(start))):
         reason = "a step is not the one that was compiled; has data of the problem changed?"
         known[key] = (dynamics.solver, reason)
         return dynamics, f"not compiled: {reason}"
     return _with(program, dynamics), f"compiled, {len(piece)} steps in a call"
 
 
-def _first_piece(dynamics: Dynamics, steps: range, most: int) -> tuple[range, Batches]:
+def first_piece(dynamics: Dynamics, steps: range, most: int) -> tuple[range, Batches]:
     """The first steps to go into one call.
 
     Raises:
@@ -75,10 +75,10 @@ def _first_piece(dynamics: Dynamics, steps: range, most: int) -> tuple[range, Ba
     """
     length = _length(len(steps), most)
     window = steps[: 2 * length]
-    kinds = [Batches.of([dynamics.batch(t)]) for t in window]
-    if None in kinds:
+    each = [Batches.of([dynamics.batch(t)]) for t in window]
+    if None in each:
         raise CannotCompileError("inner_batch returns something other than tensors, numbers and strings")
-    begins = [k for k in range(len(window)) if k == 0 or kinds[k] != kinds[k - 1]]
+    begins = [k for k in range(len(window)) if k == 0 or each[k] != each[k - 1]]
     alike = [window[begin:end] for begin, end in zip(begins, [*begins[1:], len(window)], strict=True)]
     piece = max(alike, key=len)[:length]
     if len(piece) < 2:
@@ -98,7 +98,8 @@ def _length(num_steps: int, most: int) -> int:
     return next((k for k in range(most, most // 2, -1) if num_steps % k == 0), most)
 
 
-def _kinds(start: State, hparams: Tensors) -> list[Any]:
+def kinds(start: State, hparams: Tensors) -> list[Any]:
+    """The shapes, dtypes and devices that a compiled function is for."""
     groups = (*start.items(), ("", hparams))
     return [(g, name, x.shape, x.dtype, x.device) for g, tensors in groups for name, x in tensors.items()]
 
@@ -110,9 +111,9 @@ def _program(dynamics: Dynamics, start: State, piece: range, batches: Batches, p
         given = (detach(dynamics.hparams), told(dynamics, batches, piece))
         with torch.no_grad():
             _, read = program.forward(start, *given)
-            program = replace(program, forward=_compiled(program.forward, start, *given))
+            program = replace(program, forward=compiled_nested(program.forward, start, *given))
             if program.backward is not None:
-                program = replace(program, backward=_compiled(program.backward, read, _drawn(start), *given))
+                program = replace(program, backward=compiled_nested(program.backward, read, _drawn(start), *given))
         _require_the_same(_with(program, dynamics), dynamics, start, piece, pull_back)
     except CannotCompileError as error:
         return str(error)
@@ -121,7 +122,8 @@ def _program(dynamics: Dynamics, start: State, piece: range, batches: Batches, p
     return program
 
 
-def _compiled(function: Nested, *arguments: Any) -> Nested:
+def compiled_nested(function: Nested, *arguments: Any) -> Nested:
+    """The function, compiled; see `compiled`."""
     return replace(function, flat=compiled(function.flat, tree_leaves(arguments)))
 
 
@@ -140,7 +142,7 @@ def _require_the_same(ready: CompiledDynamics, dynamics: Dynamics, start: State,
         states.append(dynamics.step(states[-1], t))
     end = in_order(states.pop())
     after, passage = ready.passage(start, piece)
-    if not _is_near(entries(after), entries(end), entries(in_order(start))):
+    if not is_near(entries(after), entries(end), entries(in_order(start))):
         raise CannotCompileError("compiled steps lead elsewhere")
     if not pull_back:
         return
@@ -151,7 +153,7 @@ def _require_the_same(ready: CompiledDynamics, dynamics: Dynamics, start: State,
         adjoint, (term,) = dynamics.linearise(states.pop(), t).pull_back(adjoint)
         totals |= {name: totals.get(name, 0) + x for name, x in term.items() if x is not None}
     found = [*entries(pulled), *(terms[name] for name in totals)]
-    if not _is_near(found, [*entries(in_order(adjoint)), *totals.values()]):
+    if not is_near(found, [*entries(in_order(adjoint)), *totals.values()]):
         raise CannotCompileError("the pull-back of compiled steps is another one")
 
 
@@ -161,7 +163,7 @@ def _drawn(state: State) -> State:
     return {group: {name: draw(x.shape).to(x) for name, x in tensors.items()} for group, tensors in state.items()}
 
 
-def _is_near(found: Sequence[Tensor | None], wanted: Sequence[Tensor], origin: Sequence[Tensor] | None = None) -> bool:
+def is_near(found: Sequence[Tensor | None], wanted: Sequence[Tensor], origin: Sequence[Tensor] | None = None) -> bool:
     """Whether ‖x − y‖ ≤ √ε ‖y − origin‖, but for the rounding of y, for each of the tensors."""
     norms = [torch.linalg.vector_norm(y).item() for y in wanted]
     for k, (x, y) in enumerate(zip(found, wanted, strict=True)):

@@ -57,7 +57,7 @@ def write(dynamics: Dynamics, state: State, piece: range, batches: Batches, with
     names = {group: tuple(tensors) for group, tensors in state.items()}
     reads, backward = set(), None
     with torch.no_grad():
-        step, traced_step = trace_nested(_step(dynamics, batches), state, hparams, here)
+        step, traced_step = trace_nested(pure_step(dynamics, batches), state, hparams, here)
         if with_pull_back:
             pull_back, traced = trace_nested(_pull_back(dynamics, batches), state, state, hparams, here)
             inputs = iter(node for node in traced.graph.nodes if node.op == "placeholder")
@@ -124,14 +124,14 @@ def values_of_coefficients(dynamics: Dynamics, steps: range) -> Tensors:
     Differentiable with respect to λ where grad mode is enabled.
     """
     like, found = next(iter(dynamics.hparams.values())), {}
-    for field in _changing(dynamics):
+    for field in changing(dynamics):
         rows = [coefficient(getattr(dynamics.solver, field), dynamics.hparams, t) for t in steps]
         stacked = torch.stack([torch.as_tensor(row, dtype=like.dtype, device=like.device) for row in rows])
         found[field] = stacked if stacked.ndim == 1 else stacked[:, None]
     return found
 
 
-def _changing(dynamics: Dynamics) -> dict[str, bool]:
+def changing(dynamics: Dynamics) -> dict[str, bool]:
     """The coefficients that are not one number or one entry of λ at all steps, and whether they depend on λ."""
     return {
         field: isinstance(root(value), str)
@@ -149,9 +149,9 @@ def at(batches: Batches, now: Now, k: int) -> Now:
     }
 
 
-def _step(dynamics: Dynamics, batches: Batches) -> Callable[[State, Tensors, Now], State]:
+def pure_step(dynamics: Dynamics, batches: Batches) -> Callable[[State, Tensors, Now], State]:
     """One step, as a function of all that it depends on."""
-    names = {field: _NAMES.format(field) for field in _changing(dynamics)}
+    names = {field: _NAMES.format(field) for field in changing(dynamics)}
 
     def step(state: State, hparams: Tensors, now: Now) -> State:
         solver: InnerSolver = replace(dynamics.solver, **names) if names else dynamics.solver
@@ -168,7 +168,7 @@ def _pull_back(
     dynamics: Dynamics, batches: Batches
 ) -> Callable[[State, State, Tensors, Now], tuple[State, Tensors, Tensors]]:
     """The pull-back of one step: (s_t, ∂F/∂s_{t+1}, λ, now) ↦ ∂F/∂s_t, its terms of dF/dλ, and ∂F/∂c."""
-    step, depends = _step(dynamics, batches), _changing(dynamics)
+    step, depends = pure_step(dynamics, batches), changing(dynamics)
 
     def pull_back(state: State, adjoint: State, hparams: Tensors, now: Now) -> tuple[State, Tensors, Tensors]:
         before, hp = free(state), leaves(hparams)

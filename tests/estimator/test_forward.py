@@ -156,3 +156,63 @@ def test_bad_settings_are_refused_by_name():
         hg.Forward(inner_steps=0)
     with pytest.raises(TypeError, match="Forward.online must be a bool"):
         hg.Forward(online="yes")  # pyright: ignore[reportArgumentType]
+
+
+# --- compiled steps
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Leaves the compiler out, and with it its ten seconds: what is left is all that is ours."""
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+
+
+def compiled_and_not(problem, hparams, start, **settings):
+    """The remark on compiled steps, after a check that their numbers are those of eager ones."""
+    found, eager = (
+        hg.Forward(compile=compile, **settings).estimate(problem, hparams, start, inner_step=24)
+        for compile in (True, False)
+    )
+    assert eager.stats["training_remark"] == ""
+    assert relative_error(found.grad, eager.grad) <= 1e-10
+    assert relative_error(found.params, eager.params) <= 1e-12
+    return str(found.stats["training_remark"])
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("problem", ["network", "ridge"])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_compiled_steps_carry_the_same_derivatives(solver, problem):
+    problem, solver, hparams, start = case(problem, solver)
+    remark = compiled_and_not(problem, hparams, start, solver=solver, inner_steps=STEPS)
+    scheduled = any(hparams[name].ndim for name in solver.coefficients().values() if isinstance(name, str))
+    assert remark == (
+        "not compiled: a coefficient that changes from step to step depends on a hyperparameter"
+        if scheduled
+        else "compiled, 3 steps in a call"
+    )
+
+
+@pytest.mark.usefixtures("traced")
+def test_online_updates_go_on_in_compiled_steps():
+    problem, estimator = hg.Ridge(hg.diabetes(seed=3)), partial(hg.Forward, inner_steps=7, online=True)
+    sgd = partial(torch.optim.SGD, lr=0.5)
+    ends = [hg.fit(problem, estimator(compile=compile), sgd, 4, progress=False).hparams for compile in (True, False)]
+    assert relative_error(*ends) <= 1e-10
+
+
+@pytest.mark.usefixtures("traced")
+def test_data_that_were_exchanged_are_noticed():
+    problem = hg.Ridge(hg.diabetes(seed=3))
+    settings = {"solver": hg.GradientDescent(lr=0.1), "inner_steps": 9}
+    hparams, start = problem.init_hparams(), problem.init_params()
+    assert compiled_and_not(problem, hparams, start, **settings) == "compiled, 2 steps in a call"
+    problem.X = 1.5 * problem.X
+    assert "has data of the problem changed" in compiled_and_not(problem, hparams, start, **settings)
+    assert compiled_and_not(problem, hparams, start, solver=settings["solver"], inner_steps=2).endswith("too few steps")
+
+
+@pytest.mark.slow
+def test_the_compiler_itself():
+    problem, solver, hparams, start = case("network", "momentum")
+    assert compiled_and_not(problem, hparams, start, solver=solver, inner_steps=21).startswith("compiled")
