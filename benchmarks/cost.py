@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 import hypergrad as hg
-from benchmarks.measure import interleaved, limit_threads, ratios
+from benchmarks.measure import clocked, interleaved, limit_threads, ratios
 
 ROUNDS = 9
 PENALTIES = (1, 4, 16, 64, 256)
@@ -78,21 +78,9 @@ def modes(num_hyperparameters: int) -> dict[str, Callable[[], object]]:
     return {name: lambda each=each: each.estimate(problem, hparams, start) for name, each in estimators.items()}
 
 
-def cpu_seconds(work: Callable[[], object], calls: int = 3) -> Callable[[], float]:
-    """CPU seconds of one call, the mean of several in a row: a busy machine does not count."""
-
-    def seconds() -> float:
-        begin = time.process_time()
-        for _ in range(calls):
-            work()
-        return (time.process_time() - begin) / calls
-
-    return seconds
-
-
 def compared(works: dict[str, Callable[[], object]]) -> tuple[float, float, float, float]:
     """Milliseconds of both, the ratio of the second to the first, and its quartiles apart."""
-    times = interleaved({name: cpu_seconds(work) for name, work in works.items()}, repeats=ROUNDS)
+    times = interleaved({name: clocked(work, 3, time.process_time) for name, work in works.items()}, repeats=ROUNDS)
     first, second = times.values()
     ratio, spread = ratios(second, first)
     return 1e3 * sorted(first)[ROUNDS // 2], 1e3 * sorted(second)[ROUNDS // 2], ratio, spread

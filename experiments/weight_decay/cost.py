@@ -1,14 +1,13 @@
 """What an outer step costs against the number of hyperparameters: time and peak memory, in training steps."""
 
 import time
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import hypergrad as hg
-from benchmarks.measure import Local, Work, interleaved, ratios
+from benchmarks.measure import Local, Work, clocked, interleaved, ratios
 from hypergrad.autodiff import detach
 
 HIDDEN, TERMS, BATCH = (0, 40, 130, 400, 1300), 10, 500
@@ -59,23 +58,11 @@ def work(name: str) -> Work:
     return lambda: judged.estimate(problem, hparams, w).grad["l2"]
 
 
-def cpu_clocked(work: Callable[[], object], calls: int) -> Callable[[], float]:
-    """CPU seconds of one call, which other processes do not add to; the mean of several in a row."""
-
-    def seconds() -> float:
-        begin = time.process_time()
-        for _ in range(calls):
-            work()
-        return (time.process_time() - begin) / calls
-
-    return seconds
-
-
 def growth(hidden: int) -> dict[str, float | int]:
     """Time and peak memory of a hypergradient of a network, in plain training steps and in vectors of d numbers."""
     names = {kind: f"{hidden} {kind}" for kind in ("gradient", "step", *PRODUCTS)}
     calls = 1 if hidden > 200 else 5
-    times = interleaved({name: cpu_clocked(work(name), calls) for name in names.values()}, repeats=7)
+    times = interleaved({name: clocked(work(name), calls, time.process_time) for name in names.values()}, repeats=7)
     size = sum(p.numel() for p in network(hidden).parameters())
     row: dict[str, float | int] = {"hyperparameters": size}
     for unit, of in (("step", ("gradient", *PRODUCTS)), ("gradient", tuple(PRODUCTS))):
