@@ -1,6 +1,7 @@
 """Many runs beside each other: one that fails, or is killed, does not take the others down."""
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from test_run import ROOT, command, summaries
 from hypergrad.explain import explain
 
 PLUGINS = {"cores": "hydra_joblib_launcher", "slurm": "hydra_submitit_launcher", "cluster": "hydra_ray_launcher"}
+ONE_CORE = {"slurm": ["hydra.launcher.cpus_per_task=1"]}
 EXTRAS = {"cores": "joblib", "slurm": "slurm", "cluster": "ray"}
 
 
@@ -24,14 +26,27 @@ def is_installed(launcher):
 def launched(launcher, *arguments, cwd):
     if not is_installed("slurm" if launcher == "submitit_local" else launcher):
         pytest.skip(f"the launcher of {launcher} is not installed")
-    return command("-m", f"hydra/launcher={launcher}", "outer_steps=0", "callback=[summary]", *arguments, cwd=cwd)
+    if launcher == "slurm" and not shutil.which("sbatch"):
+        pytest.skip("no cluster of SLURM is at hand")
+    return command(
+        "-m",
+        f"hydra/launcher={launcher}",
+        "outer_steps=0",
+        "callback=[summary]",
+        *ONE_CORE.get(launcher, ()),
+        *arguments,
+        cwd=cwd,
+    )
 
 
 def statuses(folder):
     return sorted(summary["status"] for summary in summaries(folder).values())
 
 
-@pytest.mark.parametrize("launcher", ["cores", pytest.param("submitit_local", marks=pytest.mark.slow)])
+SLOW = [pytest.param(launcher, marks=pytest.mark.slow) for launcher in ("submitit_local", "slurm", "cluster")]
+
+
+@pytest.mark.parametrize("launcher", ["cores", *SLOW])
 def test_a_failed_run_does_not_take_the_others_down(launcher, tmp_path):
     done = launched(launcher, "solver.lr=0.5,0.1", cwd=tmp_path)
     assert done.returncode == 1
@@ -55,11 +70,19 @@ class Deadly(hg.Ridge):
 """
 
 
-def test_a_killed_run_does_not_take_the_others_down(tmp_path):
+@pytest.mark.parametrize(
+    ("launcher", "said"),
+    [
+        ("submitit_local", "has not produced any output"),
+        pytest.param("slurm", "has not produced any output", marks=pytest.mark.slow),
+        pytest.param("cluster", "died", marks=pytest.mark.slow),
+    ],
+)
+def test_a_killed_run_does_not_take_the_others_down(launcher, said, tmp_path):
     (tmp_path / "deadly.py").write_text(DEADLY)
-    done = launched("submitit_local", "problem._target_=deadly.Deadly", "problem.l2=2,1", cwd=tmp_path)
+    done = launched(launcher, "problem._target_=deadly.Deadly", "problem.l2=2,1", cwd=tmp_path)
     assert done.returncode == 1
-    assert "has not produced any output" in done.stderr
+    assert said in done.stderr
     assert statuses(tmp_path) == ["finished"]
 
 
