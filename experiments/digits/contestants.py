@@ -67,7 +67,7 @@ def handwritten(seed: int, penalties: int) -> list[Point]:
 
 
 def ours(
-    seed: int, penalties: int, *, optimizer: Callable = hg.LBFGSB, steps: int = 6, folds: int | None = None
+    seed: int, penalties: int, *, optimizer: Callable = hg.LBFGSB, steps: int = 8, folds: int | None = None
 ) -> list[Point]:
     """Hypergradients by this library; with folds, of the mean dev loss of so many models, and their mean test loss."""
     tuned = problem(seed, penalties)
