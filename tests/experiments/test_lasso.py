@@ -1,9 +1,9 @@
 """The experiment on the Lasso's penalty."""
 
 import torch
-from experiments.lasso.table import grid, search
 
 import hypergrad as hg
+from experiments.lasso.table import grid, search
 
 
 def test_descent_from_the_best_of_five_points_is_as_good_as_a_grid_of_a_hundred():
