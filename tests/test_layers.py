@@ -113,7 +113,7 @@ SHARED = {
     *("tracing", "packed", "lowering", "compiling"),
     *("state_file", "scope", "module", "minibatch", "source", "criterion", "network"),
     *("budget", "search", "landscape", "picture"),
-    *("effects", "parts", "pool", "k_fold", "second_derivative"),
+    *("effects", "parts", "pool", "k_fold", "second_derivative", "wrapper"),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).glob("*.py")) if path.stem not in SHARED

@@ -8,9 +8,10 @@ from torch import Tensor
 from hypergrad.autodiff import Tensors
 from hypergrad.hyperparameter import Hyperparameter
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.wrapper import Wrapper
 
 
-class LearningToLearn(InnerProblem):
+class LearningToLearn(Wrapper):
     """The training loss of a problem after T steps, as a function of how it was trained.
 
     F(ρ) = g(w_T(ρ), λ₀)    with    w_{t+1} = Φ(w_t, ρ)
@@ -30,28 +31,17 @@ class LearningToLearn(InnerProblem):
     """
 
     def __init__(self, problem: InnerProblem, coefficients: Mapping[str, Hyperparameter]) -> None:
-        super().__init__()
-        if not problem.is_smooth:
-            raise ValueError(f"LearningToLearn needs a smooth inner loss, but {type(problem).__name__} has an L1 term.")
-        self.problem, self._coefficients = problem, dict(coefficients)
+        super().__init__(problem)
+        self._coefficients = dict(coefficients)
 
-    def init_params(self) -> Tensors:
-        return self.problem.init_params()
+    def untied(self, hparams: Tensors) -> Tensors:
+        return self.problem.init_hparams()
 
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         return self._coefficients
 
-    def inner_batch(self, step: int) -> Any:
-        return self.problem.inner_batch(step)
-
     def outer_batch(self, step: int) -> Any:
         return self.problem.inner_batch(step)
 
-    def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        return self.problem.inner_loss(params, self.problem.init_hparams(), batch)
-
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         return self.inner_loss(params, hparams, batch)
-
-    def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
-        return self.problem.metrics(params, self.problem.init_hparams())

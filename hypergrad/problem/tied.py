@@ -1,16 +1,15 @@
 """The same problem with fewer hyperparameters."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from hypergrad.autodiff import Tensors
 from hypergrad.hyperparameter import Hyperparameter
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.wrapper import Wrapper
 
 
-class Tied(InnerProblem):
+class Tied(Wrapper):
     """A problem whose vector hyperparameter λ, shape (p,), takes d values: entry j has value number ⌊j d / p⌋.
 
     One search space for each d from 1 to p, each a subset of those with a multiple of d, so that searches can be
@@ -22,14 +21,14 @@ class Tied(InnerProblem):
         groups: d, from 1 to p.
 
     Raises:
-        ValueError: if the problem has no such hyperparameter, it is no vector or does not start at one value, or d is
-            out of range.
+        ValueError: if the problem has an L1 penalty or no such hyperparameter, that is no vector or does not start at
+            one value, or d is out of range.
     """
 
     group: Tensor
 
     def __init__(self, problem: InnerProblem, *, name: str, groups: int) -> None:
-        super().__init__()
+        super().__init__(problem)
         spaces = problem.hyperparameters()
         if name not in spaces:
             raise ValueError(f"Tied.name must be one of {', '.join(spaces)}, but it is {name!r}.")
@@ -39,32 +38,13 @@ class Tied(InnerProblem):
                 f"Tied.groups must be from 1 to the length of a vector hyperparameter that starts at one value, but it "
                 f"is {groups}, and {name!r} has shape {tuple(start.shape)} and starts at {start.unique().numel()}."
             )
-        self.problem, self.name = problem, name
+        self.name = name
         self.register_buffer("group", torch.arange(len(start)) * groups // len(start))
         one = Hyperparameter(start[0].item(), shape=(groups,), constraint=spaces[name].constraint)
         self._hyperparameters = spaces | {name: one}
 
     def untied(self, hparams: Tensors) -> Tensors:
-        """λ as the problem takes it."""
         return hparams | {self.name: hparams[self.name][self.group]}
-
-    def init_params(self) -> Tensors:
-        return self.problem.init_params()
 
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         return self._hyperparameters
-
-    def inner_batch(self, step: int) -> Any:
-        return self.problem.inner_batch(step)
-
-    def outer_batch(self, step: int) -> Any:
-        return self.problem.outer_batch(step)
-
-    def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        return self.problem.inner_loss(params, self.untied(hparams), batch)
-
-    def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        return self.problem.outer_loss(params, self.untied(hparams), batch)
-
-    def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
-        return self.problem.metrics(params, self.untied(hparams))

@@ -1,0 +1,84 @@
+"""A problem that is another one at hyperparameters of its own."""
+
+from abc import abstractmethod
+from copy import copy
+from typing import Any, Self
+
+from torch import Tensor
+
+from hypergrad.autodiff import Tensors
+from hypergrad.problem.base import InnerProblem
+
+
+class Wrapper(InnerProblem):
+    """Passes everything that training meets on to another problem, whose hyperparameters are a function of its own.
+
+    A subclass gives `untied` and `hyperparameters`.
+
+    Args:
+        problem: the other one.
+
+    Raises:
+        ValueError: if it has an L1 penalty, whose solvers and support are its own.
+    """
+
+    def __init__(self, problem: InnerProblem) -> None:
+        super().__init__()
+        if not problem.is_smooth:
+            raise ValueError(
+                f"{type(self).__name__} needs a smooth inner loss, but {type(problem).__name__} has an L1 term."
+            )
+        self.problem = problem
+
+    @abstractmethod
+    def untied(self, hparams: Tensors) -> Tensors:
+        """λ as the other problem takes it."""
+
+    def at_outer_step(self, step: int) -> Self:
+        now = self.problem.at_outer_step(step)
+        if now is self.problem:
+            return self
+        other = copy(self)
+        other._modules = self._modules | {"problem": now}
+        return other
+
+    def init_params(self) -> Tensors:
+        return self.problem.init_params()
+
+    def initial(self, params: Tensors, hparams: Tensors) -> Tensors:
+        return self.problem.initial(params, self.untied(hparams))
+
+    @property
+    def tunes_initial(self) -> bool:
+        return self.problem.tunes_initial
+
+    def inner_batch(self, step: int) -> Any:
+        return self.problem.inner_batch(step)
+
+    def outer_batch(self, step: int) -> Any:
+        return self.problem.outer_batch(step)
+
+    def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        return self.problem.inner_loss(params, self.untied(hparams), batch)
+
+    def inner_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
+        return self.problem.inner_loss_and_gradient(params, self.untied(hparams), batch)
+
+    def optimality(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensors:
+        return self.problem.optimality(params, self.untied(hparams), batch)
+
+    @property
+    def is_minimisation(self) -> bool:
+        return self.problem.is_minimisation
+
+    def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        return self.problem.outputs(params, self.untied(hparams), batch)
+
+    def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        return self.problem.loss_of_outputs(outputs, params, self.untied(hparams), batch)
+
+    def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        return self.problem.outer_loss(params, self.untied(hparams), batch)
+
+    def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
+        return self.problem.metrics(params, self.untied(hparams))
