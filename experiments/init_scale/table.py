@@ -23,9 +23,9 @@ from hypergrad.problem.network import perceptron
 from hypergrad.problem.supervised import on_splits
 from hypergrad.solver.training import train
 
-START, STEPS, OUTER_STEPS, BATCH_SIZE = math.exp(-3), 100, 40, 200
+START, STEPS, OUTER_STEPS, BATCH_SIZE = math.exp(-3), 100, 100, 200
 WIDTHS = (784, 50, 50, 50, 10)
-SETTINGS = [("MNIST", 0.2), ("MNIST", 0.05)]
+SETTINGS = [("MNIST", 0.05), ("MNIST", 0.1), ("MNIST", 0.2)]
 SEEDS, DRAWS, FACTORS = range(3), range(10_000, 10_005), [2.0**k for k in range(-3, 4)]
 """Draws to judge by are others than those of learning."""
 
