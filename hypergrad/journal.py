@@ -20,10 +20,11 @@ class Journal:
     Args:
         like: the hyperparameters.
         monitor: the loss or metric whose minimum is the best record.
+        compares: whether it is that of one and the same problem in all records; else the last record is the best.
     """
 
-    def __init__(self, like: Tensors, monitor: str = OUTER_LOSS) -> None:
-        self.monitor = monitor
+    def __init__(self, like: Tensors, monitor: str = OUTER_LOSS, *, compares: bool = True) -> None:
+        self.monitor, self.compares = monitor, compares
         self.device = next(iter(like.values())).device
         self.history: list[dict[str, float]] = []
         self._paths: dict[str, list[Tensor]] = {name: [] for name, x in like.items() if x.numel() <= MOST_ENTRIES}
@@ -52,7 +53,7 @@ class Journal:
                 f"The monitored {self.monitor} is NaN at outer step {record.step}, so that no step can be called the "
                 "best; look for NaN in its data, or monitor outer_loss."
             )
-        self._records = (first, record, record if now < least else best)
+        self._records = (first, record, record if now < least or not self.compares else best)
         self.history.append({"step": record.step, **record.scalars()})
         for name, path in self._paths.items():
             path.append(record.hparams[name])

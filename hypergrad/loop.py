@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hypergrad.callback.base import Record, Result
+from hypergrad.callback.base import OUTER_LOSS, Record, Result
 from hypergrad.descent import Descent
 from hypergrad.journal import Journal
 from hypergrad.outer_objective import OuterObjective
@@ -19,7 +19,8 @@ class Loop:
 
     Raises:
         TypeError: if the trainer's optimiser is none.
-        ValueError: if there is a scheduler for an optimiser without a learning rate.
+        ValueError: if there is a scheduler for an optimiser without a learning rate, or patience for a dev loss that
+            is another one in each step.
     """  # noqa: DOC502
 
     def __init__(self, trainer: "Trainer") -> None:
@@ -30,7 +31,14 @@ class Loop:
         self.descent = Descent(
             self.objective, optimizer=trainer.optimizer, scheduler=trainer.scheduler, acceptance=trainer.acceptance
         )
-        self.journal = Journal(self.objective.u, trainer.monitor)
+        # The luckiest of losses on different tasks is not the best.
+        compares = trainer.monitor != OUTER_LOSS or trainer.problem.at_outer_step(1) is trainer.problem
+        if trainer.patience is not None and not compares:
+            raise ValueError(
+                f"patience waits for a lower dev loss, but {type(trainer.problem).__name__} has other tasks, with "
+                "another dev loss, in each outer step. Leave patience out, or name a metric in monitor."
+            )
+        self.journal = Journal(self.objective.u, trainer.monitor, compares=compares)
         settings = {name: getattr(trainer, name) for name in ("warm_start", "acceptance", "max_grad_norm", "monitor")}
         self.identity = identity(trainer.problem, trainer.estimator, self.descent.optimizer, **settings)
         self.identity["scheduler"] = type(self.descent.scheduler).__name__

@@ -37,7 +37,8 @@ class Trainer:
         max_grad_norm: ‖dF/du‖ is clipped to this, > 0; None leaves it.
         acceptance: which steps are taken; None takes every one.
         monitor: what `patience` and the best λ go by, the lower the better: "outer_loss", the dev loss, or a metric of
-            the problem, such as the loss on examples that λ is not tuned on; not one of the test part.
+            the problem, such as the loss on examples that λ is not tuned on; not one of the test part. Where each
+            outer step has tasks of its own, their dev losses do not compare, and the last λ is the best.
         patience: the run ends once `monitor` went for more than `patience` ≥ 0 outer steps without a new minimum; None
             ends it after `outer_steps` only. The best λ is in the result in any case.
         retrain: train once more at the end, on train and dev together at the best λ, and report its metrics.

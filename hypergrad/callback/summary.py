@@ -120,6 +120,8 @@ def _overfitted(result: Result, what: str) -> list[str]:
     step, after = min(tests, key=lambda k: tests[k]), tests[result.best.step]
     if step >= result.best.step or after <= _RISE * tests[step]:
         return []
+    if result.monitor == OUTER_LOSS and result.best.outer_loss > result.history[step]["loss/dev"]:
+        return []  # of another problem, as each outer step may have one
     return [
         f"The {what} was overfitted: after step {step} it went on falling while the test loss rose, from "
         f"{tests[step]:.6g} to {after:.6g}."

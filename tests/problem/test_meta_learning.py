@@ -236,6 +236,17 @@ def test_a_trainer_meets_fresh_tasks_in_each_step():
         hparams = {name: x - 0.1 * grad[name] for name, x in hparams.items()}
 
 
+def test_the_luckiest_tasks_do_not_choose_the_start():
+    estimator = hg.Unrolled(solver=hg.GradientDescent(lr=0.05), inner_steps=1)
+    still = partial(torch.optim.SGD, lr=0.0)
+    run = partial(hg.fit, waves(), estimator, still, 3, progress=False, warm_start=False)
+    result = run()
+    assert result.history[-1]["loss/dev"] > min(row["loss/dev"] for row in result.history)
+    assert result.best.step == 3
+    with pytest.raises(ValueError, match="MetaLearning has other tasks, with another dev loss, in each outer step"):
+        run(patience=2)
+
+
 def test_classes_are_counted_right():
     problem = classes(test_tasks=6)
     w, hparams = problem.init_params(), problem.init_hparams()
