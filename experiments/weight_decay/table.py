@@ -23,7 +23,7 @@ from hypergrad.baseline.tpe import TPE
 from hypergrad.callback.base import Callback, Record
 from hypergrad.solver.training import train
 
-SEEDS, TUNED = range(3), (0, 40)
+SEEDS, TUNED = range(3), (0, 40, 1300)
 EXAMPLES, GUIDE = 1000, 500
 OUTER_STEPS, TRIAL_STEPS, LAST_STEPS, STRIDE = 25, 100, 400, 10
 DEFAULT = 1e-3
