@@ -135,6 +135,7 @@ def command(task: Callable[[DictConfig], float | None], *, sweeps: bool = True) 
     wants_traceback = os.environ.get(_FULL_ERROR) == "1"
     # Makes Hydra hand every error on to us instead of printing its own report.
     os.environ[_FULL_ERROR] = "1"
+    sys.argv[1:] = _options_first(sys.argv[1:])
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
 
     @hydra.main(version_base="1.3", config_path=config_path(), config_name="config")
@@ -156,9 +157,16 @@ def command(task: Callable[[DictConfig], float | None], *, sweeps: bool = True) 
     except KeyboardInterrupt as error:
         if wants_traceback:
             raise
-        print(f"stopped: {error or 'interrupted'}", file=sys.stderr)
+        print(f"stopped: {str(error) or 'interrupted'}", file=sys.stderr)
         sys.exit(128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT))
     except Exception as error:
         if wants_traceback:
             raise
         sys.exit(explain(error))
+
+
+def _options_first(arguments: list[str]) -> list[str]:
+    """The same arguments, with those that set a value last and together, as Hydra wants them."""
+    sets = [argument.startswith("~") or ("=" in argument and not argument.startswith("-")) for argument in arguments]
+    pairs = list(zip(arguments, sets, strict=True))
+    return [argument for argument, is_set in pairs if not is_set] + [argument for argument, is_set in pairs if is_set]

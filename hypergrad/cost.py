@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+PRODUCT = 2
+"""Gradients that a Hessian product counts for: what it takes at most on a graph that is kept."""
+
 
 class _Totals(threading.local):
     """What a thread has computed so far."""

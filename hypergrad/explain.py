@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import sys
 import traceback
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -43,10 +44,21 @@ def _first_line(error: BaseException, causes: list[BaseException]) -> str:
     message = str(says_most).strip()
     if not message or isinstance(root, KeyError | AttributeError | ImportError) and not _is_about_config(error):
         message = f"{type(root).__name__}: {message}"
-    if isinstance(root, ModuleNotFoundError):
+    if isinstance(root, ModuleNotFoundError) and (missing := _attribute(root)):
+        message = missing
+    elif isinstance(root, ModuleNotFoundError):
         message += ". `python -m` looks in the current folder: run it in the one that holds the module."
     key = _config_key(causes)
     return f"{key}: {message}" if key else message
+
+
+def _attribute(error: ModuleNotFoundError) -> str:
+    """What to say where a module was found and what it should hold was not."""
+    module, _, name = (error.name or "").rpartition(".")
+    if module not in sys.modules:
+        return ""
+    known = [key for key in vars(sys.modules[module]) if not key.startswith("_")]
+    return f"The module {module} has no {name!r}. {_suggestion(name, known)}"
 
 
 def _is_about_config(error: BaseException) -> bool:
@@ -69,7 +81,10 @@ def _choices(cause: BaseException) -> str:
     parent = getattr(cause, "parent_node", None)
     if parent is not None and hasattr(parent, "keys"):
         wrong, known = str(getattr(cause, "key", "")), [str(key) for key in parent.keys() if key != "hydra"]  # noqa: SIM118
-        return _suggestion(wrong, known)
+        return _suggestion(wrong, known + ["experiment"] * ("outer_steps" in known))
+    options, wrong = getattr(cause, "options", None), str(getattr(cause, "missing_cfg_file", "")).rpartition("/")[2]
+    if options and (near := difflib.get_close_matches(wrong, options, n=1)):
+        return f"Did you mean {near[0]!r}?"
     marker = "got an unexpected keyword argument "
     if isinstance(cause, TypeError) and marker in str(cause):
         wrong = str(cause).split(marker)[1].split("'")[1]

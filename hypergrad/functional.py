@@ -1,10 +1,14 @@
 """One hypergradient at a point that the caller has solved, from two plain functions."""
 
+import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
+from hypergrad.autodiff import flatten
+from hypergrad.errors import NotConvergedWarning
 from hypergrad.estimator.base import Hypergradient
 from hypergrad.estimator.implicit import Implicit
 from hypergrad.linsolve.base import LinearSolver
@@ -60,4 +64,13 @@ def hypergradient(
         hp,
     )
     found = Implicit(linsolve=linsolve, inner_steps=0, damping=damping).estimate(problem, hp, w)
+    error, norm = float(found.stats["error_estimate"]), torch.linalg.vector_norm(flatten(found.grad)).item()
+    if error > norm:
+        warnings.warn(
+            f"The hypergradient may be nothing but error: its norm is {norm:.2e} and its error estimate {error:.2e}, "
+            f"where ‖∇_w g‖ is {float(found.stats['inner_grad_norm']):.2e}. Solve the inner problem further, or take "
+            "less damping.",
+            NotConvergedWarning,
+            stacklevel=2,
+        )
     return Hypergradient(to_hparams(found.grad), to_params(found.params), found.outer_loss, found.stats)

@@ -80,8 +80,8 @@ class Comparison(Callback):
             last = summary["last"]
             test = f"{last['loss/test']:.8g}" if "loss/test" in last else ""
             products, seconds = f"{last['run/products']:.0f}", f"{last['run/seconds']:.1f}"
-            is_inexact = 0.0 in (last.get("inner/converged"), last.get("adjoint/converged"))
-            converged = "no" if is_inexact else "yes"
+            met = [last[tag] for tag in ("inner/converged", "adjoint/converged") if tag in last]
+            converged = "" if not met else "no" if 0.0 in met else "yes"
             table.add_row(run.name, f"{last['loss/dev']:.8g}", test, converged, products, seconds)
         console = Console()
         if not console.is_terminal:

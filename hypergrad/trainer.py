@@ -32,7 +32,8 @@ class Trainer:
         optimizer: makes a `torch.optim` optimiser from a list of tensors, such as `partial(torch.optim.Adam, lr=0.1)`.
         outer_steps: updates of λ, ≥ 0; one more estimate is made after the last, so that its result is known.
         warm_start: start training from the parameters of the step before instead of from `problem.init_params()`, and
-            the adjoint system from its solution there.
+            the adjoint system from its solution there. An estimator that differentiates its T steps then knows of no
+            others, and the losses are those of ever more steps; where those do not converge, False tunes a run of T.
         scheduler: makes a `torch.optim.lr_scheduler` from the optimiser; it steps once per outer step.
         max_grad_norm: ‖dF/du‖ is clipped to this, > 0; None leaves it.
         acceptance: which steps are taken; None takes every one.

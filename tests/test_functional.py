@@ -132,8 +132,15 @@ def test_damping_and_the_linear_solver_are_used():
     hparams = problem.init_hparams()
     point = problem.solution(hparams)
     same = hg.Implicit(linsolve=hg.Dense(), inner_steps=0, damping=0.3).estimate(problem, hparams, point)
-    found = hg.hypergradient(*losses(problem), point, hparams, linsolve=hg.Dense(), damping=0.3)
+    with pytest.warns(hg.NotConvergedWarning, match="nothing but error: .* take less damping"):
+        found = hg.hypergradient(*losses(problem), point, hparams, linsolve=hg.Dense(), damping=0.3)
     assert relative_error(found.grad, same.grad) == 0
+
+
+def test_a_point_that_is_no_solution_is_said():
+    problem = PROBLEMS["ridge"]
+    with pytest.warns(hg.NotConvergedWarning, match="its norm is 0.00e"):
+        hg.hypergradient(*losses(problem), problem.init_params(), problem.init_hparams())
 
 
 W, L2 = {"w": torch.ones(3)}, {"l2": torch.tensor(0.5)}

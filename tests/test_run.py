@@ -130,6 +130,8 @@ def test_every_solver_trains_under_unrolled_or_says_why_not(tmp_path):
     found = summaries(tmp_path).items()
     finished = {name.split("solver=")[1] for name, summary in found if summary["status"] == "finished"}
     assert finished == solvers - {"lbfgs", "newton", "coordinate_descent", "proximal_gradient"}
+    assert "│ yes" not in done.stdout  # nothing was to converge
+    assert "│ no" not in done.stdout
     for name in ("LBFGS", "Newton", "CoordinateDescent"):
         assert f"a step of {name} cannot be differentiated" in done.stderr
     assert "ProximalGradient trains an L1Problem" in done.stderr
@@ -165,6 +167,8 @@ def main(tmp_path, monkeypatch, capsys):
         (["estimatr=unrolled"], "Did you mean 'estimator'? The choices are: callback, data, device"),
         (["solver.lrr=3"], "Did you mean 'lr'?"),
         (["experiment=rigde"], "Could not find 'experiment/rigde'"),
+        (["experiment=rigde"], "Did you mean 'ridge'?"),
+        (["experment=ridge"], "Did you mean 'experiment'? The choices are: "),
         (
             ["estimator=unroled"],
             "Available options in 'estimator':\n\t"
@@ -182,6 +186,10 @@ def main(tmp_path, monkeypatch, capsys):
         (["data.dev=0"], "The dev part would hold 0 of 442 examples"),
         (["dtype=float16"], "dtype must be one of float32, float64, but it is float16"),
         (["problem._target_=nowhere.Thing"], "No module named 'nowhere'"),
+        (
+            ["problem._target_=hypergrad.data.diabets"],
+            "The module hypergrad.data has no 'diabets'. Did you mean 'diabetes'?",
+        ),
         (["~experiment"], "No problem is configured"),
         (["problem._target_=builtins.dict"], "problem must be an InnerProblem"),
         (["optimizer._target_=torch.optim.Adamm"], "Adamm"),
@@ -292,6 +300,8 @@ def test_readme_shows_a_problem_of_ones_own_that_runs(users_folder):
     assert done.returncode == 0, done.stderr
     (summary,) = summaries(users_folder / "outputs").values()
     assert summary["last"]["loss/dev"] < summary["first"]["loss/dev"]
+    done = command("experiment=mine", "--config-dir", "conf", "outer_steps=0", cwd=users_folder)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_mistake_in_ones_own_problem_is_shown_where_it_is(users_folder):

@@ -16,8 +16,8 @@ from rich.table import Table
 
 import hypergrad as hg
 from experiments.numbers import save
-from hypergrad.baseline.budget import PRODUCT
 from hypergrad.callback.base import Result
+from hypergrad.cost import PRODUCT
 from hypergrad.problem.network import perceptron
 from hypergrad.selection import first_of
 from hypergrad.solver.training import train

@@ -17,11 +17,12 @@ from scipy.optimize import minimize_scalar
 import hypergrad as hg
 from experiments.numbers import save
 from hypergrad.baseline.base import Search
-from hypergrad.baseline.budget import PRODUCT, Budget
+from hypergrad.baseline.budget import Budget
 from hypergrad.baseline.grid import GridSearch
 from hypergrad.baseline.search import search
 from hypergrad.baseline.tpe import TPE
 from hypergrad.callback.base import Callback, Record
+from hypergrad.cost import PRODUCT
 from hypergrad.estimator.trial import trial
 from hypergrad.solver.training import train
 

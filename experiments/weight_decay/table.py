@@ -17,10 +17,11 @@ from torch.nn.functional import cross_entropy
 import hypergrad as hg
 from experiments.numbers import save
 from experiments.weight_decay.cost import HIDDEN, MOMENTUM, NEUMANN, PRODUCTS, growth, network
-from hypergrad.baseline.budget import PRODUCT, Budget
+from hypergrad.baseline.budget import Budget
 from hypergrad.baseline.search import search
 from hypergrad.baseline.tpe import TPE
 from hypergrad.callback.base import Callback, Record
+from hypergrad.cost import PRODUCT
 from hypergrad.solver.training import train
 
 SEEDS, TUNED = range(3), (0, 40, 1300)

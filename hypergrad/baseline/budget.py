@@ -4,11 +4,8 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hypergrad.cost import Cost
+from hypergrad.cost import PRODUCT, Cost
 from hypergrad.plot.history import read
-
-PRODUCT = 2
-"""Gradients that a Hessian product counts for: what it takes at most on a graph that is kept."""
 
 _TAGS = {"seconds": "run/seconds", "steps": "run/inner_steps", "gradients": "run/gradients"}
 

@@ -100,7 +100,7 @@ class _Trials:
         assert self.best is not None
         trajectory = {name: torch.stack(values) for name, values in self.trajectory.items()}
         last = self.last
-        return Result(last.hparams, last.params, self.first, last, self.best, "outer_steps", self.history, trajectory)
+        return Result(last.hparams, last.params, self.first, last, self.best, "budget", self.history, trajectory)
 
     def _points(self) -> Iterator[Tensor]:
         start = flatten(self.u0)

@@ -84,9 +84,9 @@ class Record:
             flat = torch.cat([g.reshape(-1) for g in self.grad.values()])
             numbers["hypergradient/norm"] = torch.linalg.vector_norm(flat).item()
         for key, tag in _STAT_TAGS.items():
-            # What is unknown is NaN, and left out.
-            if key in self.stats and self.stats[key] == self.stats[key]:
-                value = self.stats[key]
+            value = self.stats.get(key, math.nan)
+            # What is unknown is NaN, and left out; so is whether training converged that need not.
+            if value == value and value != "not_required":
                 numbers[tag] = float(value == "converged") if isinstance(value, str) else float(value)
         numbers["run/products"] = float(self.num_matvecs)
         numbers["run/gradients"] = float(self.num_gradients)
@@ -105,8 +105,9 @@ class Result:
         first: the record at the initial λ, the default that tuning has to beat.
         last: the record at the final λ.
         best: the record at the minimum of what is monitored, by default of the dev loss.
-        stopped: why it ended: "outer_steps", "patience" (what is monitored went without a new minimum), or "stalled"
-            (no step in the direction of the optimiser lowered the dev loss).
+        stopped: why it ended: "outer_steps", "patience" (what is monitored went without a new minimum), "stalled" (no
+            step in the direction of the optimiser lowered the dev loss), or "budget" (of a search, whose records are
+            trials).
         history: the scalars of every record, in order, by the tags of TensorBoard, with `step`; a data frame takes it.
         trajectory: each hyperparameter of at most `MOST_ENTRIES` entries over the records, shape (records, …).
         retrained: the metrics after a final training on train and dev together at the best λ, if that was asked for.

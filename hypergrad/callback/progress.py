@@ -19,9 +19,9 @@ class ProgressBar(Callback):
         self.console = console or Console()
 
     def on_start(self, run: Run) -> None:
-        self._total = run.outer_steps
+        self._total, self._unit = run.outer_steps, "trial" if "budget" in run.config else "outer step"
         self._bar = Progress(
-            TextColumn("outer step"),
+            TextColumn(self._unit),
             MofNCompleteColumn(),
             BarColumn(),
             TextColumn("{task.fields[losses]}"),
@@ -40,8 +40,8 @@ class ProgressBar(Callback):
         self._bar.update(self._task, completed=record.step, losses=losses)
         is_due = record.step % max(1, self._total // _LINES) == 0 or record.step == self._total
         if not self.console.is_terminal and is_due:
-            of = f"/{self._total}" if self._total or record.step == 0 else ""
-            self.console.print(f"outer step {record.step}{of}  {losses}", highlight=False)
+            of = f"/{self._total}" if self._total or self._unit == "outer step" and record.step == 0 else ""
+            self.console.print(f"{self._unit} {record.step}{of}  {losses}", highlight=False)
 
     def on_end(self, result: Result) -> None:
         self._bar.stop()

@@ -15,7 +15,7 @@ _RISE = 1.01
 class Summary(Callback):
     """Prints each hyperparameter and loss before and after, and writes them to `summary.json`.
 
-    A run that is cut short leaves `"status": "failed"` with the error in that file.
+    A run that is cut short leaves `"status": "failed"`, or `"interrupted"`, with the error in that file.
 
     Args:
         folder: the folder of the run; created when missing.
@@ -30,24 +30,21 @@ class Summary(Callback):
         claim(self.folder / "summary.json", run)
 
     def on_end(self, result: Result) -> None:
-        columns = {"before": result.first, "after": result.last}
-        if result.best.step not in (result.first.step, result.last.step):
-            what = "best" if result.monitor == OUTER_LOSS else f"lowest {_words(result.monitor)}"
-            columns[f"{what} (step {result.best.step})"] = result.best
+        columns, unit = _columns(result)
         rows = {name: record.scalars() for name, record in columns.items()}
         remarks = {key: str(result.last.stats.get(key, "")) for key in ("training_remark", "adjoint_remark")}
         content: dict[str, object] = {
             "status": "finished",
             "stopped": result.stopped,
-            "first": rows["before"],
-            "last": rows["after"],
+            "first": result.first.scalars(),
+            "last": result.last.scalars(),
             "monitor": result.monitor,
             "best": {"step": result.best.step, **result.best.scalars()},
             "retrained": result.retrained,
         }
         self._write(content | {key: remark for key, remark in remarks.items() if remark})
         last = result.last
-        table = Table("", *columns, title=f"{last.step} outer steps", title_justify="left")
+        table = Table("", *columns, title=f"{last.step} {unit}", title_justify="left")
         for name in last.hparams:
             table.add_row(name, *(_shown(record.hparams[name]) for record in columns.values()))
         table.add_section()
@@ -60,6 +57,7 @@ class Summary(Callback):
         self.console.print(table)
         for sentence in _remarks(result):
             self.console.print(sentence, highlight=False, soft_wrap=True)
+        self.console.print(f"gradients         {last.num_gradients}", highlight=False)
         self.console.print(f"Hessian products  {last.num_matvecs}", highlight=False)
         for title, remark in zip(("inner training", "adjoint system"), remarks.values(), strict=True):
             if remark:
@@ -71,10 +69,24 @@ class Summary(Callback):
 
     def on_error(self, error: BaseException, last: Record | None) -> None:
         reached = None if last is None else last.scalars()
-        self._write({"status": "failed", "error": f"{type(error).__name__}: {error}", "last": reached})
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        what = f"{type(error).__name__}: {error}".removesuffix(": ")
+        self._write({"status": status, "error": what, "last": reached})
 
     def _write(self, content: dict[str, object]) -> None:
         (self.folder / "summary.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _columns(result: Result) -> tuple[dict[str, Record], str]:
+    """The records that the table compares, and what it counts."""
+    first, last, best = result.first, result.last, result.best
+    if result.stopped == "budget":
+        return {"before": first} | ({f"best (trial {best.step})": best} if best.step else {}), "trials"
+    columns = {"before": first, "after": last}
+    if best.step not in (first.step, last.step):
+        what = "best" if result.monitor == OUTER_LOSS else f"lowest {_words(result.monitor)}"
+        columns[f"{what} (step {best.step})"] = best
+    return columns, "outer steps"
 
 
 def _shown(value: Tensor) -> str:
@@ -94,6 +106,7 @@ def _remarks(result: Result) -> list[str]:
     what = "dev loss" if is_dev else _words(result.monitor)
     found = {
         "outer_steps": [],
+        "budget": [],
         "patience": [f"Stopped early: the {what} went without a new minimum for longer than `patience`."],
         "stalled": ["Stopped early: no step in the direction of the optimiser lowered the dev loss."],
     }[result.stopped]
@@ -104,7 +117,7 @@ def _remarks(result: Result) -> list[str]:
             f"The dev loss was overfitted: at {where} the test loss is {after:.6g}, higher than the {before:.6g} of "
             "the initial hyperparameters."
         )
-    else:
+    elif result.stopped != "budget":
         found += _overfitted(result, what)
     if result.retrained is not None:
         numbers = ", ".join(f"{_words(name)} {value:.6g}" for name, value in result.retrained.items())

@@ -9,12 +9,17 @@ from matplotlib.figure import Figure
 
 from hypergrad.plot.history import History
 
-_COSTS = {"run/seconds": "wall time [s]", "run/products": "Hessian products", "run/inner_steps": "inner steps"}
+_COSTS = {"run/seconds": "wall time [s]", "run/products": "Hessian products"}
+_COMPARED: dict[str, Callable[[History], np.ndarray]] = {
+    "wall time [s]": lambda run: run.series("run/seconds"),
+    "gradients (a product is two)": History.work,
+    "inner steps": lambda run: run.series("run/inner_steps"),
+}
 _LOSSES = {"loss/dev": "-", "loss/test": "--"}
 
 
 def trajectories(runs: list[History]) -> Figure:
-    """Each hyperparameter over the outer steps, one panel for each name."""
+    """Each hyperparameter over the outer steps, one panel for each name; of a search, the points that it tried."""
     names = list(dict.fromkeys(name for run in runs for name in run.hyperparameters()))
     figure, axes = _panels(max(1, len(names)))
     for axis, name in zip(axes, names, strict=False):
@@ -22,7 +27,9 @@ def trajectories(runs: list[History]) -> Figure:
             values = run.hyperparameters().get(name)
             if values is None:
                 continue
-            lines = axis.plot(run.series("step"), values, color=f"C{index}", alpha=1 if values.shape[1] == 1 else 0.4)
+            alpha = 1 if values.shape[1] == 1 and not run.is_search else 0.4
+            style = "." if run.is_search else "-"
+            lines = axis.plot(run.series("step"), values, style, color=f"C{index}", alpha=alpha)
             lines[0].set_label(run.name)
         axis.set(xlabel="outer step", ylabel=name)
         _log_where_positive(axis)
@@ -31,22 +38,23 @@ def trajectories(runs: list[History]) -> Figure:
 
 
 def losses_against(cost: str) -> Callable[[list[History]], Figure]:
-    """A figure of dev loss (solid) and test loss (dashed) against a cost."""
+    """A figure of dev loss (solid) and test loss (dashed) against a cost; of a search, the best so far."""
 
     def draw(runs: list[History]) -> Figure:
         figure, axes = _panels(1)
         for index, run in enumerate(runs):
             for tag, style in _LOSSES.items():
                 if np.isfinite(run.series(tag)).any():
-                    label = run.name if tag == "loss/dev" else None
+                    values = run.best_so_far(tag) if run.is_search else run.series(tag)
                     axes[0].plot(
                         run.series(cost),
-                        run.series(tag),
+                        values,
                         style,
+                        drawstyle="steps-post" if run.is_search else "default",
                         color=f"C{index}",
                         marker=".",
                         markersize=4,
-                        label=label,
+                        label=run.name if tag == "loss/dev" else None,
                     )
         axes[0].set(xlabel=_COSTS[cost], ylabel="loss: dev (solid), test (dashed)")
         _legend(figure, axes)
@@ -56,14 +64,14 @@ def losses_against(cost: str) -> Callable[[list[History]], Figure]:
 
 
 def comparison(runs: list[History]) -> Figure:
-    """The lowest dev loss so far, and the test loss there, against wall time, products and inner steps."""
-    figure, axes = _panels(len(_COSTS))
-    for axis, (cost, label) in zip(axes, _COSTS.items(), strict=True):
+    """The lowest dev loss so far, and the test loss there, against wall time, gradients and inner steps."""
+    figure, axes = _panels(len(_COMPARED))
+    for axis, (label, cost) in zip(axes, _COMPARED.items(), strict=True):
         for index, run in enumerate(runs):
             for tag, style in _LOSSES.items():
                 if np.isfinite(run.series(tag)).any():
                     axis.step(
-                        run.series(cost),
+                        cost(run),
                         run.best_so_far(tag),
                         style,
                         where="post",

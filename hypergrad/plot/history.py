@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hypergrad.cost import PRODUCT
+
 _WIDEST = 64
 
 
@@ -20,6 +22,15 @@ class History:
 
     name: str
     rows: list[dict]
+
+    @property
+    def is_search(self) -> bool:
+        """Whether the rows are trials, which have no order and no gradient."""
+        return not any("hypergradient/norm" in row for row in self.rows)
+
+    def work(self) -> np.ndarray:
+        """Gradients so far, a Hessian product counted as two, as a budget counts them, shape (rows,)."""
+        return self.series("run/gradients") + PRODUCT * self.series("run/products")
 
     def series(self, tag: str) -> np.ndarray:
         """A number over the rows, NaN where a row has none, shape (rows,)."""

@@ -160,6 +160,14 @@ def test_the_command_line(tmp_path):
     assert steps == sorted(set(steps))
     assert f"warning: {16 - len(steps)} of 16 trials could not be computed" in done.stderr
     assert "test loss" in done.stdout
+    assert "trial 0/15" in done.stdout
+    assert "best (trial " in done.stdout
+    assert "after" not in done.stdout
+    assert "overfitted" not in done.stdout
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text("# @package _global_\ndefaults:\n  - ridge\n")
+    done = call("--config-dir", "conf", "experiment=mine", "method=grid", "budget=2")
+    assert done.returncode == 0, done.stderr
     wrong = call("method=magic", f"budget={folder}").stderr
     assert "Could not find 'baseline/magic'" in wrong
     assert "grid\n\trandom\n\ttpe" in wrong

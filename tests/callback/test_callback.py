@@ -103,6 +103,13 @@ def test_an_error_leaves_everything_up_to_it(tmp_path):
     assert "error/text_summary" in events.Tags()["tensors"]
 
 
+def test_an_interrupted_run_says_so(tmp_path):
+    callback = Summary(tmp_path)
+    callback.on_error(KeyboardInterrupt(), None)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["status"], summary["error"]) == ("interrupted", "KeyboardInterrupt")
+
+
 @pytest.mark.parametrize("callback", [JSONLines, Checkpoint, Summary])
 def test_the_files_of_another_run_are_not_overwritten(tmp_path, callback):
     fit(PROBLEMS["ridge"], [callback(tmp_path)])

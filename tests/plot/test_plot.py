@@ -54,6 +54,20 @@ def test_curves_are_the_numbers_of_the_runs(runs):
     assert values(best.get_ydata()) == lowest
 
 
+def test_a_search_is_drawn_as_its_best_so_far_and_the_points_that_it_tried(runs, tmp_path):
+    callbacks = [JSONLines(tmp_path / "search")]
+    hg.search(PROBLEMS["ridge"], hg.Implicit(solver=hg.Newton()), hg.RandomSearch(), hg.Budget(trials=6), callbacks)
+    run, found = read([runs / "ridge", tmp_path / "search"])
+    assert found.is_search
+    assert not run.is_search
+    assert (run.work() == run.series("run/gradients") + 2 * run.series("run/products")).all()
+    dev = FIGURES["loss_against_time"]([found]).axes[0].get_lines()[0]
+    assert values(dev.get_ydata()) == np.minimum.accumulate(found.series("loss/dev")).tolist()
+    assert FIGURES["trajectories"]([found]).axes[0].get_lines()[0].get_linestyle() == "None"
+    axes = FIGURES["comparison"]([run, found]).axes
+    assert [axis.get_xlabel() for axis in axes] == ["wall time [s]", "gradients (a product is two)", "inner steps"]
+
+
 def test_mistakes_are_named(tmp_path):
     with pytest.raises(SystemExit, match=r"error: \S+ holds no metrics.jsonl"):
         main([str(tmp_path)])
