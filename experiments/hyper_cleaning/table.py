@@ -119,22 +119,21 @@ def last(history: dict[str, list[float]]) -> dict[str, float]:
 
 
 def measured(seed: int, sizes: dict[str, int]) -> dict[str, Any]:
-    """The references and the runs of a seed: all estimators and TPE on the first, CG on the others."""
+    """The references and the runs of a seed."""
     data = hg.idx_images(seed=seed, **sizes)
     problem = hg.HyperCleaning(data, l2=L2, seed=seed)
     batch_size = min(BATCH_SIZE, sizes["train"] // 2)
     in_batches = hg.HyperCleaning(data, l2=L2, batch_size=batch_size, seed=seed)
     found: dict[str, Any] = {"references": references(problem), "runs": {}, "batch": batch_size / sizes["train"]}
     print(seed, found["references"], flush=True)
-    for name in list(ESTIMATORS)[: None if seed == 0 else 1]:
-        history, weights = run(in_batches if "mini-batches" in name else problem, ESTIMATORS[name])
+    for name, estimator in ESTIMATORS.items():
+        history, weights = run(in_batches if "mini-batches" in name else problem, estimator)
         found["runs"][name] = history
         if name == "CG":
             found["references"]["CG, then with dev"] = on_dev_too(*problem.joined(weights))
         print(seed, name, last(history), flush=True)
-    if seed == 0:
-        cpu = last(found["runs"]["CG"])["cpu"]
-        found["references"]["baseline, penalty by TPE"] = penalty_by_tpe(problem, data, cpu)
+    cpu = last(found["runs"]["CG"])["cpu"]
+    found["references"]["baseline, penalty by TPE"] = penalty_by_tpe(problem, data, cpu)
     return found
 
 
@@ -156,24 +155,28 @@ def closed(found: dict[str, Any], test: float) -> float:
     return 100 * (test - low) / (high - low)
 
 
+COLUMNS = {"dev": 4, "test": 4, "closed": 0, "f1": 3, "cpu": 0, "gradients": 0, "products": 0}
+"""What a row shows, and with how many digits."""
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Mean and standard deviation."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+
+
 def show(numbers: dict[str, Any]) -> None:
-    """Print the table of the seeds, and the spread of CG over them."""
-    table = Table("seed", "row", "dev loss", "test accuracy", "gap closed", "F1", "CPU s", "gradients", "products")
-    for seed, found in numbers.items():
-        rows = found["references"] | {name: last(history) for name, history in found["runs"].items()}
-        for name, row in rows.items():
-            cells = [f"{row['dev']:.4f}" if "dev" in row else "", f"{row['test']:.4f}"]
-            cells.append(f"{closed(found, row['test']):.0f} %")
-            cells += [f"{row[key]:.{digits}f}" if key in row else "" for key, digits in (("f1", 3), ("cpu", 0))]
-            cells += [f"{row[key]:.0f}" if key in row else "" for key in ("gradients", "products")]
-            table.add_row(seed, name, *cells)
-    console = Console(width=130)
-    console.print(table)
-    ends = [(found, last(found["runs"]["CG"])) for found in numbers.values()]
-    spread = {key: [row[key] for _, row in ends] for key in ("dev", "test", "f1")}
-    spread["gap closed"] = [closed(found, row["test"]) for found, row in ends]
-    for key, values in spread.items():
-        console.print(f"CG, {key}: {statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}")
+    """Print the means and deviations over the seeds, and the share of the gap on each."""
+    table = Table("row", *COLUMNS, "closed on each")
+    seeds = list(numbers.values())
+    rows = [found["references"] | {name: last(history) for name, history in found["runs"].items()} for found in seeds]
+    for name in rows[0]:
+        each = [
+            row[name] | {"closed": closed(found, row[name]["test"])} for found, row in zip(seeds, rows, strict=True)
+        ]
+        cells = [spread([row[key] for row in each], n) if key in each[0] else "" for key, n in COLUMNS.items()]
+        table.add_row(name, *cells, ", ".join(f"{row['closed']:.0f}" for row in each))
+    Console(width=150).print(table)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ BINS = 50
 
 
 def main() -> None:
-    """Draw what is learned on the waves, what adaptation makes of it, and the accuracy on held-out digits."""
+    """Draw what is learned on the waves, what adaptation makes of it, and the accuracy on held-out classes."""
     numbers = load("maml")
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    learning, adapting, digits = figure.subplots(1, 3)
+    figure = Figure(figsize=(15, 3.6), layout="constrained")
+    learning, adapting, *images = figure.subplots(1, 4)
     waves = numbers["sine waves"]
     for color, name in enumerate(("MAML", "first-order MAML")):
         for seed, found in enumerate(waves[name]):
@@ -25,14 +25,16 @@ def main() -> None:
             adapting.plot(["before", "1 step", "10 steps"], losses, f"C{color}o-", label=None if seed else name)
     adapting.set(ylabel="query loss, held-out waves", title="adaptation", yscale="log")
     adapting.legend(fontsize="small")
-    for color, (shots, marker) in enumerate(((1, "o"), (5, "s"))):
-        rows = numbers[f"digits, {shots} of each class"]
-        for position, found in enumerate(rows.values()):
-            accuracy = [row["test_accuracy"] for row in found]
-            where = [position + 0.2 * color] * len(accuracy)
-            digits.plot(accuracy, where, f"C{color}{marker}", label=None if position else f"{shots} of each class")
-    digits.set(xlabel="accuracy, held-out classes", title="digits", yticks=range(len(rows)), yticklabels=list(rows))
-    digits.legend(fontsize="small")
+    for axes, data in zip(images, ("digits", "Fashion-MNIST"), strict=True):
+        for color, (shots, marker) in enumerate(((1, "o"), (5, "s"))):
+            rows = numbers[f"{data}, {shots} of each class"]
+            for position, found in enumerate(rows.values()):
+                accuracy = [row["test_accuracy"] for row in found]
+                where = [position + 0.2 * color] * len(accuracy)
+                axes.plot(accuracy, where, f"C{color}{marker}", label=None if position else f"{shots} of each class")
+        labels = list(rows) if data == "digits" else [""] * len(rows)
+        axes.set(xlabel="accuracy, held-out classes", title=data, yticks=range(len(rows)), yticklabels=labels)
+    images[0].legend(fontsize="small")
     draw("maml", figure)
 
 

@@ -59,7 +59,11 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     settings = {"sine waves": waves()}
-    settings |= {f"digits, {shots} of each class": images(hg.digits(), shots) for shots in (1, 5)}
+    for name, data in {
+        "digits": hg.digits(),
+        "Fashion-MNIST": hg.idx_images(train=10_000, dev=1000, test=1000),
+    }.items():
+        settings |= {f"{name}, {shots} of each class": images(data, shots) for shots in (1, 5)}
     numbers: dict[str, dict[str, list[Any]]] = {}
     for name, setting in settings.items():
         rows: dict[str, list[Any]] = numbers.setdefault(name, {})
