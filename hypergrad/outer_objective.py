@@ -51,6 +51,8 @@ class OuterObjective:
         Raises:
             HypergradError: what the estimator raises, with where that was.
         """
+        if last is None:
+            self.begin = time.perf_counter()  # not before: an optimiser's first import takes a second
         hparams = {name: self.spaces[name].to_natural(u) for name, u in self.u.items()}
         # A copy, because u moves in place, and is λ itself where there is no constraint.
         natural = {name: value.detach().clone() for name, value in hparams.items()}
