@@ -2,6 +2,7 @@
 
 import importlib.util
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def is_installed(launcher):
 def launched(launcher, *arguments, cwd):
     if not is_installed("slurm" if launcher == "submitit_local" else launcher):
         pytest.skip(f"the launcher of {launcher} is not installed")
-    if launcher == "slurm" and not shutil.which("sbatch"):
+    if launcher == "slurm" and not (shutil.which("sinfo") and subprocess.run(["sinfo"], check=False).returncode == 0):
         pytest.skip("no cluster of SLURM is at hand")
     return command(
         "-m",

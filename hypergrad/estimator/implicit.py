@@ -1,6 +1,7 @@
 """Hypergradients by the implicit function theorem."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -97,6 +98,9 @@ class Implicit(HypergradEstimator):
         inner_step: int = 0,
         adjoint: Tensor | None = None,
     ) -> Hypergradient:
+        if problem.is_smooth and any(isinstance(value, str) for value in self.solver.coefficients().values()):
+            batches = (problem.inner_batch(inner_step), problem.outer_batch(outer_step))
+            self._require_dependence(problem, hparams, params, batches)
         params, inner_stats = self._train(problem, hparams, params, outer_step, inner_step)
         batches = (problem.inner_batch(inner_step + int(inner_stats["inner_steps"])), problem.outer_batch(outer_step))
         part = problem.restriction(params, hparams)
@@ -125,6 +129,17 @@ class Implicit(HypergradEstimator):
         return Hypergradient(
             grad=grad, params=detach(params), outer_loss=here.outer_loss, stats=stats, adjoint=part.scatter(solved.x)
         )
+
+    def _require_dependence(
+        self, problem: InnerProblem, hparams: Tensors, params: Tensors, batches: tuple[Any, Any]
+    ) -> None:
+        """Refuse a coefficient of the solver before training, which may end where the adjoint system has no solution.
+
+        Raises:
+            UnusedHyperparameterError: if neither the gradient of the inner loss nor the outer loss holds one.
+        """  # noqa: DOC502
+        here = Linearization.at(problem, params, hparams, batches, self.product)
+        add_terms(here.direct, here.indirect(here.df_dw), _HINT)
 
     def _train(
         self, problem: InnerProblem, hparams: Tensors, params: Tensors, outer_step: int, inner_step: int
