@@ -162,9 +162,9 @@ def test_learning_rate_schedule_and_momentum_agree_with_central_differences(hori
 def test_a_coefficient_is_refused_by_name_where_it_cannot_be_seen_or_fit():
     problem = WithCoefficients(size=6)
     start, hparams = problem.init_params(), problem.init_hparams()
+    # Before a step is made, which would be one of NaN, or end where the system has no solution.
+    poisoned = {name: x * float("nan") if name == "lr" else x for name, x in hparams.items()}
     with pytest.raises(hg.UnusedHyperparameterError, match="'lr'.*An implicit estimator cannot tune a coefficient"):
-        # Before a step is made, which would be one of NaN, or end where the system has no solution.
-        poisoned = {name: x * float("nan") if name == "lr" else x for name, x in hparams.items()}
         hg.Implicit(solver=hg.Momentum(lr="lr", momentum="beta"), inner_steps=9).estimate(problem, poisoned, start)
     with pytest.raises(hg.UnusedHyperparameterError, match="hyperparameter 'beta'.*neither the last 9 training steps"):
         hg.Unrolled(solver=hg.GradientDescent(lr="lr"), inner_steps=9).estimate(problem, hparams, start)
