@@ -117,8 +117,8 @@ def configured_search(cfg: DictConfig) -> Search:
 
 
 def configured_callbacks(cfg: DictConfig, *, without: tuple[str, ...] = ()) -> list[Callback]:
-    """The callbacks that a config names, but for those of some names."""
-    return [instantiate(part) for name, part in cfg.callback.items() if name not in without]
+    """The callbacks that a config names, but for those of some names, and those set to null."""
+    return [instantiate(part) for name, part in cfg.callback.items() if part is not None and name not in without]
 
 
 def command(task: Callable[[DictConfig], float | None], *, sweeps: bool = True) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
@@ -48,7 +47,7 @@ def tune(cfg: DictConfig) -> float:
         try:
             return trainer.fit(built(cfg), resume=cfg.resume).last.outer_loss
         except KeyboardInterrupt:
-            if HydraConfig.get().mode is RunMode.RUN and "checkpoint" in cfg.callback:
+            if cfg.callback.get("checkpoint") is not None:
                 folder = HydraConfig.get().runtime.output_dir
                 print(f"go on with: python -m hypergrad.run resume={folder}", file=sys.stderr)
             raise

@@ -1,8 +1,13 @@
 """Many runs beside each other: one that fails, or is killed, does not take the others down."""
 
 import importlib.util
+import json
+import os
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -99,3 +104,23 @@ def test_every_launcher_has_a_config_or_says_what_to_install(launcher):
             with pytest.raises(MissingConfigException) as caught:
                 compose("config", chosen)
             assert f"pip install 'torch-hypergrad[{EXTRAS[launcher]}]'" in explain(caught.value)
+
+
+def test_a_multirun_that_is_interrupted_says_how_to_go_on(tmp_path):
+    arguments = ["-m", "experiment=ridge", "seed=0,1", "outer_steps=1000000", "optimizer=sgd", "optimizer.lr=1e-9"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hypergrad.run", *arguments],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and not list(tmp_path.rglob("state-*.pt")):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    (folder,) = {path.parent for path in tmp_path.rglob("state-*.pt")}
+    assert f"go on with: python -m hypergrad.run resume={folder}" in errors
+    assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"
+    assert process.returncode == 130

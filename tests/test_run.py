@@ -300,7 +300,9 @@ def test_readme_shows_a_problem_of_ones_own_that_runs(users_folder):
     assert done.returncode == 0, done.stderr
     (summary,) = summaries(users_folder / "outputs").values()
     assert summary["last"]["loss/dev"] < summary["first"]["loss/dev"]
-    done = command("experiment=mine", "--config-dir", "conf", "outer_steps=0", cwd=users_folder)
+    done = command(
+        "experiment=mine", "--config-dir", "conf", "outer_steps=0", "callback.progress=null", cwd=users_folder
+    )
     assert done.returncode == 0, done.stderr
 
 
