@@ -129,7 +129,10 @@ def kill_and_resume(folder, whole, moments):
     for moment in moments:
         killed_at(moment, folder)
         time.sleep(1.1)  # TensorBoard's files are in the order of their second
-    trainer(folder).fit(resume=folder if state_file.found(folder) else None)
+    resume = folder if state_file.found(folder) else None
+    # Killed before its first state, a run begins anew, in another folder: its first row may be there already.
+    folder = folder if resume else folder / "again"
+    trainer(folder).fit(resume=resume)
     require_same_run(folder, whole)
 
 
