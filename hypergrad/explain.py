@@ -81,7 +81,9 @@ def _choices(cause: BaseException) -> str:
     parent = getattr(cause, "parent_node", None)
     if parent is not None and hasattr(parent, "keys"):
         wrong, known = str(getattr(cause, "key", "")), [str(key) for key in parent.keys() if key != "hydra"]  # noqa: SIM118
-        return _suggestion(wrong, known + ["experiment"] * ("outer_steps" in known))
+        if "outer_steps" in known:
+            known.append("experiment")  # a group of the top level that leaves no key of its own
+        return _suggestion(wrong, known)
     options, wrong = getattr(cause, "options", None), str(getattr(cause, "missing_cfg_file", "")).rpartition("/")[2]
     if options and (near := difflib.get_close_matches(wrong, options, n=1)):
         return f"Did you mean {near[0]!r}?"

@@ -45,8 +45,9 @@ def hypergradient(
         damping: δ ≥ 0, solves with the Hessian plus δI instead, in units of the Hessian; biases the hypergradient.
 
     Returns:
-        The hypergradient and its statistics; "not converged" is a status in them. Errors speak of a list's entries by
-        their index, and of a single tensor as "params" or "hparams".
+        The hypergradient and its statistics; "not converged" is a status in them. A NotConvergedWarning says where the
+        error estimate exceeds the norm of the hypergradient, as at a w that is no solution. Errors speak of a list's
+        entries by their index, and of a single tensor as "params" or "hparams".
 
     Raises:
         TypeError: if an argument is no such structure of floating-point tensors, or a loss is not a tensor.

@@ -40,7 +40,8 @@ class ProgressBar(Callback):
         self._bar.update(self._task, completed=record.step, losses=losses)
         is_due = record.step % max(1, self._total // _LINES) == 0 or record.step == self._total
         if not self.console.is_terminal and is_due:
-            of = f"/{self._total}" if self._total or self._unit == "outer step" and record.step == 0 else ""
+            # A search without a number of trials, and a run that goes on beyond its steps, have no total.
+            of = f"/{self._total}" if self._total or (self._unit == "outer step" and record.step == 0) else ""
             self.console.print(f"{self._unit} {record.step}{of}  {losses}", highlight=False)
 
     def on_end(self, result: Result) -> None:
