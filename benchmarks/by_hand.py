@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.case import Case
-from hypergrad.autodiff import flatten, leaves
+from hypergrad.core.autodiff import flatten, leaves
 
 Product = Callable[[Tensor], Tensor]
 

@@ -16,7 +16,7 @@ import hypergrad as hg
 from benchmarks.problem.base import PenalisedClassifier
 from benchmarks.problem.mlp import TanhMLP
 from benchmarks.problem.softmax import DecayingScales, Digits
-from hypergrad.autodiff import Tensors, flatten, unflatten
+from hypergrad.core.autodiff import Tensors, flatten, unflatten
 
 PROBLEMS: dict[str, tuple[str, Callable[[], PenalisedClassifier]]] = {
     "a": ("softmax regression on digits, 1000 × 64 × 10, 640 penalties", Digits),

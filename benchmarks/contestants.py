@@ -11,7 +11,7 @@ from torch import Tensor
 import hypergrad as hg
 from benchmarks import by_hand
 from benchmarks.case import Case
-from hypergrad.autodiff import flatten
+from hypergrad.core.autodiff import flatten
 from hypergrad.linsolve.spectrum import largest_eigenvalue
 
 implicit = partial(hg.Implicit, inner_steps=0, error_bar=False)

@@ -9,7 +9,7 @@ from torch import Tensor
 import hypergrad as hg
 from benchmarks.by_hand import closed_form, conjugate_gradient
 from benchmarks.case import Case
-from hypergrad.autodiff import flatten
+from hypergrad.core.autodiff import flatten
 
 _LARGEST_MATRIX = 4000
 _AGREEMENT = 1e-9

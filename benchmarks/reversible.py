@@ -12,8 +12,8 @@ from rich.table import Table
 
 import hypergrad as hg
 from benchmarks.problem.softmax import Digits
-from hypergrad.autodiff import leaves
-from hypergrad.solver.dynamics import Dynamics
+from hypergrad.core.autodiff import leaves
+from hypergrad.training.dynamics import Dynamics
 
 STATE = 5 * 64
 """Bits of the integer state of a parameter: w, v, w₀, v₀ and the remainders' number."""

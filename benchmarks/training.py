@@ -13,7 +13,7 @@ import hypergrad as hg
 from benchmarks.problem.base import PenalisedClassifier
 from benchmarks.problem.mlp import TanhMLP
 from benchmarks.problem.softmax import Digits
-from hypergrad.autodiff import flatten, leaves
+from hypergrad.core.autodiff import flatten, leaves
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ An `InnerProblem` says what is trained and tuned, a `HypergradEstimator` forms d
 
 from torch.distributions.constraints import interval, positive, simplex, unit_interval
 
-from hypergrad.acceptance import Acceptance
-from hypergrad.autodiff import Tensors
 from hypergrad.baseline.base import Search
 from hypergrad.baseline.budget import Budget
 from hypergrad.baseline.grid import GridSearch
@@ -18,19 +16,8 @@ from hypergrad.baseline.tpe import TPE
 from hypergrad.callback.base import Result
 from hypergrad.check.comparison import check_hypergradient
 from hypergrad.check.report import Check
-from hypergrad.data import Split, Splits, breast_cancer, diabetes, sparse_regression
-from hypergrad.effect.affine_network import AffineNetwork
-from hypergrad.effect.base import Effect
-from hypergrad.effect.buffer import Buffer
-from hypergrad.effect.class_weights import ClassWeights
-from hypergrad.effect.example_weights import ExampleWeights
-from hypergrad.effect.init_scale import InitScale
-from hypergrad.effect.input_scale import InputScale
-from hypergrad.effect.l1 import L1
-from hypergrad.effect.l2 import L2
-from hypergrad.effect.label_smoothing import LabelSmoothing
-from hypergrad.effect.random_affine import RandomAffine
-from hypergrad.errors import (
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.errors import (
     CheckpointError,
     DivergenceError,
     ExtrapolationWarning,
@@ -45,14 +32,26 @@ from hypergrad.errors import (
     ReversalError,
     UnusedHyperparameterError,
 )
+from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.core.operator import Operator
+from hypergrad.data.images import digits, idx_images, mnist5k
+from hypergrad.data.tables import Split, Splits, breast_cancer, diabetes, sparse_regression
+from hypergrad.effect.affine_network import AffineNetwork
+from hypergrad.effect.base import Effect
+from hypergrad.effect.buffer import Buffer
+from hypergrad.effect.class_weights import ClassWeights
+from hypergrad.effect.example_weights import ExampleWeights
+from hypergrad.effect.init_scale import InitScale
+from hypergrad.effect.input_scale import InputScale
+from hypergrad.effect.l1 import L1
+from hypergrad.effect.l2 import L2
+from hypergrad.effect.label_smoothing import LabelSmoothing
+from hypergrad.effect.random_affine import RandomAffine
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient
 from hypergrad.estimator.forward import Forward
 from hypergrad.estimator.implicit import Implicit
 from hypergrad.estimator.unrolled import Unrolled
 from hypergrad.functional import hypergradient
-from hypergrad.hyperparameter import Hyperparameter
-from hypergrad.images import digits, idx_images, mnist5k
-from hypergrad.lbfgsb import LBFGSB
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, Preconditioner
 from hypergrad.linsolve.cg import CG
@@ -62,32 +61,33 @@ from hypergrad.linsolve.jacobi import Jacobi
 from hypergrad.linsolve.minres import MINRES
 from hypergrad.linsolve.neumann import Neumann
 from hypergrad.linsolve.nystrom import Nystrom
-from hypergrad.operator import Operator
+from hypergrad.outer.acceptance import Acceptance
+from hypergrad.outer.lbfgsb import LBFGSB
+from hypergrad.outer.trainer import Trainer, fit
 from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.convex_layer import ConvexLayer, cvxpy_layer
-from hypergrad.problem.distillation import Distillation
-from hypergrad.problem.elastic_net import ElasticNet
-from hypergrad.problem.hyper_cleaning import HyperCleaning
 from hypergrad.problem.k_fold import KFold, k_fold
-from hypergrad.problem.l1 import L1Problem
-from hypergrad.problem.lasso import Lasso
+from hypergrad.problem.layers.convex_layer import ConvexLayer, cvxpy_layer
+from hypergrad.problem.layers.total_variation import TotalVariation
 from hypergrad.problem.learning_to_learn import LearningToLearn
-from hypergrad.problem.mean_field import MeanField
-from hypergrad.problem.meta_learning import MetaLearning
+from hypergrad.problem.meta.meta_learning import MetaLearning
 from hypergrad.problem.quadratic import Quadratic
 from hypergrad.problem.ridge import Ridge
-from hypergrad.problem.semi_amortized import SemiAmortized
-from hypergrad.problem.sparse_logistic import SparseLogistic
-from hypergrad.problem.supervised import Supervised
+from hypergrad.problem.sparse.elastic_net import ElasticNet
+from hypergrad.problem.sparse.l1 import L1Problem
+from hypergrad.problem.sparse.lasso import Lasso
+from hypergrad.problem.sparse.sparse_logistic import SparseLogistic
+from hypergrad.problem.supervised.distillation import Distillation
+from hypergrad.problem.supervised.hyper_cleaning import HyperCleaning
+from hypergrad.problem.supervised.supervised import Supervised
 from hypergrad.problem.tied import Tied
-from hypergrad.problem.total_variation import TotalVariation
+from hypergrad.problem.variational.mean_field import MeanField
+from hypergrad.problem.variational.semi_amortized import SemiAmortized
 from hypergrad.product.base import Product
 from hypergrad.product.differences import CentredDifferences
 from hypergrad.product.forward_over_reverse import ForwardOverReverse
 from hypergrad.product.gauss_newton import GaussNewton
 from hypergrad.product.reverse import Reverse
 from hypergrad.product.traced import Traced
-from hypergrad.schedule import Cosine, Schedule, StepDecay, Warmup
 from hypergrad.sensitivity.argmin import argmin
 from hypergrad.sensitivity.inner import Root
 from hypergrad.sensitivity.jackknife import InfinitesimalJackknife
@@ -104,6 +104,7 @@ from hypergrad.solver.momentum import Momentum
 from hypergrad.solver.newton import Newton
 from hypergrad.solver.proximal_gradient import ProximalGradient
 from hypergrad.solver.rmsprop import RMSprop
+from hypergrad.solver.schedule import Cosine, Schedule, StepDecay, Warmup
 from hypergrad.tape.auto import AutoTape
 from hypergrad.tape.base import Tape
 from hypergrad.tape.checkpoint import Checkpoint
@@ -114,7 +115,6 @@ from hypergrad.task.base import TaskFamily, Tasks
 from hypergrad.task.few_shot import FewShot
 from hypergrad.task.sinusoids import Sinusoids
 from hypergrad.taylor.nested import append_jvp
-from hypergrad.trainer import Trainer, fit
 
 __all__ = [
     "Acceptance",

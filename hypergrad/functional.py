@@ -7,14 +7,14 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import flatten
-from hypergrad.errors import NotConvergedWarning
+from hypergrad.core.autodiff import flatten
+from hypergrad.core.errors import NotConvergedWarning
+from hypergrad.core.structure import by_name
 from hypergrad.estimator.base import Hypergradient
 from hypergrad.estimator.implicit import Implicit
 from hypergrad.linsolve.base import LinearSolver
 from hypergrad.linsolve.cg import CG
-from hypergrad.problem.given import Given
-from hypergrad.structure import by_name
+from hypergrad.problem.function_problem import Given
 
 P = TypeVar("P")
 H = TypeVar("H")

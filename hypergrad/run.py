@@ -12,9 +12,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from hypergrad.command import built, command, configured_callbacks, configured_problem
-from hypergrad.resume import resumed
-from hypergrad.trainer import Trainer
+from hypergrad.cli.command import built, command, configured_callbacks, configured_problem
+from hypergrad.cli.resume import resumed
+from hypergrad.outer.trainer import Trainer
 
 
 def tune(cfg: DictConfig) -> float:

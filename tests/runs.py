@@ -4,9 +4,9 @@ import torch
 from tables import synthetic
 
 import hypergrad as hg
-from hypergrad.autodiff import Tensors, central_difference, detach, flatten
+from hypergrad.core.autodiff import Tensors, central_difference, detach, flatten
 from hypergrad.solver.base import InnerSolver
-from hypergrad.solver.training import train
+from hypergrad.training.training import train
 
 STEPS = 12
 

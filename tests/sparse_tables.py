@@ -6,8 +6,8 @@ import torch
 from scipy import sparse
 
 import hypergrad as hg
-from hypergrad.data import Split, Splits
-from hypergrad.solver.training import train
+from hypergrad.data.tables import Split, Splits
+from hypergrad.training.training import train
 
 
 def made_sparse(data: Splits) -> Splits:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 import hypergrad as hg
-from hypergrad.autodiff import Tensors, flatten, leaves
-from hypergrad.data import Split, Splits, diabetes
+from hypergrad.core.autodiff import Tensors, flatten, leaves
+from hypergrad.data.tables import Split, Splits, diabetes
 
 Known = hg.Ridge | hg.Quadratic
 
@@ -59,7 +59,7 @@ def as_matrix(problem: hg.InnerProblem, params: Tensors, hparams: Tensors) -> tu
     """The dense Hessian of the inner loss, ∂f/∂w, and the mixed derivatives ∂(∇_w g)/∂λ, by torch.func."""
     from torch.func import grad, jacrev
 
-    from hypergrad.autodiff import unflatten
+    from hypergrad.core.autodiff import unflatten
 
     def inner_gradient(w: Tensor, hp: Tensors) -> Tensor:
         return grad(lambda v: problem.inner_loss(unflatten(v, params), hp, problem.inner_batch(0)))(w)

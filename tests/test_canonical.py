@@ -10,9 +10,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import hypergrad as hg
-from hypergrad.autodiff import central_difference, flatten
-from hypergrad.command import configured_problem
-from hypergrad.problem.hyper_cleaning import corrupted
+from hypergrad.cli.command import configured_problem
+from hypergrad.core.autodiff import central_difference, flatten
+from hypergrad.problem.supervised.hyper_cleaning import corrupted
 
 CONFIGS = str(Path(__file__).parent.parent / "configs")
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call
 
 import hypergrad as hg
-from hypergrad.autodiff import detach
+from hypergrad.core.autodiff import detach
 
 TIGHT = hg.CG(max_iter=500, tol=1e-13)
 EVERY_PROBLEM = pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)

@@ -11,7 +11,7 @@ from torch.nn.functional import affine_grid, grid_sample, one_hot, softmax
 
 import hypergrad as hg
 from benchmarks.problem.base import PenalisedClassifier
-from hypergrad.autodiff import unflatten
+from hypergrad.core.autodiff import unflatten
 
 _HIDDEN = 256
 

@@ -17,10 +17,10 @@ from rich.table import Table
 import hypergrad as hg
 from experiments.numbers import save
 from hypergrad.callback.base import Result
-from hypergrad.cost import PRODUCT
-from hypergrad.problem.network import perceptron
-from hypergrad.selection import first_of
-from hypergrad.solver.training import train
+from hypergrad.core.cost import PRODUCT
+from hypergrad.data.selection import first_of
+from hypergrad.model.network import perceptron
+from hypergrad.training.training import train
 
 SEEDS, NUM_TRAIN, OUTER_STEPS, INNER_STEPS, FINAL_STEPS, NUM_TERMS = range(3), 100, 40, 50, 500, 10
 SOLVER = hg.Momentum(lr=0.05)

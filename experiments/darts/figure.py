@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from experiments.darts.table import ESTIMATORS, OUTER_STEPS
 from experiments.numbers import draw, load
-from hypergrad.problem.cell import OPERATIONS
+from hypergrad.model.cell import OPERATIONS
 
 
 def shares(axis: Axes, steps: np.ndarray, edge: int) -> None:

@@ -18,8 +18,8 @@ from torch.nn.functional import cross_entropy
 
 import hypergrad as hg
 from experiments.numbers import save
-from hypergrad.problem.cell import OPERATIONS, Cell, mixed_cell
-from hypergrad.solver.training import train
+from hypergrad.model.cell import OPERATIONS, Cell, mixed_cell
+from hypergrad.training.training import train
 
 SEEDS, OUTER_STEPS, INNER_STEPS, TRAIN_STEPS, NUM_RANDOM = range(3), 25, 10, 200, 10
 SOLVER = hg.Adam(lr=0.02)

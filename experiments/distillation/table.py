@@ -13,7 +13,7 @@ from rich.table import Table
 
 import hypergrad as hg
 from experiments.numbers import save
-from hypergrad.solver.training import train
+from hypergrad.training.training import train
 
 SEEDS, OUTER_STEPS, INNER_STEPS = range(5), 150, 50
 SOLVER = hg.Momentum(lr=0.02, momentum=0.9)

@@ -18,7 +18,7 @@ from experiments.cpu import CPUClock, TPEUntil
 from experiments.numbers import save
 from hypergrad.baseline.budget import Budget
 from hypergrad.baseline.search import search
-from hypergrad.solver.training import train
+from hypergrad.training.training import train
 
 SEEDS, OUTER_STEPS, INNER_STEPS, L2 = range(3), 20, 50, 1e-3
 BATCH_SIZE, BATCHES = 1000, 60

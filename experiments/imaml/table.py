@@ -15,7 +15,7 @@ from experiments.imaml.live_bytes import LiveBytes
 from experiments.maml.setting import SEEDS, Setting, waves
 from experiments.maml.table import show
 from experiments.numbers import save
-from hypergrad.autodiff import flatten
+from hypergrad.core.autodiff import flatten
 
 PROXIMITY = 3.0
 WAYS: dict[str, tuple[hg.InnerSolver, int]] = {

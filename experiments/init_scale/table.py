@@ -19,9 +19,9 @@ from experiments.cpu import TPEUntil
 from experiments.numbers import load, save
 from hypergrad.baseline.budget import Budget
 from hypergrad.baseline.search import search
-from hypergrad.problem.network import perceptron
-from hypergrad.problem.supervised import on_splits
-from hypergrad.solver.training import train
+from hypergrad.model.network import perceptron
+from hypergrad.problem.supervised.supervised import on_splits
+from hypergrad.training.training import train
 
 START, STEPS, OUTER_STEPS, BATCH_SIZE = math.exp(-3), 100, 100, 200
 WIDTHS = (784, 50, 50, 50, 10)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 import hypergrad as hg
-from hypergrad.solver.training import train
+from hypergrad.training.training import train
 
 SOLVER = hg.CoordinateDescent()
 ESTIMATOR = hg.Implicit(

@@ -18,7 +18,7 @@ from hypergrad.baseline.budget import Budget
 from hypergrad.baseline.search import search
 from hypergrad.baseline.tpe import TPE
 from hypergrad.callback.base import Result
-from hypergrad.solver.training import train
+from hypergrad.training.training import train
 
 SEEDS, STEPS, START, L2 = range(5), (1, 3, 10, 30, 100), 0.05, 0.1
 SOLVER = hg.GradientDescent(lr="rate")

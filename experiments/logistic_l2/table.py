@@ -22,9 +22,9 @@ from hypergrad.baseline.grid import GridSearch
 from hypergrad.baseline.search import search
 from hypergrad.baseline.tpe import TPE
 from hypergrad.callback.base import Callback, Record
-from hypergrad.cost import PRODUCT
+from hypergrad.core.cost import PRODUCT
 from hypergrad.estimator.trial import trial
-from hypergrad.solver.training import train
+from hypergrad.training.training import train
 
 SEEDS, START, TOL = range(3), 1e-3, 1e-6
 OUTER_STEPS = {"all": 40, "feature": 20, "weight": 20}

@@ -21,7 +21,7 @@ from hypergrad.baseline.search import search
 from hypergrad.baseline.tpe import TPE
 from hypergrad.callback.base import Result
 from hypergrad.estimator.trial import trial
-from hypergrad.problem.network import perceptron
+from hypergrad.model.network import perceptron
 
 SEEDS, STEPS, OUTER_STEPS, START, PROBES = range(3), 100, 50, 0.05, 9
 OTHER_DRAWS = (100, 101, 102)

@@ -8,8 +8,8 @@ import torch
 from torch.nn.functional import cross_entropy, mse_loss
 
 import hypergrad as hg
-from hypergrad.problem.network import perceptron
-from hypergrad.solver.training import train
+from hypergrad.model.network import perceptron
+from hypergrad.training.training import train
 
 SEEDS = range(3)
 RATES, STEPS = (0.01, 0.05, 0.2), (1, 10, 100, 300)

@@ -18,7 +18,7 @@ from torch import Tensor
 import hypergrad as hg
 from experiments.numbers import save
 from experiments.optnet.table import Strength
-from hypergrad.solver.training import train
+from hypergrad.training.training import train
 
 SEEDS, SIZES, STEPS, EVERY = range(3), (200, 1000), 12, 2
 PENALTIES = (0.0, 1e-2, 1e-1)

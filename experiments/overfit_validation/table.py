@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 import hypergrad as hg
 from experiments.numbers import save
-from hypergrad.selection import first_of
+from hypergrad.data.selection import first_of
 
 SEEDS, OUTER_STEPS, INNER_STEPS = range(3), 60, 50
 IMPLICIT = partial(hg.Implicit, solver=hg.LBFGS(), inner_steps=INNER_STEPS, inner_tol=1e-3, error_bar=False)

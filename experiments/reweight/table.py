@@ -21,10 +21,10 @@ from experiments.numbers import load, save
 from hypergrad.baseline.budget import Budget
 from hypergrad.baseline.search import search
 from hypergrad.callback.base import Result
-from hypergrad.problem.network import softmax_regression
-from hypergrad.problem.supervised import on_splits
-from hypergrad.selection import long_tailed
-from hypergrad.solver.training import train
+from hypergrad.data.selection import long_tailed
+from hypergrad.model.network import softmax_regression
+from hypergrad.problem.supervised.supervised import on_splits
+from hypergrad.training.training import train
 
 SEEDS, OUTER_STEPS, L2, IMBALANCE, NUM_RARE = range(5), 25, 1e-3, 100, 3
 PENALTIES = (3e-4, 1e-3, 3e-3, 1e-2)

@@ -14,9 +14,9 @@ from rich.table import Table
 
 import hypergrad as hg
 from experiments.numbers import save
-from hypergrad.autodiff import detach, leaves
-from hypergrad.problem.network import perceptron
-from hypergrad.solver.training import train
+from hypergrad.core.autodiff import detach, leaves
+from hypergrad.model.network import perceptron
+from hypergrad.training.training import train
 
 SEEDS, OUTER_STEPS, INNER_STEPS, SAMPLES = range(3), 600, 5, 10
 LONGER = 5

@@ -14,8 +14,8 @@ from torch import Tensor
 
 import hypergrad as hg
 from experiments.numbers import save
-from hypergrad.autodiff import central_difference, flatten
-from hypergrad.solver.training import train
+from hypergrad.core.autodiff import central_difference, flatten
+from hypergrad.training.training import train
 
 PENALTIES = (1.0, 0.1, 0.01)
 STEPS = (2, 5, 10, 20, 40, 60, 80, 100, 200, 300, 500, 700, 1000, 2000, 3000, 4000)

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 import hypergrad as hg
 from benchmarks.measure import Local, Work, clocked, interleaved, ratios
-from hypergrad.autodiff import detach
+from hypergrad.core.autodiff import detach
 
 HIDDEN, TERMS, BATCH = (0, 40, 130, 400, 1300), 10, 500
 MOMENTUM = hg.Momentum(lr=0.05, momentum=0.9)

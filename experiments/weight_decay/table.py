@@ -21,8 +21,8 @@ from hypergrad.baseline.budget import Budget
 from hypergrad.baseline.search import search
 from hypergrad.baseline.tpe import TPE
 from hypergrad.callback.base import Callback, Record
-from hypergrad.cost import PRODUCT
-from hypergrad.solver.training import train
+from hypergrad.core.cost import PRODUCT
+from hypergrad.training.training import train
 
 SEEDS, TUNED = range(3), (0, 40, 1300)
 EXAMPLES, GUIDE = 1000, 500

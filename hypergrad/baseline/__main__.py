@@ -5,7 +5,7 @@ from typing import Any
 
 from hypergrad.baseline.budget import Budget
 from hypergrad.baseline.search import search
-from hypergrad.command import (
+from hypergrad.cli.command import (
     built,
     command,
     configured_callbacks,

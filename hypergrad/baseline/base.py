@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from hypergrad.validation import require_int, require_real
+from hypergrad.core.validation import require_int, require_real
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hypergrad.cost import PRODUCT, Cost
+from hypergrad.core.cost import PRODUCT, Cost
 from hypergrad.plot.history import read
 
 _TAGS = {"seconds": "run/seconds", "steps": "run/inner_steps", "gradients": "run/gradients"}

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import flatten, unflatten
 from hypergrad.baseline.base import Search
 from hypergrad.baseline.budget import Budget
 from hypergrad.callback.base import MOST_ENTRIES, Callback, Record, Result, Run
-from hypergrad.cost import Cost
-from hypergrad.errors import HypergradError
+from hypergrad.core.autodiff import flatten, unflatten
+from hypergrad.core.cost import Cost
+from hypergrad.core.errors import HypergradError
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.estimator.trial import trial
 from hypergrad.problem.base import InnerProblem

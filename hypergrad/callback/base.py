@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hypergrad.autodiff import Tensors
+from hypergrad.core.autodiff import Tensors
 from hypergrad.estimator.base import HypergradEstimator, Stats
 from hypergrad.problem.base import InnerProblem
 
@@ -49,7 +49,7 @@ class Record:
         metrics: what the problem's `metrics` gave, such as `test_loss`.
         stats: the estimator's statistics.
         num_matvecs: Hessian products since the run began, those of training too.
-        num_gradients: gradients of the inner loss since the run began, see `hypergrad.cost`.
+        num_gradients: gradients of the inner loss since the run began, see `hypergrad.core.cost`.
         num_inner_steps: inner steps since the run began.
         seconds: wall time since the run began.
     """

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, flatten, unflatten
 from hypergrad.callback.base import Result, Run
-from hypergrad.errors import HypergradError
+from hypergrad.core.autodiff import Tensors, flatten, unflatten
+from hypergrad.core.errors import HypergradError
 from hypergrad.estimator.implicit import Implicit
 from hypergrad.estimator.trial import trial
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hypergrad.errors import CheckpointError
+from hypergrad.core.errors import CheckpointError
 
 _FORMAT, _VERSION = "hypergrad state", 2
 _NAME = re.compile(r"state-(\d+)\.pt")

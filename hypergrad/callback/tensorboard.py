@@ -9,7 +9,7 @@ import yaml
 from hypergrad.callback.base import Callback, Record, Result, Run
 from hypergrad.callback.landscape import landscape, require_drawable
 from hypergrad.callback.picture import picture
-from hypergrad.hyperparameter import Hyperparameter
+from hypergrad.core.hyperparameter import Hyperparameter
 
 
 class TensorBoard(Callback):

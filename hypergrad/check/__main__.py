@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from hypergrad.check.comparison import check_hypergradient
-from hypergrad.command import command, configured_estimators, configured_problem
+from hypergrad.cli.command import command, configured_estimators, configured_problem
 
 
 def check(cfg: Any) -> None:

@@ -5,11 +5,11 @@ from collections.abc import Hashable
 
 import torch
 
-from hypergrad.autodiff import Tensors, central_difference, detach, flatten, leaves, unflatten
 from hypergrad.check.report import AGREES, DISAGREES, Row
 from hypergrad.check.retraining import DevLoss, after_the_same_run, at_the_optimum
 from hypergrad.check.witness import Witness, directional_derivative
-from hypergrad.errors import HypergradError
+from hypergrad.core.autodiff import Tensors, central_difference, detach, flatten, leaves, unflatten
+from hypergrad.core.errors import HypergradError
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient
 from hypergrad.estimator.forward import Forward
 from hypergrad.estimator.unrolled import Unrolled

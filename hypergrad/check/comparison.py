@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from hypergrad.autodiff import Tensors
 from hypergrad.check.bench import Bench
 from hypergrad.check.report import Check, Row
+from hypergrad.core.autodiff import Tensors
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver

@@ -6,11 +6,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors
-from hypergrad.errors import HypergradError
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.errors import HypergradError
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver
-from hypergrad.solver.training import Training, train
+from hypergrad.training.training import Training, train
 
 DevLoss = Callable[[Tensors], Tensor]
 """F(λ), shape (), without a graph."""

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from hypergrad.autodiff import Tensors, central_difference
 from hypergrad.check.retraining import DevLoss
-from hypergrad.errors import HypergradError
+from hypergrad.core.autodiff import Tensors, central_difference
+from hypergrad.core.errors import HypergradError
 
 _RATIO = 10**0.5
 _ABOVE, _BELOW = 4, 2

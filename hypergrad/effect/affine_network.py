@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hypergrad.autodiff import Tensors, flatten, unflatten
+from hypergrad.core.autodiff import Tensors, flatten, unflatten
+from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.core.validation import require_instance, require_real
 from hypergrad.effect.base import Effect, Site
 from hypergrad.effect.random_affine import ENTRIES, moved, normal, require_images
-from hypergrad.hyperparameter import Hyperparameter
-from hypergrad.validation import require_instance, require_real
 
 
 @dataclass(frozen=True, kw_only=True)

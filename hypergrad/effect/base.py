@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors
-from hypergrad.hyperparameter import Hyperparameter
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.hyperparameter import Hyperparameter
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from hypergrad.autodiff import Tensors
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.effect.base import Effect, Site
-from hypergrad.hyperparameter import Hyperparameter
 
 
 @dataclass(frozen=True, kw_only=True)

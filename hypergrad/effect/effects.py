@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.effect.base import Effect, Site
-from hypergrad.hyperparameter import Hyperparameter
 
 
 class Effects:

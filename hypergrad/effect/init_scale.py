@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors
+from hypergrad.core.autodiff import Tensors
 from hypergrad.effect.scope import Scoped
 
 

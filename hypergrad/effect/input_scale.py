@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.distributions import constraints
 
+from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.effect.base import Effect, Site
-from hypergrad.hyperparameter import Hyperparameter
 
 
 @dataclass(frozen=True, kw_only=True)

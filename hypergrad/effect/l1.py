@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.validation import require_real
 from hypergrad.effect.scope import Scoped
-from hypergrad.validation import require_real
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors
+from hypergrad.core.autodiff import Tensors
 from hypergrad.effect.scope import Scoped
 
 

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import affine_grid, grid_sample
 
+from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.core.validation import require_instance
 from hypergrad.effect.base import Effect, Site
-from hypergrad.hyperparameter import Hyperparameter
-from hypergrad.validation import require_instance
 
 ENTRIES = 6
 """Of an affine map of the plane."""

@@ -7,9 +7,9 @@ from fnmatch import fnmatchcase
 from torch import Tensor
 from torch.distributions import constraints
 
-from hypergrad.autodiff import Tensors
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.effect.base import Effect, Site
-from hypergrad.hyperparameter import Hyperparameter
 
 _PER = ("all", "tensor", "feature", "output", "weight")
 

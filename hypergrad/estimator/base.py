@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from typing_extensions import TypeVar
 
-from hypergrad.autodiff import Tensors
-from hypergrad.errors import NonFiniteError, UnusedHyperparameterError
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.errors import NonFiniteError, UnusedHyperparameterError
 from hypergrad.problem.base import InnerProblem, require_scalar
 from hypergrad.solver.base import State
 

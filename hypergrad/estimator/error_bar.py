@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from hypergrad.autodiff import Tensors, flatten, unflatten
-from hypergrad.errors import HypergradError
+from hypergrad.core.autodiff import Tensors, flatten, unflatten
+from hypergrad.core.errors import HypergradError
 from hypergrad.estimator.linearization import Linearization
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolver

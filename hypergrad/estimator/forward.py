@@ -5,15 +5,15 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, detach, flatten, unflatten
+from hypergrad.core.autodiff import Tensors, detach, flatten, unflatten
+from hypergrad.core.validation import require_instance, require_int
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
 from hypergrad.estimator.training_run import TrainingRun
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver, State, require_differentiable
-from hypergrad.solver.dynamics import Partial, entries
 from hypergrad.solver.gradient_descent import GradientDescent
-from hypergrad.solver.pushing import Pushes, carried, compile_pushes
-from hypergrad.validation import require_instance, require_int
+from hypergrad.training.dynamics import Partial, entries
+from hypergrad.training.pushing import Pushes, carried, compile_pushes
 
 
 @dataclass(frozen=True, kw_only=True)

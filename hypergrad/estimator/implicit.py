@@ -5,8 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, detach
-from hypergrad.errors import IndefiniteError
+from hypergrad.core.autodiff import Tensors, detach
+from hypergrad.core.errors import IndefiniteError
+from hypergrad.core.validation import require_instance, require_int, require_real
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, Stats, add_terms
 from hypergrad.estimator.error_bar import error_bar
 from hypergrad.estimator.linearization import Linearization
@@ -17,8 +18,7 @@ from hypergrad.product.base import Product
 from hypergrad.product.reverse import Reverse
 from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.gradient_descent import GradientDescent
-from hypergrad.solver.training import train
-from hypergrad.validation import require_instance, require_int, require_real
+from hypergrad.training.training import train
 
 _SUMMABLE = {
     "exponential": lambda k: 0.9 ** (k - 1),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, flatten, leaves
+from hypergrad.core.autodiff import Tensors, flatten, leaves
 from hypergrad.estimator.base import require_finite_loss
 from hypergrad.problem.base import InnerProblem
 from hypergrad.product.base import Product, Stationarity

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from hypergrad.autodiff import Tensors
-from hypergrad.solver.dynamics import Partial
+from hypergrad.core.autodiff import Tensors
+from hypergrad.training.dynamics import Partial
 
 
 @dataclass

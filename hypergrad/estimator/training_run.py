@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 import torch
 
-from hypergrad.autodiff import Tensors, detach, leaves
-from hypergrad.errors import DivergenceError
+from hypergrad.core.autodiff import Tensors, detach, leaves
+from hypergrad.core.errors import DivergenceError
 from hypergrad.estimator.base import Stats, require_finite_loss
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.point import Point, blew_up, look, require_finite
 from hypergrad.solver.base import InnerSolver, State
-from hypergrad.solver.divergence import explain_divergence
-from hypergrad.solver.dynamics import Dynamics, Partial, filled, free, pull
+from hypergrad.training.divergence import explain_divergence
+from hypergrad.training.dynamics import Dynamics, Partial, filled, free, pull
 
 
 @dataclass(frozen=True)

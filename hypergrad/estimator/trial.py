@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import torch
 
-from hypergrad.autodiff import Tensors, detach
+from hypergrad.core.autodiff import Tensors, detach
 from hypergrad.estimator.base import HypergradEstimator, Stats, require_finite_loss
 from hypergrad.estimator.implicit import Implicit
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver
-from hypergrad.solver.training import train
+from hypergrad.training.training import train
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, detach
-from hypergrad.errors import UnusedHyperparameterError
+from hypergrad.core.autodiff import Tensors, detach
+from hypergrad.core.errors import UnusedHyperparameterError
+from hypergrad.core.validation import require_instance, require_int
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
 from hypergrad.estimator.tally import Tally, add
 from hypergrad.estimator.training_run import TrainingRun
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver, require_differentiable
-from hypergrad.solver.compilation import MOST_STEPS, compile_steps
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.tape.base import Cost, Tape, Trajectory
 from hypergrad.tape.checkpoint import Checkpoint
@@ -21,7 +21,7 @@ from hypergrad.tape.graph import Graph
 from hypergrad.tape.plan import Plan
 from hypergrad.tape.reversible import Reversible
 from hypergrad.tape.store import Store
-from hypergrad.validation import require_instance, require_int
+from hypergrad.training.compilation import MOST_STEPS, compile_steps
 
 
 @dataclass(frozen=True, kw_only=True)

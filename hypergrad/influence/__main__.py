@@ -3,10 +3,10 @@
 import sys
 from typing import Any
 
-from hypergrad.command import command, configured_jackknife, configured_problem, configured_solver, run_folder
-from hypergrad.errors import NotOptimalError
+from hypergrad.cli.command import command, configured_jackknife, configured_problem, configured_solver, run_folder
+from hypergrad.core.errors import NotOptimalError
 from hypergrad.influence.examples import influences, require_supervised
-from hypergrad.solver.training import train
+from hypergrad.training.training import train
 
 _TOL = 1e-9
 

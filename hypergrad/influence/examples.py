@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors
+from hypergrad.core.autodiff import Tensors
 from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.supervised import Supervised
+from hypergrad.problem.supervised.supervised import Supervised
 from hypergrad.sensitivity.jackknife import InfinitesimalJackknife
 
 _WEIGHTS = "weights of the examples"

@@ -8,7 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hypergrad.errors import HypergradError, IndefiniteError
+from hypergrad.core.errors import HypergradError, IndefiniteError
+from hypergrad.core.operator import CannotApproximateError, Matvec, Operator
+from hypergrad.core.validation import require_int, require_real
 from hypergrad.linsolve.base import LinearSolution, LinearSolver
 from hypergrad.linsolve.cg import CG, Prepared
 from hypergrad.linsolve.dense import Dense
@@ -16,8 +18,6 @@ from hypergrad.linsolve.gmres import GMRES
 from hypergrad.linsolve.jacobi import Jacobi
 from hypergrad.linsolve.low_rank import LowRank
 from hypergrad.linsolve.nystrom import Nystrom
-from hypergrad.operator import CannotApproximateError, Matvec, Operator
-from hypergrad.validation import require_int, require_real
 
 _SMALL = 100
 _LARGEST_DENSE = 2000

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from hypergrad.errors import NonFiniteError
-from hypergrad.operator import Matvec, Operator
+from hypergrad.core.errors import NonFiniteError
+from hypergrad.core.operator import Matvec, Operator
 
 
 @dataclass(frozen=True)

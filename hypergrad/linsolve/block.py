@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from hypergrad.errors import IndefiniteError, NonFiniteError
+from hypergrad.core.errors import IndefiniteError, NonFiniteError
+from hypergrad.core.operator import Matvec, Operator
 from hypergrad.linsolve.base import bad_product, negative_curvature
 from hypergrad.linsolve.krylov import Cycle
-from hypergrad.operator import Matvec, Operator
 
 
 def block_cycle(A: Operator, inverse: Matvec | None, R: Tensor, tol: float, max_iter: int) -> Cycle:

@@ -8,15 +8,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hypergrad.errors import IndefiniteError, NonFiniteError
+from hypergrad.core.errors import IndefiniteError, NonFiniteError
+from hypergrad.core.operator import Matvec, Operator
+from hypergrad.core.validation import require_instance
 from hypergrad.linsolve.base import LinearSolution, Preconditioner, bad_product, negative_curvature
 from hypergrad.linsolve.block import block_cycle
 from hypergrad.linsolve.fused import run_fused
 from hypergrad.linsolve.krylov import Cycle, Krylov, norm
 from hypergrad.linsolve.lanczos import Lanczos
 from hypergrad.linsolve.low_rank import LowRank
-from hypergrad.operator import Matvec, Operator
-from hypergrad.validation import require_instance
 
 _CHECK_EVERY = 10
 

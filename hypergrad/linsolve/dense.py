@@ -8,12 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hypergrad.errors import IndefiniteError, NonFiniteError
+from hypergrad.core.errors import IndefiniteError, NonFiniteError
+from hypergrad.core.operator import Matvec, Operator
+from hypergrad.core.validation import require_int
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, bad_product
 from hypergrad.linsolve.krylov import norm
 from hypergrad.linsolve.spectrum import largest_eigenvalue
-from hypergrad.operator import Matvec, Operator
-from hypergrad.validation import require_int
 
 
 @dataclass(frozen=True, kw_only=True)

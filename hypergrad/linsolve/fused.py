@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from hypergrad.errors import IndefiniteError, NonFiniteError
+from hypergrad.core.errors import IndefiniteError, NonFiniteError
+from hypergrad.core.operator import Matvec, Operator
 from hypergrad.linsolve.base import bad_product, negative_curvature
 from hypergrad.linsolve.lanczos import Lanczos
 from hypergrad.linsolve.low_rank import LowRank
-from hypergrad.operator import Matvec, Operator
 
 STEPS = 5
 """Iterations per call."""

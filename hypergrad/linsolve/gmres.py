@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hypergrad.core.operator import Matvec, Operator
+from hypergrad.core.validation import require_int
 from hypergrad.linsolve.krylov import Cycle, Krylov, norm
-from hypergrad.operator import Matvec, Operator
-from hypergrad.validation import require_int
 
 
 @dataclass(frozen=True, kw_only=True)

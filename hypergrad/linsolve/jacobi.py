@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hypergrad.errors import IndefiniteError, NonFiniteError
+from hypergrad.core.errors import IndefiniteError, NonFiniteError
+from hypergrad.core.operator import Matvec, Operator
+from hypergrad.core.validation import require_int
 from hypergrad.linsolve.base import Preconditioner, bad_product
-from hypergrad.operator import Matvec, Operator
-from hypergrad.validation import require_int
 
 _PER = ("slice", "entry")
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from hypergrad.errors import HypergradError, NonFiniteError
+from hypergrad.core.errors import HypergradError, NonFiniteError
+from hypergrad.core.operator import CannotApproximateError, Matvec, Operator
+from hypergrad.core.validation import require_int, require_real
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, bad_product
 from hypergrad.linsolve.lanczos import Spectrum
-from hypergrad.operator import CannotApproximateError, Matvec, Operator
-from hypergrad.validation import require_int, require_real
 
 _WORTH_IT = 0.05
 _LEAST = 0.5

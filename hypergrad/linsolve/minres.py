@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hypergrad.core.operator import Matvec, Operator
 from hypergrad.linsolve.krylov import Cycle, Krylov, norm
-from hypergrad.operator import Matvec, Operator
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hypergrad.errors import DivergenceError
+from hypergrad.core.errors import DivergenceError
+from hypergrad.core.operator import Matvec, Operator
+from hypergrad.core.validation import require_int, require_real
 from hypergrad.linsolve.base import LinearSolution, LinearSolver
 from hypergrad.linsolve.krylov import norm
 from hypergrad.linsolve.spectrum import largest_eigenvalue
-from hypergrad.operator import Matvec, Operator
-from hypergrad.validation import require_int, require_real
 
 _POWER_ITERATIONS = 20
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hypergrad.errors import IndefiniteError, NonFiniteError
+from hypergrad.core.errors import IndefiniteError, NonFiniteError
+from hypergrad.core.operator import Operator
+from hypergrad.core.validation import require_int, require_real
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, Preconditioner, bad_product
 from hypergrad.linsolve.krylov import norm
 from hypergrad.linsolve.low_rank import LowRank
-from hypergrad.operator import Operator
-from hypergrad.validation import require_int, require_real
 
 
 @dataclass(frozen=True, kw_only=True)

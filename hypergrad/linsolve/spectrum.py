@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from hypergrad.errors import NonFiniteError
+from hypergrad.core.errors import NonFiniteError
+from hypergrad.core.operator import Matvec
 from hypergrad.linsolve.base import bad_product
-from hypergrad.operator import Matvec
 
 
 def largest_eigenvalue(matvec: Matvec, like: Tensor, *, num_iter: int = 20) -> float:

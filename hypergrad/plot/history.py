@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hypergrad.cost import PRODUCT
+from hypergrad.core.cost import PRODUCT
 
 _WIDEST = 64
 

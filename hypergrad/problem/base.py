@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hypergrad.autodiff import Tensors, value_and_gradient
-from hypergrad.hyperparameter import Hyperparameter
+from hypergrad.core.autodiff import Tensors, value_and_gradient
+from hypergrad.core.hyperparameter import Hyperparameter
 
 _NO_OUTPUTS = (
     "{} does not define `{}`, which Gauss–Newton products need: write the inner loss as "

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hypergrad.autodiff import Tensors
-from hypergrad.hyperparameter import Hyperparameter
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.l1 import L1Problem
+from hypergrad.problem.sparse.l1 import L1Problem
 
 
 class KFold(InnerProblem):

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, flatten, leaves
-from hypergrad.errors import NonFiniteError
-from hypergrad.hyperparameter import shown
+from hypergrad.core.autodiff import Tensors, flatten, leaves
+from hypergrad.core.errors import NonFiniteError
+from hypergrad.core.hyperparameter import shown
 from hypergrad.problem.base import InnerProblem
 
 _GROWTH = 1e4

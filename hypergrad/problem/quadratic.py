@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from hypergrad.autodiff import Tensors, flatten, unflatten
-from hypergrad.hyperparameter import Hyperparameter
+from hypergrad.core.autodiff import Tensors, flatten, unflatten
+from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.problem.base import InnerProblem
 
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from hypergrad.autodiff import Tensors
-from hypergrad.data import Splits, require_parts
-from hypergrad.hyperparameter import Hyperparameter
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.data.tables import Splits, require_parts
 from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.pool import on_rows
+from hypergrad.problem.supervised.pool import on_rows
 
 
 class Ridge(InnerProblem):

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors
-from hypergrad.hyperparameter import Hyperparameter
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.wrapper import Wrapper
 

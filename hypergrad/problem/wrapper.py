@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors
+from hypergrad.core.autodiff import Tensors
 from hypergrad.problem.base import InnerProblem
 
 

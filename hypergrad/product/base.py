@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors
-from hypergrad.operator import Operator
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.operator import Operator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.point import Point
 

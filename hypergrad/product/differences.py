@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, flatten, leaves, unflatten
-from hypergrad.operator import Operator
+from hypergrad.core.autodiff import Tensors, flatten, leaves, unflatten
+from hypergrad.core.operator import Operator
+from hypergrad.core.validation import require_real
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.point import Point, require_finite
 from hypergrad.product.base import Product, Stationarity, shapes_of
-from hypergrad.validation import require_real
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, flatten, unflatten
-from hypergrad.operator import Operator
+from hypergrad.core.autodiff import Tensors, flatten, unflatten
+from hypergrad.core.operator import Operator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.point import Point, require_finite
 from hypergrad.product.base import Product, Stationarity, shapes_of

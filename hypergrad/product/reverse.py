@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, flatten, leaves, vjp
-from hypergrad.operator import Operator
+from hypergrad.core.autodiff import Tensors, flatten, leaves, vjp
+from hypergrad.core.operator import Operator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.point import Point, require_finite
 from hypergrad.product.base import Product, Stationarity, shapes_of

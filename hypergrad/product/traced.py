@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from hypergrad.autodiff import Tensors, flatten, leaves, vjp
-from hypergrad.operator import CannotApproximateError, Operator
+from hypergrad.compile.linear import Trace, cast, trace_linear
+from hypergrad.compile.operators import with_compiled
+from hypergrad.compile.packed import Packed
+from hypergrad.core.autodiff import Tensors, flatten, leaves, vjp
+from hypergrad.core.operator import CannotApproximateError, Operator
+from hypergrad.core.validation import require_instance, require_real
 from hypergrad.problem.base import InnerProblem
 from hypergrad.product.base import Product, Stationarity
-from hypergrad.product.compiling import with_compiled
-from hypergrad.product.packed import Packed
 from hypergrad.product.reverse import Reverse, optimality_at
-from hypergrad.product.tracing import Trace, cast, trace_linear
-from hypergrad.validation import require_instance, require_real
 
 _PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "auto": None}
 _LARGE_FLOPS = 1e8

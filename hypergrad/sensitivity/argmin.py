@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import flatten, unflatten
+from hypergrad.core.autodiff import flatten, unflatten
+from hypergrad.core.structure import by_name
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolver
 from hypergrad.sensitivity.inner import Inner
@@ -19,7 +20,6 @@ from hypergrad.sensitivity.transforms import (
     differentiations,
     limited_zero,
 )
-from hypergrad.structure import by_name
 from hypergrad.taylor.elementary import Elementary
 
 _LARGEST_DENSE = 2000

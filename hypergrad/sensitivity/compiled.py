@@ -8,11 +8,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, flatten
-from hypergrad.compiling import CannotCompileError, trace
-from hypergrad.errors import NotCompiledWarning
-from hypergrad.product.lowering import Lowered, lowered
-from hypergrad.product.packed import Packed
+from hypergrad.compile.lowering import Lowered, lowered
+from hypergrad.compile.packed import Packed
+from hypergrad.compile.tracing import CannotCompileError, trace
+from hypergrad.core.autodiff import Tensors, flatten
+from hypergrad.core.errors import NotCompiledWarning
 from hypergrad.sensitivity.condition import Condition, require_finite_coefficients
 from hypergrad.sensitivity.optimum import Optimum
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, flatten, leaves, unflatten
-from hypergrad.errors import NonFiniteError, NoTaylorRuleWarning
+from hypergrad.core.autodiff import Tensors, flatten, leaves, unflatten
+from hypergrad.core.errors import NonFiniteError, NoTaylorRuleWarning
 from hypergrad.problem.base import InnerProblem
 from hypergrad.taylor import Polynomial
 from hypergrad.taylor.names import CannotExpandError

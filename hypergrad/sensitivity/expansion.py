@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, flatten
-from hypergrad.errors import ExtrapolationWarning
+from hypergrad.core.autodiff import Tensors, flatten
+from hypergrad.core.errors import ExtrapolationWarning
 from hypergrad.sensitivity.compiled import Terms, compiled_terms
 from hypergrad.sensitivity.optimum import Optimum
 from hypergrad.sensitivity.symmetric import Symmetric

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, flatten
-from hypergrad.errors import NotOptimalError
+from hypergrad.core.autodiff import Tensors, flatten
+from hypergrad.core.errors import NotOptimalError
+from hypergrad.core.structure import by_name
 from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.given import Given, GivenRoot
+from hypergrad.problem.function_problem import Given, GivenRoot
 from hypergrad.product.base import Stationarity
-from hypergrad.structure import by_name
 
 
 @dataclass(frozen=True)

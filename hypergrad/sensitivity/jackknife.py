@@ -5,12 +5,12 @@ from typing import Any
 
 from torch import Tensor
 
+from hypergrad.core.validation import require_instance, require_int, require_real
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolver
 from hypergrad.sensitivity.inner import Inner
 from hypergrad.sensitivity.jackknifed import Jackknifed
 from hypergrad.sensitivity.optimum import Optimum
-from hypergrad.validation import require_instance, require_int, require_real
 
 
 @dataclass(frozen=True, kw_only=True)

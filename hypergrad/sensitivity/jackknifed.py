@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, flatten, leaves
+from hypergrad.core.autodiff import Tensors, flatten, leaves
 from hypergrad.sensitivity.linear_response import Response
 from hypergrad.sensitivity.optimum import Optimum
 

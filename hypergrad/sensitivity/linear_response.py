@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, flatten
+from hypergrad.core.autodiff import Tensors, flatten
+from hypergrad.core.structure import by_name
+from hypergrad.core.validation import require_instance, require_real
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolver
 from hypergrad.sensitivity.expansion import Expansion
 from hypergrad.sensitivity.inner import Inner
 from hypergrad.sensitivity.optimum import Optimum
-from hypergrad.structure import by_name
-from hypergrad.validation import require_instance, require_real
 
 
 @dataclass(frozen=True, kw_only=True)

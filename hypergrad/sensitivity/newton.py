@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from hypergrad.autodiff import Tensors, flatten, unflatten
-from hypergrad.errors import DivergenceError
+from hypergrad.core.autodiff import Tensors, flatten, unflatten
+from hypergrad.core.errors import DivergenceError
 from hypergrad.product.reverse import Reverse
 from hypergrad.sensitivity.inner import require_optimal
 from hypergrad.sensitivity.optimum import Optimum

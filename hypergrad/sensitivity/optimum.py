@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, detach, flatten, leaves, unflatten, vjp
-from hypergrad.errors import NotConvergedWarning
+from hypergrad.core.autodiff import Tensors, detach, flatten, leaves, unflatten, vjp
+from hypergrad.core.errors import NotConvergedWarning
+from hypergrad.core.operator import Operator
+from hypergrad.core.structure import by_name
 from hypergrad.linsolve.base import LinearSolution, LinearSolver
-from hypergrad.operator import Operator
 from hypergrad.product.base import Stationarity
 from hypergrad.product.reverse import Reverse, optimality_at
 from hypergrad.sensitivity.condition import Condition, require_finite_coefficients
 from hypergrad.sensitivity.inner import Inner, as_problem, require_optimal
-from hypergrad.structure import by_name
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from hypergrad.core.validation import require_instance, require_int, require_real
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolver
 from hypergrad.sensitivity.expansion import Expansion
 from hypergrad.sensitivity.inner import Inner
 from hypergrad.sensitivity.optimum import Optimum
-from hypergrad.validation import require_instance, require_int, require_real
 
 
 @dataclass(frozen=True, kw_only=True)

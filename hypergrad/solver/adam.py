@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors
-from hypergrad.coefficient import Coefficient, ranged
+from hypergrad.core.autodiff import Tensors
 from hypergrad.solver.base import InnerSolver, State
+from hypergrad.solver.coefficient import Coefficient, ranged
 from hypergrad.solver.weight_decay import decayed
 
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from hypergrad.autodiff import Tensors
-from hypergrad.coefficient import Coefficient, ranged
+from hypergrad.core.autodiff import Tensors
 from hypergrad.solver.adam import adapted, with_moments
 from hypergrad.solver.base import InnerSolver, State
+from hypergrad.solver.coefficient import Coefficient, ranged
 
 
 @dataclass(frozen=True, kw_only=True)

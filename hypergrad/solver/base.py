@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors
-from hypergrad.coefficient import Coefficient, Range, coefficient, groups_of, require_fitting, root
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.validation import require_real
 from hypergrad.problem.base import InnerProblem
-from hypergrad.validation import require_real
+from hypergrad.solver.coefficient import Coefficient, Range, coefficient, groups_of, require_fitting, root
 
 State = dict[str, Tensors]
 """The solver's state: `params`, and what else a dynamics carries along, such as `velocity`, each shaped as the

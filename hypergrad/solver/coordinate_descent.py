@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from hypergrad.autodiff import Tensors
-from hypergrad.cost import spend
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.cost import spend
+from hypergrad.core.validation import require_int
 from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.lasso import Lasso
+from hypergrad.problem.sparse.lasso import Lasso
 from hypergrad.solver.base import InnerSolver, State
-from hypergrad.validation import require_int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from hypergrad.autodiff import Tensors
-from hypergrad.coefficient import Coefficient, one_for_all, ranged, scaled_sum
+from hypergrad.core.autodiff import Tensors
 from hypergrad.solver.base import InnerSolver, State
+from hypergrad.solver.coefficient import Coefficient, one_for_all, ranged, scaled_sum
 from hypergrad.solver.weight_decay import decayed
 
 

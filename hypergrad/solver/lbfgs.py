@@ -6,12 +6,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, flatten, unflatten
+from hypergrad.core.autodiff import Tensors, flatten, unflatten
+from hypergrad.core.validation import require_int
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.solver.line_search import line_search
 from hypergrad.solver.objective import Objective, Trial, kept, known
-from hypergrad.validation import require_int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import torch
 
-from hypergrad.autodiff import Tensors
-from hypergrad.coefficient import Coefficient, one_for_all, ranged, scaled_sum
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.validation import require_instance
 from hypergrad.solver.base import InnerSolver, State
+from hypergrad.solver.coefficient import Coefficient, one_for_all, ranged, scaled_sum
 from hypergrad.solver.weight_decay import decayed
-from hypergrad.validation import require_instance
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,19 +6,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, flatten, unflatten
-from hypergrad.cost import spend
-from hypergrad.errors import IndefiniteError
+from hypergrad.core.autodiff import Tensors, flatten, unflatten
+from hypergrad.core.cost import spend
+from hypergrad.core.errors import IndefiniteError
+from hypergrad.core.operator import Operator
+from hypergrad.core.validation import require_instance
 from hypergrad.linsolve.base import LinearSolver
 from hypergrad.linsolve.cg import CG
-from hypergrad.operator import Operator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.product.base import Product
 from hypergrad.product.reverse import Reverse
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.solver.line_search import line_search
 from hypergrad.solver.objective import Objective, Trial, kept, known
-from hypergrad.validation import require_instance
 
 _FIRST_DAMPING = 1e-3
 _MAX_DAMPINGS = 20

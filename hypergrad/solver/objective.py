@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from hypergrad.autodiff import Tensors, detach, flatten, unflatten
+from hypergrad.core.autodiff import Tensors, detach, flatten, unflatten
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import State
 

@@ -6,11 +6,11 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors, flatten
-from hypergrad.coefficient import Coefficient, coefficient, ranged
+from hypergrad.core.autodiff import Tensors, flatten
 from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.l1 import L1Problem
+from hypergrad.problem.sparse.l1 import L1Problem
 from hypergrad.solver.base import InnerSolver, State
+from hypergrad.solver.coefficient import Coefficient, coefficient, ranged
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import torch
 
-from hypergrad.autodiff import Tensors
-from hypergrad.coefficient import Coefficient, ranged
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.validation import require_instance
 from hypergrad.solver.adam import root_of_second_moment
 from hypergrad.solver.base import InnerSolver, State
+from hypergrad.solver.coefficient import Coefficient, ranged
 from hypergrad.solver.weight_decay import decayed
-from hypergrad.validation import require_instance
 
 
 @dataclass(frozen=True, kw_only=True)

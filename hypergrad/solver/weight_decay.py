@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from hypergrad.autodiff import Tensors
-from hypergrad.coefficient import scaled_sum
+from hypergrad.core.autodiff import Tensors
+from hypergrad.solver.coefficient import scaled_sum
 
 
 def decayed(grad: Tensors, params: Tensors, decay: Mapping[str, float | Tensor]) -> Tensors:

@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
+from hypergrad.core.validation import require_real
 from hypergrad.solver.base import State
-from hypergrad.solver.dynamics import Dynamics
 from hypergrad.tape.base import Cost, Footprint, Tape, Trajectory
 from hypergrad.tape.checkpoint import Checkpoint
 from hypergrad.tape.footprint import measure
 from hypergrad.tape.graph import Graph
 from hypergrad.tape.reversible import Reversible
 from hypergrad.tape.store import Store
-from hypergrad.validation import require_real
+from hypergrad.training.dynamics import Dynamics
 
 
 @dataclass(frozen=True, kw_only=True)

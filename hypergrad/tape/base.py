@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hypergrad.solver.base import State
-from hypergrad.solver.dynamics import Dynamics, Partial, Passage, detached, entries
+from hypergrad.training.dynamics import Dynamics, Partial, Passage, detached, entries
 
 
 @dataclass(frozen=True)

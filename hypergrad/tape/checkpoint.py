@@ -6,10 +6,10 @@ from itertools import chain
 from math import comb, isqrt
 from operator import itemgetter
 
+from hypergrad.core.validation import require_int
 from hypergrad.solver.base import State
-from hypergrad.solver.dynamics import Dynamics, Passage, detached
 from hypergrad.tape.base import Cost, Footprint, Tape, Trajectory
-from hypergrad.validation import require_int
+from hypergrad.training.dynamics import Dynamics, Passage, detached
 
 
 @dataclass(frozen=True, kw_only=True)

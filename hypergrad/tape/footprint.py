@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from hypergrad.solver.base import State
-from hypergrad.solver.dynamics import Dynamics, Stretch
 from hypergrad.tape.base import Footprint
+from hypergrad.training.dynamics import Dynamics, Stretch
 
 
 def measure(dynamics: Dynamics, state: State, t: int) -> Footprint:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from hypergrad.solver.base import State
-from hypergrad.solver.dynamics import Dynamics
 from hypergrad.tape.base import Cost, Footprint, Tape, Trajectory
+from hypergrad.training.dynamics import Dynamics
 
 _PIECES = 32
 

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypergrad.arithmetic import Remainders, add_fixed, to_fixed, to_float
-from hypergrad.autodiff import Tensors
-from hypergrad.errors import FixedPointOverflowError, NonFiniteError
-from hypergrad.schedule import Schedule
+from hypergrad.core.arithmetic import Remainders, add_fixed, to_fixed, to_float
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.errors import FixedPointOverflowError, NonFiniteError
 from hypergrad.solver.base import State
-from hypergrad.solver.dynamics import Dynamics, Stretch, free
+from hypergrad.solver.schedule import Schedule
+from hypergrad.training.dynamics import Dynamics, Stretch, free
 
 
 class QuantisedMomentum:

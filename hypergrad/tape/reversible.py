@@ -6,15 +6,15 @@ from typing import ClassVar
 
 import torch
 
-from hypergrad.arithmetic import LARGEST_DENOMINATOR
-from hypergrad.autodiff import Tensors
-from hypergrad.errors import HypergradError, ReversalError
+from hypergrad.core.arithmetic import LARGEST_DENOMINATOR
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.errors import HypergradError, ReversalError
+from hypergrad.core.validation import require_int
 from hypergrad.solver.base import InnerSolver, State
-from hypergrad.solver.dynamics import Dynamics, Stretch
 from hypergrad.solver.momentum import Momentum
 from hypergrad.tape.base import Cost, Footprint, Tape, Trajectory
 from hypergrad.tape.quantised import QuantisedMomentum
-from hypergrad.validation import require_int
+from hypergrad.training.dynamics import Dynamics, Stretch
 
 _LOOKED_AT = 5
 _INTEGERS = 5
@@ -26,9 +26,9 @@ class Reversible(Tape):
     """Trains with momentum on integers and runs the same steps backwards, bit for bit: memory flat in T, but for bits.
 
     A step with decay β forgets log₂(1/β) bits of each velocity, 0.152 at β = 9/10, and only those are kept; see
-    `hypergrad.arithmetic.Remainders`. What is differentiated is the step of `Momentum` at the states of the quantised
-    run, with respect to the real lr and β. Only for the heavy ball of `Momentum`, with 0 < β < 1 and without dampening
-    and weight decay; lr and β can be schedules, and differ by tensor.
+    `hypergrad.core.arithmetic.Remainders`. What is differentiated is the step of `Momentum` at the states of the
+    quantised run, with respect to the real lr and β. Only for the heavy ball of `Momentum`, with 0 < β < 1 and without
+    dampening and weight decay; lr and β can be schedules, and differ by tensor.
 
     Numbers are int64 multiples of 2^−b, below 2^(62 − b). The paper's b = 52 matches float64 near 1, but leaves room
     below 1024 only, while the velocity of `Momentum` grows to |∇g|/(1 − β). At the default b = 48 there is room below

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from hypergrad.solver.base import State
-from hypergrad.solver.dynamics import Dynamics
 from hypergrad.tape.base import Cost, Footprint, Tape, Trajectory
+from hypergrad.training.dynamics import Dynamics
 
 _ALIGNMENT = 64
 """Bytes."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from hypergrad.data import Split
+from hypergrad.data.tables import Split
 
 
 class Tasks(NamedTuple):

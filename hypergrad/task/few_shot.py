@@ -6,9 +6,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from hypergrad.data import Split, Splits
+from hypergrad.core.validation import require_int
+from hypergrad.data.tables import Split, Splits
 from hypergrad.task.base import TaskFamily, Tasks
-from hypergrad.validation import require_int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from hypergrad.data import Split
+from hypergrad.core.validation import require_int
+from hypergrad.data.tables import Split
 from hypergrad.task.base import TaskFamily, Tasks
-from hypergrad.validation import require_int
 
 _AMPLITUDES, _PHASES, _INPUTS = (0.1, 5.0), (0.0, math.pi), (-5.0, 5.0)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from hypergrad.errors import NoTaylorRuleWarning
+from hypergrad.core.errors import NoTaylorRuleWarning
 from hypergrad.taylor.names import CannotExpandError, functions_named
 from hypergrad.taylor.nested import nested_derivatives
 from hypergrad.taylor.series import Coefficients

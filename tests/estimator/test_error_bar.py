@@ -8,7 +8,7 @@ from tables import as_matrix, synthetic
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import hypergrad as hg
-from hypergrad.autodiff import flatten, unflatten
+from hypergrad.core.autodiff import flatten, unflatten
 
 
 class Logistic(hg.InnerProblem):

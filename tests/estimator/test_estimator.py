@@ -5,9 +5,9 @@ import torch
 from tables import PROBLEMS, as_matrix, grad_of, relative_error
 
 import hypergrad as hg
-from hypergrad.autodiff import central_difference, detach, flatten, unflatten
-from hypergrad.solver.training import train
+from hypergrad.core.autodiff import central_difference, detach, flatten, unflatten
 from hypergrad.tape.base import Cost
+from hypergrad.training.training import train
 
 GD = hg.GradientDescent(lr=0.09)
 HEAVY_BALL = hg.Momentum(lr=0.07, momentum=0.8)

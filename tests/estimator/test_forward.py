@@ -8,7 +8,7 @@ from runs import SOLVERS, STEPS, case, problems, slope
 from tables import PROBLEMS, relative_error
 
 import hypergrad as hg
-from hypergrad.autodiff import flatten, push, unflatten
+from hypergrad.core.autodiff import flatten, push, unflatten
 from hypergrad.solver.base import InnerSolver
 
 

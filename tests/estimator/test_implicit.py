@@ -45,7 +45,7 @@ class Root(hg.Quadratic):
     """K ∇g = 0 with a fixed nonsymmetric K: the same solution, and a Jacobian K H that is no Hessian."""
 
     def optimality(self, params, hparams, batch):
-        from hypergrad.autodiff import flatten, unflatten
+        from hypergrad.core.autodiff import flatten, unflatten
 
         n = len(self.c)
         K = torch.eye(n) + 0.4 * torch.randn(n, n, generator=torch.Generator().manual_seed(2)) / n**0.5

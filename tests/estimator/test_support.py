@@ -9,9 +9,9 @@ from sparse_tables import PROBLEMS, SQUARED, few, solved, uneven
 from tables import relative_error
 
 import hypergrad as hg
-from hypergrad.autodiff import central_difference, flatten
+from hypergrad.core.autodiff import central_difference, flatten
 from hypergrad.problem.base import Restriction
-from hypergrad.solver.training import train
+from hypergrad.training.training import train
 
 EXACT = {"inner_steps": 20_000, "inner_tol": 1e-13, "linsolve": hg.CG(tol=1e-12, max_iter=1000)}
 BY_GRADIENT = hg.Implicit(solver=hg.ProximalGradient(), **EXACT)

@@ -8,9 +8,9 @@ from tables import relative_error
 from torch import nn
 
 import hypergrad as hg
-from hypergrad.autodiff import central_difference, flatten
+from hypergrad.core.autodiff import central_difference, flatten
 from hypergrad.effect.random_affine import moved
-from hypergrad.problem.network import perceptron
+from hypergrad.model.network import perceptron
 
 SOLVER = hg.Momentum(lr=0.1, momentum=0.5)
 EFFECTS = {

@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 import hypergrad as hg
-from hypergrad.autodiff import central_difference
-from hypergrad.problem.cell import OPERATIONS, Cell, mixed_cell
-from hypergrad.solver.training import train
+from hypergrad.core.autodiff import central_difference
+from hypergrad.model.cell import OPERATIONS, Cell, mixed_cell
+from hypergrad.training.training import train
 
 SOLVER = hg.Momentum(lr=0.1)
 

@@ -6,8 +6,8 @@ from torch.nn.functional import cross_entropy
 
 import hypergrad as hg
 from experiments.init_scale import table
-from hypergrad.problem.network import perceptron
-from hypergrad.problem.supervised import on_splits
+from hypergrad.model.network import perceptron
+from hypergrad.problem.supervised.supervised import on_splits
 
 
 def test_learned_scales_train_better_from_other_draws(monkeypatch):

@@ -4,8 +4,8 @@ from tables import grad_of, relative_error, synthetic
 
 import hypergrad as hg
 from experiments.learning_rate.table import by_lbfgs, by_sgd, line_search, problem_of
-from hypergrad.autodiff import central_difference
-from hypergrad.solver.training import train
+from hypergrad.core.autodiff import central_difference
+from hypergrad.training.training import train
 
 
 @pytest.mark.parametrize("num_steps", [1, 10])

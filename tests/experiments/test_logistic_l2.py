@@ -3,8 +3,8 @@ import torch
 
 import hypergrad as hg
 from experiments.logistic_l2.table import brute_force, by_lbfgsb, estimator_of, problem_of
-from hypergrad.autodiff import central_difference
-from hypergrad.solver.training import train
+from hypergrad.core.autodiff import central_difference
+from hypergrad.training.training import train
 
 SMALL = {"dev": 0.45, "test": 0.5}
 EXACT = estimator_of(None, 1e-10)

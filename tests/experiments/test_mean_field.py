@@ -3,8 +3,8 @@ import torch
 from tables import relative_error
 
 import hypergrad as hg
-from hypergrad.autodiff import central_difference
-from hypergrad.solver.training import train
+from hypergrad.core.autodiff import central_difference
+from hypergrad.training.training import train
 
 SOLVER = hg.FixedPoint(rate=0.5)
 

@@ -9,9 +9,9 @@ from torch import nn
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 import hypergrad as hg
-from hypergrad.autodiff import central_difference, leaves
-from hypergrad.problem.network import perceptron
-from hypergrad.solver.training import train
+from hypergrad.core.autodiff import central_difference, leaves
+from hypergrad.model.network import perceptron
+from hypergrad.training.training import train
 
 SOLVER = hg.Momentum(lr=0.05, momentum=0.5)
 LINEAR = partial(nn.Linear, dtype=torch.float64)

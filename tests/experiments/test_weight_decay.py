@@ -5,7 +5,7 @@ from torch.nn.functional import cross_entropy
 import hypergrad as hg
 from experiments.weight_decay.cost import NEUMANN, TERMS
 from experiments.weight_decay.table import ADAM, NEUMANN_STEP, EarlyStopping, Parts
-from hypergrad.cost import Cost
+from hypergrad.core.cost import Cost
 
 
 def parts():

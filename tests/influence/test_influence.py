@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 import hypergrad as hg
 from hypergrad.influence.__main__ import main
 from hypergrad.influence.examples import influences
-from hypergrad.solver.training import train
+from hypergrad.training.training import train
 
 ROOT = Path(__file__).parent.parent.parent
 

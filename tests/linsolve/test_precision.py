@@ -7,8 +7,8 @@ import torch
 from spectra import ITERATIVE, SOLVERS, SPECTRA, Counted, N, rhs, spd
 
 import hypergrad as hg
+from hypergrad.core.operator import CannotApproximateError
 from hypergrad.linsolve.krylov import Krylov
-from hypergrad.operator import CannotApproximateError
 
 SINGLE = {name: spectrum for name, spectrum in SPECTRA.items() if name != "condition 1e8"}
 KRYLOV = {name: solver for name, solver in SOLVERS.items() if isinstance(solver, Krylov)}

@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import hypergrad as hg
-from hypergrad.autodiff import central_difference
 from hypergrad.callback.checkpoint import Checkpoint
 from hypergrad.callback.state_file import read
-from hypergrad.solver.training import train
+from hypergrad.core.autodiff import central_difference
+from hypergrad.training.training import train
 
 K = 3
 ADAM = partial(torch.optim.Adam, lr=0.1)

@@ -4,7 +4,7 @@ from sklearn.linear_model import Ridge as SklearnRidge
 from tables import PROBLEMS, synthetic
 
 import hypergrad as hg
-from hypergrad.autodiff import flatten
+from hypergrad.core.autodiff import flatten
 
 
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)

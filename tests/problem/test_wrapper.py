@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 import hypergrad as hg
-from hypergrad.problem.supervised import on_splits
+from hypergrad.problem.supervised.supervised import on_splits
 
 
 def classifier(**hyperparameters):

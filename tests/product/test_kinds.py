@@ -7,7 +7,7 @@ from tables import PROBLEMS, as_matrix, relative_error
 from torch.nn.functional import dropout
 
 import hypergrad as hg
-from hypergrad.autodiff import flatten
+from hypergrad.core.autodiff import flatten
 
 EXACT = {"reverse": hg.Reverse(), "forward-over-reverse": hg.ForwardOverReverse()}
 TRACED = {precision: hg.Traced(precision=precision) for precision in ("float64", "float32")}
@@ -132,7 +132,7 @@ def gauss_newton(problem, w, hparams):
     """Jᵀ H_ℓ J + the curvature of the penalty, dense."""
     from torch.func import hessian, jacrev
 
-    from hypergrad.autodiff import unflatten
+    from hypergrad.core.autodiff import unflatten
 
     flat = flatten(w)
     J = jacrev(lambda u: problem.outputs(unflatten(u, w), hparams, None).reshape(-1))(flat)

@@ -8,7 +8,7 @@ from tables import PROBLEMS, relative_error, synthetic
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import hypergrad as hg
-from hypergrad.autodiff import flatten
+from hypergrad.core.autodiff import flatten
 
 EVERY_PROBLEM = pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
 

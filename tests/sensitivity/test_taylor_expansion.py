@@ -8,7 +8,7 @@ from torch.func import grad, hessian, jacfwd, jacrev
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import hypergrad as hg
-from hypergrad.autodiff import flatten
+from hypergrad.core.autodiff import flatten
 from hypergrad.linsolve.dense import Factor
 
 by_optimum = pytest.mark.parametrize(("objective", "solve", "hpar0", "delta"), OPTIMA.values(), ids=OPTIMA)

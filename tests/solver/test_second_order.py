@@ -6,9 +6,9 @@ from tables import PROBLEMS, in_float64, relative_error
 from torch.nn.functional import cross_entropy
 
 import hypergrad as hg
-from hypergrad.autodiff import flatten
+from hypergrad.core.autodiff import flatten
 from hypergrad.problem.point import look
-from hypergrad.solver.training import train
+from hypergrad.training.training import train
 
 
 class Softmax(hg.InnerProblem):

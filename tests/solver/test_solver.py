@@ -8,8 +8,8 @@ import torch
 from tables import PROBLEMS
 
 import hypergrad as hg
-from hypergrad.autodiff import flatten
-from hypergrad.solver.training import train
+from hypergrad.core.autodiff import flatten
+from hypergrad.training.training import train
 
 SGD, TAU = torch.optim.SGD, 2 / 3
 UPDATES = {

@@ -6,8 +6,8 @@ from sparse_tables import PROBLEMS, SQUARED, few, solved, uneven
 from tables import PROBLEMS as SMOOTH
 
 import hypergrad as hg
-from hypergrad.autodiff import flatten
-from hypergrad.solver.training import train
+from hypergrad.core.autodiff import flatten
+from hypergrad.training.training import train
 
 
 @pytest.mark.parametrize("make", SQUARED.values(), ids=SQUARED)

@@ -6,9 +6,9 @@ from runs import STEPS, case
 from tables import PROBLEMS
 
 import hypergrad as hg
-from hypergrad.autodiff import leaves
-from hypergrad.solver.dynamics import Dynamics
+from hypergrad.core.autodiff import leaves
 from hypergrad.tape.footprint import measure
+from hypergrad.training.dynamics import Dynamics
 
 TAPES = [hg.Graph(), hg.Store(), hg.Checkpoint(), hg.Checkpoint(slots=2), hg.Checkpoint(slots=99), hg.Reversible()]
 

@@ -11,8 +11,8 @@ import torch
 
 import hypergrad as hg
 from hypergrad.solver.base import InnerSolver
-from hypergrad.solver.dynamics import Dynamics, Stretch
 from hypergrad.tape.checkpoint import fewest_steps, num_passes
+from hypergrad.training.dynamics import Dynamics, Stretch
 
 
 @cache

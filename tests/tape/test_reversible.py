@@ -9,10 +9,10 @@ from runs import STEPS, Network, case, problems
 from tables import PROBLEMS, relative_error, synthetic
 
 import hypergrad as hg
-from hypergrad.autodiff import leaves
-from hypergrad.solver.dynamics import Dynamics
+from hypergrad.core.autodiff import leaves
 from hypergrad.tape.base import Trajectory
 from hypergrad.tape.quantised import rational
+from hypergrad.training.dynamics import Dynamics
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ from tables import relative_error
 from torch import nn
 
 import hypergrad as hg
-from hypergrad.autodiff import flatten
-from hypergrad.solver.dynamics import entries
+from hypergrad.core.autodiff import flatten
+from hypergrad.training.dynamics import entries
 
 TAPES: dict[str, hg.Tape] = {
     "graph": hg.Graph(),

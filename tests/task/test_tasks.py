@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import hypergrad as hg
-from hypergrad.data import Split, Splits
+from hypergrad.data.tables import Split, Splits
 
 
 def seeded(seed=0):

@@ -1,0 +1,172 @@
+"""What every command of hypergrad shares: where the configs are, what a config builds, and how an error is told."""
+
+import importlib.util
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from hypergrad.baseline.base import Search
+from hypergrad.callback.base import Callback
+from hypergrad.cli.explain import explain
+from hypergrad.core.errors import Terminated
+from hypergrad.estimator.base import HypergradEstimator
+from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.k_fold import k_fold
+from hypergrad.sensitivity.jackknife import InfinitesimalJackknife
+from hypergrad.solver.base import InnerSolver
+
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def config_path() -> str:
+    """Where the configs are: inside the installed package, or beside the code in a checkout that is not installed."""
+    if importlib.util.find_spec("hypergrad.configs"):
+        return "pkg://hypergrad.configs"
+    return str(Path(__file__).resolve().parents[2] / "configs")
+
+
+@contextmanager
+def configured_problem(cfg: DictConfig) -> Iterator[InnerProblem]:
+    """The problem that a config names, on its device; its dtype is torch's default for as long.
+
+    Raises:
+        ValueError: if the config names no problem, an unknown dtype, a device that is not there, or folds out of range.
+        TypeError: if `problem` is not an InnerProblem.
+    """
+    if cfg.dtype not in _DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, but it is {cfg.dtype}.")
+    if str(cfg.device).startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device is {cfg.device}, but torch {torch.__version__} finds no GPU here; use device=cpu.")
+    if cfg.get("problem") is None:
+        raise ValueError(
+            "No problem is configured: choose experiment=ridge, or one of your own with --config-dir, whose file "
+            "begins with `# @package _global_` and has a key `problem`."
+        )
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(_DTYPES[cfg.dtype])
+    try:
+        torch.manual_seed(cfg.seed)  # of the initial weights of a module
+        problem = instantiate(cfg.problem)
+        if not isinstance(problem, InnerProblem):
+            raise TypeError(f"problem must be an InnerProblem, but {cfg.problem._target_} made a {type(problem)}.")
+        problem = problem.to(device=cfg.device, dtype=_DTYPES[cfg.dtype])
+        yield problem if cfg.folds is None else k_fold(problem, cfg.folds, seed=cfg.seed)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def configured_estimators() -> dict[str, HypergradEstimator]:
+    """Every estimator that has a config, composed with the other overrides of the running command line.
+
+    Only the chosen one where the command line chooses one, so that it can be given settings that others do not have.
+    """
+    overrides = list(HydraConfig.get().overrides.task)
+    if any(override.startswith("estimator=") for override in overrides):
+        names = [HydraConfig.get().runtime.choices["estimator"]]
+    else:
+        names = GlobalHydra.instance().config_loader().get_group_options("estimator")
+    overrides = [override for override in overrides if not override.startswith("estimator=")]
+    composed = {name: hydra.compose("config", [*overrides, f"estimator={name}"]) for name in names}
+    return {name: instantiate(cfg.estimator) for name, cfg in composed.items()}
+
+
+def built(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved config of what was built; what the estimator and the problem refer to stands inside them."""
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    inside = ("callback", "data", "linsolve", "product", "resume", "solver", "task")
+    return {key: value for key, value in config.items() if key not in inside}
+
+
+def configured_estimator(cfg: DictConfig) -> HypergradEstimator:
+    """The estimator that a config names."""
+    return instantiate(cfg.estimator)
+
+
+def configured_solver(cfg: DictConfig) -> InnerSolver:
+    """The inner solver that a config names."""
+    return instantiate(cfg.solver)
+
+
+def configured_jackknife(cfg: DictConfig) -> InfinitesimalJackknife:
+    """The jackknife that a config names."""
+    return instantiate(cfg.sensitivity)
+
+
+def run_folder() -> Path:
+    """The folder of the present run."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def configured_search(cfg: DictConfig) -> Search:
+    """The search without gradients that a config names."""
+    return instantiate(cfg.baseline)
+
+
+def configured_callbacks(cfg: DictConfig, *, without: tuple[str, ...] = ()) -> list[Callback]:
+    """The callbacks that a config names, but for those of some names, and those set to null."""
+    return [instantiate(part) for name, part in cfg.callback.items() if part is not None and name not in without]
+
+
+def command(task: Callable[[DictConfig], float | None], *, sweeps: bool = True) -> None:
+    """Compose the config from the command line, run `task` on it, and tell errors without a traceback.
+
+    Args:
+        task: what to do; it gives the number that Hydra's sweepers minimise.
+        sweeps: whether the task can be run with `-m`.
+
+    Raises:
+        SystemExit: with what went wrong, after an error.
+        KeyboardInterrupt: with its traceback, where HYDRA_FULL_ERROR asks for it.
+    """
+    wants_traceback = os.environ.get(_FULL_ERROR) == "1"
+    # Makes Hydra hand every error on to us instead of printing its own report.
+    os.environ[_FULL_ERROR] = "1"
+    sys.argv[1:] = _options_first(sys.argv[1:])
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+
+    @hydra.main(version_base="1.3", config_path=config_path(), config_name="config")
+    def job(cfg: DictConfig) -> float | None:
+        is_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
+        try:
+            if is_sweep and not sweeps:
+                sys.exit("error: this command looks at one config; leave out -m.")
+            return task(cfg)
+        except Exception as error:
+            if wants_traceback or not is_sweep:
+                raise
+            # The other runs go on; `Comparison` counts this one as failed.
+            print(explain(error), file=sys.stderr)
+            return None
+
+    try:
+        job()
+    except KeyboardInterrupt as error:
+        if wants_traceback:
+            raise
+        print(f"stopped: {str(error) or 'interrupted'}", file=sys.stderr)
+        sys.exit(128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT))
+    except Exception as error:
+        if wants_traceback:
+            raise
+        sys.exit(explain(error))
+
+
+def _options_first(arguments: list[str]) -> list[str]:
+    """The same arguments, with those that set a value last and together, as Hydra wants them."""
+    sets = [argument.startswith("~") or ("=" in argument and not argument.startswith("-")) for argument in arguments]
+    pairs = list(zip(arguments, sets, strict=True))
+    return [argument for argument, is_set in pairs if not is_set] + [argument for argument, is_set in pairs if is_set]

@@ -1,0 +1,122 @@
+"""What went wrong, in a few lines: what an error says, where it was met, and what could have been written instead."""
+
+import difflib
+import re
+import sys
+import traceback
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+from hypergrad.core.errors import HypergradError
+
+_FOOTER = "HYDRA_FULL_ERROR=1 shows the traceback."
+_EXTRAS = {"joblib": "joblib", "submitit": "slurm", "ray": "ray"}
+_LIBRARIES = ("site-packages", "dist-packages", "/lib/python", str(Path(__file__).parents[1]))
+
+
+def explain(error: BaseException) -> str:
+    """A message for the person at the command line, without a traceback.
+
+    Names the key and the choices where a config key or an argument was misspelt, and the line of the user's own code
+    where that is where the error came from.
+    """
+    causes = _chain(error)
+    lines = [f"error: {_first_line(error, causes)}"]
+    lines += [hint for cause in causes if (hint := _choices(cause) or _extra(cause))][:1]
+    lines += [note for cause in causes for note in getattr(cause, "__notes__", [])]
+    place = _users_frame(causes[-1])
+    if place:
+        lines.append(f"  at {place}")
+    return "\n".join([*lines, _FOOTER])
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None and cause not in chain:
+        chain.append(cause)
+    return chain
+
+
+def _first_line(error: BaseException, causes: list[BaseException]) -> str:
+    root = causes[-1]
+    # An error of ours may have been raised again with more to say.
+    says_most = error if _is_about_config(error) or isinstance(error, HypergradError) else root
+    message = str(says_most).strip()
+    if not message or isinstance(root, KeyError | AttributeError | ImportError) and not _is_about_config(error):
+        message = f"{type(root).__name__}: {message}"
+    if isinstance(root, ModuleNotFoundError) and (missing := _attribute(root)):
+        message = missing
+    elif isinstance(root, ModuleNotFoundError):
+        message += ". `python -m` looks in the current folder: run it in the one that holds the module."
+    key = _config_key(causes)
+    return f"{key}: {message}" if key else message
+
+
+def _attribute(error: ModuleNotFoundError) -> str:
+    """What to say where a module was found and what it should hold was not."""
+    module, _, name = (error.name or "").rpartition(".")
+    if module not in sys.modules:
+        return ""
+    known = [key for key in vars(sys.modules[module]) if not key.startswith("_")]
+    return f"The module {module} has no {name!r}. {_suggestion(name, known)}"
+
+
+def _is_about_config(error: BaseException) -> bool:
+    """Whether Hydra refused the config itself; its own message then says more than the cause."""
+    return type(error).__name__ in ("ConfigCompositionException", "MissingConfigException", "OverrideParseException")
+
+
+def _config_key(causes: list[BaseException]) -> str:
+    """The config node whose object could not be built."""
+    for cause in causes:
+        if type(cause).__name__ == "InstantiationException":
+            for line in str(cause).splitlines():
+                if line.startswith("full_key: "):
+                    return line.removeprefix("full_key: ")
+    return ""
+
+
+def _choices(cause: BaseException) -> str:
+    """The keys that could have been meant, for a misspelt config key or keyword argument."""
+    parent = getattr(cause, "parent_node", None)
+    if parent is not None and hasattr(parent, "keys"):
+        wrong, known = str(getattr(cause, "key", "")), [str(key) for key in parent.keys() if key != "hydra"]  # noqa: SIM118
+        if "outer_steps" in known:
+            known.append("experiment")  # a group of the top level that leaves no key of its own
+        return _suggestion(wrong, known)
+    options, wrong = getattr(cause, "options", None), str(getattr(cause, "missing_cfg_file", "")).rpartition("/")[2]
+    if options and (near := difflib.get_close_matches(wrong, options, n=1)):
+        return f"Did you mean {near[0]!r}?"
+    marker = "got an unexpected keyword argument "
+    if isinstance(cause, TypeError) and marker in str(cause):
+        wrong = str(cause).split(marker)[1].split("'")[1]
+        owner = _class_named(str(cause).split(".__init__")[0])
+        if owner is not None and is_dataclass(owner):
+            return _suggestion(wrong, [f.name for f in fields(owner)])
+    return ""
+
+
+def _extra(cause: BaseException) -> str:
+    """How to install the launcher that a config names, where it is not."""
+    found = re.search(r"Could not (?:load|find) 'hydra/launcher/(joblib|submitit|ray)", str(cause))
+    return f"pip install 'torch-hypergrad[{_EXTRAS[found[1]]}]' brings that launcher." if found else ""
+
+
+def _suggestion(wrong: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(wrong, known, n=1)
+    start = f"Did you mean {near[0]!r}? " if near else ""
+    return f"{start}The choices are: {', '.join(sorted(known))}."
+
+
+def _class_named(name: str) -> type | None:
+    import hypergrad
+
+    return getattr(hypergrad, name, None)
+
+
+def _users_frame(error: BaseException) -> str:
+    """File, line and function of the innermost frame in the user's own code, if the error came from there."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not any(library in frame.filename for library in _LIBRARIES) and not frame.filename.startswith("<"):
+            return f"{frame.filename}:{frame.lineno} in {frame.name}"
+    return ""

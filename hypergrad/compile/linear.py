@@ -1,0 +1,164 @@
+"""A linear function as a plain list of tensor operations: traced once, split into what depends on v and what not."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast as cast_type
+
+import torch
+from torch import Tensor, fx
+from torch.fx.passes.dialect.common.cse_pass import CSEPass
+
+from hypergrad.compile.thin_products import is_thin
+from hypergrad.compile.tracing import CannotCompileError, trace
+from hypergrad.core.operator import CannotApproximateError
+
+_ATEN = torch.ops.aten
+_DECOMPOSED = [
+    *(_ATEN._log_softmax_backward_data, _ATEN._softmax_backward_data, _ATEN.logit_backward, _ATEN.softplus_backward),
+    *(_ATEN.gelu_backward, _ATEN.silu_backward, _ATEN.sigmoid_backward, _ATEN.tanh_backward, _ATEN.mish_backward),
+    *(_ATEN.elu_backward, _ATEN.hardswish_backward, _ATEN.log_sigmoid_backward, _ATEN.native_layer_norm_backward),
+]
+"""Backward passes whose factor that does not depend on v, an exponential mostly, is then computed once for a point."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A function of (point, v) that is linear in v, in two halves.
+
+    Attributes:
+        prepare: (*point) ↦ what the products at this point share.
+        product: (*what they share, v) ↦ A v, in the precision of its arguments.
+    """
+
+    prepare: Callable[..., tuple[Tensor, ...]]
+    product: Callable[..., Tensor]
+
+
+def trace_linear(function: Callable[..., Tensor], point: list[Tensor], v: Tensor, dtype: torch.dtype) -> Trace:
+    """Trace `function(*point, v)`, linear in v, and split it.
+
+    A product then repeats only what depends on v: no forward pass, no graph of autograd, and a matrix of few columns is
+    multiplied in the order that BLAS libraries are fast in, (Zᵀ X)ᵀ instead of Xᵀ Z. Tensors other than the arguments,
+    such as the data, become constants: the caller has to notice when they change.
+
+    Args:
+        function: composed of tensor operations; it may differentiate inside.
+        point: the tensors on which it depends otherwise.
+        v: a vector, shape (n,).
+        dtype: the precision of the products.
+
+    Returns:
+        The two halves.
+
+    Raises:
+        CannotApproximateError: if it draws random numbers, or an operation cannot be traced.
+    """
+    try:
+        whole = trace(function, [*point, v], _DECOMPOSED)
+    except CannotCompileError as error:
+        raise CannotApproximateError(f"the product cannot be traced: {error}") from error
+    _fold_constants(whole)
+    whole.graph.eliminate_dead_code()
+    return _split(_without_repeats(whole), dtype)
+
+
+def _without_repeats(whole: fx.GraphModule) -> fx.GraphModule:
+    found = CSEPass()(whole)
+    return whole if found is None else found.graph_module
+
+
+def _fold_constants(whole: fx.GraphModule) -> None:
+    """Compute once what depends on constants only, such as the transpose of the data."""
+    known: dict[fx.Node, Tensor] = {}
+    for node in list(whole.graph.nodes):
+        if node.op == "get_attr":
+            known[node] = getattr(whole, node.target)
+        elif node.op == "call_function" and node.all_input_nodes and known.keys() >= set(node.all_input_nodes):
+            value = node.target(*fx.map_arg(node.args, known.get), **fx.map_arg(node.kwargs, known.get))
+            if isinstance(value, Tensor):
+                name = f"_folded_{len(known)}"
+                whole.register_buffer(name, value)
+                with whole.graph.inserting_before(node):
+                    folded = whole.graph.get_attr(name)
+                folded.meta = node.meta
+                node.replace_all_uses_with(folded)
+                known[folded] = value
+
+
+def _split(whole: fx.GraphModule, dtype: torch.dtype) -> Trace:
+    """Both halves: the nodes that v does not reach, and those that it does."""
+    nodes = list(whole.graph.nodes)
+    v = [node for node in nodes if node.op == "placeholder"][-1]
+    reached = {v}
+    for node in nodes:
+        if reached.intersection(node.all_input_nodes):
+            reached.add(node)
+    shared = {
+        used: None
+        for node in nodes
+        if node in reached
+        for used in node.all_input_nodes
+        if used not in reached and used.op != "get_attr"
+    }
+    prepare, product = fx.Graph(), fx.Graph()
+    before: dict[fx.Node, fx.Node] = {}
+    for node in nodes:
+        if node not in reached and node.op != "output":
+            before[node] = prepare.node_copy(node, lambda n: before[n])
+    prepare.output(tuple(before[node] for node in shared))
+
+    after = {node: product.placeholder(f"shared_{i}") for i, node in enumerate(shared)}
+    after[v] = product.placeholder("v")
+    for node in nodes:
+        if node.op == "get_attr" and reached.intersection(node.users):
+            after[node] = product.node_copy(node)
+        elif node in reached and node is not v:
+            after[node] = _simplified(product, node, after, dtype)
+    return Trace(_module(whole, prepare), _module(whole, product, dtype))
+
+
+def _module(whole: fx.GraphModule, graph: fx.Graph, dtype: torch.dtype | None = None) -> fx.GraphModule:
+    """The graph with the constants that it uses, cast where a precision is given, those of one storage together."""
+    graph.eliminate_dead_code()
+    used = {node.target for node in graph.nodes if node.op == "get_attr"}
+    constants = {name: value for name, value in whole.named_buffers() if name in used}
+    if dtype is not None:
+        storages = {value.untyped_storage().data_ptr(): value for value in constants.values()}
+        flat = {key: cast(value.as_strided((_length(value),), (1,), 0), dtype) for key, value in storages.items()}
+        for name, value in constants.items():
+            near = flat[value.untyped_storage().data_ptr()]
+            constants[name] = near.as_strided(value.shape, value.stride(), value.storage_offset())
+    return fx.GraphModule(dict(constants), graph)
+
+
+def _length(value: Tensor) -> int:
+    return value.untyped_storage().nbytes() // value.element_size()
+
+
+def cast(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """A floating-point tensor in the precision `dtype`, any other as it is."""
+    return value.to(dtype) if value.is_floating_point() else value
+
+
+def _simplified(graph: fx.Graph, node: fx.Node, after: dict[fx.Node, fx.Node], dtype: torch.dtype) -> fx.Node:
+    """The node copied into the graph of a product, or a cheaper one of the same value."""
+    call, args = graph.call_function, node.args
+    if node.target is _ATEN.detach.default:
+        return after[node.all_input_nodes[0]]
+    if node.target is _ATEN.add.Tensor and not node.kwargs:
+        for term, other in (args, args[::-1]):
+            adds_nothing = isinstance(other, fx.Node) and other.target is _ATEN.zeros_like.default
+            if adds_nothing and isinstance(term, fx.Node) and term.meta["val"].shape == node.meta["val"].shape:
+                return after[term]
+    if node.target is _ATEN.view.default:  # its argument may have become a transposed one
+        return call(_ATEN.reshape.default, (after[node.all_input_nodes[0]], args[1]))
+    if is_thin(node):
+        left, right = (call(_ATEN.t.default, (after[cast_type(fx.Node, factor)],)) for factor in args)
+        return call(_ATEN.t.default, (call(_ATEN.mm.default, (right, left)),))
+    copied = graph.node_copy(node, lambda n: after[n])
+    copied.args = tuple(dtype if isinstance(arg, torch.dtype) and arg.is_floating_point else arg for arg in copied.args)
+    copied.kwargs = {
+        name: dtype if isinstance(arg, torch.dtype) and arg.is_floating_point else arg
+        for name, arg in copied.kwargs.items()
+    }
+    return copied

@@ -1,0 +1,149 @@
+"""Fixed-point tensors whose sums, and products with a ratio, can be undone bit for bit."""
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hypergrad.core.errors import FixedPointOverflowError, NonFiniteError
+
+LARGEST_DENOMINATOR = 2**20
+_ROOM_BITS = 62
+_WORD_BITS = 32
+_CAPACITY = 2**63
+
+
+def to_fixed(x: Tensor, bits: int) -> Tensor:
+    """The integers q with q 2^−bits nearest to x, int64.
+
+    Raises:
+        FixedPointOverflowError: if |x| ≥ 2^(62 − bits), so that the sum of two such numbers always fits in 63 bits.
+        NonFiniteError: if x holds NaN.
+    """
+    scaled = x.detach().to(torch.float64) * 2.0**bits
+    largest = scaled.abs().max().item() if scaled.numel() else 0.0
+    if largest != largest:
+        raise NonFiniteError(f"{int(x.isnan().sum())} of {x.numel()} values are NaN.")
+    if largest >= 2.0**_ROOM_BITS:
+        raise FixedPointOverflowError(_no_room(largest * 2.0**-bits, bits))
+    return scaled.round().to(torch.int64)
+
+
+def to_float(q: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
+    """The numbers q 2^−bits, rounded to `dtype`."""
+    return (q.to(torch.float64) * 2.0**-bits).to(dtype)
+
+
+def add_fixed(q: Tensor, step: Tensor, bits: int) -> Tensor:
+    """The sum, exact, where both are below 2^62; undone by subtracting `step`.
+
+    Raises:
+        FixedPointOverflowError: if the sum is not below 2^62, though it still is what it should be.
+    """
+    total = q + step
+    largest = total.abs().max().item() if total.numel() else 0
+    if largest >= 2**_ROOM_BITS:
+        raise FixedPointOverflowError(_no_room(largest * 2.0**-bits, bits))
+    return total
+
+
+def _no_room(value: float, bits: int) -> str:
+    return f"a value of {value:.3g}, where {bits} fractional bits leave room below {2.0 ** (_ROOM_BITS - bits):.3g}"
+
+
+class _Word(NamedTuple):
+    """What was moved to the stack: lower 32 bits of x, the bound until then, and how many products came before."""
+
+    low: Tensor
+    bound: int
+    before: int
+
+
+@dataclass
+class Remainders:
+    """What products q ↦ q n/d of integers with ratios 0 < n/d < 1 lose, so that they can be undone.
+
+    With q = d a + r, the product is n a + r′ for any r′ in 0, …, n − 1, and r is what is lost. Each entry keeps a
+    number x: the remainder is put into it as a digit in base d, and r′ is taken out of it as a digit in base n,
+
+        x ← d x + r,    q ← n a + x mod n,    x ← ⌊x / n⌋,
+
+    which can be undone, and lets x grow by log₂(d/n) bits, the information that a product with n/d destroys. Where x
+    is below c before, it is below ⌈c d/n⌉ after. That bound is the same for all entries and does not depend on the
+    data, so all of them move their lower 32 bits to a stack at the same step, before d x could leave 63 bits. As
+    d ≤ 2^20, at least 11 bits stay, so that rounding c up costs next to nothing.
+
+    Attributes:
+        x: the number of each entry, int64.
+        bound: c, above every entry of x.
+        words: the stack.
+        count: products so far.
+
+    Source: Maclaurin, Duvenaud & Adams, "Gradient-based hyperparameter optimization through reversible learning", ICML
+    (2015), section 3; Duda, "Asymmetric numeral systems" (2009), for moving words instead of the whole number.
+    """
+
+    x: Tensor
+    bound: int = 1
+    words: list["_Word"] = field(default_factory=list)
+    count: int = 0
+
+    def multiply(self, q: Tensor, ratio: Fraction) -> Tensor:
+        """The integers q n/d, rounded to one of the n nearest.
+
+        Raises:
+            ValueError: if the ratio is not above 0 and below 1, or its denominator is above 2^20.
+        """
+        n, d = _terms(ratio)
+        if self.bound * d > _CAPACITY:
+            self._push()
+        a = q.div(d, rounding_mode="floor")
+        x = self.x * d + (q - a * d)
+        self.x = x.div(n, rounding_mode="floor")
+        self.bound = -(-self.bound * d // n)
+        self.count += 1
+        return a * n + (x - self.x * n)
+
+    def divide(self, q: Tensor, ratio: Fraction) -> Tensor:
+        """Undo the last product, which was with the same ratio."""
+        n, d = _terms(ratio)
+        a = q.div(n, rounding_mode="floor")
+        x = self.x * n + (q - a * n)
+        self.x = x.div(d, rounding_mode="floor")
+        self.bound = self.bound * n // d
+        self.count -= 1
+        undone = a * d + (x - self.x * d)
+        if self.words and self.words[-1].before == self.count:
+            self._pop()
+        return undone
+
+    @property
+    def bits(self) -> int:
+        """The bits that each entry takes: 32 for each of its words, and 64 for x."""
+        return 32 * len(self.words) + 64
+
+    def _push(self) -> None:
+        upper = self.x >> _WORD_BITS
+        # int32 is signed: a word in 0, …, 2^32 − 1 is kept less 2^31.
+        low = (self.x - (upper << _WORD_BITS) - 2 ** (_WORD_BITS - 1)).to(torch.int32)
+        self.words.append(_Word(low, self.bound, self.count))
+        self.x, self.bound = upper, -(-self.bound >> _WORD_BITS)
+
+    def _pop(self) -> None:
+        word = self.words.pop()
+        self.x = (self.x << _WORD_BITS) + (word.low.to(torch.int64) + 2 ** (_WORD_BITS - 1))
+        self.bound = word.bound
+
+
+def _terms(ratio: Fraction) -> tuple[int, int]:
+    n, d = ratio.numerator, ratio.denominator
+    if not 0 < n < d:
+        raise ValueError(f"The ratio of a product that can be undone must be above 0 and below 1, but it is {ratio}.")
+    if d > LARGEST_DENOMINATOR:
+        raise ValueError(
+            f"The ratio {ratio} has a denominator above {LARGEST_DENOMINATOR}, which leaves too little room for the "
+            f"remainders; use Fraction.limit_denominator({LARGEST_DENOMINATOR}) or less."
+        )
+    return n, d

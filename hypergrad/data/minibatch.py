@@ -1,0 +1,25 @@
+"""Which examples a training step sees."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from hypergrad.core.seed import seed_of
+
+
+def rows_of_step(step: int, *, size: int, batch_size: int, seed: int) -> Tensor:
+    """The examples of step `step` ≥ 0: a function of step and seed, each of `size` examples once in every epoch.
+
+    An epoch of ⌈size / batch_size⌉ steps is a permutation cut into batches; the last one holds what is left.
+    """
+    per_epoch = -(-size // batch_size)
+    order = _permutation(size, seed, step // per_epoch)
+    position = step % per_epoch
+    return order[position * batch_size : (position + 1) * batch_size]
+
+
+@lru_cache(maxsize=4)
+def _permutation(size: int, seed: int, epoch: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed_of("epoch", seed, epoch))
+    return torch.randperm(size, generator=generator)

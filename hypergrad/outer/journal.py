@@ -1,0 +1,105 @@
+"""What a run has seen so far."""
+
+import math
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hypergrad.callback.base import MOST_ENTRIES, OUTER_LOSS, Record
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.errors import NonFiniteError
+from hypergrad.outer.state import placed
+from hypergrad.problem.base import InnerProblem
+
+
+class Journal:
+    """The records that count, the scalars of all, and the trajectory of the hyperparameters that are not too large.
+
+    Args:
+        like: the hyperparameters.
+        monitor: the loss or metric whose minimum is the best record.
+        compares: whether it is that of one and the same problem in all records; else the last record is the best.
+    """
+
+    def __init__(self, like: Tensors, monitor: str = OUTER_LOSS, *, compares: bool = True) -> None:
+        self.monitor, self.compares = monitor, compares
+        self.device = next(iter(like.values())).device
+        self.history: list[dict[str, float]] = []
+        self._paths: dict[str, list[Tensor]] = {name: [] for name, x in like.items() if x.numel() <= MOST_ENTRIES}
+        self._records: tuple[Record, ...] = ()
+
+    @property
+    def last(self) -> Record | None:
+        """The record of the last step, if there was one."""
+        return self._records[1] if self._records else None
+
+    def records(self) -> tuple[Record, Record, Record]:
+        """The first, the last and the best record."""
+        first, last, best = self._records
+        return first, last, best
+
+    def add(self, record: Record) -> None:
+        """Keep a record.
+
+        Raises:
+            NonFiniteError: if what is monitored is NaN, of which nothing is a minimum.
+        """
+        first, _, best = self._records or (record, record, record)
+        now, least = record.monitored(self.monitor), best.monitored(self.monitor)
+        if math.isnan(now):
+            raise NonFiniteError(
+                f"The monitored {self.monitor} is NaN at outer step {record.step}, so that no step can be called the "
+                "best; look for NaN in its data, or monitor outer_loss."
+            )
+        self._records = (first, record, record if now < least or not self.compares else best)
+        self.history.append({"step": record.step, **record.scalars()})
+        for name, path in self._paths.items():
+            path.append(record.hparams[name])
+
+    def trajectory(self) -> Tensors:
+        """The hyperparameters over the records, shape (records, …)."""
+        return {name: torch.stack(path) for name, path in self._paths.items()}
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, which later records do not change."""
+        return {
+            "history": list(self.history),
+            "trajectory": {name: list(path) for name, path in self._paths.items()},
+            "records": [
+                {field.name: getattr(record, field.name) for field in fields(record)} for record in self._records
+            ],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a state."""
+        self.history, self._paths = state["history"], state["trajectory"]
+        self._records = tuple(_as_record(content, self.device) for content in state["records"])
+
+
+def require_monitor(problem: InnerProblem, monitor: str) -> None:
+    """Require that hyperparameters may be chosen by `monitor`: the outer loss, or a metric that is no test.
+
+    Raises:
+        ValueError: if the problem has no such metric, or it is one of the test part.
+    """
+    if monitor == OUTER_LOSS:
+        return
+    if monitor.startswith("test"):
+        raise ValueError(
+            f"monitor is {monitor!r}, but what chooses the hyperparameters is no test of them any more. Give the "
+            "problem a metric on examples of their own, such as watch_loss, or leave monitor at outer_loss."
+        )
+    with torch.no_grad():
+        known = problem.metrics(problem.init_params(), problem.init_hparams())
+    if monitor not in known:
+        raise ValueError(
+            f"monitor must be {OUTER_LOSS} or a metric of {type(problem).__name__}, of which there are "
+            f"{', '.join(known) or 'none'}, but it is {monitor!r}."
+        )
+
+
+def _as_record(content: dict[str, Any], device: torch.device) -> Record:
+    moved: dict[str, Any] = {key: placed(content[key], device) for key in ("hparams", "grad", "params")}
+    return Record(**(content | moved))

@@ -1,0 +1,94 @@
+"""The state of the outer loop as tensors and plain values, and what has to agree before it goes on elsewhere."""
+
+import hashlib
+import random
+from collections.abc import Iterable
+from dataclasses import is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.errors import CheckpointError
+from hypergrad.problem.base import InnerProblem
+
+
+def placed(tensors: Tensors, device: torch.device) -> Tensors:
+    """Named tensors on a device."""
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def random_state() -> dict[str, Any]:
+    """Every random stream that code of a user could draw from: torch, its GPUs, Python and numpy."""
+    kind, keys, *rest = np.random.get_state()
+    version, words, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": [version, torch.tensor(words, dtype=torch.int64), gauss],
+        "numpy": [kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Set every random stream to where `random_state` found it."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words.tolist()), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+
+
+def identity(problem: InnerProblem, estimator: object, optimizer: Optimizer, **settings: object) -> dict[str, str]:
+    """What makes a run this run and no other, each in words."""
+    groups = [{key: x for key, x in group.items() if key != "params"} for group in optimizer.param_groups]
+    params, hparams = problem.init_params(), problem.init_hparams()
+    return {
+        "problem": type(problem).__name__,
+        "hyperparameters": _shapes(hparams),
+        "parameters": _shapes(params),
+        "initial values": _digest([*hparams.values(), *params.values()]),
+        "data": _digest([buffer for _, buffer in problem.named_buffers()]),
+        "estimator": repr(estimator) if is_dataclass(estimator) else type(estimator).__name__,
+        "optimizer": f"{type(optimizer).__name__} {groups}",
+        **{name: str(value) for name, value in settings.items()},
+    }
+
+
+def require_same(ours: dict[str, str], theirs: dict[str, str]) -> None:
+    """Require that a state is of this run.
+
+    Raises:
+        CheckpointError: if it is of another.
+    """
+    for name, value in ours.items():
+        if theirs.get(name) != value:
+            raise CheckpointError(
+                f"The state to go on from is of another experiment: its {name} was {_short(theirs.get(name))}, and "
+                f"here it is {_short(value)}. Go on with the settings that the run was begun with, or begin a new one."
+            )
+
+
+def _short(text: str | None) -> str:
+    return str(text) if len(str(text)) <= 300 else f"{str(text)[:300]}…"
+
+
+def _shapes(tensors: Tensors) -> str:
+    return ", ".join(f"{name} {tuple(tensor.shape)} {tensor.dtype}" for name, tensor in tensors.items())
+
+
+def _digest(tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        is_csr = tensor.layout == torch.sparse_csr
+        for part in (tensor.crow_indices(), tensor.col_indices(), tensor.values()) if is_csr else (tensor,):
+            # A clone, because an expanded tensor of one entry counts as contiguous, with a stride of 0 that no view
+            # allows.
+            bytes_of = part.detach().cpu().clone(memory_format=torch.contiguous_format).flatten().view(torch.uint8)
+            digest.update(bytes_of.numpy().tobytes())
+    return digest.hexdigest()[:16]

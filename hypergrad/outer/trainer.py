@@ -1,0 +1,160 @@
+"""The outer loop: estimate the hypergradient, step the hyperparameters."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from hypergrad.callback.base import OUTER_LOSS, Callback, Result, Run
+from hypergrad.callback.progress import ProgressBar
+from hypergrad.callback.state_file import read
+from hypergrad.core.validation import require_instance, require_int, require_real
+from hypergrad.estimator.base import HypergradEstimator
+from hypergrad.outer.acceptance import Acceptance
+from hypergrad.outer.journal import require_monitor
+from hypergrad.outer.loop import Loop
+from hypergrad.outer.termination import terminable
+from hypergrad.problem.base import InnerProblem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """Minimises the dev loss over the hyperparameters with any `torch.optim` optimiser.
+
+    The optimiser moves unconstrained values u; the estimator sees λ = transform(u), and dF/du = (∂λ/∂u)ᵀ dF/dλ.
+
+    Attributes:
+        problem: what is tuned.
+        estimator: how the hypergradient is formed.
+        optimizer: makes a `torch.optim` optimiser from a list of tensors, such as `partial(torch.optim.Adam, lr=0.1)`.
+        outer_steps: updates of λ, ≥ 0; one more estimate is made after the last, so that its result is known.
+        warm_start: start training from the parameters of the step before instead of from `problem.init_params()`, and
+            the adjoint system from its solution there. An estimator that differentiates its T steps then knows of no
+            others, and the losses are those of ever more steps; where those do not converge, False tunes a run of T.
+        scheduler: makes a `torch.optim.lr_scheduler` from the optimiser; it steps once per outer step.
+        max_grad_norm: ‖dF/du‖ is clipped to this, > 0; None leaves it.
+        acceptance: which steps are taken; None takes every one.
+        monitor: what `patience` and the best λ go by, the lower the better: "outer_loss", the dev loss, or a metric of
+            the problem, such as the loss on examples that λ is not tuned on; not one of the test part. Where each
+            outer step has tasks of its own, their dev losses do not compare, and the last λ is the best.
+        patience: the run ends once `monitor` went for more than `patience` ≥ 0 outer steps without a new minimum; None
+            ends it after `outer_steps` only. The best λ is in the result in any case.
+        retrain: train once more at the end, on train and dev together at the best λ, and report its metrics.
+        callbacks: what happens around each step.
+    """
+
+    problem: InnerProblem
+    estimator: HypergradEstimator
+    optimizer: Callable[[list[Tensor]], Optimizer]
+    outer_steps: int = 50
+    warm_start: bool = True
+    scheduler: Callable[[Optimizer], Any] | None = None
+    max_grad_norm: float | None = None
+    acceptance: Acceptance | None = None
+    monitor: str = OUTER_LOSS
+    patience: int | None = None
+    retrain: bool = False
+    callbacks: Sequence[Callback] = field(default=())
+
+    def __post_init__(self) -> None:
+        require_instance(self, "problem", InnerProblem)
+        require_instance(self, "estimator", HypergradEstimator)
+        require_int(self, "outer_steps", least=0)
+        require_instance(self, "warm_start", bool)
+        require_instance(self, "retrain", bool)
+        if self.max_grad_norm is not None:
+            require_real(self, "max_grad_norm", above=0)
+        if self.patience is not None:
+            require_int(self, "patience", least=0)
+        require_instance(self, "monitor", str)
+        if self.acceptance is not None:
+            require_instance(self, "acceptance", Acceptance)
+        if not callable(self.optimizer) or isinstance(self.optimizer, Optimizer):
+            raise TypeError(
+                "Trainer.optimizer must make an optimiser from a list of tensors, such as "
+                f"functools.partial(torch.optim.Adam, lr=0.1), but it is {self.optimizer!r}."
+            )
+        if self.warm_start and self.problem.tunes_initial:
+            raise ValueError(
+                f"{type(self.problem).__name__}.initial says where training starts, but a warm start goes on where the "
+                "last one ended; use warm_start=False."
+            )
+        if self.retrain and type(self.problem).joined is InnerProblem.joined:
+            self.problem.pooled_targets()  # or it says now that there is no such training, and not after the last step
+        if self.scheduler is not None and not callable(self.scheduler):
+            raise TypeError(
+                "Trainer.scheduler must make a scheduler from an optimiser, such as "
+                f"functools.partial(torch.optim.lr_scheduler.StepLR, step_size=10), but it is {self.scheduler!r}."
+            )
+        if not self.problem.hyperparameters():
+            raise ValueError(f"{type(self.problem).__name__} has no hyperparameters, so there is nothing to tune.")
+        require_monitor(self.problem, self.monitor)
+
+    def fit(self, config: dict[str, Any] | None = None, *, resume: str | Path | None = None) -> Result:
+        """Run the outer loop.
+
+        Args:
+            config: describes the run to the callbacks; by default the estimator and the number of steps.
+            resume: the folder in which a `Checkpoint` kept an earlier part of this run, or one of its files; the run
+                goes on from there as if it had never been cut short.
+
+        Returns:
+            The final hyperparameters and parameters, with the records.
+
+        Raises:
+            CheckpointError: if the state to go on from is of another run, or cannot be read.
+            BaseException: whatever stopped the run, after the callbacks have kept what was reached.
+        """  # noqa: DOC502
+        config = config or {"estimator": repr(self.estimator), "outer_steps": self.outer_steps}
+        loop, started = Loop(self), []
+        if resume is not None:
+            loop.restore(read(resume))
+        resumed_at = None if loop.journal.last is None else loop.journal.last.step
+        try:
+            with terminable():
+                for callback in self.callbacks:
+                    callback.on_start(Run(self.outer_steps, self.problem, self.estimator, config, resumed_at))
+                    started.append(callback)
+                result = loop.run()
+        except BaseException as error:
+            for callback in started:
+                try:
+                    callback.on_error(error, loop.journal.last)
+                except Exception as further:
+                    # What stopped the run is told, and the other callbacks keep what they can.
+                    error.add_note(f"{type(callback).__name__} could not keep what was reached: {further}")
+            raise
+        for callback in self.callbacks:
+            callback.on_end(result)
+        return result
+
+
+def fit(
+    problem: InnerProblem,
+    estimator: HypergradEstimator,
+    optimizer: Callable[[list[Tensor]], Optimizer],
+    steps: int = 50,
+    *,
+    progress: bool = True,
+    **settings: Any,
+) -> Result:
+    """Tune the hyperparameters of a problem: `Trainer` in one line, for a notebook.
+
+    Args:
+        problem: what is tuned.
+        estimator: how the hypergradient is formed.
+        optimizer: makes a `torch.optim` optimiser from a list of tensors.
+        steps: outer steps, ≥ 0.
+        progress: show a bar.
+        settings: further fields of `Trainer`.
+
+    Returns:
+        The final hyperparameters and parameters, with the history.
+    """
+    callbacks = [*settings.pop("callbacks", ()), *([ProgressBar()] if progress else [])]
+    return Trainer(
+        problem=problem, estimator=estimator, optimizer=optimizer, outer_steps=steps, callbacks=callbacks, **settings
+    ).fit()

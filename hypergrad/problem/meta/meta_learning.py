@@ -1,0 +1,175 @@
+"""Meta-learning: the parameters from which, or near which, a model is adapted to one task after another."""
+
+from collections.abc import Callable
+from copy import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.core.seed import seed_of
+from hypergrad.core.validation import require_int, require_real
+from hypergrad.data.tables import Split
+from hypergrad.model.criterion import Criterion
+from hypergrad.model.pure_module import PureModule
+from hypergrad.model.second_derivative import TwiceDifferentiable
+from hypergrad.problem.base import InnerProblem
+from hypergrad.task.base import TaskFamily, Tasks
+
+
+class MetaLearning(InnerProblem):
+    """A model that is adapted to each of a few tasks, from parameters λ that are learned over many.
+
+    g(W, λ) = Σ_i [ℓ(z(w_i, X_i), y_i) + ½ ρ ‖w_i − λ‖²] over the support sets of all tasks, each from w_i = λ on,
+    f(W) = 1/B Σ_i ℓ(z(w_i, X'_i), y'_i) over the query sets of the B tasks of the present outer step.
+
+    The hyperparameters are λ, by the names of the parameters, and start where the model does; W stacks the w_i along a
+    new first axis. Each w_i is trained as it would be alone, for its gradient is its own. After the B tasks of the step
+    come `test_tasks` held-out ones, the same in every step, which the dev loss does not see.
+
+    With `Unrolled` and ρ = 0 this is MAML, and first-order MAML at horizon 0. With `Implicit` and ρ > 0 it is implicit
+    MAML: φ = ∇ℓ_i + ρ (w_i − λ), so that dF/dλ = Σ_i (I + ∇²ℓ_i / ρ)⁻¹ ∂f/∂w_i at the optimum w_i, by whatever way it
+    was reached. With a small ρ there may be several optima, and which one is reached does depend on the way.
+
+    The metrics are means over the held-out tasks: `test_loss`, `test_loss_before`, at w_i = λ, and for classes
+    `test_accuracy`.
+
+    Args:
+        model: z, a module from a batch of inputs to a batch of outputs; it is not changed. See `PureModule`.
+        loss: ℓ(outputs, targets); averaged where it is not of shape ().
+        tasks: where the tasks come from.
+        tasks_per_step: B ≥ 1, drawn anew in each outer step.
+        test_tasks: how many, ≥ 0.
+        proximity: ρ ≥ 0, in units of the inner loss per squared parameter.
+        seed: of the tasks.
+
+    Raises:
+        ValueError: if a number is out of its range, or the model draws random numbers.
+        TypeError: if a number is none.
+
+    Source: Finn, Abbeel & Levine, "Model-agnostic meta-learning for fast adaptation of deep networks", ICML (2017);
+    Rajeswaran, Finn, Kakade & Levine, "Meta-learning with implicit gradients", NeurIPS (2019).
+    """  # noqa: DOC502
+
+    X_support: Tensor
+    y_support: Tensor
+    X_query: Tensor
+    y_query: Tensor
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        tasks: TaskFamily,
+        tasks_per_step: int = 25,
+        test_tasks: int = 0,
+        proximity: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.criterion, self.tasks, self.seed = Criterion(loss), tasks, seed
+        self.tasks_per_step, self.test_tasks, self.proximity = tasks_per_step, test_tasks, proximity
+        require_int(self, "tasks_per_step", least=1)
+        require_int(self, "test_tasks", least=0)
+        require_real(self, "proximity", least=0)
+        like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+        stacks = _named(tasks.draw(tasks_per_step, _generator("tasks", seed, 0)), like)
+        if test_tasks > 0:
+            held_out = _named(tasks.draw(test_tasks, _generator("held-out tasks", seed), held_out=True), like)
+            stacks = {name: torch.cat([x, held_out[name]]) for name, x in stacks.items()}
+        for name, stack in stacks.items():
+            self.register_buffer(name, stack)
+        self.model = PureModule(model, self.X_support[0], seed)
+        self._twice = TwiceDifferentiable(self.model, self.criterion)
+        if self.model.draws:
+            raise ValueError(
+                "The model draws random numbers in training, such as those of dropout, which would be the same in all "
+                "tasks; call eval() on the module that draws them."
+            )
+
+    def at_outer_step(self, step: int) -> "MetaLearning":
+        """As promised: on the tasks of that step, which are a function of the seed and the step."""
+        other = copy(self)
+        drawn = self.tasks.draw(self.tasks_per_step, _generator("tasks", self.seed, step))
+        stacks = {
+            name: torch.cat([x, self.get_buffer(name)[self.tasks_per_step :]])
+            for name, x in _named(drawn, self.X_support).items()
+        }
+        other._buffers = self._buffers | stacks
+        return other
+
+    def init_params(self) -> Tensors:
+        num_tasks = self.tasks_per_step + self.test_tasks
+        return {name: p.expand(num_tasks, *p.shape).clone() for name, p in self.model.params().items()}
+
+    def hyperparameters(self) -> dict[str, Hyperparameter]:
+        return {name: Hyperparameter(p) for name, p in self.model.params().items()}
+
+    def initial(self, params: Tensors, hparams: Tensors) -> Tensors:
+        """λ for each of the tasks, whatever the parameters given."""
+        return {name: hparams[name].expand_as(w).clone() for name, w in params.items()}
+
+    def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        return self.loss_of_outputs(self.outputs(params, hparams, batch), params, hparams, batch)
+
+    def inner_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
+        """As promised.
+
+        Raises:
+            ValueError: if the gradient is to be differentiated again, and a layer of the model allows no such thing.
+        """  # noqa: DOC502
+        if torch.is_grad_enabled():
+            self._twice.require(self.X_support[0], self.y_support[0])
+        return super().inner_loss_and_gradient(params, hparams, batch)
+
+    def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        return self._evaluate(params, self.X_support)
+
+    def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        loss = self._losses(outputs, self.y_support).sum()
+        if self.proximity == 0:
+            return loss
+        distances = [(w - hparams[name]).square().sum() for name, w in params.items()]
+        return loss + self.proximity / 2 * torch.stack(distances).sum()
+
+    def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        step = slice(None, self.tasks_per_step)
+        outputs = self._evaluate({name: w[step] for name, w in params.items()}, self.X_query[step])
+        return self._losses(outputs, self.y_query[step]).mean()
+
+    def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
+        if self.test_tasks == 0:
+            return {}
+        test = slice(self.tasks_per_step, None)
+        adapted = {name: w[test] for name, w in params.items()}
+        X, y = self.X_query[test], self.y_query[test]
+        outputs, before = self._evaluate(adapted, X), self._evaluate(self.initial(adapted, hparams), X)
+        found: dict[str, Tensor | float] = {
+            "test_loss": self._losses(outputs, y).mean(),
+            "test_loss_before": self._losses(before, y).mean(),
+        }
+        if not y.is_floating_point():
+            found["test_accuracy"] = (outputs.argmax(-1) == y).double().mean()
+        return found
+
+    def _evaluate(self, params: Tensors, X: Tensor) -> Tensor:
+        """The outputs of each task's model on its inputs, shape (tasks, examples, …)."""
+        return vmap(lambda w, x: self.model(w, x, None))(params, X)
+
+    def _losses(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """ℓ of each task, shape (tasks,)."""
+        return vmap(self.criterion.mean)(outputs, y)
+
+
+def _generator(*key: object) -> torch.Generator:
+    return torch.Generator().manual_seed(seed_of(*key))
+
+
+def _named(tasks: Tasks, like: Tensor) -> Tensors:
+    """The tensors of some tasks, in the dtype of `like`, where they are no integers, and on its device."""
+    named = {f"{x}_{part}": getattr(getattr(tasks, part), x) for part in Tasks._fields for x in Split._fields}
+    return {name: x.to(like.device, like.dtype if x.is_floating_point() else x.dtype) for name, x in named.items()}

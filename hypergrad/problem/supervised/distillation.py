@@ -1,0 +1,105 @@
+"""Dataset distillation: a few learned examples that train a classifier as all of the data would."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.core.validation import require_int, require_real
+from hypergrad.data.tables import Splits
+from hypergrad.model.network import softmax_regression
+from hypergrad.model.pure_module import PureModule
+from hypergrad.problem.base import InnerProblem
+
+
+class Distillation(InnerProblem):
+    """A classifier trained on nothing but learned images λ, as many for each class, that is judged on real ones.
+
+    g(w, λ) = mean_i ℓ(z(w, λ_i), y_i) with fixed labels y, f(w) = the mean of ℓ over the real train part, ℓ the
+    cross-entropy. The hyperparameter `images` has shape (K · per_class, p), class after class, and starts at noise.
+
+    What an image is worth depends on the steps that are made with it: it goes with `Unrolled` and cold starts.
+
+    Args:
+        data: inputs of shape (n, p), and classes from 0; train is distilled, dev and test only judge.
+        per_class: learned images for each class, ≥ 1.
+        noise: the deviation of the first images, > 0, in units of the inputs.
+        model: the classifier; None for softmax regression from zero weights.
+        seed: of the first images.
+        shape: (h, w) or (c, h, w) with product p, as which the images are shown; None takes a square where p is one.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+        TypeError: if `per_class` is no integer.
+
+    Source: Maclaurin, Duvenaud & Adams, "Gradient-based hyperparameter optimization through reversible learning", ICML
+    (2015); Wang, Zhu, Torralba & Efros, "Dataset distillation" (2018).
+    """  # noqa: DOC502
+
+    labels: Tensor
+    first: Tensor
+
+    def __init__(
+        self,
+        data: Splits,
+        *,
+        per_class: int = 1,
+        noise: float = 0.1,
+        model: nn.Module | None = None,
+        seed: int = 0,
+        shape: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.per_class, self.noise = per_class, noise
+        require_int(self, "per_class", least=1)
+        require_real(self, "noise", above=0)
+        num_classes, num_features = 1 + int(data.train.y.max()), data.train.X.shape[1]
+        self.shape = _square(num_features) if shape is None else tuple(shape)
+        if shape is not None and math.prod(shape) != num_features:
+            raise ValueError(
+                f"Distillation.shape must be that of an image of {num_features} values, but {self.shape} has "
+                f"{math.prod(shape)}."
+            )
+        for name, (X, y) in zip(data._fields, data, strict=True):
+            self.register_buffer(f"X_{name}", X)
+            self.register_buffer(f"y_{name}", y)
+        self.register_buffer("labels", torch.arange(num_classes).repeat_interleave(per_class))
+        generator = torch.Generator().manual_seed(seed)
+        self.register_buffer("first", noise * torch.randn(len(self.labels), num_features, generator=generator))
+        self.model = PureModule(model or softmax_regression(num_features, num_classes), data.train.X[:4], seed)
+
+    def init_params(self) -> Tensors:
+        return self.model.params()
+
+    def hyperparameters(self) -> dict[str, Hyperparameter]:
+        return {"images": Hyperparameter(self.first)}
+
+    def pictures(self) -> dict[str, tuple[int, ...]]:
+        return {} if self.shape is None else {"images": self.shape}
+
+    def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        return cross_entropy(self.model(params, hparams["images"], None), self.labels)
+
+    def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        return cross_entropy(self._outputs(params, "train"), self.get_buffer("y_train"))
+
+    def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
+        outputs = {part: self._outputs(params, part) for part in ("dev", "test")}
+        found: dict[str, Tensor | float] = {
+            f"{part}_accuracy": (z.argmax(1) == self.get_buffer(f"y_{part}")).double().mean()
+            for part, z in outputs.items()
+        }
+        return found | {"test_loss": cross_entropy(outputs["test"], self.get_buffer("y_test"))}
+
+    def _outputs(self, params: Tensors, part: str) -> Tensor:
+        return self.model(params, self.get_buffer(f"X_{part}"), None)
+
+
+def _square(size: int) -> tuple[int, int] | None:
+    side = math.isqrt(size)
+    return (side, side) if side * side == size else None

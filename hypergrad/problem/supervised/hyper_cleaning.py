@@ -1,0 +1,112 @@
+"""Data hyper-cleaning: which labels are wrong, told by a weight for each example."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions.constraints import unit_interval
+from torch.nn.functional import cross_entropy
+
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.validation import require_real
+from hypergrad.data.tables import Splits
+from hypergrad.effect.example_weights import ExampleWeights
+from hypergrad.model.network import softmax_regression
+from hypergrad.problem.supervised.supervised import Supervised
+
+_START = 0.5
+
+
+class HyperCleaning(Supervised):
+    """A classifier on labels some of which are wrong, with a weight λ_i in (0, 1) for each of its n train examples.
+
+    g(w, λ) = (1/n) Σ_i λ_i ℓ_i(w) + l2 ‖w‖² on train with wrong labels, f(w) = (1/m) Σ_j ℓ_j(w) on dev with right ones,
+    ℓ the cross-entropy. Weights start at 1/2, and an example below that is called wrong. The metrics `precision`,
+    `recall` and `f1` judge these calls by the labels that were there before.
+
+    Args:
+        data: inputs of shape (n, p) and classes from 0, all right.
+        noise: the share of the train labels that is made wrong, each another class drawn uniformly, in (0, 1).
+        l2: the penalty on all parameters, > 0.
+        model: the classifier; None for softmax regression from zero weights.
+        batch_size: examples of a training step, ≥ 1; None takes all.
+        seed: of the wrong labels and the batches.
+
+    Raises:
+        ValueError: if noise or l2 is out of its range, or the data does not fit the model.
+
+    Source: Franceschi, Donini, Frasconi & Pontil, "Forward and reverse gradient-based hyperparameter optimization",
+    ICML (2017).
+    """
+
+    is_wrong: Tensor
+
+    def __init__(
+        self,
+        data: Splits,
+        *,
+        noise: float = 0.5,
+        l2: float = 1e-3,
+        model: nn.Module | None = None,
+        batch_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        num_classes = 1 + int(data.train.y.max())
+        y, is_wrong = corrupted(data.train.y, num_classes, noise=noise, seed=seed)
+        super().__init__(
+            model=model or softmax_regression(data.train.X.shape[1], num_classes),
+            loss=cross_entropy,
+            train=(data.train.X, y),
+            dev=data.dev,
+            test=data.test,
+            hyperparameters={"weights": ExampleWeights(init=_START, constraint=unit_interval)},
+            batch_size=batch_size,
+            seed=seed,
+        )
+        self.l2 = l2
+        require_real(self, "l2", above=0)
+        self.register_buffer("is_wrong", is_wrong)
+
+    def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        penalty = torch.stack([w.square().sum() for w in params.values()]).sum()
+        return super().loss_of_outputs(outputs, params, hparams, batch) + self.l2 * penalty
+
+    def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
+        called = hparams["weights"][: len(self.is_wrong)] < _START  # a joined dev part has no wrong labels
+        hits = (called & self.is_wrong).sum().item()
+        num_called, num_wrong = called.sum().item(), self.is_wrong.sum().item()
+        found = {
+            "precision": hits / max(num_called, 1),
+            "recall": hits / num_wrong,
+            "f1": 2 * hits / (num_called + num_wrong),
+        }
+        return super().metrics(params, hparams) | found
+
+
+def corrupted(y: Tensor, num_classes: int, *, noise: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Classes of which a share is replaced by others.
+
+    Args:
+        y: classes from 0 to num_classes − 1, shape (n,).
+        num_classes: K ≥ 2.
+        noise: the share, of which one example at least and not all are replaced, in (0, 1).
+        seed: of the draw.
+
+    Returns:
+        The classes, and which of them are wrong, both of shape (n,).
+
+    Raises:
+        ValueError: if noise or the number of classes is out of its range.
+    """
+    count = round(noise * len(y))
+    if num_classes < 2 or not 1 <= count < len(y):
+        raise ValueError(
+            f"Wrong labels need 2 classes or more and a noise that makes between 1 and {len(y) - 1} of the {len(y)} "
+            f"labels wrong, but there are {num_classes} classes and noise = {noise:g} makes {count}."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randperm(len(y), generator=generator)[:count]
+    is_wrong = torch.zeros(len(y), dtype=torch.bool)
+    is_wrong[rows] = True
+    shift = torch.randint(1, num_classes, (len(y),), generator=generator)
+    return torch.where(is_wrong, (y + shift) % num_classes, y), is_wrong

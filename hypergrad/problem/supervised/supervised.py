@@ -1,0 +1,241 @@
+"""Any module, any loss, any data: supervised training with the hyperparameters that a user names."""
+
+from collections.abc import Callable, Mapping
+from copy import copy
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.core.seed import seed_of
+from hypergrad.core.validation import require_int
+from hypergrad.data.minibatch import rows_of_step
+from hypergrad.data.parts import read_parts, require_classes
+from hypergrad.data.tables import Split, Splits
+from hypergrad.effect.base import Effect, Site
+from hypergrad.effect.effects import Effects
+from hypergrad.effect.example_weights import ExampleWeights
+from hypergrad.model.criterion import Criterion
+from hypergrad.model.pure_module import PureModule
+from hypergrad.model.second_derivative import TwiceDifferentiable
+from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.supervised.pool import on_rows
+
+_PROBE = 4
+
+
+class Batch(NamedTuple):
+    """What a training step sees: the rows of train, all when None, and the step, None where nothing is drawn."""
+
+    rows: Tensor | None = None
+    step: int | None = None
+
+
+class Supervised(InnerProblem):
+    """A module trained on examples, judged on others.
+
+    g(w, λ) = mean_i c_i ℓ(z(w, x_i), y_i) + r(w) on train or a mini-batch of it, f(w, λ) = ℓ(z(w, X), y) on dev.
+
+    Args:
+        model: z, any module from a batch of inputs to a batch of outputs; it is not changed. What happens to batch
+            normalisation, dropout, tied and frozen parameters says `PureModule`. Outputs of shape (n, 1) stand for (n,)
+            where the targets have that shape.
+        loss: ℓ(outputs, targets), such as `torch.nn.functional.cross_entropy`; averaged where it is not of shape ().
+        train: (X, y), a Dataset, or an iterable of batches (X, y); all is held in memory, in the model's dtype.
+        dev: the same.
+        test: the same, or None.
+        hyperparameters: by name, effects such as `hg.L2()`, or an `hg.Hyperparameter` that a coefficient of the solver
+            names, such as a learning rate.
+        batch_size: examples of a training step, ≥ 1; None takes all. Each epoch sees each example once.
+        seed: of the batches and of random draws, such as dropout.
+
+    Raises:
+        TypeError: if data or a hyperparameter is none of these.
+        ValueError: if data is empty, holds NaN, or does not fit the model, or an effect does not fit.
+    """
+
+    X: Tensor
+    y: Tensor
+    X_dev: Tensor
+    y_dev: Tensor
+    X_test: Tensor
+    y_test: Tensor
+    examples: Tensor | None
+    """Which examples of the pool train holds, where it was made of one by `on_examples`."""
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        train: Any,
+        dev: Any,
+        test: Any = None,
+        hyperparameters: Mapping[str, Effect | Hyperparameter],
+        batch_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.batch_size, self.seed, self.criterion = batch_size, seed, Criterion(loss)
+        if batch_size is not None:
+            require_int(self, "batch_size", least=1)
+        self.effects = Effects(hyperparameters)
+        like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+        parts = read_parts({"train": train, "dev": dev} | ({} if test is None else {"test": test}), like)
+        for name, part in parts.items():
+            suffix = "" if name == "train" else f"_{name}"
+            self.register_buffer(f"X{suffix}", part.X)
+            self.register_buffer(f"y{suffix}", part.y)
+        self.register_buffer("examples", None)
+        # Two examples at least, for batch normalisation.
+        self.model = PureModule(model, self.X[:_PROBE], seed)
+        self.num_classes = self._classes(parts)
+        self._twice = TwiceDifferentiable(self.model, self.criterion)
+        self._hyperparameters = self.effects.spaces(self._site(self.X))
+
+    def init_params(self) -> Tensors:
+        return self.model.params()
+
+    def hyperparameters(self) -> dict[str, Hyperparameter]:
+        return self._hyperparameters
+
+    def initial(self, params: Tensors, hparams: Tensors) -> Tensors:
+        return self.effects.initial(params, hparams)
+
+    @property
+    def tunes_initial(self) -> bool:
+        return self.effects.tune_initial
+
+    @property
+    def draws(self) -> bool:
+        """Whether a training step draws random numbers."""
+        return self.model.draws or self.effects.draw
+
+    def inner_batch(self, step: int) -> Batch | None:
+        rows, size = None, len(self.X)
+        if self.batch_size is not None and self.batch_size < size:
+            rows = rows_of_step(step, size=size, batch_size=self.batch_size, seed=self.seed).to(self.X.device)
+        if self.draws:
+            return Batch(rows, step)
+        return None if rows is None else Batch(rows)
+
+    def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        return self.loss_of_outputs(self.outputs(params, hparams, batch), params, hparams, batch)
+
+    def inner_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
+        """As promised.
+
+        Raises:
+            ValueError: if the gradient is to be differentiated again, and a layer of the model allows no such thing.
+        """  # noqa: DOC502
+        if torch.is_grad_enabled():
+            self._twice.require(self.X[:_PROBE], self.y[:_PROBE])
+        return super().inner_loss_and_gradient(params, hparams, batch)
+
+    def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        rows, step = batch or Batch()
+        X = self.X if rows is None else self.X[rows]
+        if self.effects.draw:
+            generator = torch.Generator().manual_seed(seed_of("augmentation", self.seed, step or 0))
+            X = self.effects.augmented(X, hparams, generator)
+        return self._evaluate(params, hparams, X, step or 0)
+
+    def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        rows, _ = batch or Batch()
+        classes = self.y if rows is None else self.y[rows]
+        y = self.effects.targets(classes, hparams, self.num_classes)
+        weights = self.effects.weights(self._positions(rows), classes, hparams)
+        if weights is None:
+            loss = self.criterion.mean(outputs, y)
+        else:
+            loss = (self.criterion.each(outputs, y) * weights).mean()
+        return self.effects.penalised(loss, params, hparams)
+
+    def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        return self.criterion.mean(self._evaluate(params, hparams, self.X_dev, None), self.y_dev)
+
+    def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
+        if not hasattr(self, "X_test"):
+            return {}
+        outputs = self._evaluate(params, hparams, self.X_test, None)
+        found: dict[str, Tensor | float] = {"test_loss": self.criterion.mean(outputs, self.y_test)}
+        if self.num_classes is not None:
+            found["test_accuracy"] = (outputs.argmax(1) == self.y_test).double().mean()
+        return found
+
+    def pooled_targets(self) -> Tensor:
+        return torch.cat([self.y, self.y_dev])
+
+    def on_examples(self, train: Tensor, dev: Tensor) -> "Supervised":
+        """As promised; weights of examples are then for all of the pool, of which a training uses those of its own.
+
+        Raises:
+            ValueError: if the problem is on some examples of another already.
+        """
+        if self.examples is not None:
+            raise ValueError("The problem is on some examples of another already; take that one.")
+        other = on_rows(self, train, dev)
+        other._buffers["examples"] = train
+        other._hyperparameters = self.effects.spaces(self._site(torch.cat([self.X, self.X_dev])))
+        return other
+
+    def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:
+        both, _ = super().joined(hparams)
+        return both, self.effects.widened(hparams, len(self.X_dev))
+
+    def weighted(self, name: str) -> "Supervised":
+        """The problem on all of train at each step, with a further hyperparameter: a weight for each example.
+
+        At weights of 1 it has the same solution. At weight 0 an example is left out of the mean of the losses, which is
+        still divided by their number, so that penalties keep their size beside the others.
+
+        Args:
+            name: of the weights.
+
+        Raises:
+            ValueError: if a hyperparameter has that name, training draws random numbers, or the problem is on some
+                examples of another.
+        """
+        if self.examples is not None:
+            raise ValueError("The problem is on some examples of another; take that one.")
+        if name in self._hyperparameters:
+            raise ValueError(f"The hyperparameters already have a {name!r}; give the weights another name.")
+        if self.draws:
+            raise ValueError(
+                "Training draws random numbers, such as those of dropout or of augmentation, so that it has no one "
+                "solution that could owe something to an example; call eval() on a module that draws them, and leave "
+                "the augmentation out."
+            )
+        other = copy(self)
+        other.batch_size, other.effects = None, self.effects.with_more({name: ExampleWeights()})
+        other._hyperparameters = other.effects.spaces(self._site(self.X))
+        return other
+
+    def _evaluate(self, params: Tensors, hparams: Tensors, X: Tensor, step: int | None) -> Tensor:
+        return self.model(params | self.effects.buffers(hparams), self.effects.inputs(X, hparams), step)
+
+    def _positions(self, rows: Tensor | None) -> Tensor | None:
+        """Which examples, in the order of λ, the rows of train are."""
+        if self.examples is None:
+            return rows
+        return self.examples if rows is None else self.examples[rows]
+
+    def _site(self, X: Tensor) -> Site:
+        return Site(self.model.params(), X, self.num_classes, dict(self.model.module.named_buffers()))
+
+    @torch.no_grad()
+    def _classes(self, parts: dict[str, Split]) -> int | None:
+        """K, where the targets are classes, after a check that they fit the model."""
+        outputs = self.model(self.model.params(), self.X[:_PROBE], None)
+        if self.y.is_floating_point() or outputs.ndim != self.y.ndim + 1:
+            return None
+        for name, part in parts.items():
+            require_classes(part.y, outputs.shape[1], self.criterion.ignored, name)
+        return outputs.shape[1]
+
+
+def on_splits(data: Splits, **settings: Any) -> Supervised:
+    """`Supervised` on splits that are made already, for configs."""
+    return Supervised(train=data.train, dev=data.dev, test=data.test, **settings)

@@ -1,0 +1,171 @@
+"""Training as a dynamical system, and the pull-back through its steps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from hypergrad.core.autodiff import Tensors, detach, leaves
+from hypergrad.problem.base import InnerProblem
+from hypergrad.solver.base import InnerSolver, State
+
+Partial = Mapping[str, Tensor | None]
+"""A term of dF/dλ by name; None where nothing in it depends on a hyperparameter."""
+
+Key = TypeVar("Key")
+
+
+class Passage(Protocol):
+    """Steps in a row that were taken, and can be pulled back through once."""
+
+    @property
+    def length(self) -> int:
+        """How many steps, ≥ 1."""
+        ...
+
+    def pull_back(self, adjoint: State) -> tuple[State, list[Partial]]:
+        """(∂Φ/∂s)ᵀ a and (∂Φ/∂λ)ᵀ a, where Φ is all of the steps.
+
+        Args:
+            adjoint: a = ∂F/∂s_{t+length}, shaped as the state.
+
+        Returns:
+            ∂F/∂s_t, zero where s_{t+length} does not depend on an entry of the state, and the terms of dF/dλ: one for
+            each step, the last one first, or one for all of them.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A step s_{t+1} = Φ(s_t, λ, t) with its graph, or a few steps in a row with theirs: a `Passage`.
+
+    Attributes:
+        before: s_t, leaves of the graph.
+        after: s_{t+length}, its outputs.
+        hparams: λ, leaves too, of their own for each step: so the terms of dF/dλ are added up in the same order, and
+            to the same bits, however many steps share a graph.
+    """
+
+    before: State
+    after: State
+    hparams: Sequence[Tensors]
+
+    @property
+    def length(self) -> int:
+        return len(self.hparams)
+
+    def pull_back(self, adjoint: State) -> tuple[State, list[Partial]]:
+        """One backward pass, which frees the graph.
+
+        For a step of gradient descent, Φ = w − lr ∇g(w, λ), that pass is Hessian product and mixed product in one.
+        """
+        wanted = {(k, name): x for k, hparams in enumerate(self.hparams) for name, x in hparams.items()}
+        pulled, found = pull(self.after, adjoint, self.before, wanted)
+        terms: list[Partial] = [{name: found[k, name] for name in hp} for k, hp in enumerate(self.hparams)]
+        return filled(pulled, self.before), terms[::-1]
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """Training at fixed λ as a dynamical system, s_{t+1} = Φ(s_t, λ, t), with t counted from where the run starts.
+
+    Attributes:
+        problem: what is trained.
+        solver: how.
+        hparams: λ, leaves that require gradients.
+        first_step: index of the batch of step t = 0, ≥ 0.
+    """
+
+    problem: InnerProblem
+    solver: InnerSolver
+    hparams: Tensors
+    first_step: int = 0
+
+    def batch(self, t: int) -> Any:
+        """The inner batch that step t sees."""
+        return self.problem.inner_batch(self.first_step + t)
+
+    def step(self, state: State, t: int) -> State:
+        """The state after step t, without a graph."""
+        with torch.no_grad():
+            return self.solver.step(self.problem, state, self.hparams, t, self.first_step)
+
+    @property
+    def stride(self) -> int | None:
+        """Steps in one call of a compiled function; a passage then holds states, and no graph. None without such."""
+        return None
+
+    def pieces(self, steps: range, length: int = 1) -> list[range]:
+        """The steps in pieces of at most `length`, each of which `passage` takes as one."""
+        return [steps[begin : begin + length] for begin in range(0, len(steps), length)]
+
+    def advance(self, state: State, steps: range) -> State:
+        """The state after some steps, without a graph."""
+        for t in steps:
+            state = self.step(state, t)
+        return state
+
+    def passage(self, state: State, steps: range) -> tuple[State, Passage]:
+        """The state after a piece of steps, and the way back through it."""
+        stretch = self.linearise(state, steps.start, len(steps))
+        return stretch.after, stretch
+
+    def linearise(self, state: State, t: int, length: int = 1) -> Stretch:
+        """Step t, or `length` steps from there, with their graph.
+
+        Like `step` it is a pure function of the state, λ and t; with its pull-back it is one of the adjoint too.
+        """
+        before = after = free(state)
+        hparams = [self.hparams, *(leaves(self.hparams) for _ in range(length - 1))]
+        with torch.enable_grad():
+            for k, hp in enumerate(hparams):
+                after = self.solver.step(self.problem, after, hp, t + k, self.first_step)
+        return Stretch(before, after, hparams)
+
+
+def pull(
+    outputs: State, cotangents: State, state: State, hparams: Mapping[Key, Tensor]
+) -> tuple[Mapping[str, Partial], Mapping[Key, Tensor | None]]:
+    """(∂outputs/∂s)ᵀ c and (∂outputs/∂λ)ᵀ c, shaped as s and λ, with None where nothing depends on an entry."""
+    reached = [(group, name) for group in outputs for name, x in outputs[group].items() if x.requires_grad]
+    inputs = [x for x in entries(state) if x.requires_grad]
+    wanted = (*inputs, *hparams.values())
+    grads: Sequence[Tensor | None] = (None,) * len(wanted)
+    if reached:
+        ys, cs = ([tensors[group][name] for group, name in reached] for tensors in (outputs, cotangents))
+        grads = torch.autograd.grad(ys, wanted, cs, allow_unused=True)
+    found = iter(grads)
+    adjoint = {
+        group: {name: next(found) if x.requires_grad else None for name, x in tensors.items()}
+        for group, tensors in state.items()
+    }
+    return adjoint, dict(zip(hparams, found, strict=True))
+
+
+def filled(adjoint: Mapping[str, Partial], state: State) -> State:
+    """The adjoint of a state with zeros for None."""
+    return {
+        group: {name: torch.zeros_like(state[group][name]) if g is None else g for name, g in grads.items()}
+        for group, grads in adjoint.items()
+    }
+
+
+def entries(state: State) -> list[Tensor]:
+    """The tensors of a state, in order."""
+    return [x for tensors in state.values() for x in tensors.values()]
+
+
+def free(state: State) -> State:
+    """The same state as new leaves, which require gradients where they are no integers."""
+    return {
+        group: {name: x.detach().requires_grad_(x.is_floating_point()) for name, x in tensors.items()}
+        for group, tensors in state.items()
+    }
+
+
+def detached(state: State) -> State:
+    """The same state outside any graph."""
+    return {group: detach(tensors) for group, tensors in state.items()}
