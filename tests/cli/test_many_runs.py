@@ -115,6 +115,7 @@ def test_a_multirun_that_is_interrupted_says_how_to_go_on(tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background job ignores it
     )
     while process.poll() is None and not list(tmp_path.rglob("state-*.pt")):
         time.sleep(0.1)
