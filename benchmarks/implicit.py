@@ -21,6 +21,7 @@ from benchmarks.exact import Exact
 from benchmarks.measure import THREADS, clocked, interleaved, limit_threads, ratios
 from benchmarks.peer import WORKERS, Peer, Remote
 from benchmarks.race import Entry, Race
+from hypergrad.problem.oracle import Oracle
 
 GOALS = (1e-2, 1e-4, 1e-6)
 MOST = {"a": 2000, "b": 300, "c": 300}
@@ -55,7 +56,7 @@ def product_table(case: Case, rounds: int) -> Table:
     b, by_hand, _ = retained_graph(case)
     products = {REFERENCE: partial(by_hand, b), "by hand, closed form": partial(closed_form(case)[1], b)}
     for name, product in BY_PRODUCT.items():
-        operator = product.linearise(case.problem, case.params, case.hparams, None).product
+        operator = product.linearize(Oracle(case.problem, case.hparams), case.params).product
         if operator.approximate is not None:
             near = operator.approximate()
             products[name] = partial(near, b.to(near.dtype))

@@ -94,7 +94,7 @@ SHARED = {
     *("__init__", "__main__", "base"),
     *("krylov", "block", "fused", "low_rank", "spectrum", "lanczos"),
     *("weight_decay", "line_search", "objective", "coefficient", "schedule"),
-    *("l1", "support", "sparse_linear", "design", "function_problem", "point", "convex_layer"),
+    *("l1", "support", "sparse_linear", "design", "function_problem", "oracle", "evaluation", "convex_layer"),
     *("inexact", "linearization", "error_bar", "training_run", "tally", "trial"),
     *("quantised", "footprint", "plan"),
     *("state_file", "scope"),

@@ -102,7 +102,7 @@ def error_bar(
         return ErrorBar.unknown(f"{type(error).__name__} in the Newton step", spent)
     if not (inner.converged and outer.converged):
         return ErrorBar.unknown(f"CG did not reach a residual of {_TOL:g} in {budget} products", spent)
-    left = there.inner.point.grad_norm / max(here.inner.point.grad_norm, torch.finfo(adjoint.dtype).tiny)
+    left = there.inner.evaluation.grad_norm / max(here.inner.evaluation.grad_norm, torch.finfo(adjoint.dtype).tiny)
     # A step too short to matter cannot have left the region where φ is linear: what it leaves of φ is rounding.
     is_short = torch.linalg.vector_norm(inner.x) <= _SHORT * torch.linalg.vector_norm(flatten(params))
     if left > _QUADRATIC_REGIME and not is_short:

@@ -109,8 +109,8 @@ class Implicit(HypergradEstimator):
         start = part.gather(adjoint) if adjoint is not None and adjoint.numel() == part.size else None
         solved = self._solve(linsolve, here, start)
         stats: Stats = {
-            "inner_loss": here.inner.point.loss,
-            "inner_grad_norm": here.inner.point.grad_norm,
+            "inner_loss": here.inner.evaluation.loss,
+            "inner_grad_norm": here.inner.evaluation.grad_norm,
             **inner_stats,
             "num_matvecs": solved.num_matvecs,
             "adjoint_residual": solved.residual,

@@ -10,6 +10,7 @@ from torch import Tensor
 from hypergrad.core.autodiff import Tensors, flatten, leaves
 from hypergrad.estimator.base import require_finite_loss
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.oracle import Oracle
 from hypergrad.product.base import Product, Stationarity
 
 
@@ -45,7 +46,7 @@ class Linearization:
             outer_loss = problem.outer_loss(w, hp, outer_batch)
             outer_value = require_finite_loss(outer_loss, problem)
             df_dw, direct = _outer_gradients(outer_loss, w, hp)
-        return cls(outer_value, df_dw, direct, products.linearise(problem, params, hparams, inner_batch))
+        return cls(outer_value, df_dw, direct, products.linearize(Oracle(problem, hparams, inner_batch), params))
 
     def indirect(self, adjoint: Tensor) -> Mapping[str, Tensor | None]:
         """−(∂φ/∂λ)ᵀ v by name, None where φ does not depend on a hyperparameter."""

@@ -8,7 +8,8 @@ from hypergrad.core.autodiff import Tensors, detach, leaves
 from hypergrad.core.errors import DivergenceError
 from hypergrad.estimator.base import Stats, require_finite_loss
 from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.point import Point, blew_up, look, require_finite
+from hypergrad.problem.evaluation import InnerEvaluation, blew_up, require_finite
+from hypergrad.problem.oracle import Oracle
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.training.divergence import explain_divergence
 from hypergrad.training.dynamics import Dynamics, Partial, filled, free, pull
@@ -26,7 +27,7 @@ class Judgement:
     """
 
     outer_loss: float
-    end: Point
+    end: InnerEvaluation
     adjoint: State
     direct: Partial
 
@@ -54,7 +55,7 @@ class TrainingRun:
     dynamics: Dynamics
     params: Tensors
     inner_steps: int
-    begin: Point
+    begin: InnerEvaluation
 
     @classmethod
     def of(
@@ -72,7 +73,7 @@ class TrainingRun:
         dynamics, params = Dynamics(problem, solver, leaves(hparams), first_step), detach(params)
         with torch.no_grad():
             start = solver.start(problem, params, hparams)
-        begin = look(problem, solver.params(start), hparams, first_step)
+        begin = Oracle(problem, hparams, problem.inner_batch(first_step)).evaluate(solver.params(start))
         require_finite(begin, hparams)
         return cls(dynamics, params, steps, begin)
 
@@ -105,7 +106,7 @@ class TrainingRun:
         """
         problem, solver, hparams = self.dynamics.problem, self.dynamics.solver, self.dynamics.hparams
         first, steps = self.dynamics.first_step, self.inner_steps
-        ends = look(problem, solver.params(state), hparams, first + steps)
+        ends = Oracle(problem, hparams, problem.inner_batch(first + steps)).evaluate(solver.params(state))
         if blew_up(self.begin, ends):
             raise DivergenceError(
                 explain_divergence(problem, solver, hparams, self.params, steps=steps, first_step=first)

@@ -3,14 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.operator import Operator
-from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.point import Point
+from hypergrad.problem.evaluation import InnerEvaluation
+from hypergrad.problem.oracle import Oracle
 
 
 @dataclass(frozen=True)
@@ -18,13 +17,13 @@ class Stationarity:
     """φ at (w, λ), linearised.
 
     Attributes:
-        point: inner loss and ‖φ‖.
+        evaluation: inner loss and ‖φ‖.
         phi: φ, flat, shape (n,).
         product: v ↦ (∂φ/∂w)ᵀ v; the Hessian product where φ = ∇_w g.
         mixed: v ↦ (∂φ/∂λ)ᵀ v by name, None where φ does not depend on a hyperparameter.
     """
 
-    point: Point
+    evaluation: InnerEvaluation
     phi: Tensor
     product: Operator
     mixed: Callable[[Tensor], Mapping[str, Tensor | None]]
@@ -34,14 +33,12 @@ class Product(ABC):
     """How products with the derivatives of φ are formed."""
 
     @abstractmethod
-    def linearise(self, problem: InnerProblem, params: Tensors, hparams: Tensors, batch: Any) -> Stationarity:
-        """Linearise φ at (params, hparams), neither of which is changed.
+    def linearize(self, oracle: Oracle, params: Tensors) -> Stationarity:
+        """Linearize φ at `params`, which are not changed.
 
         Args:
-            problem: gives φ, by default the gradient of its inner loss.
+            oracle: φ at fixed λ on one inner batch, the same in all products.
             params: w.
-            hparams: λ in natural units.
-            batch: the inner batch, the same in all products.
 
         Returns:
             φ with its products.

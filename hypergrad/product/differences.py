@@ -1,7 +1,6 @@
 """Products by centred differences of first-order gradients."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,8 +8,8 @@ from torch import Tensor
 from hypergrad.core.autodiff import Tensors, flatten, leaves, unflatten
 from hypergrad.core.operator import Operator
 from hypergrad.core.validation import require_real
-from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.point import Point, require_finite
+from hypergrad.problem.evaluation import InnerEvaluation, require_finite
+from hypergrad.problem.oracle import Oracle
 from hypergrad.product.base import Product, Stationarity, shapes_of
 
 
@@ -35,21 +34,21 @@ class CentredDifferences(Product):
         if self.step is not None:
             require_real(self, "step", above=0)
 
-    def linearise(self, problem: InnerProblem, params: Tensors, hparams: Tensors, batch: Any) -> Stationarity:
-        if not problem.is_minimisation:
+    def linearize(self, oracle: Oracle, params: Tensors) -> Stationarity:
+        if not oracle.problem.is_minimisation:
             raise ValueError(
                 f"CentredDifferences needs an optimality condition that is the gradient of the inner loss, but "
-                f"{type(problem).__name__} has one of its own. Use Reverse."
+                f"{type(oracle.problem).__name__} has one of its own. Use Reverse."
             )
         w = flatten(params).detach()
         length = (self.step or torch.finfo(w.dtype).eps ** (1 / 3)) * max(torch.linalg.vector_norm(w).item(), 1.0)
 
         def gradients(at: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor | None]]:
-            return _gradients(problem, unflatten(at, params), hparams, batch)
+            return _gradients(oracle, unflatten(at, params))
 
         def difference(v: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:
             if not v.any():
-                return torch.zeros_like(v), {name: torch.zeros_like(value) for name, value in hparams.items()}
+                return torch.zeros_like(v), {name: torch.zeros_like(value) for name, value in oracle.hparams.items()}
             h = length / torch.linalg.vector_norm(v).item()
             _, ahead, ahead_hp = gradients(w + h * v)
             _, behind, behind_hp = gradients(w - h * v)
@@ -60,19 +59,17 @@ class CentredDifferences(Product):
             return (ahead - behind) / (2 * h), mixed
 
         loss, phi, _ = gradients(w)
-        point = Point.of(loss, phi)
-        require_finite(point, hparams)
+        evaluation = InnerEvaluation.of(loss, phi)
+        require_finite(evaluation, oracle.hparams)
         product = Operator(lambda v: difference(v)[0], shapes=shapes_of(params), dtype=w.dtype)
-        return Stationarity(point, phi, product, lambda v: difference(v)[1])
+        return Stationarity(evaluation, phi, product, lambda v: difference(v)[1])
 
 
-def _gradients(
-    problem: InnerProblem, params: Tensors, hparams: Tensors, batch: Any
-) -> tuple[Tensor, Tensor, dict[str, Tensor | None]]:
+def _gradients(oracle: Oracle, params: Tensors) -> tuple[Tensor, Tensor, dict[str, Tensor | None]]:
     """The inner loss, its gradient with respect to w, flat, and with respect to λ by name."""
-    w, hp = leaves(params), leaves(hparams)
+    w, hp = leaves(params), leaves(oracle.hparams)
     with torch.enable_grad():
-        loss = problem.inner_loss(w, hp, batch)
+        loss = replace(oracle, hparams=hp).loss(w)
         grads = torch.autograd.grad(loss, (*w.values(), *hp.values()), allow_unused=True)
     pairs = zip(w.items(), grads[: len(w)], strict=True)
     wrt_w = {name: torch.zeros_like(p) if g is None else g for (name, p), g in pairs}

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 from weakref import WeakSet
 
 import torch
@@ -11,7 +10,8 @@ from torch import Tensor
 from hypergrad.core.autodiff import Tensors, flatten, unflatten
 from hypergrad.core.operator import Operator
 from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.point import Point, require_finite
+from hypergrad.problem.evaluation import InnerEvaluation, require_finite
+from hypergrad.problem.oracle import Oracle
 from hypergrad.product.base import Product, Stationarity, shapes_of
 from hypergrad.product.reverse import Reverse
 from hypergrad.taylor.elementary import Elementary
@@ -30,36 +30,35 @@ class ForwardOverReverse(Product):
     Source: Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation (1994).
     """
 
-    def linearise(self, problem: InnerProblem, params: Tensors, hparams: Tensors, batch: Any) -> Stationarity:
+    def linearize(self, oracle: Oracle, params: Tensors) -> Stationarity:
+        problem = oracle.problem
         if not problem.is_minimisation:
             raise ValueError(
                 f"ForwardOverReverse needs an optimality condition that is the gradient of the inner loss, but "
                 f"{type(problem).__name__} has one of its own. Use Reverse."
             )
-        w, product = self._product(problem, params, hparams, batch)
+        w, product = self._product(oracle, params)
         if problem not in _RIGHT:
-            _require_right(product, Reverse().linearise(problem, params, hparams, batch), problem)
+            _require_right(product, Reverse().linearize(oracle, params), problem)
             _RIGHT.add(problem)
 
         def mixed(v: Tensor) -> Mapping[str, Tensor | None]:
-            return Reverse().linearise(problem, params, hparams, batch).mixed(v)
+            return Reverse().linearize(oracle, params).mixed(v)
 
         with torch.no_grad():
-            loss, phi = problem.inner_loss_and_gradient(params, hparams, batch)
-        point = Point.of(loss, flatten(phi))
-        require_finite(point, hparams)
+            loss, phi = oracle(params)
+        evaluation = InnerEvaluation.of(loss, flatten(phi))
+        require_finite(evaluation, oracle.hparams)
         operator = Operator(product, torch.vmap(product, in_dims=1, out_dims=1), shapes_of(params), dtype=w.dtype)
-        return Stationarity(point, flatten(phi), operator, mixed)
+        return Stationarity(evaluation, flatten(phi), operator, mixed)
 
     @staticmethod
-    def _product(
-        problem: InnerProblem, params: Tensors, hparams: Tensors, batch: Any
-    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def _product(oracle: Oracle, params: Tensors) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         w = flatten(params).detach()
 
         def gradient(at: Tensor) -> Tensor:
             with Elementary():
-                return torch.func.grad(lambda u: problem.inner_loss(unflatten(u, params), hparams, batch))(at)
+                return torch.func.grad(lambda u: oracle.loss(unflatten(u, params)))(at)
 
         return w, lambda v: torch.func.jvp(gradient, (w,), (v,))[1].detach()
 

@@ -1,7 +1,6 @@
 """Products with the Gauss–Newton matrix."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +8,7 @@ from torch import Tensor
 from hypergrad.core.autodiff import Tensors, flatten, leaves, vjp
 from hypergrad.core.operator import Operator
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.oracle import Oracle
 from hypergrad.product.base import Product, Stationarity, shapes_of
 from hypergrad.product.reverse import Reverse
 
@@ -26,19 +26,20 @@ class GaussNewton(Product):
     (2002); Martens, "Deep learning via Hessian-free optimization", ICML (2010).
     """
 
-    def linearise(self, problem: InnerProblem, params: Tensors, hparams: Tensors, batch: Any) -> Stationarity:
+    def linearize(self, oracle: Oracle, params: Tensors) -> Stationarity:
+        problem, hparams, batch = oracle.problem, oracle.hparams, oracle.batch
         if not problem.is_minimisation:
             raise ValueError(
                 f"GaussNewton needs an optimality condition that is the gradient of the inner loss, but "
                 f"{type(problem).__name__} has one of its own. Use Reverse."
             )
-        exact = Reverse().linearise(problem, params, hparams, batch)
+        exact = Reverse().linearize(oracle, params)
         w = leaves(params)
         with torch.enable_grad():
             outputs = problem.outputs(w, hparams, batch)
             z, w_direct = outputs.detach().requires_grad_(), leaves(params)
             loss = problem.loss_of_outputs(z, w_direct, hparams, batch)
-            _require_same(exact.point.loss, loss.item(), problem)
+            _require_same(exact.evaluation.loss, loss.item(), problem)
             inputs = {"z": z, **{f"w {name}": p for name, p in w_direct.items()}}
             grads = torch.autograd.grad(
                 loss, tuple(inputs.values()), create_graph=True, allow_unused=True, materialize_grads=True

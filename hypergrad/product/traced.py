@@ -15,8 +15,9 @@ from hypergrad.core.autodiff import Tensors, flatten, leaves, vjp
 from hypergrad.core.operator import CannotApproximateError, Operator
 from hypergrad.core.validation import require_instance, require_real
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.oracle import Oracle
 from hypergrad.product.base import Product, Stationarity
-from hypergrad.product.reverse import Reverse, optimality_at
+from hypergrad.product.reverse import Reverse
 
 _PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "auto": None}
 _LARGE_FLOPS = 1e8
@@ -63,18 +64,18 @@ class Traced(Product):
         if self.precision not in _PRECISIONS:
             raise ValueError(f"Traced.precision must be float32, float64 or auto, but it is {self.precision!r}.")
 
-    def linearise(self, problem: InnerProblem, params: Tensors, hparams: Tensors, batch: Any) -> Stationarity:
-        exact = self.exact.linearise(problem, params, hparams, batch)
+    def linearize(self, oracle: Oracle, params: Tensors) -> Stationarity:
+        exact = self.exact.linearize(oracle, params)
 
         @torch.no_grad()
         def approximate() -> Operator:
-            flops = _flops(problem, exact)
+            flops = _flops(oracle.problem, exact)
             if flops < self.least_flops:
                 raise CannotApproximateError(f"a product takes no more than {flops:.1e} operations")
             dtype = _PRECISIONS[self.precision]
             if dtype is None:
                 dtype = torch.float32 if flops >= _LARGE_FLOPS else exact.phi.dtype
-            key, point, trace = _trace(problem, params, hparams, batch, dtype)
+            key, point, trace = _trace(oracle, params, dtype)
             shared = [cast(value, dtype) for value in trace.prepare(*point)]
             near = replace(
                 exact.product,
@@ -84,7 +85,7 @@ class Traced(Product):
                 name=f"a trace of the product in {str(dtype).removeprefix('torch.')}",
                 approximate=None,
             )
-            return with_compiled(near, problem, key, trace, shared) if self.compile else near
+            return with_compiled(near, oracle.problem, key, trace, shared) if self.compile else near
 
         return replace(exact, product=replace(exact.product, approximate=approximate))
 
@@ -98,15 +99,13 @@ def _flops(problem: InnerProblem, exact: Stationarity) -> int:
     return _FLOPS[problem]
 
 
-def _trace(
-    problem: InnerProblem, params: Tensors, hparams: Tensors, batch: Any, dtype: torch.dtype
-) -> tuple[Any, list[Tensor], Trace]:
+def _trace(oracle: Oracle, params: Tensors, dtype: torch.dtype) -> tuple[Any, list[Tensor], Trace]:
     """What the trace holds for, the tensors that make up the point, and the trace.
 
     Raises:
         CannotApproximateError: if the product cannot be traced.
     """
-    point = Packed.of((params, hparams, batch))
+    problem, point = oracle.problem, Packed.of((params, oracle.hparams, oracle.batch))
     key = (dtype, point.key)
     known = _TRACES.setdefault(problem, {})
     if key not in known:
@@ -116,7 +115,7 @@ def _trace(
             w, hp, inner_batch = point.unpack(tensors)
             w = leaves(w)
             with torch.enable_grad():
-                _, phi = optimality_at(problem, w, hp, inner_batch)
+                _, phi = Oracle(problem, hp, inner_batch).loss_and_optimality(w)
                 return vjp(flatten(phi), w)(v)
 
         try:

@@ -6,6 +6,7 @@ import torch
 
 from hypergrad.core.autodiff import Tensors, flatten, unflatten
 from hypergrad.core.errors import DivergenceError
+from hypergrad.problem.oracle import Oracle
 from hypergrad.product.reverse import Reverse
 from hypergrad.sensitivity.inner import require_optimal
 from hypergrad.sensitivity.optimum import Optimum
@@ -48,13 +49,13 @@ def newton(start: Optimum, hparams: Tensors, tol: float | None) -> Optimum:
 
 
 def _line_search(here: Optimum, step: Tensors) -> Optimum | None:
-    size, alpha = here.stationarity.point.grad_norm, 1.0
+    size, alpha = here.stationarity.evaluation.grad_norm, 1.0
     if size == 0:
         return None
     for _ in range(_MAX_HALVINGS):
         w = {name: p - alpha * step[name] for name, p in here.params.items()}
         ahead = _moved(here, w, here.hparams)
-        if ahead.stationarity.point.grad_norm < size * (1 - alpha / 4):
+        if ahead.stationarity.evaluation.grad_norm < size * (1 - alpha / 4):
             return ahead
         alpha /= 2
         if alpha * torch.linalg.vector_norm(flatten(step)) <= torch.finfo(flatten(w).dtype).eps * max(
@@ -66,5 +67,5 @@ def _line_search(here: Optimum, step: Tensors) -> Optimum | None:
 
 def _moved(optimum: Optimum, params: Tensors, hparams: Tensors) -> Optimum:
     condition = optimum.condition
-    stationarity = Reverse().linearise(condition.problem, params, hparams, condition.batch)
+    stationarity = Reverse().linearize(Oracle(condition.problem, hparams, condition.batch), params)
     return replace(optimum, params=params, hparams=hparams, stationarity=stationarity)

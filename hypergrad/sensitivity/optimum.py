@@ -14,8 +14,9 @@ from hypergrad.core.errors import NotConvergedWarning
 from hypergrad.core.operator import Operator
 from hypergrad.core.structure import by_name
 from hypergrad.linsolve.base import LinearSolution, LinearSolver
+from hypergrad.problem.oracle import Oracle
 from hypergrad.product.base import Stationarity
-from hypergrad.product.reverse import Reverse, optimality_at
+from hypergrad.product.reverse import Reverse
 from hypergrad.sensitivity.condition import Condition, require_finite_coefficients
 from hypergrad.sensitivity.inner import Inner, as_problem, require_optimal
 
@@ -70,7 +71,7 @@ class Optimum:
         w, hp = detach(w), detach(hp)
         problem = as_problem(inner, w, hp, to_params, to_hparams)
         batch = problem.inner_batch(inner_step)
-        stationarity = Reverse().linearise(problem, w, hp, batch)
+        stationarity = Reverse().linearize(Oracle(problem, hp, batch), w)
         require_optimal(stationarity, w, tol)
         return cls(Condition(problem, batch, w), w, hp, stationarity, linsolve, inner, to_params, to_hparams)
 
@@ -138,7 +139,7 @@ class Optimum:
         condition = self.condition
         w = leaves(self.params)
         with torch.enable_grad():
-            phi = flatten(optimality_at(condition.problem, w, self.hparams, condition.batch)[1])
+            phi = flatten(Oracle(condition.problem, self.hparams, condition.batch).optimality(w))
             u = torch.zeros_like(phi).requires_grad_()
             pulled = torch.autograd.grad(
                 phi, tuple(w.values()), u, create_graph=True, allow_unused=True, materialize_grads=True

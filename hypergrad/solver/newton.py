@@ -14,6 +14,7 @@ from hypergrad.core.validation import require_instance
 from hypergrad.linsolve.base import LinearSolver
 from hypergrad.linsolve.cg import CG
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.oracle import Oracle
 from hypergrad.product.base import Product
 from hypergrad.product.reverse import Reverse
 from hypergrad.solver.base import InnerSolver, State
@@ -56,8 +57,8 @@ class Newton(InnerSolver):
     def step(self, problem: InnerProblem, state: State, hparams: Tensors, t: int, first_step: int = 0) -> State:
         params = state["params"]
         objective = Objective.of(self, problem, params, hparams, first_step + t)
-        at = self.product.linearise(problem, params, objective.hparams, objective.batch)
-        here = Trial(flatten(params), at.point.loss, at.phi.detach())
+        at = self.product.linearize(Oracle(problem, objective.hparams, objective.batch), params)
+        here = Trial(flatten(params), at.evaluation.loss, at.phi.detach())
         if not here.grad.any():
             return state
         there = line_search(objective, here, -self._inverse_times(at.product, here.grad))

@@ -5,7 +5,7 @@ import torch
 from hypergrad.core.autodiff import Tensors, detach, flatten, leaves, vjp
 from hypergrad.linsolve.spectrum import largest_eigenvalue
 from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.point import look
+from hypergrad.problem.oracle import Oracle
 from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.coefficient import coefficient, one_for_all
 
@@ -17,11 +17,11 @@ def explain_divergence(
     """Where and why a run blew up, found by running it again and looking at every step."""
     hparams, params = detach(hparams), detach(params)
     state, t = solver.start(problem, params, hparams), 0
-    start = here = last = look(problem, solver.params(state), hparams, first_step)
+    start = here = last = Oracle(problem, hparams, problem.inner_batch(first_step)).evaluate(solver.params(state))
     while t < steps and here.is_finite:
         state, last = solver.step(problem, state, hparams, t, first_step), here
         t += 1
-        here = look(problem, solver.params(state), hparams, first_step + t)
+        here = Oracle(problem, hparams, problem.inner_batch(first_step + t)).evaluate(solver.params(state))
     return (
         f"Training blew up: the inner loss was {start.loss:.3g} at the start, {last.loss:.3g} after inner step "
         f"{t - 1} and {here.loss:.3g} after inner step {t}. "

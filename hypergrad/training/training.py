@@ -7,7 +7,8 @@ import torch
 from hypergrad.core.autodiff import Tensors, detach
 from hypergrad.core.errors import DivergenceError
 from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.point import Point, blew_up, look, require_finite
+from hypergrad.problem.evaluation import InnerEvaluation, blew_up, require_finite
+from hypergrad.problem.oracle import Oracle
 from hypergrad.solver.base import InnerSolver
 from hypergrad.training.compilation import compile_steps
 from hypergrad.training.divergence import explain_divergence
@@ -29,7 +30,7 @@ class Training:
 
     params: Tensors
     steps: int
-    end: Point
+    end: InnerEvaluation
     status: str
     remark: str = ""
 
@@ -76,9 +77,13 @@ def train(
     solver.require(problem)
     hparams, params = detach(hparams), detach(params)
     state = solver.start(problem, params, hparams)
-    start = look(problem, solver.params(state), hparams, first_step)
+
+    def evaluate(w: Tensors, t: int) -> InnerEvaluation:
+        return Oracle(problem, hparams, problem.inner_batch(first_step + t)).evaluate(w)
+
+    start = evaluate(solver.params(state), 0)
     require_finite(start, hparams)
-    goal = tol * look(problem, problem.init_params(), hparams, first_step).grad_norm if tol > 0 else 0.0
+    goal = tol * evaluate(problem.init_params(), 0).grad_norm if tol > 0 else 0.0
 
     here, known, steps, is_stuck = start, None, 0, False
     stride = solver.check_every if check_every is None else check_every
@@ -95,7 +100,7 @@ def train(
             known = solver.known(state) if problem.is_minimisation else None
             if known is not None and known[1] <= goal:
                 stop = steps
-        here = look(problem, solver.params(state), hparams, first_step + steps) if known is None else Point(*known)
+        here = evaluate(solver.params(state), steps) if known is None else InnerEvaluation(*known)
         if blew_up(start, here):
             raise DivergenceError(
                 explain_divergence(problem, solver, hparams, params, steps=steps, first_step=first_step)

@@ -8,6 +8,7 @@ from torch.nn.functional import dropout
 
 import hypergrad as hg
 from hypergrad.core.autodiff import flatten
+from hypergrad.problem.oracle import Oracle
 
 EXACT = {"reverse": hg.Reverse(), "forward-over-reverse": hg.ForwardOverReverse()}
 TRACED = {precision: hg.Traced(precision=precision) for precision in ("float64", "float32")}
@@ -15,7 +16,7 @@ EVERY_PROBLEM = pytest.mark.parametrize("problem", [*PROBLEMS.values(), Network(
 
 
 def at_start(problem, product):
-    return product.linearise(problem, problem.init_params(), problem.init_hparams(), None)
+    return product.linearize(Oracle(problem, problem.init_hparams()), problem.init_params())
 
 
 @EVERY_PROBLEM
@@ -23,7 +24,7 @@ def at_start(problem, product):
 def test_products_and_blocks_of_them_are_those_of_the_dense_hessian(product, problem):
     w = {name: p + 0.3 for name, p in problem.init_params().items()}
     H, _, mixed = as_matrix(problem, w, problem.init_hparams())
-    found = product.linearise(problem, w, problem.init_hparams(), None)
+    found = product.linearize(Oracle(problem, problem.init_hparams()), w)
     V = torch.randn(len(H), 3, generator=torch.Generator().manual_seed(0), dtype=H.dtype)
     assert torch.allclose(found.product(V[:, 0]), H @ V[:, 0], rtol=1e-10, atol=1e-12)
     assert torch.allclose(found.product(V), H @ V, rtol=1e-10, atol=1e-12)
@@ -38,7 +39,7 @@ def test_a_trace_is_the_product_to_its_precision_and_follows_the_point(problem, 
         w = {name: p + shift for name, p in problem.init_params().items()}
         hparams = {name: h * (1 + shift) for name, h in problem.init_hparams().items()}
         H, _, _ = as_matrix(problem, w, hparams)
-        product = TRACED[precision].linearise(problem, w, hparams, None).product
+        product = TRACED[precision].linearize(Oracle(problem, hparams), w).product
         assert product.approximate is not None
         near = product.approximate()
         V = torch.randn(len(H), 3, generator=torch.Generator().manual_seed(0), dtype=H.dtype)

@@ -9,6 +9,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 import hypergrad as hg
 from hypergrad.core.autodiff import flatten
+from hypergrad.problem.oracle import Oracle
 
 EVERY_PROBLEM = pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
 
@@ -28,9 +29,9 @@ def somewhere(problem, seed=0):
 
 def both(problem, step=None):
     point = somewhere(problem)
-    arguments = (problem, point, problem.init_hparams(), None)
+    arguments = (Oracle(problem, problem.init_hparams()), point)
     v = flatten(somewhere(problem, seed=1))
-    return hg.Reverse().linearise(*arguments), hg.CentredDifferences(step=step).linearise(*arguments), v
+    return hg.Reverse().linearize(*arguments), hg.CentredDifferences(step=step).linearize(*arguments), v
 
 
 def error(found, truth):
@@ -44,7 +45,7 @@ def test_differences_agree_with_automatic_differentiation(kind, dtype, tolerance
     exact, differences, v = both(problem)
     assert error(differences.product(v), exact.product(v)) <= tolerance
     assert torch.allclose(differences.phi, exact.phi)
-    assert differences.point.loss == pytest.approx(exact.point.loss)
+    assert differences.evaluation.loss == pytest.approx(exact.evaluation.loss)
     found, truth = (
         {name: x for name, x in either.mixed(v).items() if x is not None} for either in (differences, exact)
     )

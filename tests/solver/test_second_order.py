@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 
 import hypergrad as hg
 from hypergrad.core.autodiff import flatten
-from hypergrad.problem.point import look
+from hypergrad.problem.oracle import Oracle
 from hypergrad.training.training import train
 
 
@@ -180,5 +180,5 @@ def test_what_a_solver_knows_of_its_state_is_true(solver):
     assert solver.known(state) is None
     for t in range(3):
         state = solver.step(problem, state, hparams, t)
-        point = look(problem, solver.params(state), hparams, t)
+        point = Oracle(problem, hparams, problem.inner_batch(t)).evaluate(solver.params(state))
         assert solver.known(state) == pytest.approx((point.loss, point.grad_norm), rel=1e-9)

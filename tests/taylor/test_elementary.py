@@ -8,6 +8,7 @@ from torch.func import grad, hessian, jvp
 from torch.nn import functional
 
 import hypergrad as hg
+from hypergrad.problem.oracle import Oracle
 from hypergrad.taylor.nested import nested_derivatives
 
 _generator = torch.Generator().manual_seed(3)
@@ -130,7 +131,7 @@ class Fitted(hg.InnerProblem):
 def test_forward_over_reverse_is_the_dense_hessian(function):
     problem = Fitted(function)
     hparams = {"l2": torch.tensor(0.5, dtype=torch.float64)}
-    found = hg.ForwardOverReverse().linearise(problem, {"w": W0}, hparams, None).product
+    found = hg.ForwardOverReverse().linearize(Oracle(problem, hparams), {"w": W0}).product
     truth = torch.func.jacrev(torch.func.grad(lambda w: problem.inner_loss({"w": w}, hparams, None)))(W0)
     torch.testing.assert_close(found(D), truth @ D, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(found(X.T), truth @ X.T, rtol=1e-10, atol=1e-12)

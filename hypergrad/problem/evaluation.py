@@ -1,4 +1,4 @@
-"""Looks at the inner loss and its gradient, and what they say of a training run."""
+"""The inner loss and the norm of its gradient at a point, and what they say of a training run."""
 
 import math
 from dataclasses import dataclass
@@ -6,17 +6,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hypergrad.core.autodiff import Tensors, flatten, leaves
+from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import NonFiniteError
 from hypergrad.core.hyperparameter import shown
-from hypergrad.problem.base import InnerProblem
 
 _GROWTH = 1e4
 """A gradient this many times its first norm, with a higher loss too, is a run that blew up though not yet infinite."""
 
 
 @dataclass(frozen=True)
-class Point:
+class InnerEvaluation:
     """The inner loss and the norm of the optimality condition at some parameters.
 
     Attributes:
@@ -28,7 +27,7 @@ class Point:
     grad_norm: float
 
     @classmethod
-    def of(cls, loss: Tensor, grad: Tensor) -> "Point":
+    def of(cls, loss: Tensor, grad: Tensor) -> "InnerEvaluation":
         """From the loss, shape (), and its gradient, flat."""
         return cls(loss=loss.item(), grad_norm=torch.linalg.vector_norm(grad.detach()).item())
 
@@ -38,32 +37,21 @@ class Point:
         return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
 
 
-def look(problem: InnerProblem, params: Tensors, hparams: Tensors, t: int) -> Point:
-    """The inner loss and ‖φ‖ at `params` on the batch of step t."""
-    batch = problem.inner_batch(t)
-    with torch.no_grad():
-        if problem.is_minimisation:
-            loss, phi = problem.inner_loss_and_gradient(params, hparams, batch)
-        else:
-            loss = problem.inner_loss(params, hparams, batch)
-            phi = problem.optimality(leaves(params), hparams, batch)
-        return Point.of(loss, flatten(phi))
-
-
-def require_finite(point: Point, hparams: Tensors) -> None:
+def require_finite(evaluation: InnerEvaluation, hparams: Tensors) -> None:
     """Require that the inner loss and its gradient are finite at the start of training, or where there is none.
 
     Raises:
         NonFiniteError: if they are NaN or infinite.
     """
-    if not point.is_finite:
+    if not evaluation.is_finite:
         values = ", ".join(f"{name} = {shown(value)}" for name, value in hparams.items())
         raise NonFiniteError(
-            f"Before any training the inner loss is {point.loss:.3g} and its gradient norm {point.grad_norm:.3g}, "
-            f"with {values}. Look for NaN in the train data and for a hyperparameter that went too far."
+            f"Before any training the inner loss is {evaluation.loss:.3g} and its gradient norm "
+            f"{evaluation.grad_norm:.3g}, with {values}. Look for NaN in the train data and for a "
+            "hyperparameter that went too far."
         )
 
 
-def blew_up(start: Point, end: Point) -> bool:
+def blew_up(start: InnerEvaluation, end: InnerEvaluation) -> bool:
     """Whether training from `start` to `end` left the finite numbers, or is plainly on its way there."""
     return not end.is_finite or (end.loss > start.loss and end.grad_norm > _GROWTH * start.grad_norm > 0)
