@@ -98,7 +98,7 @@ class Trainer:
 
         Args:
             config: describes the run to the callbacks; by default the estimator and the number of steps.
-            resume: the folder in which a `Checkpoint` kept an earlier part of this run, or one of its files; the run
+            resume: the folder in which a `StateSaver` kept an earlier part of this run, or one of its files; the run
                 goes on from there as if it had never been cut short.
 
         Returns:
