@@ -16,7 +16,6 @@ from hypergrad.estimator.inexact import inexactness
 from hypergrad.outer.ledger import Ledger
 from hypergrad.outer.objective import OuterObjective
 from hypergrad.outer.state import placed
-from hypergrad.problem.base import InnerProblem
 
 
 class Journal:
@@ -137,28 +136,6 @@ class Journal:
         return (
             f" This was in outer step {step}, where the optimiser tried {', '.join(moves)}; if that is further than it "
             "should go, lower the lr of the optimiser, or use one without a line search."
-        )
-
-
-def require_monitor(problem: InnerProblem, monitor: str) -> None:
-    """Require that hyperparameters may be chosen by `monitor`: the outer loss, or a metric that is no test.
-
-    Raises:
-        ValueError: if the problem has no such metric, or it is one of the test part.
-    """
-    if monitor == OUTER_LOSS:
-        return
-    if monitor.startswith("test"):
-        raise ValueError(
-            f"monitor is {monitor!r}, but what chooses the hyperparameters is no test of them any more. Give the "
-            "problem a metric on examples of their own, such as watch_loss, or leave monitor at outer_loss."
-        )
-    with torch.no_grad():
-        known = problem.metrics(problem.init_params(), problem.init_hparams())
-    if monitor not in known:
-        raise ValueError(
-            f"monitor must be {OUTER_LOSS} or a metric of {type(problem).__name__}, of which there are "
-            f"{', '.join(known) or 'none'}, but it is {monitor!r}."
         )
 
 

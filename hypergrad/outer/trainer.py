@@ -15,10 +15,11 @@ from hypergrad.core.validation import require_instance, require_int, require_rea
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.outer.acceptance import Acceptance
 from hypergrad.outer.descent import Descent
-from hypergrad.outer.journal import Journal, require_monitor
+from hypergrad.outer.journal import Journal
 from hypergrad.outer.lifecycle import running
 from hypergrad.outer.loop import Loop
 from hypergrad.outer.objective import OuterObjective
+from hypergrad.outer.requirements import require_makers, require_monitor, require_tunable
 from hypergrad.problem.base import InnerProblem
 
 
@@ -62,21 +63,6 @@ class Trainer:
     callbacks: Sequence[Callback] = field(default=())
 
     def __post_init__(self) -> None:
-        self._require_settings()
-        self._require_makers()
-        if not self.problem.hyperparameters():
-            raise ValueError(f"{type(self.problem).__name__} has no hyperparameters, so there is nothing to tune.")
-        if self.warm_start and self.problem.tunes_initial:
-            raise ValueError(
-                f"{type(self.problem).__name__}.initial says where training starts, but a warm start goes on where the "
-                "last one ended; use warm_start=False."
-            )
-        if self.retrain and type(self.problem).joined is InnerProblem.joined:
-            self.problem.pooled_targets()  # or it says now that there is no such training, and not after the last step
-        require_monitor(self.problem, self.monitor)
-
-    def _require_settings(self) -> None:
-        """Require that each setting is of its kind and in its range."""
         require_instance(self, "problem", InnerProblem)
         require_instance(self, "estimator", HypergradEstimator)
         require_int(self, "outer_steps", least=0)
@@ -89,23 +75,9 @@ class Trainer:
         require_instance(self, "monitor", str)
         if self.acceptance is not None:
             require_instance(self, "acceptance", Acceptance)
-
-    def _require_makers(self) -> None:
-        """Require that what makes the optimiser and the scheduler does make something.
-
-        Raises:
-            TypeError: if one of them is none.
-        """
-        if not callable(self.optimizer) or isinstance(self.optimizer, Optimizer):
-            raise TypeError(
-                "Trainer.optimizer must make an optimiser from a list of tensors, such as "
-                f"functools.partial(torch.optim.Adam, lr=0.1), but it is {self.optimizer!r}."
-            )
-        if self.scheduler is not None and not callable(self.scheduler):
-            raise TypeError(
-                "Trainer.scheduler must make a scheduler from an optimiser, such as "
-                f"functools.partial(torch.optim.lr_scheduler.StepLR, step_size=10), but it is {self.scheduler!r}."
-            )
+        require_makers(self.optimizer, self.scheduler)
+        require_tunable(self.problem, warm_start=self.warm_start, retrain=self.retrain)
+        require_monitor(self.problem, self.monitor)
 
     def fit(self, config: dict[str, Any] | None = None, *, resume: str | Path | None = None) -> Result:
         """Run the outer loop.
