@@ -30,42 +30,19 @@ class Summary(Callback):
         claim(self.folder / "summary.json", run)
 
     def on_end(self, result: Result) -> None:
-        columns, unit = _columns(result)
-        rows = {name: record.scalars() for name, record in columns.items()}
         remarks = {key: str(result.last.stats.get(key, "")) for key in ("training_remark", "adjoint_remark")}
-        content: dict[str, object] = {
-            "status": "finished",
-            "stopped": result.stopped,
-            "first": result.first.scalars(),
-            "last": result.last.scalars(),
-            "monitor": result.monitor,
-            "best": {"step": result.best.step, **result.best.scalars()},
-            "retrained": result.retrained,
-        }
-        self._write(content | {key: remark for key, remark in remarks.items() if remark})
-        last = result.last
-        table = Table("", *columns, title=f"{last.step} {unit}", title_justify="left")
-        for name in last.hparams:
-            table.add_row(name, *(_shown(record.hparams[name]) for record in columns.values()))
-        table.add_section()
-        for tag in ("loss/inner", "loss/dev", "loss/test"):
-            if tag in rows["before"]:
-                table.add_row(f"{tag[5:]} loss", *(f"{numbers[tag]:.6g}" for numbers in rows.values()))
-        if result.monitor != OUTER_LOSS:
-            values = (record.monitored(result.monitor) for record in columns.values())
-            table.add_row(_words(result.monitor), *(f"{value:.6g}" for value in values))
-        self.console.print(table)
+        self._write(_content(result) | {key: remark for key, remark in remarks.items() if remark})
+        self.console.print(_table(result))
         for sentence in _remarks(result):
-            self.console.print(sentence, highlight=False, soft_wrap=True)
-        self.console.print(f"gradients         {last.num_gradients}", highlight=False)
-        self.console.print(f"Hessian products  {last.num_matvecs}", highlight=False)
+            self._say(sentence)
+        self._say(f"gradients         {result.last.num_gradients}")
+        self._say(f"Hessian products  {result.last.num_matvecs}")
         for title, remark in zip(("inner training", "adjoint system"), remarks.values(), strict=True):
             if remark:
                 self.console.print(f"{title:<18}{remark}", highlight=False)
-        self.console.print(f"wall time         {last.seconds:.1f} s", highlight=False)
-        # soft_wrap keeps a long path in one piece, to be copied
-        self.console.print(f"folder            {self.folder}", highlight=False, soft_wrap=True)
-        self.console.print(f"tensorboard --logdir {self.folder}", highlight=False, soft_wrap=True)
+        self._say(f"wall time         {result.last.seconds:.1f} s")
+        self._say(f"folder            {self.folder}")
+        self._say(f"tensorboard --logdir {self.folder}")
 
     def on_error(self, error: BaseException, last: Record | None) -> None:
         reached = None if last is None else last.scalars()
@@ -73,8 +50,42 @@ class Summary(Callback):
         what = f"{type(error).__name__}: {error}".removesuffix(": ")
         self._write({"status": status, "error": what, "last": reached})
 
+    def _say(self, line: str) -> None:
+        # soft_wrap keeps a long path in one piece, to be copied
+        self.console.print(line, highlight=False, soft_wrap=True)
+
     def _write(self, content: dict[str, object]) -> None:
         (self.folder / "summary.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _content(result: Result) -> dict[str, object]:
+    """The result as plain values."""
+    return {
+        "status": "finished",
+        "stopped": result.stopped,
+        "first": result.first.scalars(),
+        "last": result.last.scalars(),
+        "monitor": result.monitor,
+        "best": {"step": result.best.step, **result.best.scalars()},
+        "retrained": result.retrained,
+    }
+
+
+def _table(result: Result) -> Table:
+    """Each hyperparameter and loss, before and after."""
+    columns, unit = _columns(result)
+    rows = {name: record.scalars() for name, record in columns.items()}
+    table = Table("", *columns, title=f"{result.last.step} {unit}", title_justify="left")
+    for name in result.last.hparams:
+        table.add_row(name, *(_shown(record.hparams[name]) for record in columns.values()))
+    table.add_section()
+    for tag in ("loss/inner", "loss/dev", "loss/test"):
+        if tag in rows["before"]:
+            table.add_row(f"{tag[5:]} loss", *(f"{numbers[tag]:.6g}" for numbers in rows.values()))
+    if result.monitor != OUTER_LOSS:
+        values = (record.monitored(result.monitor) for record in columns.values())
+        table.add_row(_words(result.monitor), *(f"{value:.6g}" for value in values))
+    return table
 
 
 def _columns(result: Result) -> tuple[dict[str, Record], str]:
@@ -102,23 +113,14 @@ def _words(name: str) -> str:
 
 def _remarks(result: Result) -> list[str]:
     """What a reader of the table should know beside it."""
-    is_dev = result.monitor == OUTER_LOSS
-    what = "dev loss" if is_dev else _words(result.monitor)
+    what = "dev loss" if result.monitor == OUTER_LOSS else _words(result.monitor)
     found = {
         "outer_steps": [],
         "budget": [],
         "patience": [f"Stopped early: the {what} went without a new minimum for longer than `patience`."],
         "stalled": ["Stopped early: no step in the direction of the optimiser lowered the dev loss."],
     }[result.stopped]
-    before, after = (record.metrics.get("test_loss") for record in (result.first, result.best))
-    if before is not None and after is not None and after > before and result.best.step > 0:
-        where = "its minimum" if is_dev else f"the minimum of the {what}"
-        found.append(
-            f"The dev loss was overfitted: at {where} the test loss is {after:.6g}, higher than the {before:.6g} of "
-            "the initial hyperparameters."
-        )
-    elif result.stopped != "budget":
-        found += _overfitted(result, what)
+    found += _overfitted(result, what)
     if result.retrained is not None:
         numbers = ", ".join(f"{_words(name)} {value:.6g}" for name, value in result.retrained.items())
         found.append(f"retrained on train and dev at the best hyperparameters: {numbers or 'no test part'}")
@@ -126,6 +128,18 @@ def _remarks(result: Result) -> list[str]:
 
 
 def _overfitted(result: Result, what: str) -> list[str]:
+    """Whether the test loss is higher where the dev loss is least than at the start, or than on the way there."""
+    before, after = (record.metrics.get("test_loss") for record in (result.first, result.best))
+    if before is not None and after is not None and after > before and result.best.step > 0:
+        where = "its minimum" if result.monitor == OUTER_LOSS else f"the minimum of the {what}"
+        return [
+            f"The dev loss was overfitted: at {where} the test loss is {after:.6g}, higher than the {before:.6g} of "
+            "the initial hyperparameters."
+        ]
+    return [] if result.stopped == "budget" else _rose_again(result, what)
+
+
+def _rose_again(result: Result, what: str) -> list[str]:
     """Whether what is monitored went on falling where the test loss rose again."""
     tests = {int(row["step"]): row["loss/test"] for row in result.history if "loss/test" in row}
     if result.best.step not in tests:

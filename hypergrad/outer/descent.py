@@ -9,9 +9,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from hypergrad.callback.base import Record
-from hypergrad.core.autodiff import Tensors, detach, flatten
+from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import HypergradError, NonFiniteError
 from hypergrad.outer.acceptance import Acceptance
+from hypergrad.outer.journal import Journal
 from hypergrad.outer.objective import OuterObjective
 
 
@@ -20,6 +21,7 @@ class Descent:
 
     Args:
         objective: whose u moves.
+        journal: where each evaluation is recorded.
         optimizer: as in `Trainer`.
         scheduler: as in `Trainer`.
         acceptance: as in `Trainer`.
@@ -32,12 +34,13 @@ class Descent:
     def __init__(
         self,
         objective: OuterObjective,
+        journal: Journal,
         *,
         optimizer: Callable[[list[Tensor]], Optimizer],
         scheduler: Callable[[Optimizer], Any] | None,
         acceptance: Acceptance | None,
     ) -> None:
-        self.objective, self.acceptance, self.scale = objective, acceptance, 1.0
+        self.objective, self.journal, self.acceptance, self.scale = objective, journal, acceptance, 1.0
         self.optimizer = optimizer(list(objective.u.values()))
         if not isinstance(self.optimizer, Optimizer):
             raise TypeError(f"Trainer.optimizer must make a torch.optim.Optimizer, but it made {self.optimizer!r}.")
@@ -53,26 +56,33 @@ class Descent:
         Raises:
             NonFiniteError: if the step leads to values that are not finite.
         """
-        objective, u = self.objective, self.objective.u
-        before = {name: x.detach().clone() for name, x in u.items()}
+        before = self.objective.snapshot().u
+        self._move(record)
+        if self.acceptance is not None:
+            return self._accepted(record, before, self.acceptance)
+        return self._evaluated(record.step + 1)
+
+    def _move(self, record: Record) -> None:
+        """Move u by a step of the optimiser, and the learning rate by one of the scheduler.
+
+        Raises:
+            NonFiniteError: if u is not finite then.
+        """
         waiting = [record.outer_loss]
 
         def closure() -> float:
             # A line search asks again, at other u.
-            return waiting.pop() if waiting else objective.evaluate(record.step, record).outer_loss
+            return waiting.pop() if waiting else self._evaluated(record.step).outer_loss
 
         self.optimizer.step(closure)
         if self.scheduler is not None:
             self.scheduler.step(*([record.outer_loss] if isinstance(self.scheduler, ReduceLROnPlateau) else []))
-        if not flatten(detach(u)).isfinite().all():
-            bad = [name for name, x in u.items() if not x.isfinite().all()]
+        bad = [name for name, u in self.objective.u.items() if not u.isfinite().all()]
+        if bad:
             raise NonFiniteError(
                 f"Outer step {record.step} moved {', '.join(bad)} to NaN or infinity, where ‖dF/dλ‖ was "
                 f"{record.scalars()['hypergradient/norm']:.2e}; lower the lr of the optimiser."
             )
-        if self.acceptance is not None:
-            return self._accepted(record, before, self.acceptance)
-        return objective.evaluate(record.step + 1, record)
 
     def _accepted(self, record: Record, before: Tensors, acceptance: Acceptance) -> Record | None:
         """The first step from `before` towards the present u that is taken, if there is one.
@@ -80,13 +90,11 @@ class Descent:
         Raises:
             HypergradError: if nothing could be computed at the last of them.
         """
-        objective = self.objective
-        moves = {name: u.detach() - before[name] for name, u in objective.u.items()}
-        warm = objective.params, objective.adjoint
+        objective, proposed = self.objective, self.objective.snapshot()
         for attempt in range(acceptance.max_rejections + 1):
-            objective.place({name: u + self.scale * moves[name] for name, u in before.items()})
+            objective.place({name: u + self.scale * (proposed.u[name] - u) for name, u in before.items()})
             try:
-                found = objective.evaluate(record.step + 1, record)
+                found = self._evaluated(record.step + 1)
             except HypergradError:
                 # Further than anything can be computed is too far.
                 if attempt == acceptance.max_rejections:
@@ -95,10 +103,13 @@ class Descent:
             if found is not None and acceptance.accepts(record.outer_loss, found.outer_loss):
                 self.scale = min(1.0, self.scale * acceptance.grow)
                 return found
-            objective.params, objective.adjoint = warm
+            objective.rewind(proposed)
             self.scale *= acceptance.shrink
         objective.place(before)
         return None
+
+    def _evaluated(self, step: int) -> Record:
+        return self.journal.record(self.objective, step)
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, which later steps do not change."""

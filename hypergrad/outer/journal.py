@@ -1,21 +1,27 @@
 """What a run has seen so far."""
 
 import math
+import warnings
 from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hypergrad.callback.base import MOST_ENTRIES, OUTER_LOSS, Record
+from hypergrad.callback.base import MOST_ENTRIES, OUTER_LOSS, Record, Result
 from hypergrad.core.autodiff import Tensors
-from hypergrad.core.errors import NonFiniteError
+from hypergrad.core.errors import HypergradError, NonFiniteError, NotConvergedWarning
+from hypergrad.core.hyperparameter import shown
+from hypergrad.estimator.inexact import inexactness
+from hypergrad.outer.ledger import Ledger
+from hypergrad.outer.objective import OuterObjective
 from hypergrad.outer.state import placed
-from hypergrad.problem.base import InnerProblem
 
 
 class Journal:
-    """The records that count, the scalars of all, and the trajectory of the hyperparameters that are not too large.
+    """The books of a run: what it spends, the records that count, the scalars of all, and the trajectory.
+
+    The trajectory is that of the hyperparameters that are not too large.
 
     Args:
         like: the hyperparameters.
@@ -26,7 +32,9 @@ class Journal:
     def __init__(self, like: Tensors, monitor: str = OUTER_LOSS, *, compares: bool = True) -> None:
         self.monitor, self.compares = monitor, compares
         self.device = next(iter(like.values())).device
+        self.ledger = Ledger()
         self.history: list[dict[str, float]] = []
+        self._warned: set[str] = set()
         self._paths: dict[str, list[Tensor]] = {name: [] for name, x in like.items() if x.numel() <= MOST_ENTRIES}
         self._records: tuple[Record, ...] = ()
 
@@ -39,6 +47,21 @@ class Journal:
         """The first, the last and the best record."""
         first, last, best = self._records
         return first, last, best
+
+    def record(self, objective: OuterObjective, step: int) -> Record:
+        """The record of one evaluation as outer step `step`, with what the run has spent by then.
+
+        Raises:
+            HypergradError: what the estimator raises, with where that was.
+        """
+        try:
+            with self.ledger.counting():
+                at = objective.evaluate(step)
+        except HypergradError as error:
+            raise type(error)(f"{error}{self._whereabouts(step, objective.hparams())}") from error
+        record = self.ledger.record(step, at.problem, at.hparams, at.found)
+        self._warn(record)
+        return record
 
     def add(self, record: Record) -> None:
         """Keep a record.
@@ -58,13 +81,27 @@ class Journal:
         for name, path in self._paths.items():
             path.append(record.hparams[name])
 
-    def trajectory(self) -> Tensors:
-        """The hyperparameters over the records, shape (records, …)."""
-        return {name: torch.stack(path) for name, path in self._paths.items()}
+    def result(self, stopped: str, retrained: dict[str, float] | None = None) -> Result:
+        """What the run came to, by why it ended."""
+        first, last, best = self.records()
+        return Result(
+            hparams=last.hparams,
+            params=last.params,
+            first=first,
+            last=last,
+            best=best,
+            stopped=stopped,
+            history=self.history,
+            trajectory={name: torch.stack(path) for name, path in self._paths.items()},
+            retrained=retrained,
+            monitor=self.monitor,
+        )
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, which later records do not change."""
         return {
+            **self.ledger.state(),
+            "warned": sorted(self._warned),
             "history": list(self.history),
             "trajectory": {name: list(path) for name, path in self._paths.items()},
             "records": [
@@ -76,27 +113,29 @@ class Journal:
         """Go back to a state."""
         self.history, self._paths = state["history"], state["trajectory"]
         self._records = tuple(_as_record(content, self.device) for content in state["records"])
+        self._warned = set(state["warned"])
+        self.ledger.restore(state, self._records[1].seconds)
 
+    def _warn(self, record: Record) -> None:
+        """Say once for each kind that an estimate is inexact."""
+        for kind, message in inexactness(record.stats).items():
+            if kind not in self._warned:
+                self._warned.add(kind)
+                warnings.warn(
+                    f"From outer step {record.step} on, {message} Said once; every step is in the metrics.",
+                    NotConvergedWarning,
+                    stacklevel=2,
+                )
 
-def require_monitor(problem: InnerProblem, monitor: str) -> None:
-    """Require that hyperparameters may be chosen by `monitor`: the outer loss, or a metric that is no test.
-
-    Raises:
-        ValueError: if the problem has no such metric, or it is one of the test part.
-    """
-    if monitor == OUTER_LOSS:
-        return
-    if monitor.startswith("test"):
-        raise ValueError(
-            f"monitor is {monitor!r}, but what chooses the hyperparameters is no test of them any more. Give the "
-            "problem a metric on examples of their own, such as watch_loss, or leave monitor at outer_loss."
-        )
-    with torch.no_grad():
-        known = problem.metrics(problem.init_params(), problem.init_hparams())
-    if monitor not in known:
-        raise ValueError(
-            f"monitor must be {OUTER_LOSS} or a metric of {type(problem).__name__}, of which there are "
-            f"{', '.join(known) or 'none'}, but it is {monitor!r}."
+    def _whereabouts(self, step: int, hparams: Tensors) -> str:
+        """Where an error was met, if the optimiser had a hand in it."""
+        if self.last is None:
+            return ""
+        before = self.last.hparams
+        moves = [f"{name} = {shown(value)} (from {shown(before[name])})" for name, value in hparams.items()]
+        return (
+            f" This was in outer step {step}, where the optimiser tried {', '.join(moves)}; if that is further than it "
+            "should go, lower the lr of the optimiser, or use one without a line search."
         )
 
 

@@ -58,31 +58,29 @@ class LBFGSB(Optimizer):
         here = self._here(closure)
         if not kept["tried"]:
             kept["tried"].append(here)
+        kept["iterations"] += 1
+        self._place(self._minimised(kept, closure))
+        return here[1]
+
+    def _minimised(self, kept: dict[str, Any], closure: Callable[[], float]) -> Tensor:
+        """Where scipy's routine gets from the first point in as many iterations as are kept, shape (n,)."""
         known = {_key(u): (loss, grad) for u, loss, grad in kept["tried"]}
 
         def evaluate(x: np.ndarray) -> tuple[float, np.ndarray]:
             u = torch.from_numpy(x.copy())
             if _key(u) not in known:
                 self._place(u)
-                tried = self._here(closure)
-                kept["tried"].append((u, *tried[1:]))
-                known[_key(u)] = tried[1:]
+                known[_key(u)] = self._here(closure)[1:]
+                kept["tried"].append((u, *known[_key(u)]))
             loss, grad = known[_key(u)]
             return loss, grad.numpy()
 
-        bound = self.defaults["bound"]
-        start = kept["tried"][0][0].numpy()
-        kept["iterations"] += 1
-        found = minimize(
-            evaluate,
-            start,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=[(-bound, bound)] * len(start),
-            options={"maxiter": kept["iterations"], "maxcor": self.defaults["memory"], "ftol": 0.0, "gtol": 1e-12},
+        bound, start = self.defaults["bound"], kept["tried"][0][0].numpy()
+        options = {"maxiter": kept["iterations"], "maxcor": self.defaults["memory"], "ftol": 0.0, "gtol": 1e-12}
+        bounds = [(-bound, bound)] * len(start)
+        return torch.from_numpy(
+            minimize(evaluate, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
         )
-        self._place(torch.from_numpy(found.x))
-        return here[1]
 
     def _here(self, closure: Callable[[], float]) -> tuple[Tensor, float, Tensor]:
         with torch.enable_grad():

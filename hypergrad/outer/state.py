@@ -16,9 +16,13 @@ from hypergrad.core.errors import CheckpointError
 from hypergrad.problem.base import InnerProblem
 
 
-def placed(tensors: Tensors, device: torch.device) -> Tensors:
-    """Named tensors on a device."""
-    return {name: tensor.to(device) for name, tensor in tensors.items()}
+def placed(content: Any, device: torch.device) -> Any:
+    """Tensors on a device, in any nesting of dicts and lists; what is no tensor is as it was."""
+    if isinstance(content, dict):
+        return {name: placed(part, device) for name, part in content.items()}
+    if isinstance(content, list):
+        return [placed(part, device) for part in content]
+    return content.to(device) if isinstance(content, Tensor) else content
 
 
 def random_state() -> dict[str, Any]:

@@ -14,9 +14,12 @@ from hypergrad.callback.state_file import read
 from hypergrad.core.validation import require_instance, require_int, require_real
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.outer.acceptance import Acceptance
-from hypergrad.outer.journal import require_monitor
+from hypergrad.outer.descent import Descent
+from hypergrad.outer.journal import Journal
+from hypergrad.outer.lifecycle import running
 from hypergrad.outer.loop import Loop
-from hypergrad.outer.termination import terminable
+from hypergrad.outer.objective import OuterObjective
+from hypergrad.outer.requirements import require_makers, require_monitor, require_tunable
 from hypergrad.problem.base import InnerProblem
 
 
@@ -72,25 +75,8 @@ class Trainer:
         require_instance(self, "monitor", str)
         if self.acceptance is not None:
             require_instance(self, "acceptance", Acceptance)
-        if not callable(self.optimizer) or isinstance(self.optimizer, Optimizer):
-            raise TypeError(
-                "Trainer.optimizer must make an optimiser from a list of tensors, such as "
-                f"functools.partial(torch.optim.Adam, lr=0.1), but it is {self.optimizer!r}."
-            )
-        if self.warm_start and self.problem.tunes_initial:
-            raise ValueError(
-                f"{type(self.problem).__name__}.initial says where training starts, but a warm start goes on where the "
-                "last one ended; use warm_start=False."
-            )
-        if self.retrain and type(self.problem).joined is InnerProblem.joined:
-            self.problem.pooled_targets()  # or it says now that there is no such training, and not after the last step
-        if self.scheduler is not None and not callable(self.scheduler):
-            raise TypeError(
-                "Trainer.scheduler must make a scheduler from an optimiser, such as "
-                f"functools.partial(torch.optim.lr_scheduler.StepLR, step_size=10), but it is {self.scheduler!r}."
-            )
-        if not self.problem.hyperparameters():
-            raise ValueError(f"{type(self.problem).__name__} has no hyperparameters, so there is nothing to tune.")
+        require_makers(self.optimizer, self.scheduler)
+        require_tunable(self.problem, warm_start=self.warm_start, retrain=self.retrain)
         require_monitor(self.problem, self.monitor)
 
     def fit(self, config: dict[str, Any] | None = None, *, resume: str | Path | None = None) -> Result:
@@ -98,7 +84,7 @@ class Trainer:
 
         Args:
             config: describes the run to the callbacks; by default the estimator and the number of steps.
-            resume: the folder in which a `Checkpoint` kept an earlier part of this run, or one of its files; the run
+            resume: the folder in which a `StateSaver` kept an earlier part of this run, or one of its files; the run
                 goes on from there as if it had never been cut short.
 
         Returns:
@@ -109,27 +95,38 @@ class Trainer:
             BaseException: whatever stopped the run, after the callbacks have kept what was reached.
         """  # noqa: DOC502
         config = config or {"estimator": repr(self.estimator), "outer_steps": self.outer_steps}
-        loop, started = Loop(self), []
+        loop = self._loop()
         if resume is not None:
             loop.restore(read(resume))
         resumed_at = None if loop.journal.last is None else loop.journal.last.step
-        try:
-            with terminable():
-                for callback in self.callbacks:
-                    callback.on_start(Run(self.outer_steps, self.problem, self.estimator, config, resumed_at))
-                    started.append(callback)
-                result = loop.run()
-        except BaseException as error:
-            for callback in started:
-                try:
-                    callback.on_error(error, loop.journal.last)
-                except Exception as further:
-                    # What stopped the run is told, and the other callbacks keep what they can.
-                    error.add_note(f"{type(callback).__name__} could not keep what was reached: {further}")
-            raise
+        run = Run(self.outer_steps, self.problem, self.estimator, config, resumed_at)
+        with running(self.callbacks, run, loop.journal):
+            result = loop.run()
         for callback in self.callbacks:
             callback.on_end(result)
         return result
+
+    def _loop(self) -> Loop:
+        """A run at its beginning."""
+        objective = OuterObjective(
+            self.problem, self.estimator, warm_start=self.warm_start, max_grad_norm=self.max_grad_norm
+        )
+        # The luckiest of losses on different tasks is not the best.
+        compares = self.monitor != OUTER_LOSS or self.problem.at_outer_step(1) is self.problem
+        descent = Descent(
+            objective,
+            Journal(objective.u, self.monitor, compares=compares),
+            optimizer=self.optimizer,
+            scheduler=self.scheduler,
+            acceptance=self.acceptance,
+        )
+        return Loop(
+            descent,
+            outer_steps=self.outer_steps,
+            patience=self.patience,
+            retrain=self.retrain,
+            callbacks=self.callbacks,
+        )
 
 
 def fit(

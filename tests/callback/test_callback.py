@@ -8,9 +8,9 @@ from tables import PROBLEMS
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import hypergrad as hg
-from hypergrad.callback.checkpoint import Checkpoint
 from hypergrad.callback.jsonl import JSONLines
 from hypergrad.callback.progress import ProgressBar
+from hypergrad.callback.state_saver import StateSaver
 from hypergrad.callback.summary import Summary
 from hypergrad.callback.tensorboard import TensorBoard
 
@@ -73,13 +73,13 @@ def test_the_config_and_one_row_of_hparams_stand_in_the_run_itself(tmp_path):
 
 
 def test_checkpoint_holds_the_last_state(tmp_path):
-    result = fit(PROBLEMS["quadratic"], [Checkpoint(tmp_path, every=2)])
+    result = fit(PROBLEMS["quadratic"], [StateSaver(tmp_path, every=2)])
     state = torch.load(tmp_path / "state-000003.pt", weights_only=True)
     assert state["step"] == 3
     assert torch.equal(state["hparams"]["shift"], result.hparams["shift"])
     assert torch.equal(state["params"]["a"], result.params["a"])
     with pytest.raises(ValueError, match="every must be at least 1"):
-        Checkpoint(tmp_path, every=0)
+        StateSaver(tmp_path, every=0)
 
 
 class BreaksLater(hg.Ridge):
@@ -89,7 +89,7 @@ class BreaksLater(hg.Ridge):
 
 
 def test_an_error_leaves_everything_up_to_it(tmp_path):
-    callbacks = [JSONLines(tmp_path), TensorBoard(tmp_path), Checkpoint(tmp_path, every=100), Summary(tmp_path)]
+    callbacks = [JSONLines(tmp_path), TensorBoard(tmp_path), StateSaver(tmp_path, every=100), Summary(tmp_path)]
     with pytest.raises(hg.NonFiniteError):
         fit(BreaksLater(hg.diabetes()), callbacks, steps=50)
     rows = rows_of(tmp_path)
@@ -110,7 +110,7 @@ def test_an_interrupted_run_says_so(tmp_path):
     assert (summary["status"], summary["error"]) == ("interrupted", "KeyboardInterrupt")
 
 
-@pytest.mark.parametrize("callback", [JSONLines, Checkpoint, Summary])
+@pytest.mark.parametrize("callback", [JSONLines, StateSaver, Summary])
 def test_the_files_of_another_run_are_not_overwritten(tmp_path, callback):
     fit(PROBLEMS["ridge"], [callback(tmp_path)])
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

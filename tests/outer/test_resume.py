@@ -24,8 +24,8 @@ from torch import nn
 import hypergrad as hg
 from hypergrad.callback import state_file
 from hypergrad.callback.base import Callback
-from hypergrad.callback.checkpoint import Checkpoint
 from hypergrad.callback.jsonl import JSONLines
+from hypergrad.callback.state_saver import StateSaver
 from hypergrad.callback.tensorboard import TensorBoard
 
 ADAM = partial(torch.optim.Adam, lr=0.05)
@@ -60,7 +60,7 @@ def trainer(folder, *, problem=None, estimator=None, optimizer: Any = ADAM, step
         estimator=estimator or hg.Unrolled(solver=hg.Momentum(lr="rate"), inner_steps=15),
         optimizer=optimizer,
         outer_steps=steps,
-        callbacks=[JSONLines(folder), TensorBoard(folder), Checkpoint(folder, every=2), *callbacks],
+        callbacks=[JSONLines(folder), TensorBoard(folder), StateSaver(folder, every=2), *callbacks],
         **settings,
     )
 
@@ -330,7 +330,7 @@ def test_a_full_disk_loses_nothing_that_was_saved(tmp_path, monkeypatch, where):
 
     with pytest.raises(OSError, match="No space left") as caught:
         quick(tmp_path / "full", steps=6, callbacks=[FillBehind()]).fit()
-    assert "Checkpoint could not keep what was reached" in "".join(caught.value.__notes__)
+    assert "StateSaver could not keep what was reached" in "".join(caught.value.__notes__)
     monkeypatch.undo()
     assert {path.name for path in (tmp_path / "full").glob("state*")} == {"state-000000.pt", "state-000002.pt"}
     quick(tmp_path / "full", steps=6).fit(resume=tmp_path / "full")
@@ -419,6 +419,6 @@ def test_a_small_disk_that_fills_up_loses_nothing_that_was_saved(tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, here.parents[:2]))},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (here.parents[1], here.parent)))},
     )
     assert "went on" in done.stdout, done.stderr

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import hypergrad as hg
-from hypergrad.callback.checkpoint import Checkpoint
 from hypergrad.callback.state_file import read
+from hypergrad.callback.state_saver import StateSaver
 from hypergrad.core.autodiff import central_difference
 from hypergrad.training.training import train
 
@@ -200,7 +200,7 @@ def test_a_run_is_tuned_resumed_and_retrained(tmp_path):
             optimizer=ADAM,
             outer_steps=steps,
             warm_start=False,
-            callbacks=[Checkpoint(folder)],
+            callbacks=[StateSaver(folder)],
         )
 
     whole = trainer(tmp_path / "whole", 4).fit()

@@ -7,7 +7,7 @@ from hypergrad.callback.base import Callback, Record, Result, Run
 from hypergrad.callback.state_file import found, write
 
 
-class Checkpoint(Callback):
+class StateSaver(Callback):
     """Keeps the last states of a run in `state-NNNNNN.pt`, from which `Trainer.fit(resume=folder)` goes on bit for bit.
 
     A file holds the outer step, λ and the unconstrained u, the optimiser, the trained parameters, the adjoint, the
@@ -25,7 +25,7 @@ class Checkpoint(Callback):
     def __init__(self, folder: str | Path, every: int = 1, keep: int = 2) -> None:
         for name, value in {"every": every, "keep": keep}.items():
             if value < 1:
-                raise ValueError(f"Checkpoint.{name} must be at least 1, but it is {value}.")
+                raise ValueError(f"StateSaver.{name} must be at least 1, but it is {value}.")
         self.folder = Path(folder)
         self.every, self.keep = every, keep
 

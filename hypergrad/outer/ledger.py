@@ -1,0 +1,71 @@
+"""What a run has spent so far."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from hypergrad.callback.base import Record
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.cost import Cost
+from hypergrad.estimator.base import Hypergradient
+from hypergrad.estimator.trial import Trial
+from hypergrad.problem.base import InnerProblem
+
+
+class Ledger:
+    """Gradients, Hessian products and inner steps since the run began, and the time since it first counted."""
+
+    def __init__(self) -> None:
+        self.num_matvecs, self.num_inner_steps, self.cost = 0, 0, Cost()
+        self._begin: float | None = None
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count the gradients and products of training within, also where an error ends it."""
+        if self._begin is None:
+            self._begin = time.perf_counter()  # not before: an optimiser's first import takes a second
+        with self.cost.counting():
+            yield
+
+    def seconds(self) -> float:
+        """Wall time since the first `counting`, that of earlier parts of the run included."""
+        return 0.0 if self._begin is None else time.perf_counter() - self._begin
+
+    def record(self, step: int, problem: InnerProblem, hparams: Tensors, found: Hypergradient | Trial) -> Record:
+        """What was found at λ in outer step `step`, with what the run has spent by then."""
+        stats = found.stats
+        self.num_matvecs += int(stats.get("num_matvecs", 0)) + int(stats.get("error_matvecs", 0))
+        self.num_inner_steps += int(stats["inner_steps"])
+        with torch.no_grad():
+            metrics = {name: float(x) for name, x in problem.metrics(found.params, hparams).items()}
+        return Record(
+            step=step,
+            hparams=hparams,
+            grad=found.grad if isinstance(found, Hypergradient) else {},
+            params=found.params,
+            outer_loss=found.outer_loss,
+            metrics=metrics,
+            stats=stats,
+            num_matvecs=self.num_matvecs + self.cost.matvecs,
+            num_gradients=self.cost.gradients,
+            num_inner_steps=self.num_inner_steps,
+            seconds=self.seconds(),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, which later counts do not change."""
+        return {
+            "num_matvecs": self.num_matvecs,
+            "num_inner_steps": self.num_inner_steps,
+            "cost": asdict(self.cost),
+        }
+
+    def restore(self, state: dict[str, Any], seconds: float) -> None:
+        """Go back to a state, `seconds` after the run began."""
+        self.num_matvecs, self.num_inner_steps = state["num_matvecs"], state["num_inner_steps"]
+        self.cost = Cost(**state["cost"])
+        self._begin = time.perf_counter() - seconds

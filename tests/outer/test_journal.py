@@ -1,0 +1,87 @@
+"""Runs and searches keep the same books."""
+
+from functools import partial
+
+import pytest
+import torch
+from tables import PROBLEMS
+
+import hypergrad as hg
+from hypergrad.callback.base import Callback
+from hypergrad.estimator.trial import trial
+from hypergrad.outer.journal import Journal
+from hypergrad.outer.objective import OuterObjective
+
+SGD = partial(torch.optim.SGD, lr=1e-3)
+NEWTON = hg.Implicit(solver=hg.Newton(), inner_tol=1e-10, error_bar=False)
+
+
+def test_a_run_and_a_search_spend_the_same_on_the_same_training():
+    problem = PROBLEMS["quadratic"]
+    objective = OuterObjective(problem, NEWTON, warm_start=False, max_grad_norm=None)
+    run, search = Journal(objective.u), Journal(objective.u)
+    ran = run.record(objective, 0)
+    with search.ledger.counting():
+        found = trial(problem, NEWTON, ran.hparams)
+    tried = search.ledger.record(0, problem, ran.hparams, found)
+    assert tried.grad == {}
+    assert ran.num_inner_steps == tried.num_inner_steps > 0
+    assert ran.num_gradients >= tried.num_gradients > 0
+    assert ran.num_matvecs - int(ran.stats["num_matvecs"]) == tried.num_matvecs > 0
+    for journal, record in ((run, ran), (search, tried)):
+        journal.add(record)
+        assert journal.result("budget").history == [{"step": 0, **record.scalars()}]
+    assert run.ledger.state().keys() == search.ledger.state().keys()
+
+
+def test_what_is_rejected_is_counted_and_not_kept():
+    def spent(lr):
+        sgd, acceptance = partial(torch.optim.SGD, lr=lr), hg.Acceptance(max_rejections=30)
+        problem = hg.Ridge(hg.diabetes(seed=3), l2=0.2)
+        result = hg.fit(problem, NEWTON, sgd, 1, progress=False, acceptance=acceptance)
+        assert [row["step"] for row in result.history] == [0, 1]
+        return result.last.num_inner_steps - sum(row["inner/steps"] for row in result.history)
+
+    assert spent(1e-3) == 0
+    assert spent(1e3) > 0
+
+
+def test_a_journal_goes_back_to_a_state():
+    objective = OuterObjective(PROBLEMS["ridge"], NEWTON, warm_start=True, max_grad_norm=None)
+    journal, other = Journal(objective.u), Journal(objective.u)
+    journal.add(journal.record(objective, 0))
+    other.restore(journal.state())
+    assert journal.last is not None
+    assert other.last is not None
+    assert other.last.scalars() == journal.last.scalars()
+    assert other.result("patience").history == journal.history
+    assert other.state().keys() == journal.state().keys()
+    assert other.ledger.state() == journal.ledger.state()
+    assert journal.last.seconds <= other.ledger.seconds() < 60
+
+
+class Watch(Callback):
+    def __init__(self, error=None):
+        self.error, self.told = error, []
+
+    def on_start(self, run):
+        if self.error is not None:
+            raise self.error
+        self.told.append("start")
+
+    def on_error(self, error, last):
+        self.told.append((type(error).__name__, last))
+
+
+@pytest.mark.parametrize("side", ["run", "search"])
+def test_callbacks_that_started_hear_of_one_that_could_not(side):
+    heard, broken, late = Watch(), Watch(OSError("full")), Watch()
+    callbacks = [heard, broken, late]
+    begin = {
+        "run": lambda: hg.fit(PROBLEMS["ridge"], NEWTON, SGD, 1, progress=False, callbacks=callbacks),
+        "search": lambda: hg.search(PROBLEMS["ridge"], NEWTON, hg.RandomSearch(), hg.Budget(trials=1), callbacks),
+    }[side]
+    with pytest.raises(OSError, match="full"):
+        begin()
+    assert heard.told == ["start", ("OSError", None)]
+    assert broken.told == late.told == []
