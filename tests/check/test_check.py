@@ -16,8 +16,8 @@ from rich.console import Console
 from tables import PROBLEMS
 
 import hypergrad as hg
+from hypergrad.check.central_differences import directional_derivative
 from hypergrad.check.retraining import RetrainingError, at_the_optimum
-from hypergrad.check.witness import directional_derivative
 
 ROOT = Path(__file__).parent.parent.parent
 HEAVY_BALL = hg.Momentum(lr=0.07, momentum=0.8)
