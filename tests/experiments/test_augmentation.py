@@ -141,7 +141,7 @@ def test_a_strength_is_learned_where_the_dev_images_are_moved():
 @pytest.mark.parametrize(
     ("effect", "message"),
     [
-        (hg.AffineNetwork(network=nn.Linear(16, 6)), r"outputs of shape \(n, 12\), but those for 2 images are of"),
+        (hg.AffineNetwork(network=nn.Linear(16, 6)), r"outputs of shape \(n, 12\), but for 2 images they have shape"),
         (hg.RandomAffine(init=0.0), "init = 0 violates the constraint"),
     ],
 )
