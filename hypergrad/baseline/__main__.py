@@ -16,10 +16,10 @@ from hypergrad.cli.command import (
 
 
 def main() -> None:
-    """Run the search that the arguments name.
+    """Run the search that the arguments choose.
 
     Raises:
-        SystemExit: if the budget is none.
+        SystemExit: if the budget is not valid.
     """
     settings = {"method": "tpe", "budget": "100"}
     rest = []
