@@ -207,7 +207,7 @@ def require_scalar(value: Any, name: str) -> Tensor:
         )
     if value.numel() != 1:
         raise ValueError(
-            f"{name} must return a tensor of shape (), but it returned one of shape {tuple(value.shape)}; return "
+            f"{name} must return a tensor of shape (), but it returned one of shape {tuple(value.shape)}; take "
             "its mean or sum."
         )
     return value

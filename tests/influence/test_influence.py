@@ -126,7 +126,9 @@ def test_the_command_prints_both_ends_and_writes_all(tmp_path):
 
 def test_a_problem_without_examples_is_refused():
     problem = hg.Ridge(hg.diabetes(seed=1))
-    with pytest.raises(TypeError, match="needs a Supervised problem, .*, but it is a Ridge. Choose experiment=digits"):
+    with pytest.raises(
+        TypeError, match="needs a Supervised problem, .* the problem is a Ridge. Choose experiment=digits"
+    ):
         influences(problem, problem.init_params(), problem.init_hparams())
 
 
