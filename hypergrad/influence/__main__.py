@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 from hypergrad.cli.command import command, configured_jackknife, configured_problem, configured_solver, run_folder
+from hypergrad.cli.settings import own_settings
 from hypergrad.core.errors import NotOptimalError
 from hypergrad.influence.examples import Influences, influences, require_supervised
 from hypergrad.training.training import train
@@ -18,36 +19,30 @@ def main() -> None:
     Raises:
         SystemExit: if `top` or `steps` is not a positive integer.
     """  # noqa: DOC502
-    settings, rest = _settings(sys.argv[1:])
+    settings, rest = own_settings(sys.argv[1:], {"top": "10", "steps": "10000"})
+    top, steps = (_positive(name, settings[name]) for name in ("top", "steps"))
     folder = "hydra.run.dir='outputs/${name}-influence/${now:%Y-%m-%d_%H-%M-%S-%f}'"
     sys.argv[1:] = [folder, "+sensitivity=jackknife", *rest]
 
     def task(cfg: Any) -> None:
-        examples = _trained_influences(cfg, settings["steps"])
+        examples = _trained_influences(cfg, steps)
         path = run_folder() / "influence.csv"
-        examples.print(settings["top"])
+        examples.print(top)
         examples.write(path)
         print(path)
 
     command(task, sweeps=False)
 
 
-def _settings(arguments: list[str]) -> tuple[dict[str, int], list[str]]:
-    """`top` and `steps`, and the other arguments.
+def _positive(name: str, value: str) -> int:
+    """The integer that a setting holds.
 
     Raises:
-        SystemExit: if one of the two is not a positive integer.
+        SystemExit: if it is not a positive integer.
     """
-    settings, rest = {"top": 10, "steps": 10000}, []
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key not in settings:
-            rest.append(argument)
-        elif value.isdecimal() and int(value) > 0:
-            settings[key] = int(value)
-        else:
-            sys.exit(f"error: {key} must be an integer of at least 1, but it is {value!r}.")
-    return settings, rest
+    if not value.isdecimal() or int(value) < 1:
+        sys.exit(f"error: {name} must be an integer of at least 1, but it is {value!r}.")
+    return int(value)
 
 
 def _trained_influences(cfg: Any, max_steps: int) -> Influences:

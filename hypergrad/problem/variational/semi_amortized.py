@@ -77,17 +77,25 @@ class SemiAmortized(InnerProblem):
         self.seed, self.number = seed, 0
         for name, least in (("latent", 1), ("batch_size", 1), ("num_test", 0), ("num_samples", 1)):
             require_int(self, name, least=least)
-        for name, (X, _) in zip(data._fields, data, strict=True):
-            self.register_buffer(f"X_{name}", (X > 0.5).to(X))
-        if num_test > len(self.X_test):
-            raise ValueError(
-                f"SemiAmortized.num_test must be at most {len(self.X_test)}, the images of the test part, but it is "
-                f"{num_test}."
-            )
-        self.register_buffer("images", torch.cat([self.X_train, self.X_test[:num_test]]))
+        self._hold(data)
         probe = self.X_train[:4]
         self.decoder = _network("decoder", decoder, probe.new_zeros(len(probe), latent), probe.shape[1], seed)
         self.encoder = None if encoder is None else _network("encoder", encoder, probe, 2 * latent, seed)
+
+    def _hold(self, data: Splits) -> None:
+        """Keep the images.
+
+        Raises:
+            ValueError: if there are fewer test images than `num_test`.
+        """
+        for name, (X, _) in zip(data._fields, data, strict=True):
+            self.register_buffer(f"X_{name}", (X > 0.5).to(X))
+        if self.num_test > len(self.X_test):
+            raise ValueError(
+                f"SemiAmortized.num_test must be at most {len(self.X_test)}, the images of the test part, but it is "
+                f"{self.num_test}."
+            )
+        self.register_buffer("images", torch.cat([self.X_train, self.X_test[: self.num_test]]))
 
     def init_params(self) -> Tensors:
         prior = self.images.new_zeros(len(self.images), self.latent)
