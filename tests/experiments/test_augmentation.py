@@ -111,7 +111,7 @@ def test_training_alone_sees_moved_images_new_at_each_step():
     expected = torch.nn.functional.cross_entropy(plain.model(w, plain.X, None), plain.y)
     penalty = 0.01 * sum(p.square().sum() for p in w.values())
     assert problem.inner_loss(w, still, problem.inner_batch(0)).item() == pytest.approx((expected + penalty).item())
-    with pytest.raises(ValueError, match="leave the augmentation out"):
+    with pytest.raises(ValueError, match="leave out the augmentation"):
         problem.weighted("weights")
 
 
