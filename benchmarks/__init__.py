@@ -1,1 +1,1 @@
-"""Speed and memory against what one would write by hand: `python -m benchmarks.implicit`, `… benchmarks.unrolled`."""
+"""Speed and memory compared with handwritten code: `python -m benchmarks.implicit`, `… benchmarks.unrolled`."""

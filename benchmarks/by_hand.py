@@ -1,4 +1,4 @@
-"""What one would write by hand, and must be beaten: textbook CG on products of one's own.
+"""Handwritten code, which the library must beat: textbook CG on handwritten products.
 
 All return the hypergradient, flat, after K products.
 """
@@ -15,7 +15,7 @@ Product = Callable[[Tensor], Tensor]
 
 
 def on_retained_graph(case: Case, num_products: int) -> Tensor:
-    """CG on products from one retained graph: the shortest loop anyone would write."""
+    """CG on products from one retained graph: the shortest possible loop."""
     b, product, mixed = retained_graph(case)
     return -mixed(conjugate_gradient(product, b, num_products))
 

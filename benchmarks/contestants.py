@@ -1,4 +1,4 @@
-"""Who takes part: what is written by hand, and settings of ours; a new setting is one line here."""
+"""The contestants: handwritten code, and settings of ours; a new setting is one line here."""
 
 import time
 from abc import ABC, abstractmethod

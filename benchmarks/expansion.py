@@ -50,7 +50,7 @@ class Problem:
         return cls(objective, data | {"w": _minimum(objective, p, data["hp"])})
 
     def contestants(self) -> dict[str, Callable[[], Work]]:
-        """Who runs in this process: each constructs all that its derivatives share."""
+        """The contestants of this process; each constructs what its derivatives share."""
         found: dict[str, Callable[[], Work]] = {"hypergrad, eager": self._expansions}
         if "X" in self.data:
             found["the recursion by hand"] = self._by_hand

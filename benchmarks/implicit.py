@@ -31,7 +31,7 @@ _console = Console(width=110, highlight=False)
 
 
 def table(goal: float, entries: dict[str, Entry], rounds: int) -> Table:
-    """Time the contestants that reach the goal in turns, and show all.
+    """Time the contestants that reach the goal alternately, and show all.
 
     Raises:
         RuntimeError: if the reference does not reach it.
@@ -73,7 +73,7 @@ def product_table(case: Case, rounds: int) -> Table:
 
 
 def run(letter: str, python: str | None, rounds: int, goals: Sequence[float], only: Sequence[str]) -> None:
-    """The tables of one problem, with the reference and whoever has one of the words `only` in the name."""
+    """The tables of one problem, with the reference and all contestants with one of the words `only` in the name."""
     title, make = PROBLEMS[letter]
     case = Case.of(make())
     exact = Exact.of(case)

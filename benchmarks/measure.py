@@ -40,9 +40,9 @@ class Row:
 
 
 def interleaved(contestants: dict[str, Callable[[], float]], *, repeats: int) -> dict[str, list[float]]:
-    """Seconds of `repeats` calls of each, which time themselves, in turns, so that a slow moment hits all alike.
+    """Seconds of `repeats` calls of each, which time themselves, alternately: a slow moment affects all equally.
 
-    Every other round runs backwards: who comes after whom is worth 10 % on a small problem.
+    Every second round is in reversed order: the order changes the time of a small problem by 10 %.
     """
     for clocked in contestants.values():
         clocked()
@@ -140,7 +140,7 @@ def compare(
     tolerance: float = 1e-8,
     repeats: int = 7,
 ) -> dict[str, Row]:
-    """Time all entrants in turns, check their results against each other, and print the table.
+    """Time all entrants alternately, check their results against each other, and print the table.
 
     Args:
         title: of the table.

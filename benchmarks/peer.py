@@ -53,7 +53,7 @@ class Peer:
         self._folder.cleanup()
 
     def ask(self, contestant: str, *, budget: int, scale: float, calls: int) -> Outcome:
-        """What a contestant makes of a budget of K iterations, given 1/λ_max, `calls` times in a row."""
+        """The result of a contestant with a budget of K iterations, given 1/λ_max, `calls` times in a row."""
         result = Path(self._folder.name) / "result.npy"
         request = {"contestant": contestant, "budget": budget, "scale": scale, "calls": calls, "result": str(result)}
         assert self._process.stdin is not None

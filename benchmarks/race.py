@@ -14,7 +14,7 @@ _TURN_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Trial:
-    """What a budget came to: relative error of the hypergradient, products spent, seconds of the call."""
+    """The result of a budget: relative error of the hypergradient, products spent, seconds of the call."""
 
     error: float
     products: int
@@ -23,7 +23,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Entry:
-    """A contestant with the least budget that reaches a goal, or None, and what that, or the largest one, came to."""
+    """A contestant with the least budget that reaches a goal, or None, and its result, or that of the largest."""
 
     contestant: Contestant
     budget: float | None

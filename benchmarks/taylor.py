@@ -63,7 +63,7 @@ class Peers:
 
 
 class Race:
-    """All contestants on one problem, timed in turns."""
+    """All contestants on one problem, timed alternately."""
 
     def __init__(self, problem: Problem, peers: Peers | None, *, compile: bool, clock: str) -> None:
         self.problem, self.peers, self.builders = problem, peers, problem.contestants()

@@ -1,4 +1,4 @@
-"""A training run that is differentiated, and what one would write for it by hand."""
+"""A training run that is differentiated, and handwritten code for it."""
 
 import json
 from collections.abc import Callable
@@ -44,7 +44,7 @@ class Training:
         return hg.Momentum(lr=self.lr, momentum=self.momentum) if self.momentum else hg.GradientDescent(lr=self.lr)
 
     def plain(self) -> Callable[[], Tensor]:
-        """Training without a hypergradient, as one would write it."""
+        """Training without a hypergradient, handwritten."""
         problem, start, hparams = self._parts()
 
         def work() -> Tensor:
@@ -60,7 +60,7 @@ class Training:
         return work
 
     def by_hand(self) -> Callable[[], Tensor]:
-        """The shortest create_graph loop anyone would write."""
+        """The shortest possible create_graph loop."""
         problem, start, hparams = self._parts()
 
         def work() -> Tensor:

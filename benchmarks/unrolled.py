@@ -1,4 +1,4 @@
-"""One hypergradient through T steps of training, next to what one would write by hand and to peers.
+"""One hypergradient through T steps of training, compared with handwritten code and with peers.
 
 python -m benchmarks.unrolled [--problem a|am|c] [--peers PYTHON] [--rounds N] [--threads N]
 """

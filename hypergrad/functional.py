@@ -1,4 +1,4 @@
-"""One hypergradient at a point that the caller has solved, from two plain functions."""
+"""One hypergradient at a solution that the caller has computed, from two plain functions."""
 
 import warnings
 from collections.abc import Callable
@@ -29,32 +29,32 @@ def hypergradient(
     linsolve: LinearSolver = CG(),  # noqa: B008 (it is frozen)
     damping: float = 0.0,
 ) -> Hypergradient[H, P]:
-    """dF/dλ by the implicit function theorem, for those who train with a loop of their own.
+    """dF/dλ by the implicit function theorem, for users who train with their own loop.
 
-    `params` must solve the inner problem at `hparams`: no training is done here, the error grows with
-    ‖∇_w g(w, λ)‖, and `stats["inner_grad_norm"]` says how large that is. Both are a tensor, a list or tuple of tensors,
-    or a dict of tensors by name; the losses are called with that structure, and `grad` and `params` come back in it.
+    `params` must solve the inner problem at `hparams`. There is no training here, and the error grows with
+    ‖∇_w g(w, λ)‖, which is `stats["inner_grad_norm"]`. Each of the two is a tensor, a list or tuple of tensors, or a
+    dict of tensors by name. The losses are called with that structure, and `grad` and `params` are returned in it.
 
     Args:
         inner_loss: the training loss g(w, λ), shape (); it must compute from its arguments, as
             `torch.func.functional_call` does with the parameters of a module.
         outer_loss: the dev loss f(w, λ), shape ().
-        params: w; not changed, no `.grad` is written.
-        hparams: λ in natural units; not changed, no `.grad` is written.
+        params: w; not changed, and no `.grad` is written.
+        hparams: λ in natural units; not changed, and no `.grad` is written.
         linsolve: how the adjoint system is solved.
-        damping: δ ≥ 0, solves with the Hessian plus δI instead, in units of the Hessian; biases the hypergradient.
+        damping: δ ≥ 0, in units of the Hessian; solves with the Hessian plus δI, which biases the hypergradient.
 
     Returns:
-        The hypergradient and its statistics; "not converged" is a status in them. A NotConvergedWarning says where the
-        error estimate exceeds the norm of the hypergradient, as at a w that is no solution. Errors speak of a list's
-        entries by their index, and of a single tensor as "params" or "hparams".
+        The hypergradient and its statistics; "not converged" is a status in them. There is a NotConvergedWarning if the
+        error estimate exceeds the norm of the hypergradient, for example because w is not a solution. Errors name the
+        entries of a list by their index, and a single tensor "params" or "hparams".
 
     Raises:
-        TypeError: if an argument is no such structure of floating-point tensors, or a loss is not a tensor.
+        TypeError: if an argument is not such a structure of floating-point tensors, or a loss is not a tensor.
         ValueError: if a structure is empty, or a loss is not a scalar or depends on none of its arguments.
         NonFiniteError: if a loss, gradient or product is NaN or infinite.
-        IndefiniteError: if a linear solver that needs a positive definite Hessian meets another one.
-        UnusedHyperparameterError: if the estimate could not depend on a hyperparameter.
+        IndefiniteError: if a linear solver requires a positive definite Hessian, but the Hessian is not.
+        UnusedHyperparameterError: if the estimate cannot depend on a hyperparameter.
     """  # noqa: DOC502
     w, to_params = by_name("params", params)
     hp, to_hparams = by_name("hparams", hparams)
@@ -65,13 +65,18 @@ def hypergradient(
         hp,
     )
     found = Implicit(linsolve=linsolve, inner_steps=0, damping=damping).estimate(problem, hp, w)
+    _warn_of_error(found)
+    return Hypergradient(to_hparams(found.grad), to_params(found.params), found.outer_loss, found.stats)
+
+
+def _warn_of_error(found: Hypergradient) -> None:
+    """Warn if the error estimate exceeds the norm of the hypergradient."""
     error, norm = float(found.stats["error_estimate"]), torch.linalg.vector_norm(flatten(found.grad)).item()
     if error > norm:
         warnings.warn(
-            f"The hypergradient may be nothing but error: its norm is {norm:.2e} and its error estimate {error:.2e}, "
-            f"where ‖∇_w g‖ is {float(found.stats['inner_grad_norm']):.2e}. Solve the inner problem further, or take "
-            "less damping.",
+            f"The hypergradient may be wrong: its norm is {norm:.2e} and its error estimate {error:.2e}, at a "
+            f"‖∇_w g‖ of {float(found.stats['inner_grad_norm']):.2e}. Solve the inner problem further, or use less "
+            "damping.",
             NotConvergedWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-    return Hypergradient(to_hparams(found.grad), to_params(found.params), found.outer_loss, found.stats)

@@ -16,9 +16,11 @@ from hypergrad.cli.command import built, command, configured_callbacks, configur
 from hypergrad.cli.resume import resumed
 from hypergrad.outer.trainer import Trainer
 
+_COLUMNS = ("run", "dev loss", "test loss", "converged", "products", "seconds")
+
 
 def tune(cfg: DictConfig) -> float:
-    """Build everything that a config names, and run it.
+    """Build the trainer that a config describes, and run it.
 
     Args:
         cfg: the composed config.
@@ -27,7 +29,7 @@ def tune(cfg: DictConfig) -> float:
         The dev loss at the final hyperparameters, for Hydra's sweepers.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C or SIGTERM, with the command that goes on from there on standard error.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM; the command that continues the run is printed on standard error.
     """
     with configured_problem(cfg) as problem:
         trainer = Trainer(
@@ -49,12 +51,12 @@ def tune(cfg: DictConfig) -> float:
         except KeyboardInterrupt:
             if cfg.callback.get("checkpoint") is not None:
                 folder = HydraConfig.get().runtime.output_dir
-                print(f"go on with: python -m hypergrad.run resume={folder}", file=sys.stderr)
+                print(f"continue with: python -m hypergrad.run resume={folder}", file=sys.stderr)
             raise
 
 
 class Comparison(Callback):
-    """After a multirun, shows what each run came to in one table; the exit code is 1 when one of them failed."""
+    """Shows the results of all runs of a multirun in one table; the exit code is 1 if a run failed."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the table.
@@ -63,25 +65,14 @@ class Comparison(Callback):
             SystemExit: if a run failed.
         """
         folder = Path(config.hydra.sweep.dir).resolve()
-        table = Table(
-            "run", "dev loss", "test loss", "converged", "products", "seconds", title="all runs", title_justify="left"
-        )
-        # A launcher may keep notes of its own there, in a hidden folder.
+        # A launcher may keep its own files there, in a hidden folder.
         runs = sorted((path for path in folder.glob("[!.]*") if path.is_dir()), key=_job_number)
-        reasons = list[str]()
-        for run in runs:
-            path = run / "summary.json"
-            summary: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"status": "failed"}
-            if summary["status"] != "finished":
-                table.add_row(run.name, "failed", "", "", "", "")
-                reasons.append(f"{run.name}: {summary.get('error', 'it left no summary.json')}")
-                continue
-            last = summary["last"]
-            test = f"{last['loss/test']:.8g}" if "loss/test" in last else ""
-            products, seconds = f"{last['run/products']:.0f}", f"{last['run/seconds']:.1f}"
-            met = [last[tag] for tag in ("inner/converged", "adjoint/converged") if tag in last]
-            converged = "" if not met else "no" if 0.0 in met else "yes"
-            table.add_row(run.name, f"{last['loss/dev']:.8g}", test, converged, products, seconds)
+        summaries = {run.name: _summary(run) for run in runs}
+        failed = {name: summary for name, summary in summaries.items() if summary["status"] != "finished"}
+        reasons = [f"{name}: {summary.get('error', 'it left no summary.json')}" for name, summary in failed.items()]
+        table = Table(*_COLUMNS, title="all runs", title_justify="left")
+        for name, summary in summaries.items():
+            table.add_row(name, *(("failed", "", "", "", "") if name in failed else _cells(summary["last"])))
         console = Console()
         if not console.is_terminal:
             console.width = 120  # a log has room for the names of the runs
@@ -91,6 +82,19 @@ class Comparison(Callback):
         console.print(f"tensorboard --logdir {folder}", highlight=False, soft_wrap=True)
         if reasons:
             sys.exit(f"{len(reasons)} of {len(runs)} runs failed.")
+
+
+def _summary(run: Path) -> dict[str, Any]:
+    path = run / "summary.json"
+    return json.loads(path.read_text()) if path.exists() else {"status": "failed"}
+
+
+def _cells(last: dict[str, Any]) -> tuple[str, ...]:
+    """The numbers of a finished run at its last step, as text."""
+    test = f"{last['loss/test']:.8g}" if "loss/test" in last else ""
+    converged = [last[tag] for tag in ("inner/converged", "adjoint/converged") if tag in last]
+    answer = "" if not converged else "no" if 0.0 in converged else "yes"
+    return f"{last['loss/dev']:.8g}", test, answer, f"{last['run/products']:.0f}", f"{last['run/seconds']:.1f}"
 
 
 def _job_number(path: Path) -> tuple[int, str]:

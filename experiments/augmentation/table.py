@@ -27,7 +27,7 @@ SOLVER = hg.Momentum(lr=0.05)
 
 
 def estimator(num_terms: int) -> hg.Implicit:
-    """That of `experiment=augmentation` with so many terms of the Neumann series; T1–T2 with none."""
+    """The estimator of `experiment=augmentation` with this many terms of the Neumann series; without terms, T1–T2."""
     return hg.Implicit(
         solver=SOLVER,
         linsolve=hg.Neumann(num_terms=num_terms),
@@ -39,7 +39,7 @@ def estimator(num_terms: int) -> hg.Implicit:
 
 
 def problem_of(data: hg.Splits, seed: int, effects: Mapping[str, hg.Effect]) -> hg.Supervised:
-    """A perceptron on a few train images, with a penalty and whatever moves the images."""
+    """A perceptron on a few train images, with a penalty and a way to move the images."""
     torch.manual_seed(seed)
     return hg.Supervised(
         model=perceptron(784, 10, (32,)),
@@ -59,7 +59,7 @@ def learned(problem: hg.Supervised, num_terms: int, lr: float) -> Result:
 
 
 def judged(problem: hg.Supervised, hparams: hg.Tensors) -> dict[str, float]:
-    """What a training from the start at these hyperparameters comes to."""
+    """The losses after a training from the start at these hyperparameters."""
     w = train(problem, SOLVER, hparams, problem.init_params(), max_steps=FINAL_STEPS).params
     with torch.no_grad():
         dev = problem.outer_loss(w, hparams, None).item()
@@ -84,7 +84,7 @@ def problems(data: hg.Splits, seed: int) -> dict[str, hg.Supervised]:
 
 
 def row_of(problem: hg.Supervised, hparams: hg.Tensors, result: Result | None = None) -> dict[str, Any]:
-    """Some hyperparameters, what they come to, and what it took to find them."""
+    """Some hyperparameters, their losses, and the cost of finding them."""
     return judged(problem, hparams) | {
         "l2": hparams["l2"].item(),
         "moves": hparams["moves"].tolist() if "moves" in hparams and hparams["moves"].numel() <= 6 else None,

@@ -74,7 +74,7 @@ def trained(
     weights: int = 1000,
     steps: int = TRAIN_STEPS,
 ) -> dict[str, Any]:
-    """What a cell comes to that is trained from new weights, as a mixture at α or with one operation for each edge."""
+    """The losses of a cell that is trained from new weights, as a mixture at α or with one operation for each edge."""
     torch.manual_seed(weights + seed)
     problem = problem_of(data, Cell(edges, channels=CHANNELS), seed)
     hparams = problem.init_hparams() if alpha is None else {"alpha": alpha}

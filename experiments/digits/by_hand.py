@@ -1,4 +1,4 @@
-"""What one would write by hand: train with L-BFGS, solve for the adjoint by CG, step log λ with Adam. Plain torch."""
+"""A handwritten loop: train with L-BFGS, solve for the adjoint by CG, step log λ with Adam. Plain torch."""
 
 import time
 from collections.abc import Callable

@@ -13,9 +13,9 @@ from experiments.digits.by_hand import Point
 from hypergrad.callback.base import Callback, Record
 
 PER = {1: "all", 10: "output", 64: "feature"}
-"""What each number of penalties is one per: all weights, class, pixel."""
+"""What each number of penalties means: one for all weights, one per class, one per pixel."""
 INIT, TOL, STEPS, TRIALS, GRID = 1e-3, 1e-6, 50, 100, 20
-"""λ at the start, the inner tolerance of everyone, steps of Adam, trials of a search, points of a grid."""
+"""λ at the start, the inner tolerance of all, steps of Adam, trials of a search, points of a grid."""
 ADAM = partial(torch.optim.Adam, lr=0.1)
 PRODUCT = hg.Traced(precision="float64")
 ESTIMATOR = hg.Implicit(
@@ -95,11 +95,11 @@ def searched(seed: int, penalties: int, *, method: hg.Search, trials: int) -> li
 
 
 OTHER_DEV = ("hypergrad, Adam, 5 folds", "hypergrad, Adam, stopped early")
-"""Those whose dev loss is one of other images, and is not to be compared."""
+"""Contestants with other dev images, whose dev loss cannot be compared."""
 
 
 def contestants(seed: int, penalties: int) -> dict[str, Callable[[], list[Point]]]:
-    """Who runs with a number of penalties, on the split of a seed; the reference first."""
+    """The contestants for a number of penalties, on the split of a seed; the reference first."""
     found: dict[str, Callable[[], list[Point]]] = {
         "by hand, Adam": partial(handwritten, seed, penalties),
         "hypergrad, L-BFGS-B": partial(ours, seed, penalties),

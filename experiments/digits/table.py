@@ -26,7 +26,7 @@ _NEAR = 1.001
 
 
 def measured(penalties: int, seeds: int, without: list[str]) -> Curves:
-    """The curves of all contestants but some, in turns; the order turns around from seed to seed."""
+    """The curves of all contestants except some, one after the other; every second seed reverses the order."""
     curves: Curves = {name: [] for name in contestants(0, penalties) if name not in without}
     for seed in range(seeds):
         runs = contestants(seed, penalties)

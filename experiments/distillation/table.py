@@ -33,7 +33,7 @@ def class_means(data: hg.Splits) -> torch.Tensor:
 
 
 def judged(problem: hg.Distillation, images: torch.Tensor) -> dict[str, float]:
-    """What training on these images comes to."""
+    """The losses after training on these images."""
     hparams = {"images": images}
     w = train(problem, SOLVER, hparams, problem.init_params(), max_steps=INNER_STEPS).params
     found = {name: float(value) for name, value in problem.metrics(w, hparams).items()}

@@ -59,7 +59,7 @@ def summary(result: Result) -> dict:
 
 
 def searched(seed: int, groups: int, budget: int = BUDGET) -> dict[str, dict]:
-    """What each method came to."""
+    """The result of each method."""
     problem = problem_of(seed, groups)
     methods: dict[str, Search] = {"random": RandomSearch(width=WIDTH, seed=seed), "TPE": TPE(width=WIDTH, seed=seed)}
     if 2**groups < budget:

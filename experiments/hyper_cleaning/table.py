@@ -63,7 +63,7 @@ def on_dev_too(both: hg.InnerProblem, hparams: hg.Tensors) -> dict[str, float]:
 
 
 def references(problem: hg.HyperCleaning) -> dict[str, dict[str, float]]:
-    """What is trained without weights to learn: on the right labels only, on all of them, and with or on dev alone."""
+    """Trainings without learned weights: on the right labels only, on all labels, and with dev or on dev alone."""
     right = (~problem.is_wrong).to(problem.X.dtype)
     both, weights = problem.joined({"weights": torch.ones_like(right)})
     alone = weights["weights"].clone()
@@ -103,7 +103,7 @@ def penalty_by_tpe(problem: hg.HyperCleaning, data: hg.Splits, cpu: float) -> di
 
 
 def run(problem: hg.HyperCleaning, estimator: hg.HypergradEstimator) -> tuple[dict[str, list[float]], hg.Tensors]:
-    """What the outer steps came to, with the CPU time until then, and the last weights."""
+    """The results of the outer steps, with the CPU time until then, and the last weights."""
     clock = CPUClock()
     trainer = hg.Trainer(
         problem=problem, estimator=estimator, optimizer=OPTIMIZER, outer_steps=OUTER_STEPS, callbacks=[clock]

@@ -99,7 +99,7 @@ def spent_by(record: Record) -> int:
 
 
 def judged(problem: hg.Supervised, hparams: hg.Tensors) -> dict[str, Any]:
-    """What λ is worth after a training from scratch to the tolerance that the searches have."""
+    """The losses at λ after a training from scratch to the tolerance of the searches."""
     found, log_l2 = trial(problem, estimator_of(None), hparams), hparams["l2"].log()
     metrics = {name: float(x) for name, x in problem.metrics(found.params, hparams).items()}
     return {

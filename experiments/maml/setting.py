@@ -54,7 +54,7 @@ class Setting:
         )
 
     def learned(self, seed: int, estimator: hg.HypergradEstimator, *, proximity: float = 0.0) -> hg.Result:
-        """What meta-learning comes to."""
+        """The result of meta-learning."""
         problem, adam = self.problem(seed, proximity=proximity), partial(torch.optim.Adam, lr=self.outer_lr)
         return hg.fit(problem, estimator, adam, self.outer_steps, progress=False, warm_start=False)
 

@@ -35,7 +35,7 @@ def rows_of(setting: Setting, seed: int) -> dict[str, dict[str, Any]]:
 
 
 def judged(setting: Setting, seed: int, solver: hg.InnerSolver, row: dict[str, Any]) -> dict[str, Any]:
-    """What a start is worth after `inner_steps` steps, and after some other numbers of them."""
+    """The losses from a start after `inner_steps` steps, and after some other numbers of steps."""
     solver, steps = row.get("solver", solver), row.get("steps", setting.inner_steps)
     found: dict[str, Any] = setting.judged(seed, row["start"], solver, steps)
     found |= {f"after {k}": setting.judged(seed, row["start"], solver, k)["test_loss"] for k in LENGTHS}

@@ -36,7 +36,7 @@ def problem_of(seed: int, radius: int) -> hg.MeanField:
 
 
 def row_of(record: Record) -> dict[str, Any]:
-    """What a record came to."""
+    """The losses of a record."""
     return {
         "dev": record.outer_loss,
         "test": record.metrics["test_loss"],

@@ -66,7 +66,7 @@ def judged(problem: hg.SemiAmortized, hparams: hg.Tensors, part: str, steps: int
 
 
 def measured(seed: int) -> dict[str, Any]:
-    """What each training gives, by where inference on held-out images begins and how many steps it takes."""
+    """The negative ELBO of each training, by the start of inference on held-out images and its number of steps."""
     with_encoder, without = problem_of(seed), problem_of(seed, encoder=False)
     trainings = {
         "VAE": (amortized, with_encoder),
@@ -90,7 +90,7 @@ def measured(seed: int) -> dict[str, Any]:
 
 
 def continued(seed: int) -> dict[str, Any]:
-    """What both trainings make of a trained autoencoder, before and after the steps on each posterior."""
+    """The negative ELBO after both ways to continue a training, before and after the steps on each posterior."""
     trained = amortized(problem_of(seed), LONGER * OUTER_STEPS)
     problem = problem_of(seed, start=trained)
     found = {

@@ -82,7 +82,7 @@ class EarlyStopping(Callback):
 
 
 def judged(parts: Parts, hparams: hg.Tensors) -> dict[str, float]:
-    """What λ is worth: a training from scratch, itself stopped where the loss on the stopping part is lowest."""
+    """The losses at λ after a training from scratch, stopped where the loss on the stopping part is lowest."""
     problem, params = parts.problem, parts.problem.init_params()
     lowest, found, at = float("inf"), params, 0
     for steps in range(STRIDE, LAST_STEPS + 1, STRIDE):
@@ -103,7 +103,7 @@ def judged(parts: Parts, hparams: hg.Tensors) -> dict[str, float]:
 
 
 def tuned(seed: int, hidden: int) -> dict[str, Any]:
-    """What one penalty by TPE and one per weight by hypergradients come to, with the same number of gradients."""
+    """The results of one penalty by TPE and one per weight by hypergradients, with the same number of gradients."""
     begin = time.process_time()
     parts = parts_of(seed, hidden, "weight")
     stopping = EarlyStopping(parts)

@@ -13,22 +13,16 @@ from hypergrad.cli.command import (
     configured_problem,
     configured_search,
 )
+from hypergrad.cli.settings import own_settings
 
 
 def main() -> None:
-    """Run the search that the arguments name.
+    """Run the search that the arguments choose.
 
     Raises:
-        SystemExit: if the budget is none.
+        SystemExit: if the budget is not valid.
     """
-    settings = {"method": "tpe", "budget": "100"}
-    rest = []
-    for argument in sys.argv[1:]:
-        key, _, value = argument.partition("=")
-        if key in settings:
-            settings[key] = value
-        else:
-            rest.append(argument)
+    settings, rest = own_settings(sys.argv[1:], {"method": "tpe", "budget": "100"})
     try:
         budget = Budget.of(settings["budget"])
     except (OSError, ValueError) as error:

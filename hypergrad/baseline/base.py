@@ -1,4 +1,4 @@
-"""The promise of a search: what people use without gradients, on the same problems."""
+"""The promise of a search: hyperparameter tuning without gradients, on the same problems."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from hypergrad.core.validation import require_int, require_real
 class Search(ABC):
     """Proposes points in a box around the start, in unconstrained values: u₀ ± width in each of n entries.
 
-    For a positive hyperparameter u is log λ, and a width of 7 is a factor of e⁷ ≈ 1100 to both sides. The first point
-    is the start itself, the default that a search has to beat.
+    For a positive hyperparameter u is log λ, and a width of 7 is a factor of e⁷ ≈ 1100 in both directions. The first
+    point is the start itself, which the search has to improve.
 
     Attributes:
         width: half the side of the box, > 0.
-        seed: of what is drawn.
+        seed: of the random points.
     """
 
     width: float = 7.0
@@ -34,7 +34,7 @@ class Search(ABC):
 
         Args:
             start: u₀, shape (n,).
-            num_trials: how many are to come, ≥ 0; None when that is not known, and another budget ends the search.
-            losses: the dev losses of the points so far, that of the start first; whoever asks for the next point has
-                appended that of the last.
+            num_trials: the number of points, ≥ 0; None if it is not known, because another budget ends the search.
+            losses: the dev losses of the points so far, the start first; the caller appends the loss of a point before
+                it asks for the next one.
         """

@@ -1,4 +1,4 @@
-"""What a search may spend."""
+"""The budget of a search."""
 
 import math
 from dataclasses import dataclass, replace
@@ -8,15 +8,16 @@ from hypergrad.core.cost import PRODUCT, Cost
 from hypergrad.plot.history import read
 
 _TAGS = {"seconds": "run/seconds", "steps": "run/inner_steps", "gradients": "run/gradients"}
+"""Where the metrics of a run record each unit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What a search may spend; it ends after the first trial with which it has spent that much.
+    """What a search may spend; it ends after the first trial that reaches a limit.
 
     Attributes:
-        trials: at most so many after the start; None is no limit.
-        steps: inner steps, those of all trials together.
+        trials: the most trials after the start; None for no limit.
+        steps: inner steps of all trials together.
         gradients: gradients of the inner loss; a Hessian product counts as two.
         seconds: wall time.
     """
@@ -28,13 +29,14 @@ class Budget:
 
     @classmethod
     def of(cls, text: str) -> "Budget":
-        """From "100" (trials), "30s", "20000steps", "20000gradients", or what a run in a folder has spent.
+        """From "100" (trials), "30s", "20000steps", "20000gradients", or the folder of a run.
 
-        A folder stands for the gradients of its run; "FOLDER:seconds" and "FOLDER:steps" for its time and inner steps.
+        A folder means the gradients that its run has spent; "FOLDER:seconds" and "FOLDER:steps" mean its time and its
+        inner steps.
 
         Raises:
-            ValueError: if it is none of them.
-            FileNotFoundError: if a folder of that name holds no run.
+            ValueError: if the text is none of these.
+            FileNotFoundError: if the folder holds no run.
         """  # noqa: DOC502
         folder, _, unit = text.rpartition(":")
         if unit not in _TAGS:
@@ -56,7 +58,7 @@ class Budget:
         return replace(cls(), **{"seconds" if unit == "s" else unit: amount})
 
     def is_spent(self, cost: Cost, steps: int, seconds: float) -> bool:
-        """Whether gradients and products, inner steps or seconds leave no further trial."""
+        """Whether the spent gradients and products, inner steps or seconds allow no further trial."""
         gradients = cost.gradients + PRODUCT * cost.matvecs
         return gradients >= self.gradients or steps >= self.steps or seconds >= self.seconds
 
@@ -65,7 +67,7 @@ def spent_by(folder: Path, unit: str) -> float:
     """What the run in a folder has spent, in "seconds", "steps" or "gradients".
 
     Raises:
-        ValueError: if the folder holds several runs, or one that did not count gradients.
+        ValueError: if the folder holds several runs, or a run that did not count gradients.
     """
     runs = read([folder])
     if len(runs) > 1:

@@ -10,13 +10,14 @@ from torch import Tensor
 from hypergrad.baseline.base import Search
 
 _MOST_CELLS = 10**6
+"""A larger grid would not finish."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GridSearch(Search):
-    """The centres of a regular grid of k^n ≤ `num_trials` cells of the box, row by row.
+    """The centres of the k^n ≤ `num_trials` cells of a regular grid in the box, row by row.
 
-    Where the number of trials is not known beforehand, grids of 2^n, 4^n, 8^n, … cells one after the other.
+    If the number of trials is not known in advance, grids with 2^n, 4^n, 8^n, … cells follow each other.
     """
 
     def points(self, start: Tensor, num_trials: int | None, losses: list[float]) -> Iterator[Tensor]:
@@ -26,7 +27,7 @@ class GridSearch(Search):
             met = "is not a number of trials" if num_trials is None else f"is {num_trials}"
             raise ValueError(
                 f"A grid over {n} hyperparameters needs at least 2^{n} = {2**n:.3g} trials, but the budget {met}; use "
-                "method=random or method=tpe, or a gradient."
+                "method=random or method=tpe, or hypergradients."
             )
         yield from self._grid(start, k)
         while num_trials is None:

@@ -12,7 +12,7 @@ from hypergrad.baseline.base import Search
 
 @dataclass(frozen=True, kw_only=True)
 class RandomSearch(Search):
-    """Independent uniform points of the box.
+    """Independent uniform points in the box.
 
     Source: Bergstra & Bengio, "Random search for hyper-parameter optimization", JMLR (2012).
     """

@@ -13,7 +13,7 @@ from hypergrad.baseline.base import Search
 
 @dataclass(frozen=True, kw_only=True)
 class TPE(Search):
-    """Tree-structured Parzen estimators, by Optuna, which is told the start.
+    """Tree-structured Parzen estimators of Optuna, which gets the start as its first trial.
 
     Source: Bergstra, Bardenet, Bengio & Kégl, "Algorithms for hyper-parameter optimization", NeurIPS (2011).
     """

@@ -11,7 +11,7 @@ def check(cfg: Any) -> None:
     """Check every configured estimator, or the chosen one, at the problem's initial hyperparameters.
 
     Raises:
-        SystemExit: if a row does not agree.
+        SystemExit: if a row does not agree with its witness.
     """
     with configured_problem(cfg) as problem:
         found = check_hypergradient(problem, estimators=configured_estimators())

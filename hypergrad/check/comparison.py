@@ -1,10 +1,12 @@
-"""Estimators held against each other and against central differences through retraining."""
+"""Estimators compared with each other and with central differences through retraining."""
 
 from collections.abc import Mapping
 
 from hypergrad.check.bench import Bench
+from hypergrad.check.directions import Directions
 from hypergrad.check.report import Check, Row
-from hypergrad.core.autodiff import Tensors
+from hypergrad.check.witnesses import Witnesses
+from hypergrad.core.autodiff import Tensors, detach
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver
@@ -24,26 +26,26 @@ def check_hypergradient(
 ) -> Check:
     """Compare estimators with each other and with central differences through retraining.
 
-    Along random unit directions d in the unconstrained values u, λ = transform(u), in which the trainer steps, the
-    derivative ⟨dF/du, d⟩ of each estimator is held against (F(u + h d) − F(u − h d)) / 2h. F is the dev loss after the
-    T steps that `Unrolled` or `Forward` makes, from the same start; for every other estimator it is the dev loss at the
-    optimum, trained until rounding errors stop it, for which the inner loss must be the same at every step. So an
-    `Unrolled` whose horizon is shorter than its run disagrees by what the truncation costs, and an implicit estimator
-    by what its training and its linear solve leave undone.
+    The trainer moves the unconstrained values u, λ = transform(u). Along random unit directions d in u, the derivative
+    ⟨dF/du, d⟩ of each estimator is compared with its witness, (F(u + h d) − F(u − h d)) / 2h. For `Unrolled` and
+    `Forward`, F is the dev loss after their T steps from the same start. For every other estimator it is the dev loss
+    at the optimum, trained until rounding errors stop it; this requires an inner loss that is the same at every step.
+    So the difference shows what the truncation of an `Unrolled` with a short horizon costs, or how far an implicit
+    estimator is from an exact training and an exact linear solve.
 
-    An estimator disagrees when it is off by more than `tol` relative to the witness, and by more than the witness's own
-    uncertainty, which float32 makes some 1e-4 to 1e-2 of the value: check `problem.double()` where that is too much.
-    A witness that is uncertain by more than a tenth is none, which is an error of the row.
+    An estimator disagrees when its error is larger than `tol`, relative to the witness, and larger than the uncertainty
+    of the witness. In float32 that is some 1e-4 to 1e-2 of the value: check `problem.double()` where it is too much.
+    A witness that is uncertain by more than a tenth of its value makes the row an error.
 
     Args:
         problem: what is tuned.
         hparams: λ in natural units; `problem.init_hparams()` when None.
-        estimators: by the names that the rows carry, at least one.
-        solver: trains the witness of the implicit estimators; when None, each one's own solver does.
+        estimators: by the names for the rows, at least one.
+        solver: trains the witness of the implicit estimators; the own solver of each when None.
         params: where all training starts; `problem.init_params()` when None.
-        num_directions: random directions, ≥ 1; no more are taken than λ has entries.
+        num_directions: random directions, ≥ 1; at most as many as λ has entries.
         seed: of the directions.
-        tol: relative error that is let pass, > 0 (dimensionless).
+        tol: relative error that is allowed, > 0 (dimensionless).
         max_steps: most inner steps of one retraining to the optimum, ≥ 1.
 
     Returns:
@@ -59,16 +61,11 @@ def check_hypergradient(
             f"A check needs num_directions ≥ 1, max_steps ≥ 1 and tol > 0, but they are {num_directions}, {max_steps} "
             f"and {tol:g}."
         )
-    bench = Bench(
-        problem,
-        problem.init_hparams() if hparams is None else hparams,
-        problem.init_params() if params is None else params,
-        num_directions=num_directions,
-        seed=seed,
-        solver=solver,
-        tol=tol,
-        max_steps=max_steps,
-    )
+    params = detach(problem.init_params() if params is None else params)
+    hparams = problem.init_hparams() if hparams is None else hparams
+    directions = Directions(problem.hyperparameters(), hparams, count=num_directions, seed=seed)
+    witnesses = Witnesses(problem, params, directions, solver=solver, tol=tol, max_steps=max_steps)
+    bench = Bench(problem=problem, params=params, directions=directions, witnesses=witnesses, tol=tol)
     rows = [row for name, estimator in estimators.items() for row in bench.rows(name, estimator)]
     return Check(rows=tuple(rows), tol=tol, spread=_spread(rows))
 

@@ -1,4 +1,4 @@
-"""What a check found, for programs and for people."""
+"""The result of a check, for programs and for people."""
 
 from dataclasses import dataclass
 
@@ -16,15 +16,15 @@ class Row:
 
     Attributes:
         estimator: its name.
-        direction: index of the direction, from 0; None where an error came before any.
+        direction: index of the direction, from 0; None where the estimator raised an error.
         derivative: the directional derivative ⟨dF/du, d⟩ that the estimator gives.
         witness: the same by central differences.
         uncertainty: how far `witness` may be off, ≥ 0.
         relative_error: |derivative − witness| / |witness|.
-        error_estimate: what the estimator's own error bar says of this direction, ≥ 0; NaN where it has none.
-        num_matvecs: Hessian products of the estimate, which serves every direction.
+        error_estimate: the estimator's own error bar along this direction, ≥ 0; NaN where it has none.
+        num_matvecs: Hessian products of the estimate, which is the same for every direction.
         seconds: wall time of the estimate.
-        verdict: "agrees", "disagrees", or "error: …" where there is no estimate, or no witness to judge it by.
+        verdict: "agrees", "disagrees", or "error: …" where the estimate or the witness is missing.
     """
 
     estimator: str
@@ -41,11 +41,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Check:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
         rows: one per estimator and direction, or one per estimator that raised an error.
-        tol: the relative error that is let pass.
+        tol: the relative error that is allowed.
         spread: the largest difference between two estimators along one direction, relative to the larger derivative.
     """
 
@@ -60,7 +60,7 @@ class Check:
 
     def table(self) -> Table:
         """The rows as a table; "off by" is the relative error, "bar" the estimator's own, "cost" Hessian products."""
-        # Without edges, so that it fits 80 columns.
+        # Without edges, it fits into 80 columns.
         table = Table(title="hypergradients against retraining", title_justify="left", box=SIMPLE_HEAD, padding=0)
         table.show_edge = False
         names = ("estimator", "along", "derivative", "witness", "±", "off by", "bar", "cost", "s", "verdict")
@@ -71,7 +71,7 @@ class Check:
         return table
 
     def print(self, console: Console | None = None) -> None:
-        """Print the table and what it comes to; on standard output when `console` is None."""
+        """Print the table and a summary; on standard output when `console` is None."""
         console = console or Console()
         console.print(self.table())
         for message in dict.fromkeys(f"{row.estimator}: {row.verdict}" for row in self.rows if _is_error(row)):

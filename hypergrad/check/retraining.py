@@ -1,4 +1,4 @@
-"""The dev loss as a function of the hyperparameters alone, by training anew at each of them."""
+"""The dev loss as a function of the hyperparameters alone: every value is computed by a new training."""
 
 import math
 from collections.abc import Callable
@@ -16,11 +16,14 @@ DevLoss = Callable[[Tensors], Tensor]
 """F(λ), shape (), without a graph."""
 
 _LOOKS = 10
+"""Train for this many intervals of the solver's own checks between two looks at ‖φ‖, which cost a gradient each."""
+
 _PATIENCE = 2
+"""Stop after this many looks without a new minimum: rounding makes ‖φ‖ rise by chance before it stops falling."""
 
 
 class RetrainingError(HypergradError):
-    """Retraining did not come close enough to the optimum to be a witness."""
+    """Retraining did not come close enough to the optimum for central differences."""
 
 
 def after_the_same_run(problem: InnerProblem, solver: InnerSolver, steps: int, start: Tensors) -> DevLoss:
@@ -36,10 +39,10 @@ def after_the_same_run(problem: InnerProblem, solver: InnerSolver, steps: int, s
 def at_the_optimum(
     problem: InnerProblem, solver: InnerSolver, hparams: Tensors, start: Tensors, max_steps: int
 ) -> DevLoss:
-    """F(λ) = f(w*(λ), λ), trained until rounding errors stop it; each time from the optimum at `hparams`.
+    """F(λ) = f(w*(λ), λ), trained until rounding errors stop it, always from the optimum at `hparams`.
 
-    Where the inner loss has several minima, starting there follows the one that training from `start` leads to, whose
-    hypergradient is what the implicit function theorem gives.
+    If the inner loss has several minima, this follows the minimum that training from `start` reaches. The implicit
+    function theorem gives the hypergradient of that minimum.
     """
     centre = _optimum(problem, solver, hparams, start, max_steps)
 
@@ -55,10 +58,10 @@ def _outer_loss(problem: InnerProblem, params: Tensors, hparams: Tensors) -> Ten
 
 
 def _optimum(problem: InnerProblem, solver: InnerSolver, hparams: Tensors, params: Tensors, max_steps: int) -> Tensors:
-    """The parameters where ‖φ‖, looked at every tenth time that training would, has stopped falling.
+    """The parameters where ‖φ‖ has stopped falling.
 
     Raises:
-        RetrainingError: if it still falls after `max_steps` steps, or stopped falling far from zero.
+        RetrainingError: if it still falls after `max_steps` steps, or stopped far from zero.
     """
     eps = torch.finfo(next(iter(params.values())).dtype).eps
     least, failures, steps = math.inf, 0, 0
@@ -66,7 +69,7 @@ def _optimum(problem: InnerProblem, solver: InnerSolver, hparams: Tensors, param
         if steps >= max_steps:
             raise RetrainingError(
                 f"Retraining has not converged: the gradient norm is {least:.2e} after {steps} steps, and still falls. "
-                "Pass a faster solver, or raise max_steps."
+                "Pass a faster solver, or increase max_steps."
             )
         found = _chunk(problem, solver, hparams, params, eps)
         params, steps = found.params, steps + _chunk_size(solver)
@@ -77,13 +80,13 @@ def _optimum(problem: InnerProblem, solver: InnerSolver, hparams: Tensors, param
     if _chunk(problem, solver, hparams, params, eps**0.5).status != "converged":
         raise RetrainingError(
             f"Retraining stopped improving at a gradient norm of {least:.2e}, after {steps} steps; it must fall below "
-            f"{eps**0.5:.1e} of its value at the start. See that the inner loss is the same at every step, or lower lr."
+            f"{eps**0.5:.1e} of its value at the start. Make the inner loss the same at every step, or lower lr."
         )
     return params
 
 
 def _chunk(problem: InnerProblem, solver: InnerSolver, hparams: Tensors, params: Tensors, tol: float) -> Training:
-    # One look at the end: the tolerance of train() costs a gradient per look, and is there to stop early.
+    # One look, at the end: train() stops early by looking more often, but each look costs a gradient.
     size = _chunk_size(solver)
     return train(problem, solver, hparams, params, max_steps=size, tol=tol, check_every=size)
 

@@ -1,4 +1,4 @@
-"""What every command of hypergrad shares: where the configs are, what a config builds, and how an error is told."""
+"""What all commands of hypergrad share: where the configs are, what a config builds, and how errors are shown."""
 
 import importlib.util
 import os
@@ -33,7 +33,7 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def config_path() -> str:
-    """Where the configs are: inside the installed package, or beside the code in a checkout that is not installed."""
+    """Where the configs are: in the installed package, or next to the code in a checkout that is not installed."""
     if importlib.util.find_spec("hypergrad.configs"):
         return "pkg://hypergrad.configs"
     return str(Path(__file__).resolve().parents[2] / "configs")
@@ -41,28 +41,28 @@ def config_path() -> str:
 
 @contextmanager
 def configured_problem(cfg: DictConfig) -> Iterator[InnerProblem]:
-    """The problem that a config names, on its device; its dtype is torch's default for as long.
+    """The problem that a config names, on its device; its dtype is torch's default inside the context.
 
     Raises:
-        ValueError: if the config names no problem, an unknown dtype, a device that is not there, or folds out of range.
+        ValueError: if the config names no problem, an unknown dtype, a missing device, or folds out of range.
         TypeError: if `problem` is not an InnerProblem.
     """
     if cfg.dtype not in _DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, but it is {cfg.dtype}.")
     if str(cfg.device).startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device is {cfg.device}, but torch {torch.__version__} finds no GPU here; use device=cpu.")
+        raise ValueError(f"device={cfg.device} needs a GPU, but torch {torch.__version__} finds none; use device=cpu.")
     if cfg.get("problem") is None:
         raise ValueError(
-            "No problem is configured: choose experiment=ridge, or one of your own with --config-dir, whose file "
+            "No problem is configured: choose experiment=ridge, or your own experiment with --config-dir. Its file "
             "begins with `# @package _global_` and has a key `problem`."
         )
     before = torch.get_default_dtype()
     torch.set_default_dtype(_DTYPES[cfg.dtype])
     try:
-        torch.manual_seed(cfg.seed)  # of the initial weights of a module
+        torch.manual_seed(cfg.seed)  # for the initial weights of a module
         problem = instantiate(cfg.problem)
         if not isinstance(problem, InnerProblem):
-            raise TypeError(f"problem must be an InnerProblem, but {cfg.problem._target_} made a {type(problem)}.")
+            raise TypeError(f"problem must be an InnerProblem, but {cfg.problem._target_} returned a {type(problem)}.")
         problem = problem.to(device=cfg.device, dtype=_DTYPES[cfg.dtype])
         yield problem if cfg.folds is None else k_fold(problem, cfg.folds, seed=cfg.seed)
     finally:
@@ -70,9 +70,9 @@ def configured_problem(cfg: DictConfig) -> Iterator[InnerProblem]:
 
 
 def configured_estimators() -> dict[str, HypergradEstimator]:
-    """Every estimator that has a config, composed with the other overrides of the running command line.
+    """Every estimator that has a config, with the other overrides of the command line.
 
-    Only the chosen one where the command line chooses one, so that it can be given settings that others do not have.
+    If the command line chooses an estimator, only that one, so that it can have settings that others do not have.
     """
     overrides = list(HydraConfig.get().overrides.task)
     if any(override.startswith("estimator=") for override in overrides):
@@ -85,7 +85,7 @@ def configured_estimators() -> dict[str, HypergradEstimator]:
 
 
 def built(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved config of what was built; what the estimator and the problem refer to stands inside them."""
+    """The resolved config, without the groups that the estimator and the problem contain already."""
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     inside = ("callback", "data", "linsolve", "product", "resume", "solver", "task")
     return {key: value for key, value in config.items() if key not in inside}
@@ -117,43 +117,30 @@ def configured_search(cfg: DictConfig) -> Search:
 
 
 def configured_callbacks(cfg: DictConfig, *, without: tuple[str, ...] = ()) -> list[Callback]:
-    """The callbacks that a config names, but for those of some names, and those set to null."""
+    """The callbacks that a config names, except those named `without` and those set to null."""
     return [instantiate(part) for name, part in cfg.callback.items() if part is not None and name not in without]
 
 
 def command(task: Callable[[DictConfig], float | None], *, sweeps: bool = True) -> None:
-    """Compose the config from the command line, run `task` on it, and tell errors without a traceback.
+    """Compose the config from the command line, run `task` on it, and show errors without a traceback.
 
     Args:
-        task: what to do; it gives the number that Hydra's sweepers minimise.
-        sweeps: whether the task can be run with `-m`.
+        task: what to do; it returns the number that Hydra's sweepers minimise.
+        sweeps: whether the task can run with `-m`.
 
     Raises:
-        SystemExit: with what went wrong, after an error.
-        KeyboardInterrupt: with its traceback, where HYDRA_FULL_ERROR asks for it.
+        SystemExit: with the message, after an error.
+        KeyboardInterrupt: with its traceback, if HYDRA_FULL_ERROR=1.
     """
     wants_traceback = os.environ.get(_FULL_ERROR) == "1"
-    # Makes Hydra hand every error on to us instead of printing its own report.
+    # With this, Hydra raises every error instead of printing its own report.
     os.environ[_FULL_ERROR] = "1"
     sys.argv[1:] = _options_first(sys.argv[1:])
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
 
-    @hydra.main(version_base="1.3", config_path=config_path(), config_name="config")
-    def job(cfg: DictConfig) -> float | None:
-        is_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
-        try:
-            if is_sweep and not sweeps:
-                sys.exit("error: this command looks at one config; leave out -m.")
-            return task(cfg)
-        except Exception as error:
-            if wants_traceback or not is_sweep:
-                raise
-            # The other runs go on; `Comparison` counts this one as failed.
-            print(explain(error), file=sys.stderr)
-            return None
-
+    job = hydra.main(version_base="1.3", config_path=config_path(), config_name="config")
     try:
-        job()
+        job(_one_run(task, sweeps=sweeps, raises=wants_traceback))()
     except KeyboardInterrupt as error:
         if wants_traceback:
             raise
@@ -165,8 +152,29 @@ def command(task: Callable[[DictConfig], float | None], *, sweeps: bool = True) 
         sys.exit(explain(error))
 
 
+def _one_run(
+    task: Callable[[DictConfig], float | None], *, sweeps: bool, raises: bool
+) -> Callable[[DictConfig], float | None]:
+    """The task for one config; in a sweep, an error ends only its own run, unless `raises`."""
+
+    def run(cfg: DictConfig) -> float | None:
+        is_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
+        try:
+            if is_sweep and not sweeps:
+                sys.exit("error: this command needs a single config; leave out -m.")
+            return task(cfg)
+        except Exception as error:
+            if raises or not is_sweep:
+                raise
+            # `Comparison` counts this run as failed.
+            print(explain(error), file=sys.stderr)
+            return None
+
+    return run
+
+
 def _options_first(arguments: list[str]) -> list[str]:
-    """The same arguments, with those that set a value last and together, as Hydra wants them."""
+    """The same arguments, with those that set a value at the end, as Hydra requires."""
     sets = [argument.startswith("~") or ("=" in argument and not argument.startswith("-")) for argument in arguments]
     pairs = list(zip(arguments, sets, strict=True))
     return [argument for argument, is_set in pairs if not is_set] + [argument for argument, is_set in pairs if is_set]

@@ -1,4 +1,4 @@
-"""What went wrong, in a few lines: what an error says, where it was met, and what could have been written instead."""
+"""Errors in a few lines: the message, where the error happened, and what the user may have meant."""
 
 import difflib
 import re
@@ -11,14 +11,17 @@ from hypergrad.core.errors import HypergradError
 
 _FOOTER = "HYDRA_FULL_ERROR=1 shows the traceback."
 _EXTRAS = {"joblib": "joblib", "submitit": "slurm", "ray": "ray"}
+"""The extra of this package that installs each launcher."""
+
 _LIBRARIES = ("site-packages", "dist-packages", "/lib/python", str(Path(__file__).parents[1]))
+"""Parts of paths that are not the user's own code."""
 
 
 def explain(error: BaseException) -> str:
-    """A message for the person at the command line, without a traceback.
+    """A message for the user at the command line, without a traceback.
 
-    Names the key and the choices where a config key or an argument was misspelt, and the line of the user's own code
-    where that is where the error came from.
+    If a config key or an argument is misspelt, it names the key and the choices. If the error comes from the user's own
+    code, it names the line.
     """
     causes = _chain(error)
     lines = [f"error: {_first_line(error, causes)}"]
@@ -39,7 +42,7 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 def _first_line(error: BaseException, causes: list[BaseException]) -> str:
     root = causes[-1]
-    # An error of ours may have been raised again with more to say.
+    # An error of this library may have been raised again with a longer message.
     says_most = error if _is_about_config(error) or isinstance(error, HypergradError) else root
     message = str(says_most).strip()
     if not message or isinstance(root, KeyError | AttributeError | ImportError) and not _is_about_config(error):
@@ -47,13 +50,13 @@ def _first_line(error: BaseException, causes: list[BaseException]) -> str:
     if isinstance(root, ModuleNotFoundError) and (missing := _attribute(root)):
         message = missing
     elif isinstance(root, ModuleNotFoundError):
-        message += ". `python -m` looks in the current folder: run it in the one that holds the module."
+        message += ". `python -m` looks in the current folder: run it in the folder that holds the module."
     key = _config_key(causes)
     return f"{key}: {message}" if key else message
 
 
 def _attribute(error: ModuleNotFoundError) -> str:
-    """What to say where a module was found and what it should hold was not."""
+    """The message if a module was found, but not the name in it; else ""."""
     module, _, name = (error.name or "").rpartition(".")
     if module not in sys.modules:
         return ""
@@ -62,12 +65,12 @@ def _attribute(error: ModuleNotFoundError) -> str:
 
 
 def _is_about_config(error: BaseException) -> bool:
-    """Whether Hydra refused the config itself; its own message then says more than the cause."""
+    """Whether Hydra rejected the config itself; then its own message says more than the cause."""
     return type(error).__name__ in ("ConfigCompositionException", "MissingConfigException", "OverrideParseException")
 
 
 def _config_key(causes: list[BaseException]) -> str:
-    """The config node whose object could not be built."""
+    """The config node whose object could not be built, or ""."""
     for cause in causes:
         if type(cause).__name__ == "InstantiationException":
             for line in str(cause).splitlines():
@@ -77,12 +80,12 @@ def _config_key(causes: list[BaseException]) -> str:
 
 
 def _choices(cause: BaseException) -> str:
-    """The keys that could have been meant, for a misspelt config key or keyword argument."""
+    """The choices, for a misspelt config key or keyword argument."""
     parent = getattr(cause, "parent_node", None)
     if parent is not None and hasattr(parent, "keys"):
         wrong, known = str(getattr(cause, "key", "")), [str(key) for key in parent.keys() if key != "hydra"]  # noqa: SIM118
         if "outer_steps" in known:
-            known.append("experiment")  # a group of the top level that leaves no key of its own
+            known.append("experiment")  # a group at the top level without a key in the config
         return _suggestion(wrong, known)
     options, wrong = getattr(cause, "options", None), str(getattr(cause, "missing_cfg_file", "")).rpartition("/")[2]
     if options and (near := difflib.get_close_matches(wrong, options, n=1)):
@@ -97,9 +100,9 @@ def _choices(cause: BaseException) -> str:
 
 
 def _extra(cause: BaseException) -> str:
-    """How to install the launcher that a config names, where it is not."""
+    """How to install the launcher that a config names, if it is missing."""
     found = re.search(r"Could not (?:load|find) 'hydra/launcher/(joblib|submitit|ray)", str(cause))
-    return f"pip install 'torch-hypergrad[{_EXTRAS[found[1]]}]' brings that launcher." if found else ""
+    return f"pip install 'torch-hypergrad[{_EXTRAS[found[1]]}]' installs that launcher." if found else ""
 
 
 def _suggestion(wrong: str, known: list[str]) -> str:

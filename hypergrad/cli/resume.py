@@ -1,4 +1,4 @@
-"""`resume=<run folder>` on the command line, as the arguments that the run was begun with."""
+"""`resume=<run folder>` on the command line, replaced by the arguments with which the run started."""
 
 from pathlib import Path
 from typing import Any
@@ -8,19 +8,20 @@ import yaml
 from hypergrad.callback.state_file import read
 
 _OURS = ("resume=", "hydra.run.dir=", "hydra.output_subdir=")
+"""Arguments that resuming sets itself."""
 
 
 def resumed(arguments: list[str]) -> list[str]:
-    """The arguments with which to go on: those of the run, then what else was given, all in the run's folder.
+    """The arguments that continue a run: its own, then the other given arguments, in the folder of the run.
 
     Args:
-        arguments: of the command line; without `resume=`, they come back as they are.
+        arguments: of the command line; without `resume=`, they are returned unchanged.
 
     Returns:
-        Arguments for Hydra, which leave the config that the run was begun with in its place.
+        Arguments for Hydra, which do not overwrite the config with which the run started.
 
     Raises:
-        FileNotFoundError: if there is nothing to go on from.
+        FileNotFoundError: if the folder holds no run to continue.
         CheckpointError: if the state cannot be read.
     """  # noqa: DOC502
     chosen = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
@@ -31,7 +32,7 @@ def resumed(arguments: list[str]) -> list[str]:
     folder = source if source.is_dir() else source.parent
     begun = folder / ".hydra"
     if not (begun / "overrides.yaml").exists():
-        raise FileNotFoundError(f"{begun} does not say how the run was begun; is {folder} the folder of a run?")
+        raise FileNotFoundError(f"resume must name the folder of a run, but there is no {begun / 'overrides.yaml'}.")
     given = [argument for argument in arguments if not argument.startswith(_OURS)]
     keys = {_key(argument) for argument in given}
     overrides: list[str] = yaml.safe_load((begun / "overrides.yaml").read_text())
@@ -51,7 +52,7 @@ def _quoted(path: Path) -> str:
 
 
 def _config_dir(begun: Path) -> list[str]:
-    """The folder of configs of one's own that the run was begun with, if there was one."""
+    """The argument `--config-dir` with which the run started, if there was one."""
     settings: Any = yaml.safe_load((begun / "hydra.yaml").read_text())
     for source in settings["hydra"]["runtime"]["config_sources"]:
         if source["provider"] == "command-line":

@@ -15,15 +15,15 @@ from hypergrad.effect.random_affine import ENTRIES, moved, normal, require_image
 
 @dataclass(frozen=True, kw_only=True)
 class AffineNetwork(Effect):
-    """Train images moved at random, by a distribution that a network reads off each image.
+    """Random affine maps of the train images, from a distribution that a network computes for each image.
 
     x'(r) = x(r + D (r, 1))    with    D = init · (m + e^s ⊙ ε),    (m, s) = network(x),    ε ~ N(0, I),
 
     with positions r and draws ε as in `RandomAffine`. λ are the weights of the network, flat, shape (size,).
 
     Attributes:
-        network: from images in a row, shape (n, p), to outputs of shape (n, 12), m before s; it is not changed.
-        init: the deviation of the entries of D where m = s = 0, > 0.
+        network: from flat images, shape (n, p), to outputs of shape (n, 12), m before s; it is not changed.
+        init: the standard deviation of the entries of D at m = s = 0, > 0.
 
     Source: Lorraine, Vicol & Duvenaud, "Optimizing millions of hyperparameters by implicit differentiation", AISTATS
     (2020), for a network that augments; its affine maps are ours.
@@ -42,8 +42,8 @@ class AffineNetwork(Effect):
         shape = tuple(self._outputs(first.to(X), X).shape)
         if shape != (len(X), 2 * ENTRIES):
             raise ValueError(
-                f"AffineNetwork.network must have outputs of shape (n, {2 * ENTRIES}), but those for {len(X)} images "
-                f"are of shape {shape}."
+                f"AffineNetwork.network must have outputs of shape (n, {2 * ENTRIES}), but for {len(X)} images "
+                f"they have shape {shape}. Change its last layer."
             )
         return Hyperparameter(first)
 

@@ -1,4 +1,4 @@
-"""The promise of an effect: what a hyperparameter does in supervised training."""
+"""The promise of an effect: what a hyperparameter changes in supervised training."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -12,13 +12,13 @@ from hypergrad.core.hyperparameter import Hyperparameter
 
 @dataclass(frozen=True)
 class Site:
-    """Where an effect takes place.
+    """What an effect needs to know of a problem.
 
     Attributes:
         params: the trained parameters w₀ by name.
         X: the train inputs, shape (n, …).
-        num_classes: K, where the targets are classes 0 to K − 1, else None.
-        buffers: those of the model by name, which are not trained.
+        num_classes: K if the targets are classes 0 to K − 1, else None.
+        buffers: the buffers of the model by name, which are not trained.
     """
 
     params: Tensors
@@ -28,9 +28,9 @@ class Site:
 
 
 class Effect(ABC):
-    """What λ does in g(w, λ) = mean_i c_i ℓ(z(w, x_i), y_i) + r(w): a change of one or more of w₀, z, x, y, c and r.
+    """A change by λ in g(w, λ) = mean_i c_i ℓ(z(w, x_i), y_i) + r(w), of one or more of w₀, z, x, y, c and r.
 
-    Every method but `space` may be left out; each is differentiable in λ.
+    Only `space` is required. Every other method is differentiable in λ.
     """
 
     @abstractmethod
@@ -38,7 +38,7 @@ class Effect(ABC):
         """Initial value, shape and constraint of λ at a site.
 
         Raises:
-            ValueError: if it does not fit there.
+            ValueError: if the effect does not fit there.
         """
 
     def initial(self, value: Tensor, params: Tensors) -> Tensors:
@@ -46,20 +46,20 @@ class Effect(ABC):
         return params
 
     def buffers(self, value: Tensor) -> Tensors:
-        """The buffers of z by name that are other than the model has them, in training and when it is judged."""
+        """The buffers of z that replace those of the model, by name, in training and in evaluation."""
         return {}
 
     def inputs(self, value: Tensor, X: Tensor) -> Tensor:
-        """The inputs that the model sees instead of X, in training and when it is judged."""
+        """The inputs that the model sees instead of X, in training and in evaluation."""
         return X
 
     def augmented(self, value: Tensor, X: Tensor, generator: torch.Generator) -> Tensor:
-        """The inputs that a training step sees instead of X, and a judge does not.
+        """The inputs that a training step sees instead of X; evaluation does not use them.
 
         Args:
             value: λ.
             X: inputs of the step, shape (n, …).
-            generator: of the random draws, on the CPU and seeded for the step.
+            generator: for the random draws, on the CPU and seeded for the step.
         """
         return X
 
@@ -68,14 +68,14 @@ class Effect(ABC):
         return y
 
     def weights(self, value: Tensor, rows: Tensor | None, y: Tensor) -> Tensor | None:
-        """The weights c of the train examples `rows` (all when None), shape (len(rows),); None leaves them at 1.
+        """The weights c of the train examples `rows` (all when None), shape (len(rows),); None for weights of 1.
 
-        `y` holds the targets of these examples, before any `targets`.
+        `y` holds the targets of these examples, before `targets` changes them.
         """
         return None
 
     def widened(self, value: Tensor, num_more: int) -> Tensor:
-        """λ for a train part with `num_more` examples at its end, for effects that define `weights`."""
+        """λ for a train part with `num_more` further examples at its end, for effects that define `weights`."""
         return value
 
     def penalty(self, value: Tensor, params: Tensors) -> Tensor | None:

@@ -13,14 +13,14 @@ from hypergrad.effect.base import Effect, Site
 
 @dataclass(frozen=True, kw_only=True)
 class Buffer(Effect):
-    """λ in place of a buffer of the model, from the value that it has there: what a model is made of and not trained.
+    """λ replaces a buffer of the model, which is part of the model and not trained; it starts at the buffer's value.
 
-    Such as the mixing weights of its operations, a temperature, or the slope of a rectifier. The dev loss depends on it
-    too, beside the trained parameters, so that the hypergradient has a direct term.
+    Examples are the mixing weights of operations, a temperature, or the slope of a rectifier. The dev loss depends on
+    the buffer directly too, so that the hypergradient has a direct term.
 
     Attributes:
         name: of the buffer, as in `model.named_buffers()`.
-        constraint: where it stays.
+        constraint: of λ.
 
     Source: Liu, Simonyan & Yang, "DARTS: differentiable architecture search", ICLR (2019), for mixing weights.
     """
@@ -33,7 +33,7 @@ class Buffer(Effect):
         if found is None or not found.is_floating_point():
             choice = [name for name, buffer in site.buffers.items() if buffer.is_floating_point()]
             raise ValueError(
-                f"Buffer.name must be that of a floating-point buffer of the model, but it is {self.name!r}, and the "
+                f"Buffer.name must name a floating-point buffer of the model, but it is {self.name!r}, and the "
                 f"model has {', '.join(choice) or 'none; use register_buffer'}."
             )
         return Hyperparameter(found, constraint=self.constraint)

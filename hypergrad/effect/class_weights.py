@@ -11,10 +11,10 @@ from hypergrad.effect.base import Effect, Site
 
 @dataclass(frozen=True, kw_only=True)
 class ClassWeights(Effect):
-    """A weight λ_k > 0 for each class: g = mean_i λ_{y_i} ℓ_i, as with rare classes, whose weights should be larger.
+    """A weight λ_k > 0 for each class: g = mean_i λ_{y_i} ℓ_i, for example larger weights for rare classes.
 
     Attributes:
-        init: the weight to start from, > 0.
+        init: the initial weight, > 0.
 
     Source: Cui, Jia, Lin, Song & Belongie, "Class-balanced loss based on effective number of samples", CVPR (2019).
     """
@@ -29,4 +29,4 @@ class ClassWeights(Effect):
     def weights(self, value: Tensor, rows: Tensor | None, y: Tensor) -> Tensor:
         if y.ndim != 1:
             raise ValueError(f"ClassWeights needs one class for each example, but the targets are {tuple(y.shape)}.")
-        return value[y.clamp(0, len(value) - 1)]  # a target that the loss ignores may be no class, and has no loss
+        return value[y.clamp(0, len(value) - 1)]  # the loss ignores targets that are no class

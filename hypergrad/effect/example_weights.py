@@ -13,11 +13,11 @@ from hypergrad.effect.base import Effect, Site
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleWeights(Effect):
-    """A weight λ_i for each train example: g = mean_i λ_i ℓ_i. A mislabelled example is found by its small weight.
+    """A weight λ_i for each train example: g = mean_i λ_i ℓ_i. Wrong labels end with small weights.
 
     Attributes:
-        init: the weight to start from.
-        constraint: where weights lie; `positive`, or `unit_interval` for weights from 0 to 1.
+        init: the initial weight.
+        constraint: of the weights: `positive`, or `unit_interval` for weights from 0 to 1.
 
     Source: Ren, Zeng, Yang & Urtasun, "Learning to reweight examples for robust deep learning", ICML (2018).
     """

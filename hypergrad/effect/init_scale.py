@@ -10,10 +10,10 @@ from hypergrad.effect.scope import Scoped
 
 @dataclass(frozen=True, kw_only=True)
 class InitScale(Scoped):
-    """Training that starts from λ w₀ instead of w₀, one λ for all entries, or one per tensor, feature, output or entry.
+    """Training starts from λ w₀ instead of w₀, with one λ for all entries, or one per tensor, feature, output or entry.
 
-    For estimators that differentiate through training from its start (`Unrolled` and `Forward`, with `warm_start=False`
-    in the trainer): an optimum does not depend on where training began.
+    It requires an estimator that differentiates through training from its start (`Unrolled` or `Forward`, with
+    `warm_start=False` in the trainer), because an optimum does not depend on where training starts.
 
     Source: Maclaurin, Duvenaud & Adams, "Gradient-based hyperparameter optimization through reversible learning", ICML
     (2015).

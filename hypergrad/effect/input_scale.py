@@ -11,10 +11,10 @@ from hypergrad.effect.base import Effect, Site
 
 @dataclass(frozen=True, kw_only=True)
 class InputScale(Effect):
-    """Inputs λ x instead of x, in training and when judged: how much a feature counts under one common penalty.
+    """Inputs λ x instead of x, in training and in evaluation: the weight of a feature under one common penalty.
 
     Attributes:
-        init: the scale to start from, > 0.
+        init: the initial scale, > 0.
         per_feature: one scale for each feature, shaped as one input, instead of one for all.
 
     Source: MacKay, "Bayesian non-linear modelling for the prediction competition", ASHRAE Transactions (1994).
@@ -26,8 +26,8 @@ class InputScale(Effect):
     def space(self, site: Site) -> Hyperparameter:
         if not site.X.is_floating_point():
             raise ValueError(
-                f"InputScale needs inputs that are floating-point numbers, but they are of {site.X.dtype}; scale what "
-                "the model makes of them instead."
+                f"InputScale needs inputs that are floating-point numbers, but they are of {site.X.dtype}; scale the "
+                "features that the model computes from them instead."
             )
         shape = tuple(site.X.shape[1:]) if self.per_feature else ()
         return Hyperparameter(self.init, shape=shape, constraint=constraints.positive)

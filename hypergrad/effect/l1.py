@@ -1,4 +1,4 @@
-"""L1 penalties, made smooth."""
+"""Smooth approximations of L1 penalties."""
 
 from dataclasses import dataclass
 
@@ -13,8 +13,8 @@ from hypergrad.effect.scope import Scoped
 class L1(Scoped):
     """The penalty r(w) = Σ_j λ_j (√(w_j² + ε²) − ε), one λ for all, or one per tensor, feature, output or entry.
 
-    It lies below λ |w| by at most λ ε and is as smooth as the estimators need; its curvature is up to λ/ε, which asks
-    for a learning rate below 2ε/λ. Parameters come close to 0 and not to it.
+    It is at most λ ε below λ |w|, and as smooth as the estimators require. Its curvature is up to λ/ε, so that the
+    learning rate must be below 2ε/λ. Parameters come close to 0, but do not reach it.
 
     Attributes:
         smoothing: ε > 0, in units of the parameters.

@@ -12,12 +12,12 @@ from hypergrad.effect.base import Effect, Site
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSmoothing(Effect):
-    """Training targets (1 − λ) e_y + λ/K instead of the class y, for a loss that takes probabilities too.
+    """Training targets (1 − λ) e_y + λ/K instead of the class y, for a loss that accepts probabilities too.
 
-    The loss sees targets of shape (n, K), as `torch.nn.functional.cross_entropy` does; dev and test keep their classes.
+    The loss gets targets of shape (n, K), which `torch.nn.functional.cross_entropy` accepts. Dev and test keep classes.
 
     Attributes:
-        init: the smoothing to start from, in (0, 1).
+        init: the initial smoothing, in (0, 1).
 
     Source: Szegedy, Vanhoucke, Ioffe, Shlens & Wojna, "Rethinking the inception architecture for computer vision", CVPR
     (2016).

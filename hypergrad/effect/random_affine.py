@@ -13,18 +13,18 @@ from hypergrad.core.validation import require_instance
 from hypergrad.effect.base import Effect, Site
 
 ENTRIES = 6
-"""Of an affine map of the plane."""
+"""The number of entries of D: an affine map of the plane is a 2 × 3 matrix."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomAffine(Effect):
-    """Train images moved at random, x'(r) = x(r + D (r, 1)) with the six entries of D from N(0, λ²).
+    """Random affine maps of the train images, x'(r) = x(r + D (r, 1)) with the six entries of D from N(0, λ²).
 
-    r are positions from −1 to 1 across the image, so that λ = 0.1 moves a corner by about 0.17 of half the width. The
-    maps are new for each image and step, and beyond its frame an image is zero.
+    r are positions from −1 to 1 across the image, so that λ = 0.1 moves a corner by about 0.17 of half the width. Each
+    image gets a new map at each step. Outside its frame an image is zero.
 
     Attributes:
-        init: the deviation to start from, > 0.
+        init: the initial standard deviation, > 0.
         per_entry: one deviation for each entry of D, row by row, shape (6,), instead of one for all.
 
     Source: Simard, Steinkraus & Platt, "Best practices for convolutional neural networks applied to visual document
@@ -46,7 +46,7 @@ class RandomAffine(Effect):
 
 
 def require_images(effect: Effect, X: Tensor) -> None:
-    """Require inputs that are square grey images in a row, shape (n, side²), or of shape (n, channels, h, w).
+    """Require flat square grey images, shape (n, side²), or images of shape (n, channels, h, w).
 
     Raises:
         ValueError: if they are not.
@@ -54,7 +54,7 @@ def require_images(effect: Effect, X: Tensor) -> None:
     if not X.is_floating_point() or not (X.ndim == 4 or X.ndim == 2 and math.isqrt(X.shape[1]) ** 2 == X.shape[1]):
         raise ValueError(
             f"{type(effect).__name__} needs images of shape (n, side²) or (n, channels, h, w), but the train inputs "
-            f"are of shape {tuple(X.shape)} and {X.dtype}."
+            f"have shape {tuple(X.shape)} and {X.dtype}."
         )
 
 
@@ -68,10 +68,10 @@ def moved(X: Tensor, D: Tensor) -> Tensor:
 
     Args:
         X: shape (n, side²) or (n, channels, h, w).
-        D: shape (n, 6), row by row; the first row is for the direction to the right, the second for that down.
+        D: shape (n, 6), row by row; the first row moves to the right, the second down.
 
     Returns:
-        Images shaped as X, differentiable in D but where a position crosses the centre of a pixel.
+        Images shaped as X, differentiable in D except where a position crosses the centre of a pixel.
     """
     side = math.isqrt(X.shape[1])
     images = X if X.ndim == 4 else X.view(-1, 1, side, side)

@@ -1,4 +1,4 @@
-"""Which parameters an effect acts on, and how many values it has for them."""
+"""Effects on some of the parameters, with one value for all of them or one for each part."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ _PER = ("all", "tensor", "feature", "output", "weight")
 
 @dataclass(frozen=True, kw_only=True)
 class Scoped(Effect):
-    """A positive value for each of some parts of the parameters.
+    """A positive value for each part of some parameters.
 
     Attributes:
-        init: the value to start from, > 0.
+        init: the initial value, > 0.
         per: "all" for one value, shape (); "tensor" for one per tensor, shape (G,), in the order of the model;
             "feature" for one per input of a layer (the last axis of its weight), shape (p,), shared by tensors
             that have the same inputs; "output" for one per output of a layer (the first axis of its weight and its
@@ -67,18 +67,30 @@ class Scoped(Effect):
         return [value] * len(tensors)
 
     def _shape(self, params: Tensors) -> tuple[int, ...]:
-        tensors, name = self.chosen(params), type(self).__name__
+        """The shape of λ.
+
+        Raises:
+            ValueError: if a pattern matches no parameter, or the chosen ones do not share their inputs or outputs.
+        """  # noqa: DOC502
         missed = [pattern for pattern in self.on if not any(fnmatchcase(known, pattern) for known in params)]
         if missed:
             raise ValueError(
-                f"{name}.on = {missed[0]!r} matches none of the trained parameters, which are {', '.join(params)}."
+                f"{type(self).__name__}.on = {missed[0]!r} matches none of the trained parameters, which are "
+                f"{', '.join(params)}."
             )
+        tensors = self.chosen(params)
         if self.per == "tensor":
             return (len(tensors),)
         if self.per == "weight":
             return (sum(w.numel() for w in tensors.values()),)
-        if self.per == "all":
-            return ()
+        return () if self.per == "all" else self._shared_width(tensors)
+
+    def _shared_width(self, tensors: Tensors) -> tuple[int, ...]:
+        """(p,) or (q,), the number of inputs or outputs that all layers have.
+
+        Raises:
+            ValueError: if they have several.
+        """
         if self.per == "feature":
             needed = "weights of shape (…, p) with the same p"
             widths = [w.shape[-1:] if w.ndim > 1 else () for w in tensors.values()]
@@ -86,7 +98,7 @@ class Scoped(Effect):
             needed, widths = "tensors of shape (q, …) with the same q", [w.shape[:1] for w in tensors.values()]
         if len(set(widths)) > 1 or () in widths:
             raise ValueError(
-                f"{name}.per = {self.per!r} needs {needed}, but "
-                f"{', '.join(f'{known} is {tuple(w.shape)}' for known, w in tensors.items())}; choose them by `on`."
+                f"{type(self).__name__}.per = {self.per!r} needs {needed}, but "
+                f"{', '.join(f'{known} is {tuple(w.shape)}' for known, w in tensors.items())}; choose others by `on`."
             )
         return tuple(widths[0])

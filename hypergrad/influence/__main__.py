@@ -4,53 +4,66 @@ import sys
 from typing import Any
 
 from hypergrad.cli.command import command, configured_jackknife, configured_problem, configured_solver, run_folder
+from hypergrad.cli.settings import own_settings
 from hypergrad.core.errors import NotOptimalError
-from hypergrad.influence.examples import influences, require_supervised
+from hypergrad.influence.examples import Influences, influences, require_supervised
 from hypergrad.training.training import train
 
 _TOL = 1e-9
+"""Of ‖∇g‖, relative to the start: influences are first-order changes of a solution, and O(1/n) themselves."""
 
 
 def main() -> None:
     """Train at the initial hyperparameters, print the examples that matter most, and write all of them as CSV.
 
     Raises:
-        SystemExit: if `top` or `steps` is not a positive number.
-    """
-    settings = {"top": 10, "steps": 10000}
-    rest = []
-    for argument in sys.argv[1:]:
-        key, _, value = argument.partition("=")
-        if key not in settings:
-            rest.append(argument)
-        elif value.isdecimal() and int(value) > 0:
-            settings[key] = int(value)
-        else:
-            sys.exit(f"error: {key} must be an integer of at least 1, but it is {value!r}.")
+        SystemExit: if `top` or `steps` is not a positive integer.
+    """  # noqa: DOC502
+    settings, rest = own_settings(sys.argv[1:], {"top": "10", "steps": "10000"})
+    top, steps = (_positive(name, settings[name]) for name in ("top", "steps"))
     folder = "hydra.run.dir='outputs/${name}-influence/${now:%Y-%m-%d_%H-%M-%S-%f}'"
     sys.argv[1:] = [folder, "+sensitivity=jackknife", *rest]
 
     def task(cfg: Any) -> None:
-        with configured_problem(cfg) as configured:
-            problem = require_supervised(configured)
-            problem.batch_size = None  # influences are of a solution on all of train
-            hparams = problem.init_hparams()
-            solver = configured_solver(cfg)
-            found = train(problem, solver, hparams, problem.init_params(), max_steps=settings["steps"], tol=_TOL)
-            try:
-                examples = influences(problem, found.params, hparams, jackknife=configured_jackknife(cfg))
-            except NotOptimalError as error:
-                error.add_note(
-                    f"{type(solver).__name__} took {found.steps} steps and ended {found.status}; allow more with "
-                    "steps=…; solver=lbfgs and solver=newton need the fewest."
-                )
-                raise
+        examples = _trained_influences(cfg, steps)
         path = run_folder() / "influence.csv"
-        examples.print(settings["top"])
+        examples.print(top)
         examples.write(path)
         print(path)
 
     command(task, sweeps=False)
+
+
+def _positive(name: str, value: str) -> int:
+    """The integer that a setting holds.
+
+    Raises:
+        SystemExit: if it is not a positive integer.
+    """
+    if not value.isdecimal() or int(value) < 1:
+        sys.exit(f"error: {name} must be an integer of at least 1, but it is {value!r}.")
+    return int(value)
+
+
+def _trained_influences(cfg: Any, max_steps: int) -> Influences:
+    """The influences at the solution of the configured problem, after training it.
+
+    Raises:
+        NotOptimalError: if training did not reach a solution.
+    """
+    with configured_problem(cfg) as configured:
+        problem = require_supervised(configured)
+        problem.batch_size = None  # influences need a solution on all of train
+        hparams, solver = problem.init_hparams(), configured_solver(cfg)
+        found = train(problem, solver, hparams, problem.init_params(), max_steps=max_steps, tol=_TOL)
+        try:
+            return influences(problem, found.params, hparams, jackknife=configured_jackknife(cfg))
+        except NotOptimalError as error:
+            error.add_note(
+                f"{type(solver).__name__} took {found.steps} steps and ended {found.status}; allow more with "
+                "steps=…; solver=lbfgs and solver=newton need the fewest."
+            )
+            raise
 
 
 if __name__ == "__main__":

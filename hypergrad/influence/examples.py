@@ -1,4 +1,4 @@
-"""What the dev loss of a supervised problem owes to each of its train examples."""
+"""The influence of each train example of a supervised problem on the dev loss."""
 
 import csv
 from dataclasses import dataclass
@@ -16,18 +16,19 @@ from hypergrad.problem.supervised.supervised import Supervised
 from hypergrad.sensitivity.jackknife import InfinitesimalJackknife
 
 _WEIGHTS = "weights of the examples"
+"""A name that no hyperparameter of a user has: it is no Python name."""
 
 
 @dataclass(frozen=True)
 class Influences:
-    """What each of n train examples does to the dev loss.
+    """The influence of each of n train examples on the dev loss.
 
     Attributes:
-        change: by how much the dev loss would change without the example, to first order in its weight, shape (n,): the
-            error is O(1/n²). An example with a negative change is harmful.
-        losses: the train loss of each, shape (n,).
+        change: the change of the dev loss without the example, to first order in its weight, shape (n,); the error is
+            O(1/n²). An example with a negative change is harmful.
+        losses: the train loss of each example, shape (n,).
         targets: shape (n,) or (n, …).
-        dev_loss: with all of them.
+        dev_loss: with all examples.
     """
 
     change: Tensor
@@ -61,21 +62,21 @@ class Influences:
 def influences(
     problem: InnerProblem, params: Tensors, hparams: Tensors, *, jackknife: InfinitesimalJackknife | None = None
 ) -> Influences:
-    """What each train example does to the dev loss, by one adjoint solve for all of them.
+    """The influence of each train example on the dev loss, by one adjoint solve for all examples.
 
     Args:
         problem: a `Supervised`.
         params: its solution at `hparams`, on all of train.
         hparams: λ.
-        jackknife: how the solution is taken apart; its `order` and `weights` do not matter.
+        jackknife: the linear solver and the tolerance; its `order` and `weights` are not used.
 
     Returns:
-        The influences, at weights of 1 of the examples.
+        The influences, at weight 1 for every example.
 
     Raises:
-        TypeError: if the problem is no `Supervised`.
+        TypeError: if the problem is not a `Supervised`.
         ValueError: if the model draws random numbers in training, or its loss is not a mean over examples.
-        NotOptimalError: if the parameters are no solution.
+        NotOptimalError: if the parameters are not a solution.
     """  # noqa: DOC502
     problem = require_supervised(problem)
     weighted = problem.weighted(_WEIGHTS)
@@ -92,34 +93,34 @@ def influences(
 
 
 def require_supervised(problem: InnerProblem) -> Supervised:
-    """The problem, which knows its examples.
+    """The given problem, after a check of its type.
 
     Raises:
-        TypeError: if it does not.
+        TypeError: if it is not a `Supervised`, which knows its examples.
     """
     if not isinstance(problem, Supervised):
         raise TypeError(
-            f"The influence of examples needs a Supervised problem, which knows its examples, but it is a "
-            f"{type(problem).__name__}. Choose experiment=digits, or make a problem of your own an hg.Supervised; with "
-            "other problems, declare a weight for each example as a hyperparameter and use hg.InfinitesimalJackknife."
+            f"The influence of examples needs a Supervised problem, which knows its examples, but the problem is a "
+            f"{type(problem).__name__}. Choose experiment=digits, or write your problem as an hg.Supervised. For other "
+            "problems, declare a weight for each example as a hyperparameter and use hg.InfinitesimalJackknife."
         )
     return problem
 
 
 @torch.no_grad()
 def _require_a_mean(problem: Supervised, weighted: Supervised, params: Tensors, hparams: Tensors) -> None:
-    """Require that the inner loss on all of train is the mean over the examples that the weights are in.
+    """Require that the inner loss on all of train is the plain mean over the examples.
 
     Raises:
-        ValueError: if it is not, as that of a cross-entropy with weights of the classes.
+        ValueError: if it is not, such as a cross-entropy with class weights.
     """
     whole = problem.inner_loss(params, hparams, None).item()
     mean = weighted.inner_loss(params, hparams, None).item()
     if not abs(whole - mean) <= torch.finfo(problem.X.dtype).eps ** 0.5 * max(1.0, abs(whole)):
         raise ValueError(
             f"The influence of examples needs a train loss that is the mean of the losses of the examples, but it is "
-            f"{whole:.6g}, and that mean {mean:.6g}. Leave out what weighs or ignores targets, such as `weight` or "
-            "`ignore_index`, or have the loss return one value for each example."
+            f"{whole:.6g}, and that mean is {mean:.6g}. Leave out what weights or ignores targets, such as `weight` "
+            "or `ignore_index`, or let the loss return one value for each example."
         )
 
 

@@ -1,0 +1,1 @@
+"""Figures of finished runs: `python -m hypergrad.plot`. May import `core` only, and reads runs from their files."""

@@ -11,11 +11,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Draw every figure of the runs as PNG and SVG.
 
     Raises:
-        SystemExit: with what went wrong.
+        SystemExit: with a message, after an error.
     """
     parser = argparse.ArgumentParser(prog="python -m hypergrad.plot", description="Draws runs as PNG and SVG.")
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs, or folders that hold some")
-    parser.add_argument("--out", type=Path, default=Path("plots"), help="where the figures go (default: plots)")
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs, or folders that hold runs")
+    parser.add_argument("--out", type=Path, default=Path("plots"), help="the folder for the figures (default: plots)")
     chosen = parser.parse_args(arguments)
     try:
         from hypergrad.plot.figures import FIGURES

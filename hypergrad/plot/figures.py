@@ -1,6 +1,6 @@
-"""The figures of runs: trajectories, losses against what they cost, and a comparison."""
+"""The figures of runs: trajectories, losses against their cost, and a comparison."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ _LOSSES = {"loss/dev": "-", "loss/test": "--"}
 
 
 def trajectories(runs: list[History]) -> Figure:
-    """Each hyperparameter over the outer steps, one panel for each name; of a search, the points that it tried."""
+    """Each hyperparameter over the outer steps, one panel for each; for a search, the points of its trials."""
     names = list(dict.fromkeys(name for run in runs for name in run.hyperparameters()))
     figure, axes = _panels(max(1, len(names)))
     for axis, name in zip(axes, names, strict=False):
@@ -38,24 +38,14 @@ def trajectories(runs: list[History]) -> Figure:
 
 
 def losses_against(cost: str) -> Callable[[list[History]], Figure]:
-    """A figure of dev loss (solid) and test loss (dashed) against a cost; of a search, the best so far."""
+    """A figure of dev loss (solid) and test loss (dashed) against a cost; for a search, the best so far."""
 
     def draw(runs: list[History]) -> Figure:
         figure, axes = _panels(1)
-        for index, run in enumerate(runs):
-            for tag, style in _LOSSES.items():
-                if np.isfinite(run.series(tag)).any():
-                    values = run.best_so_far(tag) if run.is_search else run.series(tag)
-                    axes[0].plot(
-                        run.series(cost),
-                        values,
-                        style,
-                        drawstyle="steps-post" if run.is_search else "default",
-                        color=f"C{index}",
-                        marker=".",
-                        markersize=4,
-                        label=run.name if tag == "loss/dev" else None,
-                    )
+        for run, tag, style in _curves(runs):
+            values = run.best_so_far(tag) if run.is_search else run.series(tag)
+            steps = "steps-post" if run.is_search else "default"
+            axes[0].plot(run.series(cost), values, drawstyle=steps, marker=".", markersize=4, **style)
         axes[0].set(xlabel=_COSTS[cost], ylabel="loss: dev (solid), test (dashed)")
         _legend(figure, axes)
         return figure
@@ -64,20 +54,11 @@ def losses_against(cost: str) -> Callable[[list[History]], Figure]:
 
 
 def comparison(runs: list[History]) -> Figure:
-    """The lowest dev loss so far, and the test loss there, against wall time, gradients and inner steps."""
+    """The lowest dev loss so far, and its test loss, against wall time, gradients and inner steps."""
     figure, axes = _panels(len(_COMPARED))
     for axis, (label, cost) in zip(axes, _COMPARED.items(), strict=True):
-        for index, run in enumerate(runs):
-            for tag, style in _LOSSES.items():
-                if np.isfinite(run.series(tag)).any():
-                    axis.step(
-                        cost(run),
-                        run.best_so_far(tag),
-                        style,
-                        where="post",
-                        color=f"C{index}",
-                        label=run.name if tag == "loss/dev" else None,
-                    )
+        for run, tag, style in _curves(runs):
+            axis.step(cost(run), run.best_so_far(tag), where="post", **style)
         axis.set(xlabel=label, ylabel="best dev loss (test there dashed)")
     _legend(figure, axes)
     return figure
@@ -89,6 +70,15 @@ FIGURES: dict[str, Callable[[list[History]], Figure]] = {
     "loss_against_products": losses_against("run/products"),
     "comparison": comparison,
 }
+
+
+def _curves(runs: list[History]) -> Iterator[tuple[History, str, dict[str, Any]]]:
+    """Each run with each loss that it has, and how to draw it: a colour per run, one label for both losses."""
+    for index, run in enumerate(runs):
+        for tag, line in _LOSSES.items():
+            if np.isfinite(run.series(tag)).any():
+                label = run.name if tag == "loss/dev" else None
+                yield run, tag, {"linestyle": line, "color": f"C{index}", "label": label}
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:

@@ -1,4 +1,4 @@
-"""What runs have left on disk, read for drawing."""
+"""The metrics of runs, read from their folders."""
 
 import json
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import numpy as np
 from hypergrad.core.cost import PRODUCT
 
 _WIDEST = 64
+"""Entries of a hyperparameter to draw; more lines in one panel cannot be told apart."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class History:
     """The numbers of a run.
 
     Attributes:
-        name: what the legend calls it.
+        name: for the legend.
         rows: one dict per outer step, or per trial of a baseline, as `metrics.jsonl` holds them.
     """
 
@@ -25,25 +26,25 @@ class History:
 
     @property
     def is_search(self) -> bool:
-        """Whether the rows are trials, which have no order and no gradient."""
+        """Whether the rows are trials, which have no gradient."""
         return not any("hypergradient/norm" in row for row in self.rows)
 
     def work(self) -> np.ndarray:
-        """Gradients so far, a Hessian product counted as two, as a budget counts them, shape (rows,)."""
+        """Gradients so far, shape (rows,); a Hessian product counts as two, as in a budget."""
         return self.series("run/gradients") + PRODUCT * self.series("run/products")
 
     def series(self, tag: str) -> np.ndarray:
-        """A number over the rows, NaN where a row has none, shape (rows,)."""
+        """A number for each row, NaN if a row has none, shape (rows,)."""
         return np.array([np.nan if row.get(tag) is None else row[tag] for row in self.rows], dtype=float)
 
     def best_so_far(self, tag: str) -> np.ndarray:
-        """A number at the lowest dev loss that was met up to each row, shape (rows,)."""
+        """A number at the lowest dev loss up to each row, shape (rows,)."""
         dev, values = self.series("loss/dev"), self.series(tag)
         best = np.array([np.nanargmin(dev[: i + 1]) for i in range(len(dev))])
         return values[best]
 
     def hyperparameters(self) -> dict[str, np.ndarray]:
-        """Each hyperparameter over the rows, shape (rows, entries), of the first 64 entries."""
+        """The first 64 entries of each hyperparameter for each row, shape (rows, entries)."""
         names = [tag.removeprefix("hparam/") for tag in self.rows[0] if tag.startswith("hparam/")]
         return {
             name: np.array([np.ravel(row[f"hparam/{name}"])[:_WIDEST] for row in self.rows], dtype=float)
@@ -55,8 +56,8 @@ def read(folders: list[Path]) -> list[History]:
     """The histories in these folders, or in the folders of runs below them.
 
     Raises:
-        FileNotFoundError: if there is no `metrics.jsonl` in one of them or below.
-        ValueError: if one holds no row.
+        FileNotFoundError: if a folder holds no `metrics.jsonl`, nor a folder below it.
+        ValueError: if a file holds no row.
     """
     found: list[History] = []
     for folder in folders:
@@ -68,7 +69,7 @@ def read(folders: list[Path]) -> list[History]:
         for file in files:
             rows = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
             if not rows:
-                raise ValueError(f"{file} holds no step yet.")
+                raise ValueError(f"{file} holds no step yet; wait for the first one, or leave out this run.")
             found.append(History(_name(file.parent), rows))
     return found
 

@@ -1,4 +1,4 @@
-"""The dev loss over one or two hyperparameters, with the way that a run took."""
+"""The dev loss over one or two hyperparameters, with the path of a run."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 _LEVELS = 20
+"""Colours of a map: as many as the eye tells apart in one colour scale."""
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,9 @@ class Landscape:
     Attributes:
         names: of the one or two axes.
         ticks: the values of the grid along each axis, in natural units.
-        losses: the dev loss on the grid, shape (k,) or (k, k) with the first axis first; NaN where there is none.
-        path: the values that a run went through, shape (records, number of axes).
-        path_losses: the dev loss that it met there, shape (records,).
+        losses: the dev loss on the grid, shape (k,) or (k, k) with the first axis first; NaN if it is not known.
+        path: the values of a run at its steps, shape (records, number of axes).
+        path_losses: the dev loss of the run there, shape (records,).
     """
 
     names: list[str]
@@ -58,7 +59,7 @@ class Landscape:
         x, y = self.ticks
         losses = np.ma.masked_invalid(self.losses.T)
         if losses.count() > 1:
-            # Levels by rank, so that a steep wall does not flatten the valley.
+            # Levels by rank: equal steps of the loss would show a steep wall and no valley.
             levels = np.unique(np.quantile(losses.compressed(), np.linspace(0, 1, _LEVELS)))
             filled = axis.contourf(x, y, losses, levels=levels, cmap="viridis")
             figure.colorbar(filled, ax=axis, label="dev loss", format="%.4g")

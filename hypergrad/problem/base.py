@@ -14,15 +14,18 @@ _NO_OUTPUTS = (
     "{} does not define `{}`, which Gauss–Newton products need: write the inner loss as "
     "self.loss_of_outputs(self.outputs(params, hparams, batch), params, hparams, batch)."
 )
-_NO_POOL = "{} does not define `{}`, which folds of train and dev examples, and a final training on both, need."
+_NO_POOL = (
+    "{} does not define `{}`, which folds=… and retrain=true need: define it, or leave out the folds and the final "
+    "training on train and dev."
+)
 
 
 class InnerProblem(nn.Module, ABC):
-    """What is tuned: w*(λ) = argmin_w g(w, λ), judged by the dev loss f(w, λ).
+    """What is tuned: w*(λ) = argmin_w g(w, λ), judged by the validation (dev) loss f(w, λ).
 
-    Holds the data (as buffers, so that `.to(device)` and `.double()` move it), and never w or λ, which come in as
-    named tensors. Every method is a pure function of its arguments: a batch, a dropout mask, any random draw is a
-    function of the step alone, because recomputing and resuming rely on it.
+    A problem holds the data (as buffers, so that `.to(device)` and `.double()` move it). It never holds w or λ, which
+    are arguments, as named tensors. Every method is a pure function of its arguments: a batch, a dropout mask or any
+    other random draw depends only on the step, because recomputation and resuming rely on it.
     """
 
     @abstractmethod
@@ -42,32 +45,32 @@ class InnerProblem(nn.Module, ABC):
         """The dev loss f(w, λ), shape ()."""
 
     def initial(self, params: Tensors, hparams: Tensors) -> Tensors:
-        """Where training from `params` starts: there, by default.
+        """The parameters from which training starts instead of `params`: the same ones by default.
 
-        Override it to tune initial weights, such as their scale, or a hyperparameter that is w₀ itself; it must be
-        differentiable in both. Each training run applies it, so it goes with cold starts (`warm_start=False`).
+        Override it to tune initial weights, such as their scale, or a hyperparameter that is w₀ itself. It must be
+        differentiable in both arguments. Every training run applies it, so it requires `warm_start=False`.
         """
         return params
 
     def inner_batch(self, step: int) -> Any:
-        """The batch of inner step `step` ≥ 0; None where the losses read all of the problem's own data."""
+        """The batch of inner step `step` ≥ 0; None if the losses read all data of the problem."""
         return None
 
     def outer_batch(self, step: int) -> Any:
-        """The batch of outer step `step` ≥ 0; None where the losses read all of the problem's own data."""
+        """The batch of outer step `step` ≥ 0; None if the losses read all data of the problem."""
         return None
 
     def at_outer_step(self, step: int) -> "InnerProblem":
-        """The problem as the trainer's outer step `step` ≥ 0 meets it: this one at every step, by default.
+        """The problem at outer step `step` ≥ 0 of the trainer: this one at every step, by default.
 
-        Override it where what is trained changes from one outer step to the next, as with fresh tasks, or a mini-batch
-        of images each of which has parameters of its own. It is a function of the step alone, and λ stays the same; w
-        may have other shapes where training starts cold (`warm_start=False`).
+        Override it if each outer step trains something else, such as new tasks, or a mini-batch of images that each
+        have their own parameters. The result depends only on the step, and has the same λ. w may have other shapes if
+        training starts anew in each outer step (`warm_start=False`).
         """
         return self
 
     def inner_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
-        """g(w, λ) and ∇_w g(w, λ), differentiable where grad mode is enabled.
+        """g(w, λ) and ∇_w g(w, λ), differentiable if grad mode is enabled.
 
         Raises:
             TypeError: if the inner loss is not a tensor.
@@ -77,7 +80,7 @@ class InnerProblem(nn.Module, ABC):
         return value_and_gradient(lambda w: require_scalar(self.inner_loss(w, hparams, batch), name), params, name)
 
     def optimality(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensors:
-        """φ(w, λ), zero exactly at w*(λ) and shaped as w: by default ∇_w g.
+        """φ(w, λ), zero exactly at w*(λ) and with the shapes of w: by default ∇_w g.
 
         Override it for a root, a fixed point or a proximal condition; it must be differentiable in w and λ.
         """
@@ -85,7 +88,7 @@ class InnerProblem(nn.Module, ABC):
 
     @property
     def is_minimisation(self) -> bool:
-        """Whether φ is ∇_w g, so that its Jacobian is the symmetric Hessian of g."""
+        """Whether φ is ∇_w g, so that its Jacobian is the Hessian of g and symmetric."""
         return type(self).optimality is InnerProblem.optimality
 
     @property
@@ -98,7 +101,7 @@ class InnerProblem(nn.Module, ABC):
         raise NotImplementedError(_NO_OUTPUTS.format(type(self).__name__, "outputs"))
 
     def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        """ℓ(z, w, λ), convex in z and w, which is the inner loss at z = z(w); shape ()."""
+        """ℓ(z, w, λ), convex in z and w; it is the inner loss at z = z(w), shape ()."""
         raise NotImplementedError(_NO_OUTPUTS.format(type(self).__name__, "loss_of_outputs"))
 
     @property
@@ -107,45 +110,45 @@ class InnerProblem(nn.Module, ABC):
         return True
 
     def restriction(self, params: Tensors, hparams: Tensors) -> "Restriction":
-        """The problem in those entries of a solution `params` that move with λ: by default all of them.
+        """The problem in the entries of a solution `params` that change with λ: by default all of them.
 
-        Override it where the others stay as they are for small changes of λ, such as the zeros of a sparse solution.
+        Override it if the other entries stay fixed for small changes of λ, such as the zeros of a sparse solution.
         """
         return Restriction(self, params, sum(w.numel() for w in params.values()))
 
     def objection(self, params: Tensors, ahead: Tensors, hparams: Tensors, batch: Any) -> str:
-        """Why a restriction may not hold at the solution, for which a Newton step from `params` to `ahead` speaks.
+        """Why a restriction may not hold at the solution, which a Newton step from `params` to `ahead` estimates.
 
         Returns:
-            What fails and where, to follow "unknown: "; "" where the restriction holds.
+            What fails and where, as text after "unknown: "; "" if the restriction holds.
         """
         return ""
 
     def solution(self, hparams: Tensors) -> Tensors:
         """The best response w*(λ) in closed form, for problems that have one."""
-        raise NotImplementedError(f"{type(self).__name__} knows no closed form of its solution.")
+        raise NotImplementedError(f"{type(self).__name__} has no closed form of its solution; train it with a solver.")
 
     def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
-        """Further numbers to record at each outer step; `test_loss` is shown beside the inner and dev loss."""
+        """Further numbers to record at each outer step; `test_loss` is shown next to the inner and dev loss."""
         return {}
 
     def pictures(self) -> dict[str, tuple[int, ...]]:
-        """By the name of a hyperparameter, the shape (h, w) or (c, h, w) of the images that it holds in a row."""
+        """The shape (h, w) or (c, h, w) of the images that a hyperparameter holds, by its name."""
         return {}
 
     def pooled_targets(self) -> Tensor:
-        """The targets of the pool, the train examples and then the dev examples, shape (n, …)."""
+        """The targets of the pool, which is the train examples and then the dev examples; shape (n, …)."""
         raise NotImplementedError(_NO_POOL.format(type(self).__name__, "pooled_targets"))
 
     def on_examples(self, train: Tensor, dev: Tensor) -> "InnerProblem":
-        """The problem trained on the examples at positions `train` of the pool, and judged on those at `dev`.
+        """The problem that trains on the examples at positions `train` of the pool, and judges on those at `dev`.
 
-        A hyperparameter with an entry for each train example has one for each of the pool there.
+        A hyperparameter with an entry for each train example has an entry for each example of the pool there.
         """
         raise NotImplementedError(_NO_POOL.format(type(self).__name__, "on_examples"))
 
     def joined(self, hparams: Tensors) -> "tuple[InnerProblem, Tensors]":
-        """The problem on all of the pool, for a final training at λ, and λ for it."""
+        """The problem on the whole pool, for a final training at λ, and λ for it."""
         targets = self.pooled_targets()
         everything = torch.arange(len(targets), device=targets.device)
         return self.on_examples(everything, everything), hparams
@@ -154,7 +157,7 @@ class InnerProblem(nn.Module, ABC):
         """The initial λ in natural units, in the dtype and on the device of `init_params()`.
 
         Raises:
-            TypeError: if `init_params` or `hyperparameters` does not return what it promises.
+            TypeError: if `init_params` or `hyperparameters` does not return the promised type.
         """
         name = type(self).__name__
         params, spaces = self.init_params(), self.hyperparameters()
@@ -168,13 +171,13 @@ class InnerProblem(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class Restriction:
-    """An inner problem in some entries of w, the others held fixed.
+    """An inner problem in some entries of w, while the others stay fixed.
 
     Attributes:
-        problem: of the same hyperparameters, with a unique solution near `params`.
+        problem: with the same hyperparameters, and a unique solution near `params`.
         params: the entries, by the names of the parameters.
-        size: the number of entries of all of w.
-        index: the positions of the entries in the flat w, shape (k,); None where they are all of it.
+        size: the number of all entries of w.
+        index: the positions of the entries in the flat w, shape (k,); None for all positions.
     """
 
     problem: InnerProblem
@@ -183,16 +186,16 @@ class Restriction:
     index: Tensor | None = None
 
     def gather(self, v: Tensor) -> Tensor:
-        """The entries of a flat vector shaped as w."""
+        """These entries of a flat vector with the size of w."""
         return v if self.index is None else v[self.index]
 
     def scatter(self, v: Tensor) -> Tensor:
-        """The flat vector shaped as w that is v in the entries and zero elsewhere."""
+        """The flat vector with the size of w that is v in these entries and zero elsewhere."""
         return v if self.index is None else v.new_zeros(self.size).index_copy(0, self.index, v)
 
 
 def require_scalar(value: Any, name: str) -> Tensor:
-    """A loss, after a check that it is a tensor of one entry.
+    """The given loss, after a check that it is a tensor with one entry.
 
     Raises:
         TypeError: if it is not a tensor.

@@ -1,4 +1,4 @@
-"""Cross-validation: several problems that share their hyperparameters, as one."""
+"""Cross-validation: several problems with the same hyperparameters, as one problem."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,20 +13,20 @@ from hypergrad.problem.sparse.l1 import L1Problem
 
 
 class KFold(InnerProblem):
-    """K folds of the train and dev examples, each of which judges a model trained on the others.
+    """K folds of the train and dev examples; each fold judges a model that was trained on the others.
 
     g(W, λ) = Σ_k g_k(w_k, λ),    f(W, λ) = 1/K Σ_k f_k(w_k, λ),
 
     with w_k the entry k of W along the first axis of each tensor, g_k on all folds but the k-th and f_k on the k-th.
-    Each w_k is trained as it would be alone, for its gradient is its own; the Hessian is block diagonal, and dF/dλ is
-    the mean of the K hypergradients. Metrics, such as the test loss, are means over the models too.
+    The gradient of w_k depends on w_k alone, so that each w_k is trained as it would be alone. The Hessian is block
+    diagonal, and dF/dλ is the mean of the K hypergradients. Metrics, such as the test loss, are means over the models.
 
-    Every example judges once, so that λ is less easily fitted to the luck of one dev part, for K times the work.
-    Factorisations (`Dense`, `Newton`) take K² times it; the other linear solvers do not form the blocks' zeros.
+    Every example judges once, so that λ does not overfit one small dev part. This costs K times the work.
+    Factorisations (`Dense`, `Newton`) cost K² times; the other linear solvers do not form the zeros between the blocks.
 
     Args:
         folds: K ≥ 2 problems with the same parameters and hyperparameters.
-        pool: the problem on all of the examples, for a final training.
+        pool: the problem on all examples, for a final training.
 
     Source: Stone, "Cross-validatory choice and assessment of statistical predictions", J. Royal Statistical Society B
     (1974).
@@ -98,7 +98,7 @@ class KFold(InnerProblem):
         return self.pool, hparams
 
     def _each(self, of: Callable[[Any, Tensors, Any], Any], params: Tensors, batch: Any = None) -> list[Any]:
-        """What a function of a fold, its parameters and its batch gives, fold by fold."""
+        """The values of a function of a fold, its parameters and its batch, for each fold."""
         entries = {name: stack.unbind() for name, stack in params.items()}
         batches = [None] * len(self.folds) if batch is None else batch
         return [
@@ -107,7 +107,7 @@ class KFold(InnerProblem):
 
 
 class L1KFold(KFold, L1Problem):
-    """`KFold` of problems with an L1 penalty."""
+    """`KFold` for problems with an L1 penalty."""
 
     def smooth_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         return _sum(self._each(lambda fold, w, part: fold.smooth_loss(w, hparams, part), params, batch))
@@ -121,21 +121,21 @@ class L1KFold(KFold, L1Problem):
 
 
 def k_fold(problem: InnerProblem, folds: int = 5, *, seed: int = 0) -> KFold:
-    """K-fold cross-validation of a problem: its train and dev examples, parted into K folds that take turns as dev.
+    """K-fold cross-validation: the train and dev examples are split into K folds, and each fold is the dev part once.
 
-    Test examples stay apart. Where the targets are classes, each fold has its share of each.
+    Test examples stay apart. If the targets are classes, each fold has about the same share of each class.
 
     Args:
-        problem: whose examples are parted; `Supervised`, `Ridge`, the sparse linear models, and any other that defines
-            `pooled_targets` and `on_examples`.
+        problem: `Supervised`, `Ridge`, a sparse linear model, or any other problem that defines `pooled_targets` and
+            `on_examples`.
         folds: K, from 2 to the number of examples.
-        seed: of the random parts.
+        seed: of the random split.
 
     Returns:
-        A problem for any estimator, with parameters stacked along a new first axis.
+        A problem for any estimator; its parameters are stacked along a new first axis.
 
     Raises:
-        NotImplementedError: if the problem does not say how its examples are parted.
+        NotImplementedError: if the problem does not define `pooled_targets` and `on_examples`.
         ValueError: if K is out of range.
     """  # noqa: DOC502
     targets = problem.pooled_targets()

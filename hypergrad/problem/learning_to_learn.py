@@ -1,4 +1,4 @@
-"""How to train: the coefficients of a solver, judged by the training loss that they reach."""
+"""Learning how to train: the coefficients of a solver, judged by the training loss that they reach."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,16 +16,16 @@ class LearningToLearn(Wrapper):
 
     F(ρ) = g(w_T(ρ), λ₀)    with    w_{t+1} = Φ(w_t, ρ)
 
-    ρ are coefficients of the solver, which names them, as in `GradientDescent(lr="lr")`; λ₀ are the initial
-    hyperparameters of the problem and stay as they are. Only estimators that differentiate through the steps can tune
-    ρ, and from a cold start each time (`warm_start=False`): the minimum of g does not depend on how it is reached.
+    ρ are coefficients that the solver names, as in `GradientDescent(lr="lr")`. λ₀ are the initial hyperparameters of
+    the problem and stay fixed. ρ requires an estimator that differentiates through the steps, and `warm_start=False`:
+    the minimum of g does not depend on the way to it.
 
     Args:
         problem: what is trained.
         coefficients: ρ by name.
 
     Raises:
-        ValueError: if the problem has an L1 penalty, whose solvers are for itself alone.
+        ValueError: if the problem has an L1 penalty, which requires special solvers.
 
     Source: Andrychowicz et al., "Learning to learn by gradient descent by gradient descent", NIPS (2016).
     """

@@ -1,4 +1,4 @@
-"""A synthetic quadratic with a condition number of one's choice, to hold estimators against."""
+"""A synthetic quadratic with a given condition number and a closed form, to test estimators."""
 
 from typing import Any
 
@@ -17,14 +17,14 @@ class Quadratic(InnerProblem):
     g(w, λ) = ½ wᵀ (A + penalty · I) w − wᵀ (c + C shift)
     f(w, λ) = ½ (w − target)ᵀ M (w − target) + shiftᵀ D w + ½ ‖shift‖² + penalty²
 
-    w is two tensors, `a` and `b`, that a dense A couples; λ is `penalty` > 0, shape (), and `shift`, shape (3,). The
+    w is two tensors, `a` and `b`, which a dense A couples; λ is `penalty` > 0, shape (), and `shift`, shape (3,). The
     eigenvalues of A are spaced evenly in their logarithm from `curvature` / `condition` to `curvature`.
 
     Args:
         size: number of parameters, ≥ 2.
         condition: condition number of A, ≥ 1.
         curvature: largest eigenvalue of A, > 0.
-        penalty: where the hyperparameter `penalty` starts, > 0.
+        penalty: the initial value of the hyperparameter `penalty`, > 0.
         seed: of the random matrices.
 
     Raises:
@@ -53,23 +53,13 @@ class Quadratic(InnerProblem):
                 f"Quadratic needs size ≥ 2, condition ≥ 1 and curvature > 0, but they are {size}, {condition:g} and "
                 f"{curvature:g}."
             )
-        generator = torch.Generator().manual_seed(seed)
-
-        def normal(*shape: int) -> Tensor:
-            return torch.randn(*shape, generator=generator)
-
         eigenvalues = curvature * torch.logspace(0, -1, size) ** torch.log10(torch.tensor(float(condition)))
-        Q = torch.linalg.qr(normal(size, size)).Q
-        root = normal(size, size) / size**0.5
-        self.register_buffer("A", Q @ (eigenvalues[:, None] * Q.T))
-        self.register_buffer("c", normal(size))
-        self.register_buffer("C", normal(size, 3))
-        self.register_buffer("M", root @ root.T)
-        self.register_buffer("D", normal(3, size))
-        self.register_buffer("target", normal(size))
+        generator = torch.Generator().manual_seed(seed)
+        for name, value in _coefficients(eigenvalues, generator).items():
+            self.register_buffer(name, value)
         self._hyperparameters = {
             "penalty": Hyperparameter(penalty, shape=(), constraint=constraints.positive),
-            "shift": Hyperparameter(normal(3)),
+            "shift": Hyperparameter(torch.randn(3, generator=generator)),
         }
 
     def init_params(self) -> Tensors:
@@ -105,3 +95,22 @@ class Quadratic(InnerProblem):
 
     def _hessian(self, hparams: Tensors) -> Tensor:
         return self.A + hparams["penalty"] * torch.eye(len(self.c), dtype=self.A.dtype, device=self.A.device)
+
+
+def _coefficients(eigenvalues: Tensor, generator: torch.Generator) -> Tensors:
+    """Random A with these eigenvalues, and random c, C, M, D and target."""
+    size = len(eigenvalues)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    Q = torch.linalg.qr(normal(size, size)).Q
+    root = normal(size, size) / size**0.5
+    return {
+        "A": Q @ (eigenvalues[:, None] * Q.T),
+        "c": normal(size),
+        "C": normal(size, 3),
+        "M": root @ root.T,
+        "D": normal(3, size),
+        "target": normal(size),
+    }

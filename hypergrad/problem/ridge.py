@@ -1,4 +1,4 @@
-"""Ridge regression, whose best response and hypergradient are known in closed form."""
+"""Ridge regression, with closed forms of the best response and the hypergradient."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from hypergrad.core.autodiff import Tensors
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.data.tables import Splits, require_parts
 from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.supervised.pool import on_rows
+from hypergrad.problem.repartition import on_rows
 
 
 class Ridge(InnerProblem):
@@ -18,12 +18,12 @@ class Ridge(InnerProblem):
 
     g(w, λ) = ‖X w − y‖² / n + Σ_j λ_j w_j²  on train,    f(w) = ‖X w − y‖² / m  on dev.
 
-    The parameter is `weight`, shape (p,), the hyperparameter `l2` > 0, shape () or (p,). There is no intercept: centre
-    X and y. scikit-learn's `Ridge(alpha)` has the same solution at alpha = n λ.
+    The parameter is `weight`, shape (p,), the hyperparameter `l2` > 0, shape () or (p,). There is no intercept, so
+    centre X and y. scikit-learn's `Ridge(alpha)` has the same solution at alpha = n λ.
 
     Args:
         data: train, dev and test parts.
-        l2: the penalty to start from, > 0.
+        l2: the initial penalty, > 0.
         per_feature: tune one penalty per feature instead of one for all.
 
     Raises:
@@ -76,7 +76,7 @@ class Ridge(InnerProblem):
         return {"weight": torch.linalg.solve(A, self.X.T @ self.y / len(self.y))}
 
     def hypergradient(self, hparams: Tensors) -> Tensors:
-        """dF/dλ in closed form: −2 w_j [H⁻¹ ∇f]_j for each feature, summed when one penalty serves them all."""
+        """dF/dλ in closed form: −2 w_j [H⁻¹ ∇f]_j for each feature, summed if all features have one penalty."""
         w = self.solution(hparams)["weight"]
         df_dw = 2 * self.X_dev.T @ (self.X_dev @ w - self.y_dev) / len(self.y_dev)
         adjoint = torch.linalg.solve(2 * self._half_hessian(hparams["l2"]), df_dw)

@@ -10,19 +10,19 @@ from hypergrad.problem.wrapper import Wrapper
 
 
 class Tied(Wrapper):
-    """A problem whose vector hyperparameter λ, shape (p,), takes d values: entry j has value number ⌊j d / p⌋.
+    """A problem whose vector hyperparameter λ, shape (p,), has only d different values: entry j has value ⌊j d / p⌋.
 
-    One search space for each d from 1 to p, each a subset of those with a multiple of d, so that searches can be
-    compared over the number of hyperparameters on one and the same training.
+    Each d from 1 to p gives a search space, which is a subset of the space of any multiple of d. So searches can be
+    compared over the number of hyperparameters, while the training stays the same.
 
     Args:
-        problem: what is tuned; its other hyperparameters stay as they are.
+        problem: what is tuned; its other hyperparameters are not changed.
         name: of the hyperparameter, which starts at one value for all of its entries.
         groups: d, from 1 to p.
 
     Raises:
-        ValueError: if the problem has an L1 penalty or no such hyperparameter, that is no vector or does not start at
-            one value, or d is out of range.
+        ValueError: if the problem has an L1 penalty or no such hyperparameter, if that is not a vector or does not
+            start at one value, or if d is out of range.
     """
 
     group: Tensor

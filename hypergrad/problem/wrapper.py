@@ -1,4 +1,4 @@
-"""A problem that is another one at hyperparameters of its own."""
+"""A problem that is another problem with different hyperparameters."""
 
 from abc import abstractmethod
 from copy import copy
@@ -11,28 +11,28 @@ from hypergrad.problem.base import InnerProblem
 
 
 class Wrapper(InnerProblem):
-    """Passes everything that training meets on to another problem, whose hyperparameters are a function of its own.
+    """Another problem, whose hyperparameters are a function `untied` of those of the wrapper.
 
-    A subclass gives `untied` and `hyperparameters`.
+    A subclass defines `untied` and `hyperparameters`.
 
     Args:
-        problem: the other one.
+        problem: the other problem.
 
     Raises:
-        ValueError: if it has an L1 penalty, whose solvers and support are its own.
+        ValueError: if it has an L1 penalty, which requires solvers and a support that a wrapper does not have.
     """
 
     def __init__(self, problem: InnerProblem) -> None:
         super().__init__()
         if not problem.is_smooth:
             raise ValueError(
-                f"{type(self).__name__} needs a smooth inner loss, but {type(problem).__name__} has an L1 term."
+                f"{type(self).__name__} needs a smooth inner loss, but {type(problem).__name__} has an L1 penalty."
             )
         self.problem = problem
 
     @abstractmethod
     def untied(self, hparams: Tensors) -> Tensors:
-        """λ as the other problem takes it."""
+        """λ of the other problem."""
 
     def at_outer_step(self, step: int) -> Self:
         now = self.problem.at_outer_step(step)

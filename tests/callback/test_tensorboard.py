@@ -184,5 +184,5 @@ def test_a_learned_image_has_the_shape_that_is_said_or_a_square():
     data = hg.Splits(part, part, part)
     assert hg.Distillation(data).pictures() == {}
     assert hg.Distillation(data, shape=(4, 5)).pictures() == {"images": (4, 5)}
-    with pytest.raises(ValueError, match=r"an image of 20 values, but \(4, 4\) has 16"):
+    with pytest.raises(ValueError, match=r"must have 20 values, as each input has, but \(4, 4\) has 16"):
         hg.Distillation(data, shape=(4, 4))

@@ -16,8 +16,8 @@ from rich.console import Console
 from tables import PROBLEMS
 
 import hypergrad as hg
+from hypergrad.check.central_differences import directional_derivative
 from hypergrad.check.retraining import RetrainingError, at_the_optimum
-from hypergrad.check.witness import directional_derivative
 
 ROOT = Path(__file__).parent.parent.parent
 HEAVY_BALL = hg.Momentum(lr=0.07, momentum=0.8)
@@ -239,7 +239,7 @@ def test_the_command_finds_out_a_truncated_series(tmp_path):
 def test_the_command_refuses_a_sweep(tmp_path):
     done = command("-m", "experiment=ridge", "data.seed=1,2", cwd=tmp_path)
     assert done.returncode == 1
-    assert "this command looks at one config; leave out -m" in done.stderr
+    assert "this command needs a single config; leave out -m" in done.stderr
 
 
 def test_readme_shows_a_check_that_runs(capsys):

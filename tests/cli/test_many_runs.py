@@ -122,6 +122,6 @@ def test_a_multirun_that_is_interrupted_says_how_to_go_on(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     (folder,) = {path.parent for path in tmp_path.rglob("state-*.pt")}
-    assert f"go on with: python -m hypergrad.run resume={folder}" in errors
+    assert f"continue with: python -m hypergrad.run resume={folder}" in errors
     assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"
     assert process.returncode == 130

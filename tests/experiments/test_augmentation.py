@@ -111,7 +111,7 @@ def test_training_alone_sees_moved_images_new_at_each_step():
     expected = torch.nn.functional.cross_entropy(plain.model(w, plain.X, None), plain.y)
     penalty = 0.01 * sum(p.square().sum() for p in w.values())
     assert problem.inner_loss(w, still, problem.inner_batch(0)).item() == pytest.approx((expected + penalty).item())
-    with pytest.raises(ValueError, match="leave the augmentation out"):
+    with pytest.raises(ValueError, match="leave out the augmentation"):
         problem.weighted("weights")
 
 
@@ -141,7 +141,7 @@ def test_a_strength_is_learned_where_the_dev_images_are_moved():
 @pytest.mark.parametrize(
     ("effect", "message"),
     [
-        (hg.AffineNetwork(network=nn.Linear(16, 6)), r"outputs of shape \(n, 12\), but those for 2 images are of"),
+        (hg.AffineNetwork(network=nn.Linear(16, 6)), r"outputs of shape \(n, 12\), but for 2 images they have shape"),
         (hg.RandomAffine(init=0.0), "init = 0 violates the constraint"),
     ],
 )

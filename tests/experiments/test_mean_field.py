@@ -99,7 +99,7 @@ def test_the_start_is_the_best_pixel_by_pixel():
 )
 def test_bad_settings_are_refused(flip, radius, pixels):
     part = hg.Split(torch.rand(2, pixels), torch.zeros(2))
-    with pytest.raises(ValueError, match=f"they have {pixels} pixels, and flip and radius are {flip:g} and {radius}"):
+    with pytest.raises(ValueError, match=f"there are {pixels} pixels, and flip and radius are {flip:g} and {radius}"):
         hg.MeanField(hg.Splits(part, part, part), flip=flip, radius=radius)
 
 

@@ -181,7 +181,7 @@ def test_without_an_encoder_the_steps_start_at_the_prior():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_test": 5}, "test part holds 4 images, but num_test is 5"),
+        ({"num_test": 5}, "num_test must be at most 4, the images of the test part, but it is 5"),
         ({"batch_size": 0}, "batch_size must be at least 1, but it is 0"),
         (
             {"encoder": LINEAR(9, 3)},

@@ -82,5 +82,5 @@ def test_a_problem_that_changes_from_step_to_step_changes_inside():
 
 
 def test_an_l1_penalty_is_refused():
-    with pytest.raises(ValueError, match="Tied needs a smooth inner loss, but Lasso has an L1 term"):
+    with pytest.raises(ValueError, match="Tied needs a smooth inner loss, but Lasso has an L1 penalty"):
         hg.Tied(hg.Lasso(hg.diabetes(), per_feature=True), name="l1", groups=2)

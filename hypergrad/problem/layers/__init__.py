@@ -1,0 +1,1 @@
+"""Layers that solve an optimisation problem, as inner problems. May import what `problem` may."""

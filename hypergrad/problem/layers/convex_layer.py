@@ -13,23 +13,23 @@ from hypergrad.problem.base import InnerProblem
 
 
 class ConvexLayer(InnerProblem):
-    """A convex programme whose solution w*(λ) is what a layer of cvxpylayers returns at parameters θ(λ).
+    """A convex programme; its solution w*(λ) is the output of a layer of cvxpylayers at parameters θ(λ).
 
-    The layer solves, and knows the derivative of its solution, so that the inner problem is the fixed point
+    The layer computes the solution and its derivative, so that the inner problem is the fixed point
 
         φ(w, λ) = w − layer(θ(λ)) = 0    with    ∂φ/∂w = I    and    ∂φ/∂λ = −(∂layer/∂θ) (∂θ/∂λ).
 
     `Implicit(solver=FixedPoint(rate=1.0), error_bar=False)` solves it in one step, and its adjoint system v = ∂f/∂w
-    with one product; what is left, ∂f/∂λ + (∂θ/∂λ)ᵀ (∂layer/∂θ)ᵀ v, is the layer's own backward pass, as exact as its
-    solver. Any function of tensors that torch can differentiate will do as a layer.
+    with one product. The rest, ∂f/∂λ + (∂θ/∂λ)ᵀ (∂layer/∂θ)ᵀ v, is the backward pass of the layer, which is as exact as
+    its solver. The layer can also be any other function of tensors that torch can differentiate.
 
-    A subclass gives `hyperparameters`, `layer_parameters` and `outer_loss`, which finds the solution in `params`.
+    A subclass defines `hyperparameters`, `layer_parameters`, and `outer_loss`, which reads the solution from `params`.
 
     Args:
-        layer: such as a `cvxpylayers.torch.CvxpyLayer`, see `cvxpy_layer`: from the tensors θ to the variables, one
-            tensor or several.
-        variables: their names.
-        solver_args: handed on to the layer, such as {"eps": 1e-10}; None hands on nothing.
+        layer: from the tensors θ to the variables, one tensor or several, such as a `cvxpylayers.torch.CvxpyLayer`: see
+            `cvxpy_layer`.
+        variables: the names of the variables.
+        solver_args: an argument for the layer, such as {"eps": 1e-10}; None for no argument.
 
     Raises:
         TypeError: if the layer cannot be called.
@@ -60,18 +60,18 @@ class ConvexLayer(InnerProblem):
 
     def init_params(self) -> Tensors:
         like = next(self.buffers(recurse=False), torch.empty(0))
-        if self._shapes is None:  # which only the layer knows, of a batch
+        if self._shapes is None:  # only the layer knows the shapes
             hparams = {name: h.value(like.dtype, like.device) for name, h in self.hyperparameters().items()}
             with torch.no_grad():
                 self._shapes = {name: x.shape for name, x in self.solution(hparams).items()}
         return {name: like.new_zeros(shape) for name, shape in self._shapes.items()}
 
     def solution(self, hparams: Tensors) -> Tensors:
-        """The solution w*(λ), differentiable once where grad mode is enabled."""
+        """The solution w*(λ), differentiable once if grad mode is enabled."""
         theta = tuple(self.layer_parameters(hparams))
         if torch.is_grad_enabled():
             return self._solved(theta)
-        # Training and its checks ask for the same one several times.
+        # Training and its checks compute the same solution several times.
         if self._last is None or not _same(self._last[0], theta):
             self._last = tuple(x.detach().clone() for x in theta), self._solved(theta)
         return self._last[1]
@@ -87,8 +87,8 @@ class ConvexLayer(InnerProblem):
         """The layer's solution by name, in the dtype of θ.
 
         Raises:
-            HypergradError: if the solver of cvxpylayers finds none.
-            ValueError: if the names do not fit.
+            HypergradError: if the solver of cvxpylayers finds no solution.
+            ValueError: if the number of names is wrong.
         """
         try:
             found = self.layer(*theta, **self._settings)
@@ -97,13 +97,13 @@ class ConvexLayer(InnerProblem):
                 raise
             raise HypergradError(
                 f"The layer found no solution: {error}. Constrain the hyperparameters so that the programme is "
-                "feasible and bounded wherever they may go, or change the tolerance or iterations in solver_args."
+                "feasible and bounded at all values, or change the tolerance or the iterations in solver_args."
             ) from error
         found = (found,) if isinstance(found, Tensor) else tuple(found)
         if len(found) != len(self.variables):
             raise ValueError(
-                f"ConvexLayer.variables must name what the layer returns, which are {len(found)}, but the names are "
-                f"{', '.join(self.variables) or 'none'}."
+                f"ConvexLayer.variables must name the {len(found)} tensors that the layer returns, but it is "
+                f"{', '.join(self.variables) or 'empty'}."
             )
         return {name: x.to(theta[0].dtype) for name, x in zip(self.variables, found, strict=True)}
 
@@ -125,7 +125,7 @@ def cvxpy_layer(programme: Any, parameters: Sequence[Any], variables: Sequence[A
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"{error}. Layers of convex programmes need cvxpylayers: pip install 'torch-hypergrad[convex]'. A "
-            "ConvexLayer takes any other differentiable function too."
+            "ConvexLayer accepts any other differentiable function too."
         ) from None
     return CvxpyLayer(programme, list(parameters), list(variables), **settings)
 

@@ -1,4 +1,4 @@
-"""Denoising by a quadratic programme whose penalty is learned: a layer that solves an optimisation problem."""
+"""Denoising by a quadratic programme with a learned penalty: a layer that solves an optimisation problem."""
 
 from typing import Any
 
@@ -12,27 +12,27 @@ from hypergrad.problem.base import InnerProblem
 
 
 class TotalVariation(InnerProblem):
-    """Signals that are constant in pieces, from noisy ones y, by z = argmin ½ ‖z − y‖² + strength ‖D z‖₁.
+    """Piecewise constant signals z from noisy signals y: z = argmin ½ ‖z − y‖² + strength ‖D z‖₁.
 
-    As a quadratic programme, and in its dual: z = y − Dᵀu, where u minimises g = ½ ‖y − Dᵀu‖² within the box
-    |u| ≤ strength. Its conditions (of Karush, Kuhn and Tucker) are a fixed point of projected gradient descent,
+    This is a quadratic programme. By its dual, z = y − Dᵀu, where u minimises g = ½ ‖y − Dᵀu‖² within the box
+    |u| ≤ strength. Its KKT conditions are a fixed point of projected gradient descent,
 
         φ(u) = u − clip(u + η D (y − Dᵀu), −strength, strength) = 0    with    η = 1/(‖D‖₁ ‖D‖_∞),
 
-    differentiable where no entry sits on the edge of the box without being pressed against it. The step of
-    `FixedPoint(rate=1)` is that descent; a linear solver must take a ∂φ/∂u that is not symmetric, as `GMRES` does.
+    differentiable unless an entry is on the edge of the box without being pressed against it. A step of
+    `FixedPoint(rate=1)` is a step of that descent. ∂φ/∂u is not symmetric, so use a linear solver such as `GMRES`.
 
     The dev loss is the mean squared error of z. The parameter is `dual`, u of all dev and test signals, shape
-    (signals, m); the hyperparameters are `filters`, D, shape (m, size) with m = size − 1, which starts at the
-    differences of neighbours, where ‖D z‖₁ is the total variation, and `strength` > 0, shape ().
+    (signals, m). The hyperparameters are `filters`, D, shape (m, size) with m = size − 1, and `strength` > 0, shape ().
+    D starts at the differences of neighbours, with which ‖D z‖₁ is the total variation.
 
     Args:
         size: length of a signal, ≥ 2.
-        num_dev: signals that D and strength are learned on, ≥ 1.
-        num_test: signals that judge them, ≥ 1.
-        noise: standard deviation of the noise, > 0, where a signal jumps by a standard normal amount.
+        num_dev: signals for learning D and strength, ≥ 1.
+        num_test: signals for testing them, ≥ 1.
+        noise: standard deviation of the noise, > 0; the jumps of a signal have standard deviation 1.
         jumps: the probability of a jump between two neighbours, in (0, 1).
-        strength: where it starts, > 0.
+        strength: the initial strength, > 0.
         seed: of signals and noise.
 
     Raises:
@@ -62,12 +62,9 @@ class TotalVariation(InnerProblem):
                 f"TotalVariation needs size ≥ 2, num_dev and num_test ≥ 1, noise > 0 and jumps in (0, 1), but they are "
                 f"{size}, {num_dev}, {num_test}, {noise:g} and {jumps:g}."
             )
-        generator = torch.Generator().manual_seed(seed)
-        shape, self.num_dev = (num_dev + num_test, size), num_dev
-        steps = torch.randn(shape, generator=generator) * (torch.rand(shape, generator=generator) < jumps)
-        steps[:, 0] = torch.randn(len(steps), generator=generator)
-        self.register_buffer("clean", steps.cumsum(1))
-        self.register_buffer("noisy", self.clean + noise * torch.randn(shape, generator=generator))
+        generator, self.num_dev = torch.Generator().manual_seed(seed), num_dev
+        self.register_buffer("clean", _signals((num_dev + num_test, size), jumps, generator))
+        self.register_buffer("noisy", self.clean + noise * torch.randn(self.clean.shape, generator=generator))
         differences = torch.eye(size)[1:] - torch.eye(size)[:-1]
         self._hyperparameters = {
             "filters": Hyperparameter(differences),
@@ -81,7 +78,7 @@ class TotalVariation(InnerProblem):
         return self._hyperparameters
 
     def denoised(self, params: Tensors, hparams: Tensors) -> Tensor:
-        """Z of all signals, shape (signals, size)."""
+        """All denoised signals z, shape (signals, size)."""
         return self.noisy - params["dual"] @ hparams["filters"]
 
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
@@ -101,3 +98,10 @@ class TotalVariation(InnerProblem):
 
     def _error(self, params: Tensors, hparams: Tensors, rows: slice) -> Tensor:
         return (self.denoised(params, hparams)[rows] - self.clean[rows]).square().mean()
+
+
+def _signals(shape: tuple[int, int], jumps: float, generator: torch.Generator) -> Tensor:
+    """Random walks that stay where they are with probability 1 − `jumps`, one in each row."""
+    steps = torch.randn(shape, generator=generator) * (torch.rand(shape, generator=generator) < jumps)
+    steps[:, 0] = torch.randn(len(steps), generator=generator)
+    return steps.cumsum(1)

@@ -1,4 +1,4 @@
-"""Meta-learning: the parameters from which, or near which, a model is adapted to one task after another."""
+"""Meta-learning: parameters from which, or near which, a model learns each of many tasks."""
 
 from collections.abc import Callable
 from copy import copy
@@ -21,34 +21,35 @@ from hypergrad.task.base import TaskFamily, Tasks
 
 
 class MetaLearning(InnerProblem):
-    """A model that is adapted to each of a few tasks, from parameters λ that are learned over many.
+    """A model that is adapted to each of a few tasks, from parameters λ that are learned over many tasks.
 
-    g(W, λ) = Σ_i [ℓ(z(w_i, X_i), y_i) + ½ ρ ‖w_i − λ‖²] over the support sets of all tasks, each from w_i = λ on,
+    g(W, λ) = Σ_i [ℓ(z(w_i, X_i), y_i) + ½ ρ ‖w_i − λ‖²] over the support sets of all tasks, each starting at w_i = λ,
     f(W) = 1/B Σ_i ℓ(z(w_i, X'_i), y'_i) over the query sets of the B tasks of the present outer step.
 
-    The hyperparameters are λ, by the names of the parameters, and start where the model does; W stacks the w_i along a
-    new first axis. Each w_i is trained as it would be alone, for its gradient is its own. After the B tasks of the step
-    come `test_tasks` held-out ones, the same in every step, which the dev loss does not see.
+    The hyperparameters are λ, by the names of the parameters, and start at the parameters of the model. W stacks the
+    w_i along a new first axis. The gradient of w_i depends on w_i alone, so that it is trained as it would be alone.
+    After the B tasks of the step there are `test_tasks` held-out tasks, the same in every step. The dev loss does not
+    use them.
 
-    With `Unrolled` and ρ = 0 this is MAML, and first-order MAML at horizon 0. With `Implicit` and ρ > 0 it is implicit
-    MAML: φ = ∇ℓ_i + ρ (w_i − λ), so that dF/dλ = Σ_i (I + ∇²ℓ_i / ρ)⁻¹ ∂f/∂w_i at the optimum w_i, by whatever way it
-    was reached. With a small ρ there may be several optima, and which one is reached does depend on the way.
+    With `Unrolled` and ρ = 0 this is MAML, and with horizon 0 first-order MAML. With `Implicit` and ρ > 0 it is
+    implicit MAML: φ = ∇ℓ_i + ρ (w_i − λ), so that dF/dλ = Σ_i (I + ∇²ℓ_i / ρ)⁻¹ ∂f/∂w_i at the optimum w_i, however it
+    was reached. With a small ρ there may be several optima, and training decides which one is reached.
 
-    The metrics are means over the held-out tasks: `test_loss`, `test_loss_before`, at w_i = λ, and for classes
+    The metrics are means over the held-out tasks: `test_loss`, `test_loss_before` (at w_i = λ), and for classes
     `test_accuracy`.
 
     Args:
         model: z, a module from a batch of inputs to a batch of outputs; it is not changed. See `PureModule`.
-        loss: ℓ(outputs, targets); averaged where it is not of shape ().
-        tasks: where the tasks come from.
-        tasks_per_step: B ≥ 1, drawn anew in each outer step.
-        test_tasks: how many, ≥ 0.
+        loss: ℓ(outputs, targets); averaged if its shape is not ().
+        tasks: the family that tasks are drawn from.
+        tasks_per_step: B ≥ 1, new ones in each outer step.
+        test_tasks: the number of held-out tasks, ≥ 0.
         proximity: ρ ≥ 0, in units of the inner loss per squared parameter.
         seed: of the tasks.
 
     Raises:
         ValueError: if a number is out of its range, or the model draws random numbers.
-        TypeError: if a number is none.
+        TypeError: if an argument that must be a number is not.
 
     Source: Finn, Abbeel & Levine, "Model-agnostic meta-learning for fast adaptation of deep networks", ICML (2017);
     Rajeswaran, Finn, Kakade & Levine, "Meta-learning with implicit gradients", NeurIPS (2019).
@@ -77,22 +78,27 @@ class MetaLearning(InnerProblem):
         require_int(self, "test_tasks", least=0)
         require_real(self, "proximity", least=0)
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-        stacks = _named(tasks.draw(tasks_per_step, _generator("tasks", seed, 0)), like)
-        if test_tasks > 0:
-            held_out = _named(tasks.draw(test_tasks, _generator("held-out tasks", seed), held_out=True), like)
-            stacks = {name: torch.cat([x, held_out[name]]) for name, x in stacks.items()}
-        for name, stack in stacks.items():
+        for name, stack in self._first_tasks(like).items():
             self.register_buffer(name, stack)
         self.model = PureModule(model, self.X_support[0], seed)
         self._twice = TwiceDifferentiable(self.model, self.criterion)
         if self.model.draws:
             raise ValueError(
-                "The model draws random numbers in training, such as those of dropout, which would be the same in all "
-                "tasks; call eval() on the module that draws them."
+                "MetaLearning needs a model without random numbers in training, but this one draws some, as dropout "
+                "does, and they would be the same in all tasks. Call eval() on the module that draws them."
             )
 
+    def _first_tasks(self, like: Tensor) -> Tensors:
+        """The tasks of outer step 0 and then the held-out ones, by name."""
+        stacks = _named(self.tasks.draw(self.tasks_per_step, _generator("tasks", self.seed, 0)), like)
+        if self.test_tasks == 0:
+            return stacks
+        generator = _generator("held-out tasks", self.seed)
+        held_out = _named(self.tasks.draw(self.test_tasks, generator, held_out=True), like)
+        return {name: torch.cat([x, held_out[name]]) for name, x in stacks.items()}
+
     def at_outer_step(self, step: int) -> "MetaLearning":
-        """As promised: on the tasks of that step, which are a function of the seed and the step."""
+        """As promised: on the tasks of that step, which depend only on the seed and the step."""
         other = copy(self)
         drawn = self.tasks.draw(self.tasks_per_step, _generator("tasks", self.seed, step))
         stacks = {
@@ -110,7 +116,7 @@ class MetaLearning(InnerProblem):
         return {name: Hyperparameter(p) for name, p in self.model.params().items()}
 
     def initial(self, params: Tensors, hparams: Tensors) -> Tensors:
-        """λ for each of the tasks, whatever the parameters given."""
+        """λ for each task; the given parameters do not matter."""
         return {name: hparams[name].expand_as(w).clone() for name, w in params.items()}
 
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
@@ -120,7 +126,7 @@ class MetaLearning(InnerProblem):
         """As promised.
 
         Raises:
-            ValueError: if the gradient is to be differentiated again, and a layer of the model allows no such thing.
+            ValueError: if the gradient is to be differentiated again, and a layer has no second derivative.
         """  # noqa: DOC502
         if torch.is_grad_enabled():
             self._twice.require(self.X_support[0], self.y_support[0])
@@ -170,6 +176,6 @@ def _generator(*key: object) -> torch.Generator:
 
 
 def _named(tasks: Tasks, like: Tensor) -> Tensors:
-    """The tensors of some tasks, in the dtype of `like`, where they are no integers, and on its device."""
+    """The tensors of some tasks by name, on the device of `like`, and in its dtype unless they are integers."""
     named = {f"{x}_{part}": getattr(getattr(tasks, part), x) for part in Tasks._fields for x in Split._fields}
     return {name: x.to(like.device, like.dtype if x.is_floating_point() else x.dtype) for name, x in named.items()}

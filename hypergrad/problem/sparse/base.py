@@ -1,4 +1,4 @@
-"""The promise of a loss with an L1 penalty: its smooth part and its penalties."""
+"""The promise of a problem with an L1 penalty: its smooth loss and its penalties."""
 
 from abc import abstractmethod
 from typing import Any
@@ -18,10 +18,10 @@ class Penalized(InnerProblem):
 
     @abstractmethod
     def l1(self, hparams: Tensors) -> Tensors:
-        """The penalties l1 ≥ 0 by the names of the parameters that they are for, each of a shape that expands to it."""
+        """The penalties l1 ≥ 0 by the names of their parameters, each of a shape that expands to its parameter."""
 
     def smoothness(self, hparams: Tensors) -> Tensor | None:
-        """An upper bound, shape (), of the largest eigenvalue of ∇²s at any w; None where none is known."""
+        """An upper bound, shape (), of the largest eigenvalue of ∇²s at any w; None if none is known."""
         return None
 
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
@@ -29,12 +29,12 @@ class Penalized(InnerProblem):
         return sum(penalties, start=self.smooth_loss(params, hparams, batch))
 
     def smooth_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
-        """s(w, λ) and ∇_w s(w, λ), differentiable where grad mode is enabled."""
+        """s(w, λ) and ∇_w s(w, λ), differentiable if grad mode is enabled."""
         name = f"{type(self).__name__}.smooth_loss"
         return value_and_gradient(lambda w: require_scalar(self.smooth_loss(w, hparams, batch), name), params, name)
 
     def prox(self, params: Tensors, hparams: Tensors, lr: float | Tensor) -> Tensors:
-        """argmin_z ½ ‖z − w‖² + lr Σ_j l1_j |z_j|: w moved towards zero by lr l1, and exactly zero if it gets there."""
+        """argmin_z ½ ‖z − w‖² + lr Σ_j l1_j |z_j|: w moves towards zero by lr l1, and stops at zero."""
         return params | {name: soft_threshold(params[name], lr * l1) for name, l1 in self.l1(hparams).items()}
 
     @property

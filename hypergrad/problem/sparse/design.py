@@ -1,4 +1,4 @@
-"""A matrix of examples by features, dense or sparse, that multiplies and gives its columns."""
+"""A design matrix, examples by features, dense or sparse."""
 
 import warnings
 from functools import cached_property
@@ -14,12 +14,12 @@ from hypergrad.linsolve.spectrum import largest_eigenvalue
 class Design(nn.Module):
     """X of shape (n, p), whose products X w can be differentiated any number of times in reverse mode.
 
-    A dense X is laid out by columns, which makes `columns` fast and is what scikit-learn's coordinate descent reads. A
-    sparse one is kept with its transpose, both in CSR: torch's own derivative of a CSR product transposes at every
+    A dense X is stored by columns. This makes `columns` fast, and scikit-learn's coordinate descent requires it. A
+    sparse X is stored with its transpose, both in CSR. The derivative of a CSR product in torch transposes at every
     call, which on a 2000 × 5000 matrix of density 0.01 takes a hundred times as long as the product.
 
     Args:
-        X: a dense tensor, or a CSR one as `as_csr` makes it.
+        X: a dense or CSR tensor, as from `as_matrix`.
     """
 
     X: Tensor
@@ -42,7 +42,7 @@ class Design(nn.Module):
         return self.X @ w if self.Xt is None else _SparseProduct.apply(self.X, self.Xt, w)
 
     def columns(self, index: Tensor) -> "Design":
-        """The columns of positions `index`, which ascend."""
+        """The columns at positions `index`, in ascending order."""
         if self.Xt is None:
             return Design(self.X[:, index])
         position = torch.full(self.shape[1:], -1, device=index.device).index_copy(
@@ -56,16 +56,16 @@ class Design(nn.Module):
 
     @cached_property
     def largest_singular_value(self) -> float:
-        """σ_max(X), overestimated by some per cent."""
+        """σ_max(X), overestimated by a few per cent."""
         with torch.enable_grad():
             w = torch.zeros(self.shape[1], dtype=self.X.dtype, device=self.X.device, requires_grad=True)
             z = self(w)
-        # Power iteration comes from below.
+        # Power iteration approaches the eigenvalue from below, hence 1.05.
         gram = largest_eigenvalue(lambda v: torch.autograd.grad(z, w, self(v), retain_graph=True)[0], w, num_iter=50)
         return (1.05 * gram) ** 0.5
 
     def to_scipy(self) -> Any:
-        """X as scikit-learn's coordinate descent reads it: an array by columns, or a CSC matrix; a view on a CPU."""
+        """X for scikit-learn's coordinate descent: an array by columns, or a CSC matrix; a view on a CPU."""
         if self.Xt is None:
             return self.X.cpu().numpy()
         # scikit-learn reads 32-bit indices only.
@@ -74,10 +74,10 @@ class Design(nn.Module):
 
 
 def as_matrix(X: Any, dtype: torch.dtype) -> Tensor:
-    """X as a tensor that `Design` takes, from a dense or sparse tensor or a scipy.sparse matrix.
+    """X as a dense or CSR tensor, from a dense or sparse tensor or a scipy.sparse matrix.
 
     Raises:
-        TypeError: if it is something else.
+        TypeError: if X has another type.
     """
     if sparse.issparse(X):
         X = X.tocsr()
@@ -91,7 +91,7 @@ def as_matrix(X: Any, dtype: torch.dtype) -> Tensor:
 
 
 def rows_of(designs: list[Design], index: Tensor) -> Design:
-    """The rows of positions `index` of designs put one below the other."""
+    """The rows at positions `index` of designs stacked on top of each other."""
     if all(design.Xt is None for design in designs):
         return Design(torch.cat([design.X for design in designs])[index])
     matrix = sparse.vstack([design.to_scipy() for design in designs]).tocsr()[index.cpu().numpy()]
@@ -100,7 +100,7 @@ def rows_of(designs: list[Design], index: Tensor) -> Design:
 
 
 class _SparseProduct(torch.autograd.Function):
-    """X w for a constant CSR X with its transpose; the derivative is the same product with both exchanged."""
+    """X w for a constant CSR X and its transpose; the derivative is the same product with the two exchanged."""
 
     @staticmethod
     def forward(ctx: Any, X: Tensor, Xt: Tensor, w: Tensor) -> Tensor:  # noqa: D102

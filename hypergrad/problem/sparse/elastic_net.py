@@ -7,13 +7,13 @@ from hypergrad.problem.sparse.lasso import Lasso
 class ElasticNet(Lasso):
     """g(w, λ) = ‖X w − y‖² / n + Σ_j l1_j |w_j| + Σ_j l2_j w_j² on train, f(w) = ‖X w − y‖² / m on dev.
 
-    The L2 penalty makes the solution unique and keeps correlated features together. scikit-learn's
+    The L2 penalty makes the solution unique and gives correlated features similar weights. scikit-learn's
     `ElasticNet(alpha, l1_ratio)` has the same solution at alpha = l1/2 + l2 and l1_ratio = l1/2 / alpha.
 
     Args:
         data: as for `SparseLinear`.
         l1: as for `SparseLinear`.
-        l2: where the L2 penalty starts, > 0.
+        l2: the initial L2 penalty, > 0.
         per_feature: as for `SparseLinear`.
 
     Source: Zou & Hastie, "Regularization and variable selection via the elastic net", Journal of the Royal Statistical

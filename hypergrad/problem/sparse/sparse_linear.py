@@ -1,4 +1,4 @@
-"""The promise of a linear model with an L1 penalty: data, penalties, and what the support spares."""
+"""The promise of a linear model with an L1 penalty: data, penalties, and products on the support alone."""
 
 from abc import abstractmethod
 from copy import copy
@@ -19,14 +19,14 @@ from hypergrad.problem.sparse.support import OnSupport
 class SparseLinear(L1Problem):
     """A linear model: g(w, λ) = ℓ(X w, y) + Σ_j l1_j |w_j| + Σ_j l2_j w_j² on train, f(w) = ℓ(X w, y) on dev.
 
-    The parameter is `weight`, shape (p,); the hyperparameters are `l1` > 0 and, where it is given, `l2` > 0, each of
-    shape () or (p,). There is no intercept: centre X and y. Products for a hypergradient are made with the columns of
-    the support alone.
+    The parameter is `weight`, shape (p,); the hyperparameters are `l1` > 0 and, if it is given, `l2` > 0, each of
+    shape () or (p,). There is no intercept, so centre X and y. Products for a hypergradient use only the columns of
+    the support.
 
     Args:
         data: train, dev and test parts; X is a dense or sparse tensor or a scipy.sparse matrix.
-        l1: where the L1 penalty starts, > 0; a tenth of `l1_max`, from which on w = 0, when None.
-        l2: where the L2 penalty starts, > 0; there is none when None.
+        l1: the initial L1 penalty, > 0; None for a tenth of `l1_max`, at which w = 0.
+        l2: the initial L2 penalty, > 0; None for no L2 penalty.
         per_feature: tune one penalty (of each kind) per feature instead of one for all.
 
     Raises:
@@ -84,7 +84,7 @@ class SparseLinear(L1Problem):
         return {"weight": hparams["l1"]}
 
     def l2(self, hparams: Tensors) -> Tensor:
-        """The L2 penalty, shape () or (p,); zero where the problem has none."""
+        """The L2 penalty, shape () or (p,); zero if the problem has none."""
         return hparams["l2"] if "l2" in self._hyperparameters else self.y.new_zeros(())
 
     def smoothness(self, hparams: Tensors) -> Tensor:
@@ -112,12 +112,15 @@ class SparseLinear(L1Problem):
     def _default_l1(self) -> float:
         largest = self.l1_max
         if not largest > 0:
-            raise ValueError("The gradient at w = 0 is 0, so that w = 0 is the solution for every l1 > 0; look at y.")
+            raise ValueError(
+                "The initial l1 needs a gradient at w = 0 that is not 0, but it is 0, so that w = 0 is the solution "
+                "for every l1 > 0; see whether y is constant, or give l1."
+            )
         return largest / 10
 
 
 class OnColumns(OnSupport):
-    """The same with the columns of the support alone, so that a product takes n |S| operations instead of n p."""
+    """The problem with the columns of the support alone, so that a product costs n |S| operations instead of n p."""
 
     full: SparseLinear
 

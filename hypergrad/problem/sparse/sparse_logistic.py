@@ -11,7 +11,7 @@ class SparseLogistic(SparseLinear):
     """g(w, λ) = mean_i log(1 + exp(−s_i x_iᵀw)) + Σ_j l1_j |w_j| (+ Σ_j l2_j w_j²) on train, f the mean on dev.
 
     s_i = ±1 for targets y_i of 1 and 0. scikit-learn's `LogisticRegression(C)` with an L1 penalty has the same solution
-    at C = 1 / (n l1). Where the classes can be separated, the solution is finite for l1 > 0 only because of it.
+    at C = 1 / (n l1). If the classes can be separated, only l1 > 0 keeps the solution finite.
 
     Args:
         data: as for `SparseLinear`; y holds zeros and ones.
@@ -34,8 +34,8 @@ class SparseLogistic(SparseLinear):
             others = y[(y != 0) & (y != 1)]
             if len(others):
                 raise ValueError(
-                    f"The {name} part must have targets of 0 and 1, but {len(others)} of {len(y)} are others, such as "
-                    f"{others[0].item():g}."
+                    f"The {name} part must have targets of 0 and 1, but {len(others)} of {len(y)} are different, such "
+                    f"as {others[0].item():g}."
                 )
         super().__init__(data, l1=l1, l2=l2, per_feature=per_feature)
 

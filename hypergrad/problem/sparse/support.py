@@ -1,5 +1,6 @@
 """An L1 problem on the support of a solution, where it is smooth."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.sparse.base import Penalized
 
 _DEGENERATE = 1e-6
-"""A gradient this close to the penalty, or an entry this close to zero, relatively, is on the edge of the support."""
+"""A gradient this close to the penalty, or an entry this close to zero, relatively, may leave or join the support."""
 
 
 class OnSupport(InnerProblem):
@@ -19,8 +20,8 @@ class OnSupport(InnerProblem):
 
     Args:
         full: the problem.
-        params: its solution w, of which only the zeros and the signs count.
-        support: S, the positions of the entries that move, in each flat parameter.
+        params: its solution w; only its zeros and signs are used.
+        support: S, the positions of the nonzero entries in each flat parameter.
     """
 
     def __init__(self, full: Penalized, params: Tensors, support: Tensors) -> None:
@@ -50,40 +51,48 @@ class OnSupport(InnerProblem):
         return self.full.outer_loss(self.whole(params), hparams, batch)
 
     def whole(self, params: Tensors) -> Tensors:
-        """w, shaped as the full problem has it, with zeros off the support."""
+        """W with the shapes of the full problem, and zeros off the support."""
         return {
             name: w.new_zeros(self.shapes[name].numel()).index_copy(0, self.support[name], w).view(self.shapes[name])
             for name, w in params.items()
         }
 
     def picked(self, name: str, penalty: Tensor) -> Tensor:
-        """The penalties of the support, shape (|S|,) or (), from those of parameter `name`."""
+        """The penalties of the support, shape (|S|,) or (), out of those of parameter `name`."""
         return penalty if penalty.ndim == 0 else penalty.expand(self.shapes[name]).reshape(-1)[self.support[name]]
 
     def objection(self, params: Tensors, ahead: Tensors, hparams: Tensors, batch: Any) -> str:
-        """Why the support or a sign may change on the way to the solution, of which `ahead` is an estimate.
+        """Why the support or a sign may change on the way to the solution, which `ahead` estimates.
 
-        The optimality conditions at `ahead` prove the support and the signs, given a convex s. Each entry, and each
-        gradient off the support, must be farther from its bound there than it moved on the way, and not on the edge.
+        For a convex s, the optimality conditions at `ahead` prove the support and the signs. Each entry, and each
+        gradient off the support, must be farther from its bound at `ahead` than it moved from `params`.
         """
-        step = {name: (ahead[name] - w).abs() for name, w in params.items()}
-        penalised = self.full.l1(hparams)
+        penalties = self.full.l1(hparams)
+        return self._vanishing(params, ahead, penalties) or self._appearing(params, ahead, hparams, batch)
+
+    def _vanishing(self, params: Tensors, ahead: Tensors, penalised: Iterable[str]) -> str:
+        """Which nonzero entries may be zero at the solution; "" if none."""
         for name in penalised:
-            least = step[name] + _DEGENERATE * ahead[name].abs().amax() if len(step[name]) else step[name]
+            step = (ahead[name] - params[name]).abs()
+            least = step + _DEGENERATE * ahead[name].abs().amax() if len(step) else step
             unsure = int((ahead[name] * self.signs[name] <= least).sum())
             if unsure:
                 return f"{unsure} of {len(self.signs[name])} nonzero entries of {name!r} may be zero at the solution"
+        return ""
+
+    def _appearing(self, params: Tensors, ahead: Tensors, hparams: Tensors, batch: Any) -> str:
+        """Which zeros may not be zero at the solution; "" if none."""
         with torch.no_grad():
             _, before = self.full.smooth_loss_and_gradient(self.whole(params), hparams, batch)
             _, after = self.full.smooth_loss_and_gradient(self.whole(ahead), hparams, batch)
-        for name, l1 in penalised.items():
+        for name, l1 in self.full.l1(hparams).items():
             off = torch.ones(self.shapes[name].numel(), dtype=torch.bool, device=l1.device)
             off[self.support[name]] = False
             moved = (after[name] - before[name]).abs()
             unsure = (l1 * (1 - _DEGENERATE) - after[name].abs() <= moved).reshape(-1) & off
             if unsure.any():
                 return (
-                    f"{int(unsure.sum())} of {int(off.sum())} zeros of {name!r} may not be zero at the solution, or on "
-                    "one side of these hyperparameters only, where dF/dλ jumps"
+                    f"{int(unsure.sum())} of {int(off.sum())} zeros of {name!r} may not be zero at the solution, or "
+                    "only on one side of these hyperparameters, so that dF/dλ jumps"
                 )
         return ""

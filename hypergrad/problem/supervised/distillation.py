@@ -1,4 +1,4 @@
-"""Dataset distillation: a few learned examples that train a classifier as all of the data would."""
+"""Dataset distillation: a few learned examples replace all of the train data."""
 
 import math
 from collections.abc import Sequence
@@ -18,24 +18,24 @@ from hypergrad.problem.base import InnerProblem
 
 
 class Distillation(InnerProblem):
-    """A classifier trained on nothing but learned images λ, as many for each class, that is judged on real ones.
+    """A classifier trained on learned images λ alone, the same number for each class, and judged on real images.
 
     g(w, λ) = mean_i ℓ(z(w, λ_i), y_i) with fixed labels y, f(w) = the mean of ℓ over the real train part, ℓ the
     cross-entropy. The hyperparameter `images` has shape (K · per_class, p), class after class, and starts at noise.
 
-    What an image is worth depends on the steps that are made with it: it goes with `Unrolled` and cold starts.
+    The value of an image depends on the training steps, so use `Unrolled` and `warm_start=False`.
 
     Args:
         data: inputs of shape (n, p), and classes from 0; train is distilled, dev and test only judge.
         per_class: learned images for each class, ≥ 1.
-        noise: the deviation of the first images, > 0, in units of the inputs.
+        noise: the standard deviation of the initial images, > 0, in units of the inputs.
         model: the classifier; None for softmax regression from zero weights.
-        seed: of the first images.
-        shape: (h, w) or (c, h, w) with product p, as which the images are shown; None takes a square where p is one.
+        seed: of the initial images.
+        shape: (h, w) or (c, h, w) with product p, for showing the images; None for a square if p is a square number.
 
     Raises:
         ValueError: if an argument is out of its range.
-        TypeError: if `per_class` is no integer.
+        TypeError: if `per_class` is not an integer.
 
     Source: Maclaurin, Duvenaud & Adams, "Gradient-based hyperparameter optimization through reversible learning", ICML
     (2015); Wang, Zhu, Torralba & Efros, "Dataset distillation" (2018).
@@ -59,12 +59,7 @@ class Distillation(InnerProblem):
         require_int(self, "per_class", least=1)
         require_real(self, "noise", above=0)
         num_classes, num_features = 1 + int(data.train.y.max()), data.train.X.shape[1]
-        self.shape = _square(num_features) if shape is None else tuple(shape)
-        if shape is not None and math.prod(shape) != num_features:
-            raise ValueError(
-                f"Distillation.shape must be that of an image of {num_features} values, but {self.shape} has "
-                f"{math.prod(shape)}."
-            )
+        self.shape = _image_shape(num_features, shape)
         for name, (X, y) in zip(data._fields, data, strict=True):
             self.register_buffer(f"X_{name}", X)
             self.register_buffer(f"y_{name}", y)
@@ -100,6 +95,17 @@ class Distillation(InnerProblem):
         return self.model(params, self.get_buffer(f"X_{part}"), None)
 
 
-def _square(size: int) -> tuple[int, int] | None:
-    side = math.isqrt(size)
-    return (side, side) if side * side == size else None
+def _image_shape(size: int, shape: Sequence[int] | None) -> tuple[int, ...] | None:
+    """The given shape of images of `size` values, or a square if there is one.
+
+    Raises:
+        ValueError: if the given shape has another number of values.
+    """
+    if shape is None:
+        side = math.isqrt(size)
+        return (side, side) if side * side == size else None
+    if math.prod(shape) != size:
+        raise ValueError(
+            f"Distillation.shape must have {size} values, as each input has, but {tuple(shape)} has {math.prod(shape)}."
+        )
+    return tuple(shape)

@@ -1,4 +1,4 @@
-"""Data hyper-cleaning: which labels are wrong, told by a weight for each example."""
+"""Data hyper-cleaning: a learned weight for each example finds the wrong labels."""
 
 from typing import Any
 
@@ -15,18 +15,19 @@ from hypergrad.model.network import softmax_regression
 from hypergrad.problem.supervised.supervised import Supervised
 
 _START = 0.5
+"""The initial weight, and the threshold: the middle of (0, 1), where no example is called wrong or right yet."""
 
 
 class HyperCleaning(Supervised):
-    """A classifier on labels some of which are wrong, with a weight λ_i in (0, 1) for each of its n train examples.
+    """A classifier trained on partly wrong labels, with a weight λ_i in (0, 1) for each of its n train examples.
 
-    g(w, λ) = (1/n) Σ_i λ_i ℓ_i(w) + l2 ‖w‖² on train with wrong labels, f(w) = (1/m) Σ_j ℓ_j(w) on dev with right ones,
-    ℓ the cross-entropy. Weights start at 1/2, and an example below that is called wrong. The metrics `precision`,
-    `recall` and `f1` judge these calls by the labels that were there before.
+    g(w, λ) = (1/n) Σ_i λ_i ℓ_i(w) + l2 ‖w‖² on train with wrong labels, f(w) = (1/m) Σ_j ℓ_j(w) on dev with right
+    labels, ℓ the cross-entropy. Weights start at 1/2; an example with a smaller weight is called wrong. The metrics
+    `precision`, `recall` and `f1` compare these calls with the original labels.
 
     Args:
-        data: inputs of shape (n, p) and classes from 0, all right.
-        noise: the share of the train labels that is made wrong, each another class drawn uniformly, in (0, 1).
+        data: inputs of shape (n, p) and classes from 0, all correct.
+        noise: the share of the train labels to replace by another class, drawn uniformly, in (0, 1).
         l2: the penalty on all parameters, > 0.
         model: the classifier; None for softmax regression from zero weights.
         batch_size: examples of a training step, ≥ 1; None takes all.
@@ -84,12 +85,12 @@ class HyperCleaning(Supervised):
 
 
 def corrupted(y: Tensor, num_classes: int, *, noise: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Classes of which a share is replaced by others.
+    """Classes, with a share of them replaced by others.
 
     Args:
         y: classes from 0 to num_classes − 1, shape (n,).
         num_classes: K ≥ 2.
-        noise: the share, of which one example at least and not all are replaced, in (0, 1).
+        noise: the share, in (0, 1); at least one example and not all of them are replaced.
         seed: of the draw.
 
     Returns:
@@ -101,8 +102,8 @@ def corrupted(y: Tensor, num_classes: int, *, noise: float, seed: int) -> tuple[
     count = round(noise * len(y))
     if num_classes < 2 or not 1 <= count < len(y):
         raise ValueError(
-            f"Wrong labels need 2 classes or more and a noise that makes between 1 and {len(y) - 1} of the {len(y)} "
-            f"labels wrong, but there are {num_classes} classes and noise = {noise:g} makes {count}."
+            f"Wrong labels need at least 2 classes and a noise that makes between 1 and {len(y) - 1} of the {len(y)} "
+            f"labels wrong, but there are {num_classes} classes and noise = {noise:g} makes {count} wrong."
         )
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randperm(len(y), generator=generator)[:count]

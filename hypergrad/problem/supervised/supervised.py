@@ -1,4 +1,4 @@
-"""Any module, any loss, any data: supervised training with the hyperparameters that a user names."""
+"""Supervised training of any module with any loss on any data, with hyperparameters that the user names."""
 
 from collections.abc import Callable, Mapping
 from copy import copy
@@ -15,44 +15,45 @@ from hypergrad.data.minibatch import rows_of_step
 from hypergrad.data.parts import read_parts, require_classes
 from hypergrad.data.tables import Split, Splits
 from hypergrad.effect.base import Effect, Site
-from hypergrad.effect.effects import Effects
+from hypergrad.effect.combined import CombinedEffects
 from hypergrad.effect.example_weights import ExampleWeights
 from hypergrad.model.criterion import Criterion
 from hypergrad.model.pure_module import PureModule
 from hypergrad.model.second_derivative import TwiceDifferentiable
 from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.supervised.pool import on_rows
+from hypergrad.problem.repartition import on_rows
 
 _PROBE = 4
+"""Examples for trying out a model: at least two, for batch normalisation, and few, for speed."""
 
 
 class Batch(NamedTuple):
-    """What a training step sees: the rows of train, all when None, and the step, None where nothing is drawn."""
+    """The data of a training step: the rows of train (None for all) and the step (None if nothing is random)."""
 
     rows: Tensor | None = None
     step: int | None = None
 
 
 class Supervised(InnerProblem):
-    """A module trained on examples, judged on others.
+    """A module trained on some examples and judged on others.
 
     g(w, λ) = mean_i c_i ℓ(z(w, x_i), y_i) + r(w) on train or a mini-batch of it, f(w, λ) = ℓ(z(w, X), y) on dev.
 
     Args:
-        model: z, any module from a batch of inputs to a batch of outputs; it is not changed. What happens to batch
-            normalisation, dropout, tied and frozen parameters says `PureModule`. Outputs of shape (n, 1) stand for (n,)
-            where the targets have that shape.
-        loss: ℓ(outputs, targets), such as `torch.nn.functional.cross_entropy`; averaged where it is not of shape ().
-        train: (X, y), a Dataset, or an iterable of batches (X, y); all is held in memory, in the model's dtype.
-        dev: the same.
-        test: the same, or None.
+        model: z, any module from a batch of inputs to a batch of outputs; it is not changed. See `PureModule` for
+            batch normalisation, dropout, tied and frozen parameters. Outputs of shape (n, 1) are read as (n,) if the
+            targets have that shape.
+        loss: ℓ(outputs, targets), such as `torch.nn.functional.cross_entropy`; averaged if its shape is not ().
+        train: (X, y), a Dataset, or an iterable of batches (X, y); all is kept in memory, in the dtype of the model.
+        dev: like train.
+        test: like train, or None.
         hyperparameters: by name, effects such as `hg.L2()`, or an `hg.Hyperparameter` that a coefficient of the solver
             names, such as a learning rate.
-        batch_size: examples of a training step, ≥ 1; None takes all. Each epoch sees each example once.
+        batch_size: examples of a training step, ≥ 1; None for all. Each epoch sees each example once.
         seed: of the batches and of random draws, such as dropout.
 
     Raises:
-        TypeError: if data or a hyperparameter is none of these.
+        TypeError: if data or a hyperparameter has another type.
         ValueError: if data is empty, holds NaN, or does not fit the model, or an effect does not fit.
     """
 
@@ -63,7 +64,7 @@ class Supervised(InnerProblem):
     X_test: Tensor
     y_test: Tensor
     examples: Tensor | None
-    """Which examples of the pool train holds, where it was made of one by `on_examples`."""
+    """The positions of train in the pool, if `on_examples` made this problem."""
 
     def __init__(
         self,
@@ -81,19 +82,21 @@ class Supervised(InnerProblem):
         self.batch_size, self.seed, self.criterion = batch_size, seed, Criterion(loss)
         if batch_size is not None:
             require_int(self, "batch_size", least=1)
-        self.effects = Effects(hyperparameters)
+        self.effects = CombinedEffects(hyperparameters)
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
         parts = read_parts({"train": train, "dev": dev} | ({} if test is None else {"test": test}), like)
+        self._hold(parts)
+        self.model = PureModule(model, self.X[:_PROBE], seed)
+        self.num_classes = self._classes(parts)
+        self._twice = TwiceDifferentiable(self.model, self.criterion)
+        self._hyperparameters = self.effects.spaces(self._site(self.X))
+
+    def _hold(self, parts: dict[str, Split]) -> None:
         for name, part in parts.items():
             suffix = "" if name == "train" else f"_{name}"
             self.register_buffer(f"X{suffix}", part.X)
             self.register_buffer(f"y{suffix}", part.y)
         self.register_buffer("examples", None)
-        # Two examples at least, for batch normalisation.
-        self.model = PureModule(model, self.X[:_PROBE], seed)
-        self.num_classes = self._classes(parts)
-        self._twice = TwiceDifferentiable(self.model, self.criterion)
-        self._hyperparameters = self.effects.spaces(self._site(self.X))
 
     def init_params(self) -> Tensors:
         return self.model.params()
@@ -106,12 +109,12 @@ class Supervised(InnerProblem):
 
     @property
     def tunes_initial(self) -> bool:
-        return self.effects.tune_initial
+        return self.effects.tunes_initial
 
     @property
     def draws(self) -> bool:
         """Whether a training step draws random numbers."""
-        return self.model.draws or self.effects.draw
+        return self.model.draws or self.effects.draws
 
     def inner_batch(self, step: int) -> Batch | None:
         rows, size = None, len(self.X)
@@ -128,7 +131,7 @@ class Supervised(InnerProblem):
         """As promised.
 
         Raises:
-            ValueError: if the gradient is to be differentiated again, and a layer of the model allows no such thing.
+            ValueError: if the gradient is to be differentiated again, and a layer has no second derivative.
         """  # noqa: DOC502
         if torch.is_grad_enabled():
             self._twice.require(self.X[:_PROBE], self.y[:_PROBE])
@@ -137,7 +140,7 @@ class Supervised(InnerProblem):
     def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         rows, step = batch or Batch()
         X = self.X if rows is None else self.X[rows]
-        if self.effects.draw:
+        if self.effects.draws:
             generator = torch.Generator().manual_seed(seed_of("augmentation", self.seed, step or 0))
             X = self.effects.augmented(X, hparams, generator)
         return self._evaluate(params, hparams, X, step or 0)
@@ -169,13 +172,13 @@ class Supervised(InnerProblem):
         return torch.cat([self.y, self.y_dev])
 
     def on_examples(self, train: Tensor, dev: Tensor) -> "Supervised":
-        """As promised; weights of examples are then for all of the pool, of which a training uses those of its own.
+        """As promised; weights of examples are for the whole pool, and training uses those of its own examples.
 
         Raises:
-            ValueError: if the problem is on some examples of another already.
+            ValueError: if `on_examples` made this problem too.
         """
         if self.examples is not None:
-            raise ValueError("The problem is on some examples of another already; take that one.")
+            raise ValueError("The problem is already on some examples of another; call on_examples of that one.")
         other = on_rows(self, train, dev)
         other._buffers["examples"] = train
         other._hyperparameters = self.effects.spaces(self._site(torch.cat([self.X, self.X_dev])))
@@ -186,27 +189,26 @@ class Supervised(InnerProblem):
         return both, self.effects.widened(hparams, len(self.X_dev))
 
     def weighted(self, name: str) -> "Supervised":
-        """The problem on all of train at each step, with a further hyperparameter: a weight for each example.
+        """The problem on all of train at each step, with one more hyperparameter: a weight for each example.
 
-        At weights of 1 it has the same solution. At weight 0 an example is left out of the mean of the losses, which is
-        still divided by their number, so that penalties keep their size beside the others.
+        With weights of 1 it has the same solution. An example of weight 0 does not count. The sum of the losses is
+        divided by the same number as before, so that the penalties keep their relative size.
 
         Args:
             name: of the weights.
 
         Raises:
-            ValueError: if a hyperparameter has that name, training draws random numbers, or the problem is on some
-                examples of another.
+            ValueError: if a hyperparameter has that name, if training draws random numbers, or if `on_examples` made
+                this problem.
         """
         if self.examples is not None:
-            raise ValueError("The problem is on some examples of another; take that one.")
+            raise ValueError("The problem is on some examples of another; call weighted of that one.")
         if name in self._hyperparameters:
             raise ValueError(f"The hyperparameters already have a {name!r}; give the weights another name.")
         if self.draws:
             raise ValueError(
-                "Training draws random numbers, such as those of dropout or of augmentation, so that it has no one "
-                "solution that could owe something to an example; call eval() on a module that draws them, and leave "
-                "the augmentation out."
+                "Weights of examples need training without random numbers, but this one draws some, as dropout and "
+                "augmentation do. Call eval() on the module that draws them, and leave out the augmentation."
             )
         other = copy(self)
         other.batch_size, other.effects = None, self.effects.with_more({name: ExampleWeights()})
@@ -217,7 +219,7 @@ class Supervised(InnerProblem):
         return self.model(params | self.effects.buffers(hparams), self.effects.inputs(X, hparams), step)
 
     def _positions(self, rows: Tensor | None) -> Tensor | None:
-        """Which examples, in the order of λ, the rows of train are."""
+        """The positions, in the order of λ, of some rows of train."""
         if self.examples is None:
             return rows
         return self.examples if rows is None else self.examples[rows]
@@ -227,7 +229,7 @@ class Supervised(InnerProblem):
 
     @torch.no_grad()
     def _classes(self, parts: dict[str, Split]) -> int | None:
-        """K, where the targets are classes, after a check that they fit the model."""
+        """K if the targets are classes, after a check that they fit the model; else None."""
         outputs = self.model(self.model.params(), self.X[:_PROBE], None)
         if self.y.is_floating_point() or outputs.ndim != self.y.ndim + 1:
             return None
@@ -237,5 +239,5 @@ class Supervised(InnerProblem):
 
 
 def on_splits(data: Splits, **settings: Any) -> Supervised:
-    """`Supervised` on splits that are made already, for configs."""
+    """`Supervised` on given splits, for configs."""
     return Supervised(train=data.train, dev=data.dev, test=data.test, **settings)

@@ -1,4 +1,4 @@
-"""Denoising of binary images by mean-field inference, whose potentials are learned through it."""
+"""Denoising of binary images by mean-field inference, with potentials that are learned through it."""
 
 from typing import Any
 
@@ -13,26 +13,26 @@ from hypergrad.problem.base import InnerProblem
 
 
 class MeanField(InnerProblem):
-    """Binary images x, seen through noise as y, under a Markov random field on the grid of their pixels, x_i, y_i = ±1.
+    """Binary images x from noisy images y, by a Markov random field on the grid of the pixels x_i, y_i = ±1.
 
     p(x | y) ∝ exp(Σ_i (unary y_i + field_i) x_i + Σ_k coupling_k Σ_i x_i x_{i + o_k})
 
-    is approximated by independent pixels of means m_i = tanh θ_i, which minimise the free energy
+    is approximated by independent pixels with means m_i = tanh θ_i, which minimise the free energy
     g = −Σ_i (unary y_i + field_i) m_i − Σ_k coupling_k Σ_i m_i m_{i + o_k} − Σ_i entropy(m_i), per image, where
 
     φ(θ) = θ − (unary y + field + C m) = 0    with    (C m)_i = Σ_k coupling_k (m_{i + o_k} + m_{i − o_k}).
 
-    φ is the natural gradient of g, and a step of `FixedPoint` an update of mean-field inference of all pixels at once.
-    The dev loss is −log q(clean pixel), in nats, averaged over pixels. The parameter is `logits`, θ of all dev and test
-    images, shape (n, pixels); the hyperparameters are `unary`, shape (), which starts at the log-odds of the noise,
-    `field`, shape (pixels,), and `coupling`, one for each offset o_k, both of which start at 0: the best that can be
-    done pixel by pixel without knowing the images.
+    φ is the natural gradient of g, and a step of `FixedPoint` is a mean-field update of all pixels at once. The dev
+    loss is −log q(clean pixel), in nats, averaged over pixels. The parameter is `logits`, θ of all dev and test images,
+    shape (n, pixels). The hyperparameters are `unary`, shape (), which starts at the log-odds of the noise, and
+    `field`, shape (pixels,), and `coupling`, one for each offset o_k, which start at 0. This start is the best
+    prediction from each pixel alone, without knowledge of the images.
 
     Args:
-        data: square images with inputs from 0 to 1, shape (n, pixels), thresholded at ½; train is not used, since
-            inference trains on nothing.
+        data: square images with inputs from 0 to 1, shape (n, pixels), thresholded at ½; train is not used, because
+            inference has nothing to train.
         flip: the probability that the noise flips a pixel, in (0, ½).
-        radius: offsets o_k of up to so many pixels to each side, ≥ 1: 4 of them at 1, 12 at 2.
+        radius: the largest offset o_k to each side, in pixels, ≥ 1; radius 1 gives 4 offsets, 2 gives 12.
         seed: of the noise.
 
     Raises:
@@ -52,7 +52,7 @@ class MeanField(InnerProblem):
         side = round(images.shape[1] ** 0.5)
         if not 0 < flip < 0.5 or radius < 1 or side**2 != images.shape[1]:
             raise ValueError(
-                f"MeanField needs square images, flip in (0, 0.5) and radius ≥ 1, but they have {images.shape[1]} "
+                f"MeanField needs square images, flip in (0, 0.5) and radius ≥ 1, but there are {images.shape[1]} "
                 f"pixels, and flip and radius are {flip:g} and {radius}."
             )
         clean = torch.where(images > 0.5, 1.0, -1.0).to(images)
@@ -104,7 +104,7 @@ class MeanField(InnerProblem):
 
 
 def _neighbours(side: int, radius: int) -> Tensor:
-    """For each offset o of one half of the plane, the matrix of pixels that are o apart, shape (offsets, p, p)."""
+    """For each offset o in half of the plane, the matrix of pixel pairs at that offset, shape (offsets, p, p)."""
     reach = range(-radius, radius + 1)
     offsets = [(down, right) for down in reach for right in reach if (down, right) > (0, 0)]
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")

@@ -1,4 +1,4 @@
-"""A variational autoencoder that refines each image's posterior, and learns through the refinement."""
+"""A variational autoencoder that refines the posterior of each image, and learns through the refinement."""
 
 from copy import copy
 from typing import Any
@@ -17,10 +17,11 @@ from hypergrad.model.pure_module import PureModule
 from hypergrad.problem.base import InnerProblem
 
 _TEST_SAMPLES = 10
+"""Draws per test image: the mean of several makes the test loss less noisy than the dev loss."""
 
 
 class SemiAmortized(InnerProblem):
-    """A variational autoencoder on binary images x_i, whose approximate posteriors are what is trained.
+    """A variational autoencoder on binary images x_i; the inner problem trains the approximate posteriors.
 
     p(x, z) = N(z; 0, I) Π_j Bernoulli(x_j; σ(decoder(z)_j))    and    q_i(z) = N(z; μ_i, diag exp ρ_i)
 
@@ -28,15 +29,15 @@ class SemiAmortized(InnerProblem):
 
     L_i(μ_i, ρ_i) = −E_{q_i} log p(x_i | z) + KL(q_i ‖ N(0, I)),
 
-    of which the first term is estimated from z = μ_i + exp(ρ_i/2) ε, and the second is ½ Σ (μ² + e^ρ − ρ − 1). The
-    inner loss is Σ_i L_i, so that steps move each posterior as they would alone, and it starts where the encoder puts
-    it, (μ_i, ρ_i) = encoder(x_i), or at the prior without an encoder. The dev loss is the mean of L_i after the steps.
+    The first term is estimated with z = μ_i + exp(ρ_i/2) ε, and the second is ½ Σ (μ² + e^ρ − ρ − 1). The inner loss is
+    Σ_i L_i, so that each posterior moves as it would alone. It starts at the output of the encoder,
+    (μ_i, ρ_i) = encoder(x_i), or at the prior without an encoder. The dev loss is the mean of L_i after the steps.
     The hyperparameters are the weights of both networks, `encoder.…` and `decoder.…`.
 
-    Each outer step has a problem of its own (`at_outer_step`) with `batch_size` train images, every one once in
-    each epoch, and the first `num_test` test images, whose posteriors are refined alongside, and whose mean L_i is
-    the metric `test_loss`. The problem itself is on all train images. Draws ε are new at each inner and outer step,
-    and a function of the seed and the steps. It goes with `Unrolled` and cold starts.
+    Each outer step has its own problem (`at_outer_step`) with `batch_size` train images, and each epoch uses each image
+    once. It also has the first `num_test` test images, whose posteriors are refined too; their mean L_i is the metric
+    `test_loss`. The problem itself has all train images. Draws ε are new at each inner and outer step, and depend only
+    on the seed and the steps. Use `Unrolled` and `warm_start=False`.
 
     Args:
         data: inputs from 0 to 1, shape (n, p), thresholded at ½; the targets are not used.
@@ -49,8 +50,8 @@ class SemiAmortized(InnerProblem):
         seed: of the batches and draws.
 
     Raises:
-        ValueError: if an argument is out of its range, or a network has other shapes.
-        TypeError: if a number is no integer.
+        ValueError: if an argument is out of its range, or a network has the wrong shapes.
+        TypeError: if a number is not an integer.
 
     Source: Kim, Wiseman, Miller, Sontag & Rush, "Semi-amortized variational autoencoders", ICML (2018).
     """  # noqa: DOC502
@@ -76,14 +77,25 @@ class SemiAmortized(InnerProblem):
         self.seed, self.number = seed, 0
         for name, least in (("latent", 1), ("batch_size", 1), ("num_test", 0), ("num_samples", 1)):
             require_int(self, name, least=least)
-        for name, (X, _) in zip(data._fields, data, strict=True):
-            self.register_buffer(f"X_{name}", (X > 0.5).to(X))
-        if num_test > len(self.X_test):
-            raise ValueError(f"The test part holds {len(self.X_test)} images, but num_test is {num_test}.")
-        self.register_buffer("images", torch.cat([self.X_train, self.X_test[:num_test]]))
+        self._hold(data)
         probe = self.X_train[:4]
         self.decoder = _network("decoder", decoder, probe.new_zeros(len(probe), latent), probe.shape[1], seed)
         self.encoder = None if encoder is None else _network("encoder", encoder, probe, 2 * latent, seed)
+
+    def _hold(self, data: Splits) -> None:
+        """Keep the images.
+
+        Raises:
+            ValueError: if there are fewer test images than `num_test`.
+        """
+        for name, (X, _) in zip(data._fields, data, strict=True):
+            self.register_buffer(f"X_{name}", (X > 0.5).to(X))
+        if self.num_test > len(self.X_test):
+            raise ValueError(
+                f"SemiAmortized.num_test must be at most {len(self.X_test)}, the images of the test part, but it is "
+                f"{self.num_test}."
+            )
+        self.register_buffer("images", torch.cat([self.X_train, self.X_test[: self.num_test]]))
 
     def init_params(self) -> Tensors:
         prior = self.images.new_zeros(len(self.images), self.latent)
@@ -113,8 +125,8 @@ class SemiAmortized(InnerProblem):
 
         Args:
             images: shape (n, p), of zeros and ones.
-            num_test: how many at the end only test, ≥ 0.
-            number: of the outer step, which the draws are a function of, ≥ 0.
+            num_test: how many images at the end are only for testing, ≥ 0.
+            number: of the outer step, ≥ 0; the draws depend on it.
         """
         other = copy(self)
         other._buffers = self._buffers | {"images": images}
@@ -128,7 +140,7 @@ class SemiAmortized(InnerProblem):
         return self.draws(self.num_samples, len(self.images) - self.num_test, "outer", step)
 
     def draws(self, num_samples: int, num_images: int, *key: object) -> Tensor:
-        """Standard normal ε, shape (samples, images, latent), a function of the seed, the outer step and a key."""
+        """Standard normal ε, shape (samples, images, latent), from the seed, the outer step and a key."""
         generator = torch.Generator().manual_seed(seed_of("posterior", self.seed, self.number, *key))
         shape = (num_samples, num_images, self.latent)
         return torch.randn(shape, generator=generator, dtype=self.images.dtype).to(self.images.device)
@@ -142,7 +154,7 @@ class SemiAmortized(InnerProblem):
     def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
         if self.num_test == 0:
             return {}
-        # The same draws at every outer step, so that only the networks make a difference.
+        # The same draws at every outer step, so that only the networks change the test loss.
         eps = self.on_images(self.images).draws(_TEST_SAMPLES, self.num_test, "test")
         rows = slice(len(self.images) - self.num_test, None)
         return {"test_loss": self._bounds(params, hparams, eps, rows).mean()}
@@ -157,7 +169,7 @@ class SemiAmortized(InnerProblem):
 
 
 def _weights(hparams: Tensors, part: str) -> Tensors:
-    """The weights of one network, by the names that they have in it."""
+    """The weights of one network, by their names in it."""
     return {name.removeprefix(f"{part}."): x for name, x in hparams.items() if name.startswith(f"{part}.")}
 
 
@@ -171,6 +183,6 @@ def _network(name: str, module: nn.Module, inputs: Tensor, width: int, seed: int
     shape = tuple(network(network.params(), inputs, None).shape)
     if shape != (len(inputs), width):
         raise ValueError(
-            f"The {name} must have outputs of shape (n, {width}), but those for {len(inputs)} inputs are of {shape}."
+            f"The {name} must have outputs of shape (n, {width}), but for {len(inputs)} inputs they have shape {shape}."
         )
     return network

@@ -104,7 +104,7 @@ def test_what_is_remembered_is_not_what_was_changed_in_place():
 
 
 def test_variables_without_a_name_and_layers_that_are_none_are_refused():
-    with pytest.raises(ValueError, match="what the layer returns, which are 2, but the names are x"):
+    with pytest.raises(ValueError, match="must name the 2 tensors that the layer returns, but it is x"):
         Weighted(("x",)).init_params()
     with pytest.raises(TypeError, match="as a CvxpyLayer does, but it is None"):
         hg.ConvexLayer.__init__(Weighted(), None)  # type: ignore[arg-type]

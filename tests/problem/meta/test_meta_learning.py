@@ -271,7 +271,7 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="MetaLearning.initial says where training starts.* use warm_start=False"):
         hg.fit(waves(), hg.Unrolled(inner_steps=1), partial(torch.optim.SGD, lr=0.1), 1, progress=False)
     noisy = nn.Sequential(nn.Linear(1, 4), nn.Dropout(), nn.Linear(4, 1))
-    with pytest.raises(ValueError, match="draws random numbers .* would be the same in all tasks"):
+    with pytest.raises(ValueError, match="needs a model without random numbers .* the same in all tasks"):
         hg.MetaLearning(model=noisy, loss=mse_loss, tasks=hg.Sinusoids())
     with pytest.raises(ValueError, match="MetaLearning.proximity must be at least 0, but it is -1"):
         waves(proximity=-1.0)

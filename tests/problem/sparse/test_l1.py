@@ -146,7 +146,11 @@ REFUSED = {
         ValueError,
         "w = 0 is the solution for every l1",
     ),
-    "targets": (hg.SparseLogistic, ValueError, "The train part must have targets of 0 and 1, but 40 of 40 are others"),
+    "targets": (
+        hg.SparseLogistic,
+        ValueError,
+        "must have targets of 0 and 1, but 40 of 40 are different",
+    ),
 }
 
 

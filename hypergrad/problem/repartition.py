@@ -1,4 +1,4 @@
-"""Train and dev examples put together, and parted anew."""
+"""Train and dev examples put together, and split again."""
 
 from copy import copy
 from typing import Any, TypeVar
@@ -12,15 +12,15 @@ P = TypeVar("P", bound=InnerProblem)
 
 
 def on_rows(problem: P, train: Tensor, dev: Tensor) -> P:
-    """A copy of a problem that holds its data in X, y, X_dev and y_dev, on other rows of them.
+    """A copy of a problem on other rows of its data, which are its buffers X, y, X_dev and y_dev.
 
     Args:
-        problem: whose buffers these are; not changed.
-        train: positions among the examples of train and then dev.
-        dev: the same.
+        problem: not changed.
+        train: positions of the new train examples among the old train examples and then the old dev examples.
+        dev: positions of the new dev examples.
 
     Returns:
-        The copy; whatever else the problem holds is shared.
+        The copy; it shares everything else with the problem.
     """
     other: Any = copy(problem)
     pools = {name: torch.cat([getattr(problem, name), getattr(problem, f"{name}_dev")]) for name in ("X", "y")}

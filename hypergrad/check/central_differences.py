@@ -1,4 +1,4 @@
-"""Central differences that choose their own step and say how far to trust them."""
+"""Central differences that choose their own step and estimate their own error."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,13 @@ from hypergrad.core.autodiff import Tensors, central_difference
 from hypergrad.core.errors import HypergradError
 
 _RATIO = 10**0.5
+"""Of successive steps: two per power of ten find the best step within its flat minimum."""
+
 _ABOVE, _BELOW = 4, 2
+"""Steps above and below ε^⅓: F may vary on a larger scale than 1, and rounding soon spoils smaller steps."""
+
 _FEWEST = 3
+"""Estimates to compare: the one in the middle is judged by both of its neighbours."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class Witness:
     Attributes:
         value: the estimate.
         uncertainty: how far it may be off, ≥ 0, in its own units.
-        step: the step h that it was made with.
+        step: the step h that it was computed with.
     """
 
     value: float
@@ -29,25 +34,25 @@ class Witness:
 
 
 def directional_derivative(function: DevLoss, point: Tensors, direction: Tensors, *, enough: float = 0.0) -> Witness:
-    """d/dt F(x + t d) at t = 0, by the step of a ladder at which successive estimates agree best.
+    """d/dt F(x + t d) at t = 0, with the one of several steps at which successive estimates agree best.
 
-    The steps go down from 100 ε^⅓ to 0.1 ε^⅓ by factors of √10, with ε of the dtype: ε^⅓ balances the truncation error
-    O(h²) against the rounding error O(ε/h) where F varies on the scale of 1. Truncation shows as a difference to the
-    next larger step, rounding and incomplete training as one to the next smaller step, so that the uncertainty of an
-    estimate is the larger of both differences, plus the rounding of F itself, ε |F|/h. Steps where F raises a
-    `HypergradError`, such as one into divergence, are left out.
+    The steps go down from 100 ε^⅓ to 0.1 ε^⅓ by factors of √10, with ε of the dtype. ε^⅓ balances the truncation error
+    O(h²) and the rounding error O(ε/h) where F varies on the scale of 1. Truncation shows as a difference from the
+    next larger step; rounding and incomplete training show as a difference from the next smaller step. The uncertainty
+    of an estimate is the larger of both differences, plus the rounding of F itself, ε |F|/h. Steps at which F raises a
+    `HypergradError`, because training diverges for example, are left out.
 
     Args:
         function: F.
         point: x.
         direction: d, shaped as `point`.
-        enough: an uncertainty relative to the value, ≥ 0, below which no smaller step is tried.
+        enough: an uncertainty relative to the value, ≥ 0; once it is reached, no smaller step is tried.
 
     Returns:
-        The estimate of the smallest uncertainty.
+        The estimate with the smallest uncertainty.
 
     Raises:
-        HypergradError: what F raised, if fewer than three steps are left.
+        HypergradError: from F, if fewer than three steps are left.
     """
     eps = torch.finfo(next(iter(point.values())).dtype).eps
     rounding = eps * abs(function(point).item())

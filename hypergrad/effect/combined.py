@@ -1,4 +1,4 @@
-"""What all effects of a problem do together."""
+"""All effects of a problem together."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,14 +11,14 @@ from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.effect.base import Effect, Site
 
 
-class Effects:
-    """The effects of supervised training, each applied to what the one before it made.
+class CombinedEffects:
+    """The effects of supervised training; each is applied to the result of the one before.
 
     Args:
         declared: by name, effects, or an `hg.Hyperparameter` that a coefficient of the solver names.
 
     Raises:
-        TypeError: if one is neither.
+        TypeError: if a value is neither.
     """
 
     def __init__(self, declared: Mapping[str, Effect | Hyperparameter]) -> None:
@@ -30,13 +30,13 @@ class Effects:
                 )
         self._declared = dict(declared)
         self._initial, self._buffers, self._inputs, self._augmented, self._targets, self._weights, self._penalties = (
-            _acting(self._declared, hook)
-            for hook in ("initial", "buffers", "inputs", "augmented", "targets", "weights", "penalty")
+            _acting(self._declared, method)
+            for method in ("initial", "buffers", "inputs", "augmented", "targets", "weights", "penalty")
         )
 
-    def with_more(self, declared: Mapping[str, Effect | Hyperparameter]) -> "Effects":
-        """These effects and further ones."""
-        return Effects(self._declared | dict(declared))
+    def with_more(self, declared: Mapping[str, Effect | Hyperparameter]) -> "CombinedEffects":
+        """These effects and some more."""
+        return CombinedEffects(self._declared | dict(declared))
 
     def spaces(self, site: Site) -> dict[str, Hyperparameter]:
         """Every hyperparameter at a site.
@@ -47,12 +47,12 @@ class Effects:
         return {name: one.space(site) if isinstance(one, Effect) else one for name, one in self._declared.items()}
 
     @property
-    def tune_initial(self) -> bool:
-        """Whether one changes the parameters from which training starts."""
+    def tunes_initial(self) -> bool:
+        """Whether an effect changes the parameters from which training starts."""
         return bool(self._initial)
 
     def initial(self, params: Tensors, hparams: Tensors) -> Tensors:
-        """Where training from `params` starts."""
+        """The parameters from which training starts instead of `params`."""
         for name, effect in self._initial.items():
             params = effect.initial(hparams[name], params)
         return params
@@ -68,8 +68,8 @@ class Effects:
         return X
 
     @property
-    def draw(self) -> bool:
-        """Whether one draws random numbers in a training step."""
+    def draws(self) -> bool:
+        """Whether an effect draws random numbers in a training step."""
         return bool(self._augmented)
 
     def augmented(self, X: Tensor, hparams: Tensors, generator: torch.Generator) -> Tensor:
@@ -85,7 +85,7 @@ class Effects:
         return y
 
     def weights(self, rows: Tensor | None, y: Tensor, hparams: Tensors) -> Tensor | None:
-        """The weights of the train examples `rows`, all when None, with targets y; None where every one is 1."""
+        """The weights of the train examples `rows` (all when None) with targets y; None where all weights are 1."""
         total = None
         for name, effect in self._weights.items():
             weights = effect.weights(hparams[name], rows, y)
@@ -93,7 +93,7 @@ class Effects:
         return total
 
     def widened(self, hparams: Tensors, num_more: int) -> Tensors:
-        """λ for a train part with `num_more` examples at its end."""
+        """λ for a train part with `num_more` further examples at its end."""
         return hparams | {name: effect.widened(hparams[name], num_more) for name, effect in self._weights.items()}
 
     def penalised(self, loss: Tensor, params: Tensors, hparams: Tensors) -> Tensor:
@@ -103,7 +103,7 @@ class Effects:
         return loss
 
 
-def _acting(declared: Mapping[str, Any], hook: str) -> dict[str, Any]:
-    """The effects that do what `hook` says."""
-    ours = getattr(Effect, hook)
-    return {k: v for k, v in declared.items() if isinstance(v, Effect) and getattr(type(v), hook) is not ours}
+def _acting(declared: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """The effects that override a method of `Effect`."""
+    default = getattr(Effect, method)
+    return {k: v for k, v in declared.items() if isinstance(v, Effect) and getattr(type(v), method) is not default}
