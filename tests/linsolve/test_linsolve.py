@@ -145,7 +145,7 @@ def test_dense_refuses_a_matrix_that_is_not_symmetric():
 
 
 def test_dense_refuses_a_size_that_would_not_fit():
-    with pytest.raises(ValueError, match="10 parameters would take .* GB .* max_size is 9"):
+    with pytest.raises(ValueError, match="10 parameters needs .* GB .* max_size is 9"):
         hg.Dense(max_size=9).solve(lambda v: v, torch.ones(10))
 
 
