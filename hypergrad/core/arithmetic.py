@@ -10,7 +10,7 @@ from torch import Tensor
 from hypergrad.core.errors import FixedPointOverflowError, NonFiniteError
 
 LARGEST_DENOMINATOR = 2**20
-"""Largest denominator d of a ratio n/d: after 32 bits are moved away, d x still fits in 63 bits for x below 2^43."""
+"""Largest denominator of a ratio: when 32 bits are moved, 11 bits of x stay, so rounding its bound up costs little."""
 _ROOM_BITS = 62
 """Bits of a fixed-point number, without the sign: the sum of two fits in the 63 bits of int64."""
 _WORD_BITS = 32

@@ -1,4 +1,4 @@
-"""Plain functions as an inner problem."""
+"""Inner problems made of plain functions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ _Loss = Callable[[Tensors, Tensors], Tensor]
 
 
 class FunctionProblem(InnerProblem):
-    """Two functions and a point as an inner problem."""
+    """An inner problem given by its inner loss, its outer loss and a point (w, λ)."""
 
     def __init__(self, inner: _Loss, outer: _Loss, params: Tensors, hparams: Tensors) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class FunctionProblem(InnerProblem):
 
 
 class RootProblem(FunctionProblem):
-    """An optimality condition φ(w, λ) = 0 and a point as an inner problem; its losses are ½ ‖φ‖²."""
+    """An inner problem given by its optimality condition φ(w, λ) = 0 and a point; both losses are ½ ‖φ‖²."""
 
     def __init__(self, phi: Callable[[Tensors, Tensors], Tensors], params: Tensors, hparams: Tensors) -> None:
         def half_square(w: Tensors, hp: Tensors) -> Tensor:

@@ -1,4 +1,4 @@
-"""What can be given as an inner problem, and the check that a point solves it."""
+"""The forms of an inner problem, and the check that a point solves it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from hypergrad.product.base import Stationarity
 
 @dataclass(frozen=True)
 class Root:
-    """A function φ(w, λ), shaped as w, whose zero is meant where a function g(w, λ) would be minimised."""
+    """An inner problem φ(w, λ) = 0, where φ is shaped as w; a plain function g(w, λ) is minimised instead."""
 
     phi: Callable[[Any, Any], Any]
 
@@ -33,7 +33,7 @@ def as_problem(
     to_params: Callable[[Tensors], Any],
     to_hparams: Callable[[Tensors], Any],
 ) -> InnerProblem:
-    """What was given as an inner problem of named tensors; the last two lead to the caller's structures."""
+    """The inner problem on named tensors; `to_params` and `to_hparams` lead to the caller's structures."""
     if isinstance(inner, InnerProblem):
         return inner
     if isinstance(inner, Root):
@@ -46,7 +46,7 @@ def as_problem(
 
 
 def require_optimal(stationarity: Stationarity, params: Tensors, tol: float | None) -> None:
-    """Require that φ is zero; see `Optimum.at`.
+    """Require that φ is zero to the tolerance; see `Optimum.at`.
 
     Raises:
         NotOptimalError: if it is not.

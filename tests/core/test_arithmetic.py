@@ -81,7 +81,8 @@ def test_fixed_point_is_within_half_a_unit_and_sums_are_exact():
 
 def test_what_does_not_fit_is_refused_with_the_value_and_the_room():
     with pytest.raises(
-        hg.FixedPointOverflowError, match=r"a value of 1.64e\+04, but 48 fractional bits leave room only below 1.64e\+04"
+        hg.FixedPointOverflowError,
+        match=r"a value of 1.64e\+04, but 48 fractional bits leave room only below 1.64e\+04",
     ):
         to_fixed(torch.tensor([2.0**14]), 48)
     with pytest.raises(hg.FixedPointOverflowError, match="a value of inf"):
