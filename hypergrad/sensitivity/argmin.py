@@ -61,7 +61,7 @@ def argmin(
     Raises:
         NotOptimalError: if φ(w₀, λ₀) is not zero.
         ValueError: if `at` or `order` is not one of the above.
-    """  # noqa: DOC502
+    """
     if at not in ("raise", "resolve"):
         raise ValueError(f'argmin\'s at must be "raise" or "resolve", but it is {at!r}.')
     if isinstance(order, bool) or not isinstance(order, int) or order < 0:

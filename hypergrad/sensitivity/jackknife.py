@@ -50,7 +50,7 @@ class InfinitesimalJackknife:
         Raises:
             NotOptimalError: if the parameters are not the solution.
             ValueError: if there is no hyperparameter of that name with one axis.
-        """  # noqa: DOC502
+        """
         optimum = Optimum.at(inner, params, hparams, linsolve=self.linsolve, tol=self.tol, inner_step=inner_step)
         weights = optimum.hparams.get(self.weights)
         if weights is None and len(optimum.hparams) == 1 and isinstance(hparams, Tensor):

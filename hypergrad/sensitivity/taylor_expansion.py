@@ -61,6 +61,6 @@ class TaylorExpansion:
 
         Raises:
             NotOptimalError: if φ(w₀, λ₀) is not zero.
-        """  # noqa: DOC502
+        """
         optimum = Optimum.at(inner, params, hparams, linsolve=self.linsolve, tol=self.tol, inner_step=inner_step)
         return Expansion(optimum, self.order, self.compile)
