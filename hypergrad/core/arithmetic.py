@@ -95,7 +95,7 @@ class Remainders:
     count: int = 0
 
     def multiply(self, q: Tensor, ratio: Fraction) -> Tensor:
-        """The integers q n/d, each changed by less than n; the change depends on x.
+        """The integers q n/d, each rounded to one of the n nearest; x decides which.
 
         Raises:
             ValueError: if the ratio is not above 0 and below 1, or its denominator is above 2^20.

@@ -27,9 +27,9 @@ class Polynomial(Tensor):
     """x(t) = c₀ + c₁ t + … + c_K t^K, in place of a tensor in a function made of PyTorch's functions.
 
     Each function of PyTorch has a rule for the coefficients of its result. So f(x(t)) is the truncated series of f
-    along the path x(t): all derivatives up to order K from one evaluation, with O(K²) times the operations. The coefficients
-    are ordinary tensors, which can be differentiated, batched and traced. Because ∂/∂c₀ of coefficient K of f(x(t)) is
-    coefficient K of ∇f(x(t)), one backward pass expands a gradient.
+    along the path x(t): all derivatives up to order K from one evaluation, with O(K²) times the operations. The
+    coefficients are ordinary tensors, which can be differentiated, batched and traced. Because ∂/∂c₀ of coefficient K
+    of f(x(t)) is coefficient K of ∇f(x(t)), one backward pass expands a gradient.
 
     Comparisons, and functions that are constant almost everywhere, use c₀ alone. A function without a rule is expanded
     by nested reverse mode, with its name in a warning. Reading a value, or changing one in place, is refused.

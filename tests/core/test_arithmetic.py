@@ -1,4 +1,4 @@
-"""Products that can be undone, bit for bit, and the bits that takes."""
+"""Products that can be undone bit for bit, and the bits that this needs."""
 
 import math
 from fractions import Fraction
@@ -67,7 +67,7 @@ def test_takes_the_bits_that_are_lost_and_no_more_than_one_word_beside(ratio, nu
         q = remainders.multiply(q, ratio)
     lost = -num_steps * math.log2(ratio)
     assert remainders.bits <= 1.05 * lost + 64
-    # without the part of the 64 bits that is still empty: the first digits in base d are not yet full
+    # without the bits of the 64 that are still empty: the first digits in base d are not full yet
     assert 32 * len(remainders.words) + math.log2(remainders.bound) <= 1.05 * lost + math.log2(ratio.denominator)
 
 

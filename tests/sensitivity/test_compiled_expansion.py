@@ -16,7 +16,7 @@ from hypergrad.sensitivity import compiled_expansion
 
 @pytest.fixture
 def as_traced(monkeypatch):
-    """The trace as it is, which takes no compiler."""
+    """Runs the trace without a compiler."""
     monkeypatch.setattr(compile_fx, "compile_fx_inner", lambda graph, inputs: lambda tensors: graph(*tensors))
 
 
