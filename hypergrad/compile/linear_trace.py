@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
-from hypergrad.compile.splitting import dependents
+from hypergrad.compile.splitting import dependents, first_half
 from hypergrad.compile.thin_products import is_thin
 from hypergrad.compile.tracing import trace
 
@@ -86,7 +86,7 @@ def _split(whole: fx.GraphModule, dtype: torch.dtype) -> LinearTrace:
     """Both halves: the nodes that do not depend on v, and those that do."""
     nodes = list(whole.graph.nodes)
     v = [node for node in nodes if node.op == "placeholder"][-1]
-    reached = dependents(nodes, [v])
+    reached = {*dependents(nodes, [v]), nodes[-1]}
     shared = {
         used: None
         for node in nodes
@@ -94,13 +94,7 @@ def _split(whole: fx.GraphModule, dtype: torch.dtype) -> LinearTrace:
         for used in node.all_input_nodes
         if used not in reached and used.op != "get_attr"
     }
-    prepare, product = fx.Graph(), fx.Graph()
-    before: dict[fx.Node, fx.Node] = {}
-    for node in nodes:
-        if node not in reached and node.op != "output":
-            before[node] = prepare.node_copy(node, lambda n: before[n])
-    prepare.output(tuple(before[node] for node in shared))
-
+    prepare, product = first_half(nodes, reached, shared), fx.Graph()
     after = {node: product.placeholder(f"shared_{i}") for i, node in enumerate(shared)}
     after[v] = product.placeholder("v")
     for node in nodes:
