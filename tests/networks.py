@@ -1,4 +1,4 @@
-"""A small network, whose Hessian is indefinite until it is trained."""
+"""A small network with an indefinite Hessian until it is trained."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ import hypergrad as hg
 
 
 class Network(hg.InnerProblem):
-    """A tanh network, 6-8-3, on 40 examples, with one L2 penalty per tensor; float64."""
+    """A 6-8-3 tanh network on 40 examples, with one L2 penalty per tensor; float64."""
 
     X: Tensor
     y: Tensor

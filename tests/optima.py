@@ -1,4 +1,4 @@
-"""Inner problems with their solutions, for the tests of how the optimum moves."""
+"""Inner problems with their solutions, for the tests of sensitivity."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ HPAR0 = torch.zeros(3)
 
 
 def seed_objective(par: Tensor, hyperpar: Tensor) -> Tensor:
-    """The objective of the notebook that this feature grew from, in dimensions 4 and 3."""
+    """The objective of the notebook that this feature started from, in dimensions 4 and 3."""
     return 0.5 * torch.dot(par, A @ par) + torch.mean(par - 0.5) ** 5 * torch.mean(hyperpar - 0.5) ** 5
 
 
@@ -31,14 +31,14 @@ def logistic_objective(w: Tensor, weights: Tensor) -> Tensor:
 
 
 def minimise(objective: Callable[[Tensor, Tensor], Tensor], size: int) -> Callable[[Tensor], Tensor]:
-    """λ ↦ argmin, by Newton's method with dense derivatives of `torch.func`: the independent truth."""
+    """λ ↦ argmin, by Newton's method with dense derivatives of `torch.func`, as an independent truth."""
 
     def solve(hyperpar: Tensor) -> Tensor:
         w = torch.zeros(size)
         for _ in range(30):
             step = torch.linalg.solve(hessian(objective)(w, hyperpar), grad(objective)(w, hyperpar))
             w = w - step
-            if step.norm() < 1e-12 * w.norm():  # and the last step took it far below that
+            if step.norm() < 1e-12 * w.norm():  # the last step brought the error far below that
                 break
         return w
 

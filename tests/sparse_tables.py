@@ -1,4 +1,4 @@
-"""Problems with an L1 penalty, each at hyperparameters where its support is not on the edge of a change."""
+"""Problems with an L1 penalty, each at hyperparameters where its support is not about to change."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ def made_sparse(data: Splits) -> Splits:
 
 
 def uneven(problem: hg.InnerProblem) -> hg.Tensors:
-    """The initial hyperparameters, those per feature spread over a factor of three."""
+    """The initial hyperparameters; those per feature are spread over a factor of three."""
     return {
         name: value * torch.linspace(0.5, 1.5, value.numel()) if value.ndim else value
         for name, value in problem.init_hparams().items()
@@ -45,6 +45,6 @@ PROBLEMS: dict[str, Callable[[], hg.L1Problem]] = {
 
 
 def solved(problem: hg.L1Problem, hparams: hg.Tensors, start: hg.Tensors | None = None) -> hg.Tensors:
-    """The solution to rounding, by proximal gradient descent."""
+    """The solution up to rounding, by proximal gradient descent."""
     start = problem.init_params() if start is None else start
     return train(problem, hg.ProximalGradient(), hparams, start, max_steps=20_000, tol=1e-13).params

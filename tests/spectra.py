@@ -1,4 +1,4 @@
-"""Matrices of known spectra, and the linear solvers that meet them."""
+"""Matrices with known spectra, and the linear solvers that are tested on them."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ SPECTRA = {
     "condition 1e8": torch.logspace(-6, 2, N),
     "one parameter": torch.tensor([0.7]),
 }
-# What rounding lets the residual come to, ε ‖A‖ ‖x‖ / ‖b‖, is some 1e-8 at condition 1e8.
+# The smallest residual that rounding allows, ε ‖A‖ ‖x‖ / ‖b‖, is about 1e-8 at condition 1e8.
 REACHABLE = {"condition 1e8": 1e-6}
 SOLVERS: dict[str, hg.LinearSolver] = {
     "cg": hg.CG(max_iter=5000, tol=1e-10),

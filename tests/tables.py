@@ -1,4 +1,4 @@
-"""The tables that the tests multiply: problems with known answers, and what is close enough to be exact."""
+"""The problems with known answers that the tests are parametrised with, and the errors against them."""
 
 from collections.abc import Callable
 
@@ -44,7 +44,7 @@ PROBLEMS: dict[str, Known] = {
 
 
 def relative_error(found: Tensors, truth: Tensors) -> float:
-    """The largest relative error over the hyperparameters, each in its own norm."""
+    """The largest relative error over the hyperparameters."""
     assert found.keys() == truth.keys()
     return max(((found[k] - truth[k]).norm() / truth[k].norm()).item() for k in truth)
 

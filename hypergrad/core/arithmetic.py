@@ -10,9 +10,13 @@ from torch import Tensor
 from hypergrad.core.errors import FixedPointOverflowError, NonFiniteError
 
 LARGEST_DENOMINATOR = 2**20
+"""Largest denominator of a ratio: when 32 bits are moved, 11 bits of x stay, so rounding its bound up costs little."""
 _ROOM_BITS = 62
+"""Bits of a fixed-point number, without the sign: the sum of two fits in the 63 bits of int64."""
 _WORD_BITS = 32
+"""Bits that are moved to the stack at once, as many as an int32 holds."""
 _CAPACITY = 2**63
+"""First number that int64 does not hold."""
 
 
 def to_fixed(x: Tensor, bits: int) -> Tensor:
@@ -40,7 +44,7 @@ def add_fixed(q: Tensor, step: Tensor, bits: int) -> Tensor:
     """The sum, exact, where both are below 2^62; undone by subtracting `step`.
 
     Raises:
-        FixedPointOverflowError: if the sum is not below 2^62, though it still is what it should be.
+        FixedPointOverflowError: if the sum is not below 2^62, although it is still exact.
     """
     total = q + step
     largest = total.abs().max().item() if total.numel() else 0
@@ -50,11 +54,11 @@ def add_fixed(q: Tensor, step: Tensor, bits: int) -> Tensor:
 
 
 def _no_room(value: float, bits: int) -> str:
-    return f"a value of {value:.3g}, where {bits} fractional bits leave room below {2.0 ** (_ROOM_BITS - bits):.3g}"
+    return f"a value of {value:.3g}, but {bits} fractional bits leave room only below {2.0 ** (_ROOM_BITS - bits):.3g}"
 
 
 class _Word(NamedTuple):
-    """What was moved to the stack: lower 32 bits of x, the bound until then, and how many products came before."""
+    """What was moved to the stack: the lower 32 bits of x, the bound before, and the number of products before."""
 
     low: Tensor
     bound: int
@@ -63,17 +67,17 @@ class _Word(NamedTuple):
 
 @dataclass
 class Remainders:
-    """What products q ↦ q n/d of integers with ratios 0 < n/d < 1 lose, so that they can be undone.
+    """Products q ↦ q n/d of integers with ratios 0 < n/d < 1, and what they lose, so that they can be undone.
 
-    With q = d a + r, the product is n a + r′ for any r′ in 0, …, n − 1, and r is what is lost. Each entry keeps a
-    number x: the remainder is put into it as a digit in base d, and r′ is taken out of it as a digit in base n,
+    With q = d a + r, the product is n a + r′ for any r′ in 0, …, n − 1, and r is lost. Each entry keeps a number x. The
+    remainder r is put into it as a digit in base d, and r′ is taken from it as a digit in base n,
 
         x ← d x + r,    q ← n a + x mod n,    x ← ⌊x / n⌋,
 
-    which can be undone, and lets x grow by log₂(d/n) bits, the information that a product with n/d destroys. Where x
-    is below c before, it is below ⌈c d/n⌉ after. That bound is the same for all entries and does not depend on the
-    data, so all of them move their lower 32 bits to a stack at the same step, before d x could leave 63 bits. As
-    d ≤ 2^20, at least 11 bits stay, so that rounding c up costs next to nothing.
+    which can be undone. It makes x grow by log₂(d/n) bits, the information that a product with n/d destroys. If x < c
+    before, then x < ⌈c d/n⌉ after. This bound is the same for all entries and does not depend on the data, so all
+    entries move their lower 32 bits to a stack at the same step, before d x could exceed 63 bits. Because d ≤ 2^20, at
+    least 11 bits stay, so rounding c up costs almost nothing.
 
     Attributes:
         x: the number of each entry, int64.
@@ -91,7 +95,7 @@ class Remainders:
     count: int = 0
 
     def multiply(self, q: Tensor, ratio: Fraction) -> Tensor:
-        """The integers q n/d, rounded to one of the n nearest.
+        """The integers q n/d, each rounded to one of the n nearest; x decides which.
 
         Raises:
             ValueError: if the ratio is not above 0 and below 1, or its denominator is above 2^20.
@@ -107,7 +111,7 @@ class Remainders:
         return a * n + (x - self.x * n)
 
     def divide(self, q: Tensor, ratio: Fraction) -> Tensor:
-        """Undo the last product, which was with the same ratio."""
+        """Undo the last product; the ratio must be the same."""
         n, d = _terms(ratio)
         a = q.div(n, rounding_mode="floor")
         x = self.x * n + (q - a * n)
@@ -121,12 +125,12 @@ class Remainders:
 
     @property
     def bits(self) -> int:
-        """The bits that each entry takes: 32 for each of its words, and 64 for x."""
+        """The bits of memory per entry: 32 for each of its words, and 64 for x."""
         return 32 * len(self.words) + 64
 
     def _push(self) -> None:
         upper = self.x >> _WORD_BITS
-        # int32 is signed: a word in 0, …, 2^32 − 1 is kept less 2^31.
+        # int32 is signed, so 2^31 is subtracted from a word in 0, …, 2^32 − 1.
         low = (self.x - (upper << _WORD_BITS) - 2 ** (_WORD_BITS - 1)).to(torch.int32)
         self.words.append(_Word(low, self.bound, self.count))
         self.x, self.bound = upper, -(-self.bound >> _WORD_BITS)

@@ -1,4 +1,4 @@
-"""Differentiation primitives on named tensors: the one home of gradients, products and finite differences."""
+"""Gradients, Jacobian products and finite differences of functions of named tensors."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -14,15 +14,16 @@ from hypergrad.core.cost import spend
 Tensors = dict[str, Tensor]
 """Named tensors: the parameters w, or the hyperparameters λ."""
 _MANY = 1024
+"""Entries of V from which matrices are shared. A judgement: below, a call of Python per operation costs more."""
 
 
 def flatten(tensors: Tensors) -> Tensor:
-    """One flat vector, shape (n,), of all entries in the order of the names; a view where there is one tensor only."""
+    """One flat vector, shape (n,), of all entries in the order of the names; a view if there is only one tensor."""
     return _join(tuple(tensors.values()))
 
 
 def unflatten(flat: Tensor, like: Tensors) -> Tensors:
-    """The named tensors, shaped as in `like`, whose `flatten` is `flat` (views, not copies)."""
+    """The inverse of `flatten`: named tensors shaped as in `like`, views of `flat`."""
     if len(like) == 1:
         return {name: flat.view_as(tensor) for name, tensor in like.items()}
     pieces = flat.split([tensor.numel() for tensor in like.values()])
@@ -30,7 +31,7 @@ def unflatten(flat: Tensor, like: Tensors) -> Tensors:
 
 
 def _join(pieces: tuple[Tensor, ...]) -> Tensor:
-    # One tensor is not copied: a torch call costs microseconds, which show in a product of a small problem.
+    # One tensor is not copied: a torch call costs microseconds, which matter in a product of a small problem.
     return pieces[0].reshape(-1) if len(pieces) == 1 else torch.cat([piece.reshape(-1) for piece in pieces])
 
 
@@ -40,7 +41,7 @@ def detach(tensors: Tensors) -> Tensors:
 
 
 def leaves(tensors: Tensors) -> Tensors:
-    """The same values as new leaves that require gradients; the arguments stay untouched."""
+    """The same values as new leaves that require gradients; the arguments do not change."""
     return {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
 
 
@@ -49,9 +50,9 @@ def value_and_gradient(
 ) -> tuple[Tensor, Tensors]:
     """The scalar f(w) and ∇f(w).
 
-    Both can be differentiated again exactly where grad mode is enabled, with respect to whatever `params` and the
-    closure of `function` depend on; under `torch.no_grad()` no graph is kept. A tensor that f ignores has gradient 0.
-    It counts as one gradient, see `hypergrad.core.cost`.
+    If grad mode is enabled, both can be differentiated again with respect to everything that `params` and the closure
+    of `function` depend on; under `torch.no_grad()` no graph is kept. A tensor that f ignores has gradient 0. The call
+    counts as one gradient, see `hypergrad.core.cost`.
 
     Args:
         function: maps named tensors to a tensor of shape ().
@@ -62,7 +63,7 @@ def value_and_gradient(
         f(w), shape (), and ∇f(w), shaped as `params`.
 
     Raises:
-        ValueError: if f depends on none of them.
+        ValueError: if f depends on none of the parameters.
     """
     spend(gradients=1)
     differentiable = torch.is_grad_enabled()
@@ -77,7 +78,7 @@ def value_and_gradient(
             grads = torch.autograd.grad(value, tuple(point.values()), create_graph=differentiable, allow_unused=True)
     if all(grad is None for grad in grads):
         raise ValueError(
-            f"{name} depends on none of {', '.join(point)}; compute it from the tensors that it is given, "
+            f"{name} depends on none of {', '.join(point)}; compute it from the tensors in its arguments, "
             "without detach() or no_grad(), and for a module with torch.func.functional_call(module, params, inputs)."
         )
     pairs = zip(point.items(), grads, strict=True)
@@ -86,19 +87,19 @@ def value_and_gradient(
 
 
 def vjp(output: Tensor, inputs: Tensors) -> Callable[[Tensor], Tensor]:
-    """The map V ↦ (∂output/∂inputs)ᵀ V on flat vectors, from a graph that is kept while the map is.
+    """The map V ↦ (∂output/∂inputs)ᵀ V on flat vectors; it keeps the graph.
 
-    For output = ∇_w g(w), flat, and inputs = w this is the Hessian-vector product, reverse over reverse: the fastest
-    eager product on a CPU, because the gradient's graph is built once and each product walks it backwards once.
+    For output = ∇_w g(w), flat, and inputs = w this is the Hessian-vector product, reverse over reverse. It is the
+    fastest eager product on a CPU, because the graph of the gradient is built once and each product walks it once.
 
     Args:
         output: a vector of shape (m,) with a graph that reaches `inputs`.
         inputs: the tensors to differentiate with respect to.
 
     Returns:
-        A function from shape (m,) to shape (number of entries of the inputs,), or from (m, k) to that by k: all in one
-        batched walk where every operation of the graph has a batched rule, else one after the other. An input that the
-        output does not depend on contributes zeros.
+        A function from shape (m,) to shape (n,), where n counts the entries of the inputs, or from (m, k) to (n, k).
+        The k products are one batched walk if every operation of the graph has a batched rule, else one walk each. An
+        input that the output does not depend on contributes zeros.
     """
     ins = tuple(inputs.values())
     pull = partial(torch.autograd.grad, output, ins, retain_graph=True, allow_unused=True)
@@ -107,7 +108,6 @@ def vjp(output: Tensor, inputs: Tensors) -> Callable[[Tensor], Tensor]:
         if V.ndim == 1:
             return _join(pull(V, materialize_grads=True))
         try:
-            # Below that, a call of Python for each operation costs more than it saves.
             with _SharedMatrices() if V.numel() >= _MANY else nullcontext():
                 pieces = pull(V.T.contiguous(), is_grads_batched=True)
         except RuntimeError:  # no batched rule
@@ -122,7 +122,7 @@ def vjp(output: Tensor, inputs: Tensors) -> Callable[[Tensor], Tensor]:
 class _SharedMatrices(TorchDispatchMode):
     """A context in which one matrix times many vectors is one product.
 
-    `vmap` makes of M v a batch of products with as many references to M, each of which reads all of M again.
+    `vmap` turns M v into a batch of products with as many references to M, and each of them reads all of M again.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -133,21 +133,21 @@ class _SharedMatrices(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def push(
+def jvp(
     outputs: Sequence[Tensor], inputs: Sequence[Tensor], tangents: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[bool]]:
-    """The products (∂outputs/∂inputs) Z with p tangents at once, by transposing the pull-back.
+    """The Jacobian-vector products (∂outputs/∂inputs) Z with p tangents at once, by two backward passes.
 
-    v ↦ Jᵀ v is linear, and so its own pull-back is z ↦ J z. Two backward passes, the second one for all tangents: no
-    forward-mode rule is needed, which some operations do not have, or have wrong where they are nested.
+    v ↦ Jᵀ v is linear, so its own vector-Jacobian product is z ↦ J z. The second pass is for all tangents at once. No
+    forward-mode rule is needed: some operations have none, or one that is wrong when nested.
 
     Args:
-        outputs: with a graph that reaches the inputs, and is freed.
-        inputs: what to differentiate with respect to.
+        outputs: with a graph that reaches the inputs; it is freed.
+        inputs: the tensors to differentiate with respect to.
         tangents: Z, one tensor of shape (p, *shape of the input) for each input.
 
     Returns:
-        Tensors of shape (p, *shape of the output), and for each input whether any output depends on it.
+        One tensor of shape (p, *shape of the output) for each output, and for each input whether any output uses it.
     """
     num = len(tangents[0])
     pushed = [y.new_zeros((num, *y.shape)) for y in outputs]

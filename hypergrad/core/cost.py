@@ -1,4 +1,4 @@
-"""What was computed: gradients of the inner loss, and Hessian products spent in training."""
+"""Counts of the gradients of the inner loss and of the Hessian products that were computed."""
 
 import threading
 from collections.abc import Iterator
@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 PRODUCT = 2
-"""Gradients that a Hessian product counts for: what it takes at most on a graph that is kept."""
+"""Gradients that a Hessian product counts as: the most that it costs on a graph that is kept."""
 
 
 class _Totals(threading.local):
-    """What a thread has computed so far."""
+    """The counts of a thread so far."""
 
     gradients = 0
     matvecs = 0
@@ -20,13 +20,12 @@ _TOTALS = _Totals()
 
 
 @dataclass
-class Cost:
-    """What was computed while counting, by whatever code it was.
+class Spent:
+    """What any code in this thread computed while counting.
 
     Attributes:
-        gradients: of the inner loss with respect to the parameters, those of line searches and of looks at the gradient
-            norm too.
-        matvecs: Hessian products of training, such as Newton's; those of a hypergradient are in its stats.
+        gradients: of the inner loss with respect to the parameters, also in line searches and for gradient norms.
+        matvecs: Hessian products in training, such as Newton's; those of a hypergradient are in its stats.
     """
 
     gradients: int = 0
@@ -34,7 +33,7 @@ class Cost:
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        """Add what is computed within, also where an error ends it."""
+        """Add what is computed within the context, also if an error ends it."""
         gradients, matvecs = _TOTALS.gradients, _TOTALS.matvecs
         try:
             yield
@@ -44,6 +43,6 @@ class Cost:
 
 
 def spend(*, gradients: int = 0, matvecs: int = 0) -> None:
-    """Tell whoever is counting in this thread."""
+    """Count gradients and Hessian products in this thread."""
     _TOTALS.gradients += gradients
     _TOTALS.matvecs += matvecs

@@ -1,4 +1,4 @@
-"""What hypergrad raises when a number would have been meaningless, and warns of when it is merely inexact."""
+"""Errors for numbers that would be meaningless, and warnings for numbers that are inexact."""
 
 
 class HypergradError(RuntimeError):
@@ -10,19 +10,19 @@ class NonFiniteError(HypergradError):
 
 
 class DivergenceError(HypergradError):
-    """Training, or a series of products, grows instead of settling."""
+    """Training, or a series of products, grows instead of converging."""
 
 
 class IndefiniteError(HypergradError):
-    """A solver for positive definite systems met a direction that does not curve upwards."""
+    """A solver for positive definite systems met a direction without positive curvature."""
 
 
 class FixedPointOverflowError(HypergradError):
-    """A value would leave the range of the fixed-point numbers that training runs on."""
+    """A value would leave the range of the fixed-point numbers that training uses."""
 
 
 class ReversalError(HypergradError):
-    """Training that was run backwards did not arrive where it had started."""
+    """Training that was run backwards did not return to its start."""
 
 
 class UnusedHyperparameterError(HypergradError):
@@ -42,7 +42,7 @@ class NotConvergedWarning(UserWarning):
 
 
 class ExtrapolationWarning(UserWarning):
-    """A Taylor expansion was evaluated further away than its terms suggest that it converges."""
+    """A Taylor expansion was evaluated outside the radius of convergence that its terms suggest."""
 
 
 class NoTaylorRuleWarning(UserWarning):
@@ -50,8 +50,8 @@ class NoTaylorRuleWarning(UserWarning):
 
 
 class NotCompiledWarning(UserWarning):
-    """What was to be compiled cannot be, and runs as it is, slower."""
+    """A function that was to be compiled cannot be; it runs uncompiled, slower."""
 
 
 class NotOptimalError(HypergradError):
-    """Parameters that are said to solve the inner problem do not."""
+    """The given parameters do not solve the inner problem."""

@@ -1,4 +1,4 @@
-"""Hyperparameters: an initial value, a shape, and the set in which the value must stay."""
+"""Hyperparameters: an initial value, a shape, and a constraint."""
 
 import math
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ class Hyperparameter:
 
     Raises:
         TypeError: if init is not a number or floating-point tensor.
-        ValueError: if init is not finite, violates the constraint, lies on its boundary (where no step could leave
-            again), or the constraint has no bijection to unconstrained values.
+        ValueError: if init is not finite, violates the constraint, or lies on its boundary (which no step could leave),
+            or if the constraint has no bijection to unconstrained values.
     """
 
     init: float | Tensor
@@ -41,7 +41,7 @@ class Hyperparameter:
         if self._is_on_boundary(value):
             raise ValueError(
                 f"init = {shown(value)} lies on the boundary of the constraint {self.constraint}, where the "
-                "gradient vanishes and no step could leave again; start from a value strictly inside it."
+                "gradient vanishes, so no step could leave it; start from a value strictly inside it."
             )
 
     def to_natural(self, unconstrained: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class Hyperparameter:
         return cast(Tensor, self._transform(unconstrained))
 
     def to_unconstrained(self, natural: Tensor) -> Tensor:
-        """U = transform⁻¹(λ); its shape is that of λ but for constraints that couple the entries, such as simplex."""
+        """u = transform⁻¹(λ), shaped as λ except for constraints that couple the entries, such as simplex."""
         return cast(Tensor, self._transform.inv(natural))
 
     @property
@@ -59,7 +59,7 @@ class Hyperparameter:
         except NotImplementedError:
             raise ValueError(
                 f"torch.distributions has no bijection onto the constraint {self.constraint}; use one that biject_to "
-                "knows, such as positive, interval or simplex."
+                "supports, such as positive, interval or simplex."
             ) from None
 
     def value(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
@@ -78,7 +78,7 @@ class Hyperparameter:
         return value.clone() if self.shape is None else value.expand(self.shape).clone()
 
     def _is_on_boundary(self, value: Tensor) -> bool:
-        # torch's transforms clamp there, so that their values would not show it.
+        # torch's transforms clamp at the boundary, so their values do not show it.
         is_simplex = self.constraint is constraints.simplex
         low = 0.0 if is_simplex else getattr(self.constraint, "lower_bound", -math.inf)
         high = getattr(self.constraint, "upper_bound", math.inf)
@@ -86,7 +86,7 @@ class Hyperparameter:
 
 
 def shown(value: Tensor) -> str:
-    """A value in few words: its entries, or their range where there are many."""
+    """A value as short text: its entries, or their range if there are many."""
     if value.numel() == 1:
         return f"{value.item():.4g}"
     if value.numel() <= 4:

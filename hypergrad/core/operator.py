@@ -1,4 +1,4 @@
-"""A linear operator: its products, and what is known of it beyond them."""
+"""A linear operator: its products, and what else is known about it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 Matvec = Callable[[Tensor], Tensor]
-"""V ↦ A V, of shape (n,), for square A; it must return a new tensor, and not change its argument."""
+"""v ↦ A v, of shape (n,), for square A; it must return a new tensor and not change its argument."""
 
 
 class CannotApproximateError(Exception):
@@ -18,20 +18,19 @@ class CannotApproximateError(Exception):
 
 @dataclass(frozen=True)
 class Operator:
-    """V ↦ A V on vectors of shape (n,), or on the columns of a matrix of shape (n, k).
+    """v ↦ A v on vectors of shape (n,), and on the columns of a matrix of shape (n, k).
 
     Attributes:
         matvec: v ↦ A v on vectors of shape (n,).
-        columns: V ↦ A V on matrices of shape (n, k); None takes one product after the other.
-        shapes: of the tensors that a vector of shape (n,) holds one after the other; None where that is unknown.
+        columns: V ↦ A V on matrices of shape (n, k); None means one product after the other.
+        shapes: of the tensors that a vector of shape (n,) consists of, in order; None if unknown.
         symmetric: whether A = Aᵀ.
-        dtype: of its vectors; None where that is not known.
-        name: what a remark calls it.
-        compile: takes a pure function f(product, *tensors) and returns a compiled f(*tensors); None where there is no
-            such thing.
-        is_rounded: whether its products are of a lower precision than those that the result is judged by.
-        approximate: makes a cheaper operator near A, maybe of lower precision, when a solver wants it, or raises
-            CannotApproximateError; None where there is none.
+        dtype: of its vectors; None if unknown.
+        name: for remarks.
+        compile: turns a pure function f(product, *tensors) into a compiled f(*tensors); None if it cannot.
+        is_rounded: whether its products have a lower precision than those that check the result.
+        approximate: makes a cheaper operator near A, maybe of lower precision, on demand, or raises
+            CannotApproximateError; None if there is none.
     """
 
     matvec: Matvec
@@ -46,7 +45,7 @@ class Operator:
 
     @classmethod
     def of(cls, matvec: "Matvec | Operator") -> "Operator":
-        """The operator itself, or one of which only the products are known."""
+        """The operator itself, or one that knows only its products."""
         return matvec if isinstance(matvec, Operator) else cls(matvec)
 
     def __call__(self, V: Tensor) -> Tensor:
@@ -57,7 +56,7 @@ class Operator:
         return torch.stack([self.matvec(v) for v in V.T], dim=1)
 
     def shifted(self, damping: float) -> "Operator":
-        """A + damping · I; itself where that is 0."""
+        """A + damping · I; itself if damping is 0."""
         if damping == 0:
             return self
 
@@ -76,7 +75,7 @@ class Operator:
         )
 
 
-@cache  # one function for each f, by which what is compiled is found again
+@cache  # one function for each f: compiled functions are found again by it
 def _with_shift(f: Callable[..., Any]) -> Callable[..., Any]:
     """(product, damping, *tensors) ↦ f(v ↦ product(v) + damping v, *tensors)."""
     return lambda product, damping, *tensors: f(lambda v: product(v) + damping * v, *tensors)

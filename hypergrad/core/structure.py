@@ -1,4 +1,4 @@
-"""Tensors by name, whatever structure the caller holds them in."""
+"""Tensors by name, from the structure in which the caller holds them, and back."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,10 +9,10 @@ from hypergrad.core.autodiff import Tensors
 
 
 def by_name(argument: str, given: Any) -> tuple[Tensors, Callable[[Tensors], Any]]:
-    """The tensors by name, and the way back to the caller's structure.
+    """The tensors by name, and the map back to the caller's structure.
 
     Raises:
-        TypeError: if it is neither a tensor, list, tuple nor mapping, or holds anything but floating-point tensors.
+        TypeError: if it is not a tensor, list, tuple or mapping, or holds anything but floating-point tensors.
         ValueError: if it is empty.
     """
     if isinstance(given, Tensor):

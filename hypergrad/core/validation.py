@@ -1,4 +1,4 @@
-"""Checks of the fields of a strategy; each refuses a bad value by name and returns nothing."""
+"""Checks of the fields of a strategy; each raises for a bad value and names the field."""
 
 import math
 from typing import Any

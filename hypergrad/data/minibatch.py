@@ -1,4 +1,4 @@
-"""Which examples a training step sees."""
+"""The examples of each training step."""
 
 from functools import lru_cache
 
@@ -9,9 +9,9 @@ from hypergrad.core.seed import seed_of
 
 
 def rows_of_step(step: int, *, size: int, batch_size: int, seed: int) -> Tensor:
-    """The examples of step `step` ≥ 0: a function of step and seed, each of `size` examples once in every epoch.
+    """The examples of step `step` ≥ 0, a function of step and seed; each of `size` examples occurs once per epoch.
 
-    An epoch of ⌈size / batch_size⌉ steps is a permutation cut into batches; the last one holds what is left.
+    An epoch of ⌈size / batch_size⌉ steps is a permutation cut into batches; the last one holds the rest.
     """
     per_epoch = -(-size // batch_size)
     order = _permutation(size, seed, step // per_epoch)

@@ -1,4 +1,4 @@
-"""The parts of the data of a user together: read, in one dtype and place, and held against each other."""
+"""All parts of a user's data: read, in one dtype and on one device, and checked for overlap."""
 
 import warnings
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from hypergrad.data.tables import Split
 
 
 def read_parts(sources: Mapping[str, Any], like: Tensor) -> dict[str, Split]:
-    """Every part by name, in the dtype of `like`, where it is no integers, and on its device.
+    """Every part by name, on the device of `like`, and in its dtype unless they are integers.
 
     Raises:
-        TypeError: if a source is none.
+        TypeError: if a source is not one that `read` accepts.
         ValueError: if a part is empty or holds NaN.
-    """  # noqa: DOC502
+    """
     parts: dict[str, Split] = {}
     for name, source in sources.items():
         part = Split(*(x.to(like.device, like.dtype if x.is_floating_point() else x.dtype) for x in read(source, name)))
@@ -36,13 +36,13 @@ def require_classes(y: Tensor, num_classes: int, ignored: int | None, name: str)
         bad &= y != ignored
     if bad.any():
         raise ValueError(
-            f"The targets of the {name} part must be classes from 0 to {num_classes - 1}, as the model has "
+            f"The targets of the {name} part must be classes from 0 to {num_classes - 1}, because the model has "
             f"{num_classes} outputs, but {int(bad.sum())} of {y.numel()} are not, such as {y[bad][0].item()}."
         )
 
 
 def _warn_of_overlap(part: Split, seen: dict[str, Split], name: str) -> None:
-    """Warn where examples of a part, inputs and targets, are in an earlier part too, with the count."""
+    """Warn if examples of a part, inputs and targets, are in an earlier part too, with their number."""
     keys = _keys(part)
     for other, split in seen.items():
         if split.X.shape[1:] != part.X.shape[1:] or split.y.shape[1:] != part.y.shape[1:]:
@@ -51,8 +51,8 @@ def _warn_of_overlap(part: Split, seen: dict[str, Split], name: str) -> None:
         count = sum(key in known for key in keys)
         if count:
             warnings.warn(
-                f"{count} of the {len(keys)} {name} examples are in the {other} part too, so that the {name} loss is "
-                "lower than on examples that were not seen.",
+                f"{count} of the {len(keys)} {name} examples are in the {other} part too, so the {name} loss is "
+                "lower than on unseen examples.",
                 UserWarning,
                 stacklevel=4,
             )

@@ -1,4 +1,4 @@
-"""Parts of data sets: fewer examples, or fewer of some classes."""
+"""Smaller data sets: fewer examples, or fewer examples of some classes."""
 
 import torch
 
@@ -6,32 +6,32 @@ from hypergrad.data.tables import Split, Splits
 
 
 def first_of(data: Splits, *, train: int | None = None, dev: int | None = None, test: int | None = None) -> Splits:
-    """The first examples of each part, which a random split has put in random order.
+    """The first examples of each part; a random split has put them in random order.
 
     Args:
         data: the parts.
-        train: how many of train, ≥ 1; None keeps all.
-        dev: the same of dev.
-        test: the same of test.
+        train: number of train examples, ≥ 1; None keeps all.
+        dev: the same for dev.
+        test: the same for test.
 
     Raises:
-        ValueError: if a part holds fewer.
+        ValueError: if a part holds fewer examples.
     """
     sizes = {"train": train, "dev": dev, "test": test}
     for name, part in zip(data._fields, data, strict=True):
         size = sizes[name]
         if size is not None and not 1 <= size <= len(part.y):
-            raise ValueError(f"The {name} part holds {len(part.y)} examples, but {size} are asked for.")
+            raise ValueError(f"The {name} part holds {len(part.y)} examples, but {size} are requested.")
     return Splits(*(Split(X[:size], y[:size]) for (X, y), size in zip(data, sizes.values(), strict=True)))
 
 
 def long_tailed(data: Splits, *, imbalance: float = 100.0) -> Splits:
-    """Train with fewer and fewer examples of each class, dev and test as they are.
+    """The data with fewer and fewer train examples from class to class; dev and test do not change.
 
-    Of n₀ train examples of the rarest class, class k of K keeps round(n₀ · imbalance^(−k/(K−1))), the first ones.
+    Class k of K keeps the first round(n₀ · imbalance^(−k/(K−1))) train examples, where the rarest class has n₀.
 
     Args:
-        data: the parts, whose targets are classes.
+        data: the parts; targets are classes.
         imbalance: examples of class 0 for each of class K − 1, ≥ 1.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A part of the data of a user, read and checked."""
+"""One part of a user's data, read and checked."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,18 +12,18 @@ from hypergrad.data.tables import Split
 
 
 def read(source: Any, name: str) -> Split:
-    """Inputs and targets of a part, held in memory.
+    """Inputs and targets of a part, in memory.
 
     Args:
         source: a pair of tensors or arrays (X, y); a `torch.utils.data.Dataset` of pairs; or an iterable of batches
-            (X, y), such as a `DataLoader`, whose order does not matter.
+            (X, y), such as a `DataLoader`; its order does not matter.
         name: what an error calls the part.
 
     Returns:
         X of shape (n, …) and y of shape (n, …).
 
     Raises:
-        TypeError: if it is none of these.
+        TypeError: if it is not one of these.
         ValueError: if it is empty, its lengths differ, it holds NaN, or reading it twice gives different examples.
     """
     if isinstance(source, DataLoader) and not isinstance(source.dataset, IterableDataset):
@@ -33,7 +33,7 @@ def read(source: Any, name: str) -> Split:
     elif isinstance(source, Dataset) and not isinstance(source, IterableDataset):
         pair = _of_dataset(source, default_collate, name)
     elif isinstance(source, Iterable) and not isinstance(source, str | dict):
-        with _noted(f"This was in reading the batches of the {name} part."):
+        with _noted(f"This happened while reading the batches of the {name} part."):
             batches = list(source)
         pair = _joined(batches, name)
     else:
@@ -43,14 +43,14 @@ def read(source: Any, name: str) -> Split:
         )
     tensors = []
     for letter, values in zip("Xy", pair, strict=True):
-        with _noted(f"This was in making a tensor of {letter} of the {name} part."):
+        with _noted(f"This happened while making a tensor of {letter} of the {name} part."):
             tensors.append(torch.as_tensor(values))
     return _checked(*tensors, name=name)
 
 
 @contextmanager
 def _noted(where: str) -> Iterator[None]:
-    """Say where an error was met that is not ours."""
+    """Add to an error of the user's own code where it happened."""
     try:
         yield
     except Exception as error:
@@ -63,7 +63,7 @@ def _of_dataset(dataset: Any, collate: Any, name: str) -> Any:
         raise ValueError(f"The {name} part holds 0 examples, but it must hold at least 1.")
     examples = []
     for index in range(len(dataset)):
-        with _noted(f"This was in reading example {index} of the {len(dataset)} of the {name} part."):
+        with _noted(f"This happened while reading example {index} of {len(dataset)} of the {name} part."):
             examples.append(dataset[index])
     pair = collate(examples)
     if not isinstance(pair, tuple | list) or len(pair) != 2:
@@ -72,7 +72,7 @@ def _of_dataset(dataset: Any, collate: Any, name: str) -> Any:
     if not all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(first, again, strict=True)):
         raise ValueError(
             f"Reading example 0 of the {name} part twice gives two values, but a training step must be repeatable; "
-            "leave random augmentation out of the data set, and make it a part of the model."
+            "move random augmentation from the data set into the model."
         )
     return pair
 

@@ -1,4 +1,4 @@
-"""Data that needs no download, split into train, dev and test with a seed."""
+"""Tables that need no download, split into train, dev and test with a seed."""
 
 from typing import Any, NamedTuple
 
@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 _SEX = 1
+"""The column of the diabetes data with two values only, whose square adds nothing."""
 
 
 class Split(NamedTuple):
-    """Inputs of shape (n, p) and targets of shape (n,); a problem that takes sparse inputs says so."""
+    """Inputs of shape (n, p) and targets of shape (n,); only problems that say so accept sparse inputs."""
 
     X: Tensor
     y: Tensor
@@ -25,10 +26,10 @@ class Splits(NamedTuple):
 
 
 def require_parts(data: Splits) -> None:
-    """Require parts that fit together: dense or CSR inputs, targets of their length, and finite numbers.
+    """Require parts that fit together: dense or CSR inputs, as many targets, and finite numbers.
 
     Raises:
-        ValueError: if the parts disagree about the number of features or examples, are empty, or hold NaN.
+        ValueError: if numbers of features or examples disagree, or a part is empty or holds NaN.
     """
     num_features = data.train.X.shape[-1]
     for name, (X, y) in zip(data._fields, data, strict=True):
@@ -46,15 +47,15 @@ def require_parts(data: Splits) -> None:
 def diabetes(*, seed: int = 0, dev: float = 0.25, test: float = 0.25, quadratic: bool = False) -> Splits:
     """scikit-learn's diabetes data: 442 patients, 10 features, disease progression after a year.
 
-    Inputs and target are standardised with the mean and deviation of the train part, so that a model needs no
-    intercept, a mean squared error of 1 is what predicting the mean scores, and dev and test stay unseen.
+    Inputs and target are standardised with the mean and deviation of the train part. So a model needs no intercept,
+    predicting the mean has a mean squared error of 1, and dev and test stay unseen.
 
     Args:
         seed: of the random split.
         dev: fraction of the examples in the dev part, in (0, 1).
         test: fraction in the test part, in (0, 1); the rest, which must not be empty, is the train part.
-        quadratic: the paper's larger model of 64 features, with 9 squares (the sex has two values only) and 45 products
-            after the 10 features.
+        quadratic: use the paper's larger model with 64 features: the 10 features, 9 squares (the sex has only two
+            values) and 45 products.
 
     Returns:
         The splits, in torch's default dtype.
@@ -63,7 +64,7 @@ def diabetes(*, seed: int = 0, dev: float = 0.25, test: float = 0.25, quadratic:
         ValueError: if a part would be empty.
 
     Source: Efron, Hastie, Johnstone & Tibshirani, "Least angle regression", Annals of Statistics (2004).
-    """  # noqa: DOC502
+    """
     from sklearn.datasets import load_diabetes
 
     X, y = (np.asarray(array) for array in load_diabetes(return_X_y=True))
@@ -92,7 +93,7 @@ def breast_cancer(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Sp
         ValueError: if a part would be empty.
 
     Source: Street, Wolberg & Mangasarian, "Nuclear feature extraction for breast tumor diagnosis", SPIE (1993).
-    """  # noqa: DOC502
+    """
     from sklearn.datasets import load_breast_cancer
 
     return _standardised(*load_breast_cancer(return_X_y=True), seed=seed, dev=dev, test=test)
@@ -101,15 +102,15 @@ def breast_cancer(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Sp
 def sparse_regression(
     *, seed: int = 0, n: int = 500, p: int = 5000, num_relevant: int = 50, snr: float = 5.0, correlation: float = 0.5
 ) -> Splits:
-    """A linear model in which few features matter, for problems with more features than examples.
+    """Data of a linear model in which few features matter, with more features than examples.
 
-    y = X w + ε, where neighbouring columns of the Gaussian X have correlation ρ (columns j and k have ρ^|j−k|),
-    `num_relevant` entries of w at random places are ±1 and the others zero, and Var(X w) = snr · Var(ε) in the train
-    part. X and y are divided by the deviations of the train part, about zero.
+    y = X w + ε, where columns j and k of the Gaussian X have correlation ρ^|j−k|, `num_relevant` random entries of w
+    are ±1 and the others zero, and Var(X w) = snr · Var(ε) in the train part. X and y are divided by their root mean
+    squares in the train part.
 
     Args:
         seed: of every draw.
-        n: examples in the train part, and in dev and test each half as many, ≥ 2.
+        n: examples in the train part, ≥ 2; dev and test have half as many each.
         p: features, ≥ 1.
         num_relevant: features that matter, from 1 to p.
         snr: signal-to-noise ratio of variances, > 0.

@@ -1,9 +1,9 @@
-"""A linear solver that chooses."""
+"""A linear solver that chooses among the others."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,30 +20,43 @@ from hypergrad.linsolve.low_rank import LowRank
 from hypergrad.linsolve.nystrom import Nystrom
 
 _SMALL = 100
+"""Parameters up to which A is factorised for one vector b. A judgement: CG would spend about as many products."""
 _LARGEST_DENSE = 2000
+"""Parameters up to which A is factorised for many right-hand sides. A judgement: 32 MB in float64, about a second."""
 _COLUMNS = 10
+"""Parameters per right-hand side at which factorising (n products) pays. A judgement: CG spends 10 products or more."""
 _UNEVEN = 20.0
+"""Ratio of curvatures above which Jacobi is tried. A judgement: it cuts 49 iterations to 8 where features' scales fall
+30-fold (benchmarks/README.md, problem b)."""
 _PROBES = 2
+"""Products to estimate the diagonal. A judgement: the mean over a slice averages the noise away (see `Jacobi`)."""
 _TRIAL = 5
+"""Iterations that test Jacobi. A judgement: with the probes, 7 products are lost where it does not help."""
 _HELPS = 0.1
+"""Largest relative residual after these iterations at which Jacobi is kept. A judgement: a tenfold reduction."""
 _RANK = 20
+"""Products, taken in one batch, for the Nyström approximation: it halves the iterations of problem a (benchmarks)."""
 _STEEP = 20.0
+"""Fall of these eigenvalues above which Nyström is used. A judgement: the condition number falls as much."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Auto(LinearSolver):
-    """The solver for the system at hand, and in the solution's remark which one and why.
+    """A x = b by a solver that is chosen for the system; the solution's remark says which one and why.
 
-    GMRES where A is not symmetric; a Cholesky factorisation for up to 100 parameters, or up to 2000 where there are at
-    least a tenth as many right-hand sides; else conjugate gradient. For up to 2000 parameters it is preconditioned by
-    `Nystrom` of rank 20 where the eigenvalues that this finds fall more than 20-fold. Else it is preconditioned by
-    `Jacobi` per slice where two probes show that the curvature of the slices of the parameters differs more than
-    20-fold, and five iterations with it bring the residual down to 0.1; where they do not, plain iterations go on from
-    there. The choice is a function of the system, never of a clock, so that a run can be repeated. An A that is not
-    positive definite is refused as it is by `CG`: its solution would be no derivative of an argmin.
+    - GMRES where A is not symmetric.
+    - A Cholesky factorisation for up to 100 parameters, or for up to 2000 with at least a tenth as many right-hand
+      sides.
+    - Else conjugate gradient. Up to 2000 parameters it is preconditioned by `Nystrom` of rank 20, if the eigenvalues
+      found fall more than 20-fold. Otherwise it is preconditioned by `Jacobi` per slice, if two probes show that the
+      curvature of the slices differs more than 20-fold and five iterations bring the residual down to 0.1. If they do
+      not, plain iterations continue from there.
+
+    The choice depends on the system and never on a clock, so a run can be repeated. Like `CG`, it refuses an A that is
+    not positive definite: the solution would not be the derivative of an argmin.
 
     Attributes:
-        max_iter: most iterations, each of one product with A for each right-hand side, ≥ 1.
+        max_iter: most iterations, each with one product with A per right-hand side, ≥ 1.
         tol: stop once ‖b − A x‖ ≤ tol ‖b‖ (dimensionless), ≥ 0.
     """
 
@@ -80,12 +93,11 @@ class Auto(LinearSolver):
                 why = f"CG preconditioned by Nyström, whose {_RANK} eigenvalues fall {fall:,.0f}-fold"
                 return _remarked(found, why, spent)
         diagonal = Jacobi(num_probes=_PROBES, per="slice").diagonal(near, like)
-        return self._by_diagonal(cg, A, near, diagonal, b, x0, spent + _PROBES)
+        return self._by_diagonal(cg, _System(A, near, diagonal), b, x0, spent + _PROBES)
 
-    def _by_diagonal(
-        self, cg: CG, A: Operator, near: Operator, diagonal: Tensor, b: Tensor, x0: Tensor | None, spent: int
-    ) -> LinearSolution:
-        """Conjugate gradient, preconditioned by the diagonal where that helps; `spent` products are behind it."""
+    def _by_diagonal(self, cg: CG, system: "_System", b: Tensor, x0: Tensor | None, spent: int) -> LinearSolution:
+        """Conjugate gradient, preconditioned by the diagonal where that helps; `spent` products were spent before."""
+        A, diagonal = system.A, system.diagonal
         unevenness = (diagonal.max() / diagonal.min()).item()
         if unevenness <= _UNEVEN:
             why = f"CG, because the curvature differs {unevenness:.3g}-fold, no more than {_UNEVEN:g}"
@@ -94,32 +106,42 @@ class Auto(LinearSolver):
         if x0 is not None or b.ndim == 2 or self.max_iter <= _TRIAL:
             why = f"CG preconditioned by Jacobi, because the curvature differs {unevenness:.3g}-fold"
             return _remarked(jacobi.solve_unit(A, b, x0), why, spent)
-        x0, left = self._trial(near, diagonal, b)
+        x0, left = _trial(system, b)
         name, than, chosen = ("CG", "more", cg) if left > _HELPS else ("CG preconditioned by Jacobi", "less", jacobi)
         why = f"{name}, because {_TRIAL} iterations with Jacobi left a residual of {left:.1e}, {than} than {_HELPS:g}"
         found = replace(chosen, max_iter=self.max_iter - _TRIAL).solve_unit(A, b, x0)
         return _remarked(found, why, spent + _TRIAL)
 
-    def _trial(self, near: Operator, diagonal: Tensor, b: Tensor) -> tuple[Tensor, float]:
-        """A few preconditioned iterations: where they lead, and the residual that they leave."""
-        try:
-            done = CG().cycle(near, lambda v: v / diagonal, b.to(diagonal.dtype, copy=True), 0.0, _TRIAL)
-        except HypergradError:  # of the approximation, maybe, and not of A: A will tell
-            return torch.zeros_like(b), math.inf
-        return done.d.to(b.dtype), done.residual
+
+class _System(NamedTuple):
+    """A, an approximation of it or A itself, and the estimated diagonal."""
+
+    A: Operator
+    near: Operator
+    diagonal: Tensor
+
+
+def _trial(system: _System, b: Tensor) -> tuple[Tensor, float]:
+    """The iterate after a few iterations preconditioned by the diagonal, and its residual."""
+    diagonal = system.diagonal
+    try:
+        done = CG().cycle(system.near, lambda v: v / diagonal, b.to(diagonal.dtype, copy=True), 0.0, _TRIAL)
+    except HypergradError:  # maybe only of the approximation: the solve with A will show it
+        return torch.zeros_like(b), math.inf
+    return done.d.to(b.dtype), done.residual
 
 
 def _low_rank(near: Operator, like: Tensor) -> tuple[LowRank | None, float]:
-    """The preconditioner of `Nystrom`, and how far the eigenvalues that it found fall; None where it finds none."""
+    """The preconditioner of `Nystrom`, or None, and the ratio of the largest to the smallest eigenvalue found."""
     try:
         inverse, _ = Nystrom(rank=_RANK).prepare(near, like)
-    except IndefiniteError:  # of the approximation, maybe, and not of A: A will tell
+    except IndefiniteError:  # maybe only of the approximation: the solve with A will show it
         return None, 1.0
     return inverse, 1 / (1 + inverse.shift.min().item())
 
 
 def _with_one_approximation(A: Operator) -> tuple[Operator, Operator]:
-    """A, whose approximation is made once only, and that approximation, or A where there is none."""
+    """A, with its approximation made only once, and that approximation; A twice where there is none."""
     if A.approximate is None:
         return A, A
     try:
@@ -130,6 +152,6 @@ def _with_one_approximation(A: Operator) -> tuple[Operator, Operator]:
 
 
 def _remarked(found: LinearSolution, choice: str, spent: int = 0) -> LinearSolution:
-    """The solution with the choice in its remark, and the products that choosing took."""
+    """The solution with the choice in its remark, and with the products spent on choosing."""
     remark = f"{choice}; {found.remark}" if found.remark else choice
     return replace(found, remark=remark, num_matvecs=found.num_matvecs + spent)

@@ -1,4 +1,8 @@
-"""The promise of a linear solver: A x = b from products with A, and a word on how well."""
+"""The promise of a linear solver: A x = b from products with A, and how well it was solved.
+
+`hypergrad.linsolve` holds the solvers and preconditioners, one per file, and what they share. It imports only from
+`core` and `compile`.
+"""
 
 import math
 from abc import ABC, abstractmethod
@@ -24,9 +28,9 @@ class LinearSolution:
         num_matvecs: products with A spent, one for each vector.
         status: "converged", or why the tolerance was not met: "max_iter" (the products, or terms, ran out), "stagnated"
             (rounding errors allow no smaller residual), or "inconsistent" (A is singular and no x has a smaller one).
-        remark: what the solver chose on its way, and why; "" where there was nothing to choose.
-        condition: κ = λ_max/λ_min, estimated from below; of M⁻¹A where a preconditioner M was at work. NaN where the
-            solver does not know it: `CG` on a single right-hand side and `Dense` do.
+        remark: what the solver chose, and why; "" where there was nothing to choose.
+        condition: κ = λ_max/λ_min, estimated from below; of M⁻¹A with a preconditioner M. NaN where the solver does not
+            know it: only `CG` with one right-hand side and `Dense` do.
     """
 
     x: Tensor
@@ -43,25 +47,25 @@ class LinearSolution:
 
 
 class LinearSolver(ABC):
-    """How A x = b is solved from products with A, which is symmetric positive definite unless the solver says else."""
+    """Solves A x = b from products with A; A is symmetric positive definite unless the solver says otherwise."""
 
     takes_columns: ClassVar[bool] = False
-    """Whether `solve_unit` takes several right-hand sides at once, as the columns of a matrix."""
+    """Whether `solve_unit` solves for several right-hand sides at once, the columns of a matrix."""
 
     def solve(self, matvec: Matvec, b: Tensor, x0: Tensor | None = None) -> LinearSolution:
         """Solve A x = b; b = 0 gives x = 0 without a product.
 
         Args:
-            matvec: v ↦ A v, or an `Operator`, which knows more of A.
+            matvec: v ↦ A v, or an `Operator`, which knows more about A.
             b: the right-hand side, shape (n,), or several, shape (n, k); it is not changed.
             x0: where to start, shaped as b; zero when None; it is not changed.
 
         Returns:
-            The solution, its relative residual, and the products it took.
+            The solution, its relative residual, and the products spent.
 
         Raises:
             NonFiniteError: if b, or a product with A, is NaN or infinite.
-            IndefiniteError: if A is met to be not positive definite.
+            IndefiniteError: if A turns out not to be positive definite.
             DivergenceError: if the iteration grows.
         """
         A = Operator.of(matvec)
@@ -83,7 +87,7 @@ class LinearSolver(ABC):
         return replace(found, x=x)
 
     def inverse(self, matvec: Matvec, like: Tensor) -> Callable[[Tensor], LinearSolution]:
-        """The map b ↦ `solve(matvec, b)`, with what several solves can share made once, such as a factor.
+        """The map b ↦ `solve(matvec, b)`; what several solves share, such as a factor, is made once.
 
         Args:
             matvec: v ↦ A v, or an `Operator`.
@@ -95,18 +99,18 @@ class LinearSolver(ABC):
         return partial(self.solve, matvec)
 
     def tightened(self, factor: float) -> "LinearSolver":
-        """The same solver with `factor` times its tolerance, > 0; itself where it has none."""
+        """The same solver with its tolerance multiplied by `factor` > 0; itself if it has none."""
         if factor == 1 or not hasattr(self, "tol"):
             return self
         return replace(cast(Any, self), tol=factor * cast(Any, self).tol)
 
     @abstractmethod
     def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
-        """Solve A x = b where ‖b‖ = 1, so that no square under- or overflows; b and x0 may be overwritten."""
+        """Solve A x = b for ‖b‖ = 1, so that no square under- or overflows; b and x0 may be overwritten."""
 
 
 class Preconditioner(ABC):
-    """How M ≈ A is made, with which M⁻¹A has a smaller condition number than a symmetric positive definite A."""
+    """Makes M ≈ A, so that M⁻¹A has a smaller condition number than A, which is symmetric positive definite."""
 
     @abstractmethod
     def prepare(self, A: Operator, like: Tensor) -> tuple[Matvec, int]:
@@ -117,23 +121,23 @@ class Preconditioner(ABC):
             like: a vector of shape (n,) that gives size, dtype and device.
 
         Returns:
-            v ↦ M⁻¹ v with a symmetric positive definite M, and the products with A that it took.
+            v ↦ M⁻¹ v with a symmetric positive definite M, and the products with A spent on it.
 
         Raises:
             NonFiniteError: if a product is NaN or infinite.
-            IndefiniteError: if A is met to be not positive definite.
+            IndefiniteError: if A turns out not to be positive definite.
         """
 
 
 def _together(found: list[LinearSolution]) -> LinearSolution:
-    """The solutions of several systems as one: the largest residual, and the status of that one."""
+    """The solutions of several systems as one, with the residual and the status of the worst."""
     worst = max(found, key=lambda one: (not one.converged, one.residual))
     x = torch.stack([one.x for one in found], dim=1)
     return replace(worst, x=x, num_matvecs=sum(one.num_matvecs for one in found))
 
 
 def _norm(b: Tensor) -> float:
-    """‖b‖, also where its square is no floating-point number.
+    """‖b‖, also where its square under- or overflows.
 
     Raises:
         NonFiniteError: if b is not finite.
@@ -157,15 +161,15 @@ def _norm(b: Tensor) -> float:
 
 
 def bad_product(count: int) -> str:
-    """What to say of product number `count` (from 1) that came back NaN or infinite."""
+    """The message about product number `count` (from 1), which is NaN or infinite."""
     return (
-        f"Product {count} with A came back NaN or infinite. Look for NaN in the train data, or for an operation in "
+        f"Product {count} with A is NaN or infinite. Look for NaN in the train data, or for an operation in "
         "the inner loss whose second derivative is infinite at these parameters, such as a square root at 0."
     )
 
 
 def negative_curvature(value: float, step: int) -> str:
-    """What to say of curvature pᵀAp/pᵀp = `value` ≤ 0, met at iteration `step` of conjugate gradient."""
+    """The message about a curvature pᵀAp/pᵀp = `value` ≤ 0 at iteration `step` of conjugate gradient."""
     return (
         f"CG needs a positive definite matrix, but step {step} met curvature pᵀAp/pᵀp = {value:.2e}. Solve the "
         f"inner problem further, or add damping larger than {-value:.2e}."

@@ -12,23 +12,23 @@ from hypergrad.linsolve.krylov import Cycle
 def block_cycle(A: Operator, inverse: Matvec | None, R: Tensor, tol: float, max_iter: int) -> Cycle:
     """Iterate on A D = R from D = 0 until each column of R − A D is ≤ tol (absolute), or `max_iter` products.
 
-    With R = Q φ and QᵀM⁻¹Q = I: D grows by P (PᵀAP)⁻¹ φ, and Q − A P (PᵀAP)⁻¹ is orthonormalised again, Q ζ, so that
-    P ← M⁻¹Q + P ζᵀ and φ ← ζ φ. Directions that rounding cannot tell from a combination of the others are dropped: then
-    fewer products than right-hand sides are spent.
+    Let R = Q φ with QᵀM⁻¹Q = I. Each iteration adds P (PᵀAP)⁻¹ φ to D and orthonormalises Q − A P (PᵀAP)⁻¹ to Q ζ;
+    then P ← M⁻¹Q + P ζᵀ and φ ← ζ φ. Directions that are a combination of the others, to rounding, are dropped, which
+    saves their products.
 
     Args:
         A: symmetric positive definite.
         inverse: v ↦ M⁻¹ v, or None for M = I.
         R: shape (n, k).
         tol: ≥ 0.
-        max_iter: ≥ 1; a whole block of products is begun while one is left.
+        max_iter: ≥ 1; the last block of products may exceed it.
 
     Returns:
         The correction D, shape (n, k).
 
     Raises:
         NonFiniteError: if a product is NaN or infinite.
-        IndefiniteError: if PᵀAP is met to be not positive definite.
+        IndefiniteError: if PᵀAP is not positive definite.
 
     Source: O'Leary, "The block conjugate gradient algorithm and related methods", Linear Algebra Appl. (1980);
     Dubrulle, "Retooling the method of block conjugate gradients", ETNA (2001).
@@ -49,7 +49,7 @@ def block_cycle(A: Operator, inverse: Matvec | None, R: Tensor, tol: float, max_
 
 
 def _orthonormal(R: Tensor, inverse: Matvec | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Q, Z = M⁻¹Q and φ with R = Q φ and QᵀZ = I, from the eigenvectors of RᵀM⁻¹R, of which tiny ones are dropped."""
+    """Q, Z = M⁻¹Q and φ with R = Q φ and QᵀZ = I, from the eigenvectors of RᵀM⁻¹R without those of tiny eigenvalues."""
     Z = R if inverse is None else torch.stack([inverse(r) for r in R.T], dim=1)
     squares, V = torch.linalg.eigh(R.T @ Z)
     keep = squares > 10 * len(squares) * torch.finfo(R.dtype).eps * squares[-1]

@@ -13,12 +13,13 @@ from hypergrad.core.operator import Matvec, Operator
 from hypergrad.core.validation import require_instance
 from hypergrad.linsolve.base import LinearSolution, Preconditioner, bad_product, negative_curvature
 from hypergrad.linsolve.block import block_cycle
-from hypergrad.linsolve.fused import run_fused
+from hypergrad.linsolve.fused import Iterate, run_fused
 from hypergrad.linsolve.krylov import Cycle, Krylov, norm
 from hypergrad.linsolve.lanczos import Lanczos
 from hypergrad.linsolve.low_rank import LowRank
 
 _CHECK_EVERY = 10
+"""Iterations between estimates of rounding. A judgement: each takes three norms, little beside 10 products."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +27,13 @@ class CG(Krylov):
     """Conjugate gradient, for symmetric positive definite A.
 
     Exact after n products in exact arithmetic; the error shrinks by (√κ − 1)/(√κ + 1) per product, where κ is the
-    condition number of A, or of M⁻¹A with a preconditioner M. The residual is that of A x = b either way. Several
-    right-hand sides are solved together, each in the Krylov space of all.
+    condition number of A, or of M⁻¹A with a preconditioner M. The residual is always that of A x = b. Several
+    right-hand sides are solved together, each in the Krylov space of all of them.
 
     Attributes:
-        max_iter: most iterations, each of one product with A for each right-hand side, ≥ 1.
+        max_iter: most iterations, each with one product with A per right-hand side, ≥ 1.
         tol: stop once ‖b − A x‖ ≤ tol ‖b‖ (dimensionless), ≥ 0.
-        preconditioner: makes M ≈ A; None is M = I.
+        preconditioner: makes M ≈ A; None means M = I.
 
     Source: Hestenes & Stiefel, "Methods of conjugate gradients for solving linear systems" (1952).
     """
@@ -65,9 +66,8 @@ class CG(Krylov):
         rz, residual = _squares(r, z, 0)
         count, lanczos = 0, Lanczos()
         if A.compile is not None and (inverse is None or isinstance(inverse, LowRank)):
-            x, r, p, rz, residual, count, is_lost = run_fused(
-                A, inverse, (x, r, p), rz, residual, tol, max_iter, lanczos
-            )
+            start = Iterate(x, r, p, rz, residual)
+            (x, r, p, rz, residual), count, is_lost = run_fused(A, inverse, start, tol, max_iter, lanczos)
             if is_lost:
                 return Cycle(x, residual, count, ends=lanczos.ends())
         while residual > tol and count < max_iter:
@@ -82,14 +82,14 @@ class CG(Krylov):
             rz, residual = _squares(r, z, count, Ap)
             lanczos.add(previous, curvature, rz)
             if A.is_rounded and count % _CHECK_EVERY == 0 and _rounding(x, p, Ap) > max(tol, residual):
-                break  # what further iterations win is lost to rounding: the true residual has to be looked at
+                break  # further progress is lost to rounding: the true residual has to be computed
             p.mul_(rz / previous).add_(z)
         return Cycle(x, residual, count, ends=lanczos.ends())
 
 
 @dataclass(frozen=True)
 class Prepared(Preconditioner):
-    """A preconditioner that is made already."""
+    """A preconditioner that was made before."""
 
     product: Matvec
 
@@ -98,7 +98,7 @@ class Prepared(Preconditioner):
 
 
 def _rounding(x: Tensor, p: Tensor, Ap: Tensor) -> float:
-    """What rounding leaves of the true residual, ε ‖A‖ ‖x‖ with ‖A‖ from below."""
+    """The true residual that rounding leaves, ε ‖A‖ ‖x‖, with ‖A‖ estimated from below."""
     norms = [torch.linalg.vector_norm(v).item() for v in (x, p, Ap)]
     return torch.finfo(x.dtype).eps * norms[0] * norms[2] / norms[1]
 
@@ -108,7 +108,7 @@ def _squares(r: Tensor, z: Tensor, products: int, Ap: Tensor | None = None) -> t
 
     Raises:
         NonFiniteError: if they are NaN or infinite.
-        IndefiniteError: if they are, and the last product was not: then the step was too long, the curvature nothing.
+        IndefiniteError: if they are but the last product is finite: then the step was too long because of no curvature.
     """
     rz = torch.dot(r, z).item()
     if not rz < float("inf"):

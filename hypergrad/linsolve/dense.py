@@ -20,14 +20,14 @@ from hypergrad.linsolve.spectrum import largest_eigenvalue
 class Dense(LinearSolver):
     """A factorisation of A, built from n products with the unit vectors: Cholesky, or LU where A is not definite.
 
-    Exact up to rounding, in n products, 8n² bytes and n³/3 operations for any number of right-hand sides: the reference
-    for small problems.
+    Exact up to rounding, with n products, 8n² bytes and n³/3 operations for any number of right-hand sides. It is the
+    reference for small problems.
 
     Attributes:
-        max_size: largest n to accept, ≥ 1; a larger system is refused before any memory is taken.
-        definite: refuse an A that is not symmetric positive definite; where it is off, any nonsingular A is solved,
-            such as the Hessian at a saddle, whose solution is then no derivative of an argmin.
-        chunk: products to form at once, ≥ 1; each takes the memory of a backward pass.
+        max_size: largest n to accept, ≥ 1; a larger system is refused before any memory is allocated.
+        definite: refuse an A that is not symmetric positive definite. If false, any nonsingular A is solved, such as
+            the Hessian at a saddle; the solution is then not the derivative of an argmin.
+        chunk: products to form at once, ≥ 1; each needs the memory of a backward pass.
 
     Raises:
         ValueError: (from `solve`) if n exceeds `max_size`, or A is not symmetric.
@@ -43,18 +43,18 @@ class Dense(LinearSolver):
         require_int(self, "chunk", least=1)
 
     def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
-        factor = self._factorise(A, b)
+        factor = self._factorize(A, b)
         return replace(factor.solve_unit(A, b, x0), condition=factor.condition())
 
     def inverse(self, matvec: Matvec, like: Tensor) -> Callable[[Tensor], LinearSolution]:
         A = Operator.of(matvec)
-        return partial(self._factorise(A, like).solve, A)
+        return partial(self._factorize(A, like).solve, A)
 
-    def _factorise(self, A: Operator, b: Tensor) -> "Factor":
+    def _factorize(self, A: Operator, b: Tensor) -> "Factor":
         n = len(b)
         if n > self.max_size:
             raise ValueError(
-                f"A dense factorisation of {n} parameters would take {n * n * b.element_size() / 1e9:.1f} GB and {n} "
+                f"A dense factorisation of {n} parameters needs {n * n * b.element_size() / 1e9:.1f} GB and {n} "
                 f"products, and max_size is {self.max_size}. Use CG, or raise max_size."
             )
         H = self._matrix(A, b)
@@ -94,13 +94,13 @@ class Dense(LinearSolver):
 
 @dataclass(frozen=True)
 class Factor(LinearSolver):
-    """A factorisation that is there already, of the matrix whose products it is given.
+    """A x = b by a factorisation of A that was made before.
 
     Attributes:
         matrix: A, shape (n, n).
-        factor: of Cholesky, or both of LU in one matrix.
+        factor: the Cholesky factor, or both LU factors in one matrix.
         pivots: of LU; None for Cholesky.
-        remark: which one, and why.
+        remark: which factorisation, and why.
     """
 
     takes_columns: ClassVar[bool] = True
@@ -116,7 +116,7 @@ class Factor(LinearSolver):
         return torch.linalg.lu_solve(self.factor, self.pivots, columns)
 
     def condition(self) -> float:
-        """|λ|_max/|λ|_min, estimated from below by a few products with the matrix and with its inverse."""
+        """|λ|_max/|λ|_min, estimated from below by a few products with the matrix and its inverse."""
         like = self.matrix[0]
         inverse = largest_eigenvalue(lambda v: self.apply(v[:, None])[:, 0], like)
         return largest_eigenvalue(self.matrix.matmul, like) * inverse
@@ -136,7 +136,7 @@ def _lu(H: Tensor) -> tuple[Tensor, Tensor]:
     diagonal = factor.diagonal().abs()
     if diagonal.min() <= 10 * torch.finfo(H.dtype).eps * diagonal.max():
         raise IndefiniteError(
-            f"The matrix is singular: the pivots of its LU factorisation go from {diagonal.max().item():.1e} down to "
+            f"The matrix is singular: the pivots of its LU factorisation fall from {diagonal.max().item():.1e} to "
             f"{diagonal.min().item():.1e}. Add damping, or look for a parameter that the inner loss ignores."
         )
     return factor, pivots

@@ -14,11 +14,11 @@ from hypergrad.linsolve.krylov import Cycle, Krylov, norm
 class GMRES(Krylov):
     """Restarted GMRES, for any nonsingular A: the Jacobians of roots and fixed points, which are not symmetric.
 
-    Each iterate has the smallest residual in the Krylov space. It keeps `restart` vectors of n numbers; a restart
-    forgets the space, so that a small one can stagnate where a larger one converges.
+    Each iterate has the smallest residual in the Krylov space. It keeps `restart` vectors of n numbers. A restart
+    forgets the space, so a small `restart` can stagnate where a larger one converges.
 
     Attributes:
-        max_iter: most iterations in all, each of one product with A, ≥ 1.
+        max_iter: most iterations in all, each with one product with A, ≥ 1.
         tol: stop once ‖b − A x‖ ≤ tol ‖b‖ (dimensionless), ≥ 0.
         restart: iterations between restarts, ≥ 1.
 

@@ -18,11 +18,12 @@ _PER = ("slice", "entry")
 class Jacobi(Preconditioner):
     """M = diag(A), estimated from `num_probes` products with random signs: the mean of z ∘ A z.
 
-    The estimate is exact for a diagonal A, and of use where the scale of the parameters varies more than the rows of A
-    are wide. With `per="slice"` M has one value for each slice of a matrix-shaped parameter across its dimension of
-    widest variation, such as for all the weights that leave one feature: it averages the noise of the probes away, so
-    that one or two do, and keeps subspaces that A has for all features alike, such as that of a softmax, in which a
-    class may be added to all. Values below a thousandth of their mean are raised to it, so that M is positive definite.
+    The estimate is exact for a diagonal A. It helps where the scale of the parameters varies more than the noise, which
+    is the norm of the off-diagonal entries of a row. With `per="slice"` M has one value for each slice of a
+    matrix-shaped parameter across the dimension of widest variation, for example all weights of one feature. The mean
+    over a slice averages the noise away, so one or two probes are enough. It also keeps subspaces that A has for all
+    features alike, such as the null space of a softmax. Values below a thousandth of their mean are raised to it, so
+    that M is positive definite.
 
     Attributes:
         num_probes: products to spend, ≥ 1.
@@ -74,9 +75,9 @@ class Jacobi(Preconditioner):
 
 
 def _averaged(diagonal: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The mean over all dimensions but that along which the means vary most; itself for a vector.
+    """The means over all dimensions except the one along which they vary most; a vector stays as it is.
 
-    What the entries of a slice leave uncertain of its mean is added in quadrature, so that noise makes no mean tiny.
+    The standard error of each mean is added in quadrature, so that noise makes no mean tiny.
     """
     if len(shape) < 2:
         return diagonal

@@ -1,4 +1,4 @@
-"""What the Krylov solvers share: cycles on the true residual, so that the residual they claim is there."""
+"""What the Krylov solvers share: cycles that restart from the true residual, so that the claimed residual is true."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
@@ -13,18 +13,19 @@ from hypergrad.linsolve.base import LinearSolution, LinearSolver, bad_product
 from hypergrad.linsolve.lanczos import Spectrum
 
 _WORTH_IT = 0.05
+"""An approximate operator is kept if a cycle with it brings the true residual down to this fraction, or to ten times
+what the cycle claims. A judgement."""
 _LEAST = 0.5
-"""An approximate operator is kept where a cycle with it brings the true residual down to ten times what the cycle
-claims, or to the first of these; and at least to the second."""
+"""And at least to this fraction, whatever the cycle claims. A judgement: a cycle that gains less is nearly lost."""
 
 
 @dataclass(frozen=True)
 class Cycle:
-    """What one cycle of iterations on A d = r came to.
+    """The result of one cycle of iterations on A d = r.
 
     Attributes:
         d: the correction, shaped as r.
-        residual: what the recursion believes ‖r − A d‖ to be; the largest of several.
+        residual: ‖r − A d‖ according to the recursion; the largest of several.
         num_matvecs: products spent, one for each vector.
         is_least: whether no d seems to have a smaller residual, because A is singular and r not in its range.
         ends: the smallest and the largest Ritz value of M⁻¹A, where the iteration knows them.
@@ -39,14 +40,14 @@ class Cycle:
 
 @dataclass(frozen=True, kw_only=True)
 class Krylov(LinearSolver):
-    """Iterations that each spend one product, judged by their recursive residual until it claims convergence.
+    """A x = b by cycles of iterations, each iteration with one product.
 
-    A recursive residual drifts away from the true one, so convergence is claimed only after one more product has shown
-    it; where that product disagrees, the iteration starts again from the true residual. That is iterative refinement,
-    and so the cycles may run on an approximate operator where A has one: what is claimed rests on A itself.
+    A cycle stops by its recursive residual, which drifts away from the true one. So one more product checks each claim
+    of convergence; if it disagrees, a new cycle starts from the true residual. This is iterative refinement, so the
+    cycles may run on an approximate operator where A has one: the claim is checked with A itself.
 
     Attributes:
-        max_iter: most iterations, each of one product with A for each right-hand side, ≥ 1.
+        max_iter: most iterations, each with one product with A per right-hand side, ≥ 1.
         tol: stop once ‖b − A x‖ ≤ tol ‖b‖ (dimensionless), ≥ 0.
     """
 
@@ -58,7 +59,7 @@ class Krylov(LinearSolver):
         require_real(self, "tol", least=0)
 
     def prepare(self, A: Operator, like: Tensor) -> tuple[Matvec | None, int]:
-        """What every cycle shares: M⁻¹ where there is a preconditioner, and the products with A that it took."""
+        """What the cycles share: M⁻¹, or None without a preconditioner, and the products with A spent on it."""
         return None, 0
 
     @abstractmethod
@@ -67,11 +68,7 @@ class Krylov(LinearSolver):
 
     def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
         width = 1 if b.ndim == 1 else b.shape[1]
-        if x0 is None:
-            x, r, products = torch.zeros_like(b), b.clone(), 0
-        else:
-            x, products = x0.clone(), width
-            r = b - A(x)
+        x, r, products = first_residual(A, b, x0)
         residual, spent, budget = norm(r, products), 0, self.max_iter * width
         steps, extra = self._steps(A, b) if residual > self.tol else (_Steps(self, A, None), 0)
         products += extra
@@ -95,8 +92,7 @@ class Krylov(LinearSolver):
                 if residual > before:
                     x.sub_(done.d)
                     r, residual, products = b - A(x), before, products + width
-            # A cycle that believed it was at its end, and whose end another cycle hardly moves, has met the limit of
-            # rounding or of the range of A.
+            # If a cycle claimed to be done and the true residual hardly fell, rounding or the range of A is the limit.
             elif residual > self.tol and residual > before * (0.5 if claimed or done.is_least else 1 - 1e-6):
                 status = "inconsistent" if done.is_least else "stagnated"
                 return steps.ended(x, residual, products, status)
@@ -111,7 +107,7 @@ class Krylov(LinearSolver):
                 return _Steps(self, A, inverse, near, f"iterated on {near.name}"), products
             except CannotApproximateError as error:
                 remark = f"iterated on the exact product, because {error}"
-            except HypergradError as error:  # of the approximation, maybe, and not of A: A will tell
+            except HypergradError as error:  # maybe only of the approximation: the solve with A will show it
                 remark = f"{near.name} met {type(error).__name__}, so went on with the exact product" if near else ""
         inverse, products = self.prepare(A, like)
         return _Steps(self, A, inverse, remark=remark), products
@@ -119,7 +115,7 @@ class Krylov(LinearSolver):
 
 @dataclass
 class _Steps:
-    """The cycles of one solve: on the approximate operator as long as it is worth it, then on A."""
+    """The cycles of one solve: on the approximate operator while it helps, then on A."""
 
     solver: Krylov
     A: Operator
@@ -129,7 +125,7 @@ class _Steps:
     spectrum: Spectrum = field(default_factory=Spectrum)
 
     def ended(self, x: Tensor, residual: float, products: int, status: str) -> LinearSolution:
-        """What the solve came to."""
+        """The solution of the whole solve."""
         return LinearSolution(x, residual, products, status, self.remark, self.spectrum.condition)
 
     def run(self, r: Tensor, residual: float, max_iter: int) -> Cycle:
@@ -145,10 +141,10 @@ class _Steps:
         if self.near is None:
             return None
         assert self.near.dtype is not None
-        # What the approximate operator's precision can tell apart; half, so that the true residual falls below tol.
+        # Half, so that the true residual falls below tol, but no less than the precision of `near` resolves.
         tol = max(self.solver.tol / residual / 2, 100 * torch.finfo(self.near.dtype).eps)
         scaled = (r / residual).to(self.near.dtype)
-        enough = 2 * r.numel()  # n iterations a column would do, but for rounding
+        enough = 2 * r.numel()  # n iterations per column would be enough without rounding
         try:
             done = self.solver.cycle(self.near, self.inverse, scaled, tol, min(max_iter, enough))
         except HypergradError as error:
@@ -157,7 +153,7 @@ class _Steps:
         return replace(done, d=done.d.to(r.dtype) * residual, residual=done.residual * residual)
 
     def judge(self, before: float, claimed: float, residual: float) -> None:
-        """Go on with A alone where the approximate operator did not keep what it claimed."""
+        """Continue with A alone if the approximate operator did not reach the residual that it claimed."""
         wanted = min(_LEAST * before, max(10 * claimed, _WORTH_IT * before))
         if self.near is not None and residual > max(self.solver.tol, wanted):
             self._drop(f"left a residual of {residual:.1e} where it claimed {claimed:.1e}")
@@ -168,11 +164,18 @@ class _Steps:
         dtype, inverse = self.near.dtype, self.inverse
         if inverse is not None:
             self.inverse = lambda v: inverse(v.to(dtype)).to(v.dtype)
-        self.near, self.spectrum = None, Spectrum()  # that was of another operator, maybe
+        self.near, self.spectrum = None, Spectrum()  # the one so far may be of another operator
+
+
+def first_residual(A: Operator, b: Tensor, x0: Tensor | None) -> tuple[Tensor, Tensor, int]:
+    """x, r = b − A x and the products spent, for x = x0, or x = 0 without one; both are new tensors."""
+    if x0 is None:
+        return torch.zeros_like(b), b.clone(), 0
+    return x0.clone(), b - A(x0), 1 if b.ndim == 1 else b.shape[1]
 
 
 def norm(r: Tensor, products: int) -> float:
-    """‖r‖ after `products` products, the largest of several.
+    """‖r‖, the largest of several; `products` have been spent.
 
     Raises:
         NonFiniteError: if it is NaN or infinite.

@@ -1,4 +1,4 @@
-"""What conjugate gradient learns of the spectrum on its way."""
+"""Estimates of the spectrum that conjugate gradient gives for free."""
 
 import math
 from dataclasses import dataclass, field
@@ -15,8 +15,8 @@ class Lanczos:
 
         T_ii = 1/α_i + β_{i−1}/α_{i−1},    T_{i,i+1} = √β_i / α_i,    i = 0, …, k − 1.
 
-    Its ends lie within the spectrum and come to the ends of it first, the smaller one before the iteration converges:
-    a residual polynomial is 1 at 0, and small at λ_min only with a root near it.
+    Its extreme eigenvalues lie within the spectrum and converge first, the smallest one before the iteration does: the
+    residual polynomial is 1 at 0, so it is small at λ_min only with a root nearby.
 
     Attributes:
         steps: α_0, …, α_{k−1}, > 0.
@@ -29,12 +29,12 @@ class Lanczos:
     ratios: list[float] = field(default_factory=list)
 
     def add(self, square: float, curvature: float, following: float) -> None:
-        """One iteration, by rᵀz before it, pᵀAp, and rᵀz after it."""
+        """Add one iteration, given rᵀz before it, pᵀAp, and rᵀz after it."""
         self.steps.append(square / curvature)
         self.ratios.append(following / square)
 
     def ends(self) -> tuple[float, float] | None:
-        """The smallest and the largest Ritz value; None without an iteration, or where rounding undid T > 0."""
+        """The smallest and the largest Ritz value; None without an iteration, or if rounding made T indefinite."""
         is_sound = all(0 < alpha < math.inf for alpha in self.steps) and all(0 <= b < math.inf for b in self.ratios)
         if not self.steps or not is_sound:
             return None
@@ -51,19 +51,19 @@ class Lanczos:
 
 @dataclass
 class Spectrum:
-    """Where the spectrum reaches to, from within, by the cycles of one solve."""
+    """The smallest and the largest Ritz value of all cycles of one solve, both within the spectrum."""
 
     least: float = math.inf
     largest: float = 0.0
 
     def see(self, ends: tuple[float, float] | None) -> None:
-        """Widen it to the ends that a cycle found."""
+        """Add the ends that a cycle found."""
         if ends is not None:
             self.least, self.largest = min(self.least, ends[0]), max(self.largest, ends[1])
 
     @property
     def condition(self) -> float:
-        """The largest over the smallest value, from below, and no more than 1/ε; NaN where nothing was seen."""
+        """The largest over the smallest value, a lower bound of κ, at most 1/ε; NaN if nothing was seen."""
         if self.largest == 0:
             return math.nan
         return self.largest / max(self.least, torch.finfo(torch.float64).eps * self.largest)

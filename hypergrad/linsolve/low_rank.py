@@ -1,4 +1,4 @@
-"""The identity changed in a few directions."""
+"""The identity plus a matrix of low rank."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ class LowRank(NamedTuple):
 
     Attributes:
         U: orthonormal directions, shape (n, k).
-        shift: what to add along each, shape (k,).
+        shift: what is added along each, shape (k,).
     """
 
     U: Tensor

@@ -14,12 +14,12 @@ from hypergrad.linsolve.krylov import Cycle, Krylov, norm
 class MINRES(Krylov):
     """Minimum residual method, for symmetric A, indefinite or singular too.
 
-    Each iterate has the smallest residual in the Krylov space; on a singular A with b outside its range it ends at a
-    least-squares solution and says "inconsistent". Where A is the Hessian at a saddle, the solution exists but is no
-    derivative of an argmin.
+    Each iterate has the smallest residual in the Krylov space. For a singular A with b outside its range it ends at a
+    least-squares solution, with status "inconsistent". If A is the Hessian at a saddle, the solution exists but is not
+    the derivative of an argmin.
 
     Attributes:
-        max_iter: most iterations, each of one product with A, ≥ 1.
+        max_iter: most iterations, each with one product with A, ≥ 1.
         tol: stop once ‖b − A x‖ ≤ tol ‖b‖ (dimensionless), ≥ 0.
 
     Source: Paige & Saunders, "Solution of sparse indefinite systems of linear equations", SIAM J. Numer. Anal. (1975).
@@ -43,7 +43,7 @@ class MINRES(Krylov):
             delta, gamma_bar = c * delta_bar + s * alpha, s * delta_bar - c * alpha
             epsilon_before, epsilon, delta_bar = epsilon, s * beta, -c * beta
             scale = max(scale, abs(alpha), beta)
-            # ‖A r‖ = ‖r‖ · ‖(γ̄, δ̄)‖: where it vanishes, to what rounding leaves, r is orthogonal to the range of A.
+            # ‖A r‖ = ‖r‖ · ‖(γ̄, δ̄)‖: where this is 0 to rounding, r is orthogonal to the range of A.
             if math.hypot(gamma_bar, delta_bar) <= 10 * eps**0.5 * scale:
                 return Cycle(x, residual, count, is_least=True)
             gamma = math.hypot(gamma_bar, beta)

@@ -9,24 +9,25 @@ from hypergrad.core.errors import DivergenceError
 from hypergrad.core.operator import Matvec, Operator
 from hypergrad.core.validation import require_int, require_real
 from hypergrad.linsolve.base import LinearSolution, LinearSolver
-from hypergrad.linsolve.krylov import norm
+from hypergrad.linsolve.krylov import first_residual, norm
 from hypergrad.linsolve.spectrum import largest_eigenvalue
 
 _POWER_ITERATIONS = 20
+"""Products to estimate λ_max. A judgement: they come within a factor of about n^(1/40), 1.4 at n = 10⁶."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Neumann(LinearSolver):
     """K terms of the Neumann series, for symmetric positive definite A with scale < 2/λ_max.
 
-    x_K = scale · Σ_{k<K} (I − scale · A)^k b, whose residual is (I − scale · A)^K b. K terms take K products with A,
-    the last of which says what the residual is. At the solution of the inner problem, K terms with scale = lr are
-    exactly K steps of gradient descent differentiated through.
+    x_K = scale · Σ_{k<K} (I − scale · A)^k b, with the residual (I − scale · A)^K b. K terms need K products with A;
+    the last one gives the residual. At the solution of the inner problem, K terms with scale = lr are exactly K steps
+    of gradient descent differentiated through.
 
     Attributes:
-        num_terms: most terms K, ≥ 0; 0 is x = b, as if A were the identity (Luketina et al.'s T1–T2, first-order
-            DARTS), of which one product says the residual.
-        scale: step of the series, > 0, in units of 1/A; None estimates 1/λ_max with 20 further products.
+        num_terms: most terms K, ≥ 0; 0 means x = b, as if A were the identity (Luketina et al.'s T1–T2, first-order
+            DARTS), with one product for the residual.
+        scale: step of the series, > 0, in units of 1/A; None estimates 1/λ_max with 20 more products.
         tol: stop early once ‖b − A x‖ ≤ tol ‖b‖ (dimensionless), ≥ 0.
 
     Source: Luketina, Berglund, Greff & Raiko, "Scalable gradient-based tuning of continuous regularization
@@ -48,9 +49,7 @@ class Neumann(LinearSolver):
         if self.num_terms == 0:
             residual = norm(b - A(b), 1)
             return LinearSolution(b, residual, 1, "converged" if residual <= self.tol else "max_iter")
-        x = torch.zeros_like(b) if x0 is None else x0
-        r = b if x0 is None else b - A(x)
-        products = 0 if x0 is None else 1
+        x, r, products = first_residual(A, b, x0)
         size, status = norm(r, products), "max_iter"
         scale = self.scale
         if scale is None:
@@ -63,7 +62,7 @@ class Neumann(LinearSolver):
             if size <= self.tol or term == self.num_terms:
                 break
             x = x.add(r, alpha=scale)
-            # The true residual, which costs the same product as the recursion r − scale · A r and cannot drift.
+            # The true residual costs one product, as the recursion r − scale · A r does, and cannot drift.
             r, before, previous = b - A(x), r, size
             products += 1
             size = norm(r, products)
@@ -71,7 +70,7 @@ class Neumann(LinearSolver):
                 if size <= 100 * torch.finfo(b.dtype).eps * torch.linalg.vector_norm(x).item() / scale:
                     status = "stagnated"
                     break
-                # For a symmetric A the ratio of successive residuals never falls: growth once is growth without end.
+                # For a symmetric A the ratio of successive residuals never falls, so the series grows from here on.
                 curvature = (torch.dot(before, before - r) / torch.dot(before, before)).item() / scale
                 raise DivergenceError(_divergence(term, size / previous, scale, curvature))
 
@@ -87,7 +86,7 @@ def _inverse_of_largest_eigenvalue(matvec: Matvec, b: Tensor) -> float:
 
 def _divergence(term: int, growth: float, scale: float, curvature: float) -> str:
     if curvature > 0:
-        remedy = f"scale must be below 2/λ_max, and so below {2 / curvature:.2e}; leave it out to have it estimated"
+        remedy = f"scale must be below 2/λ_max, and so below {2 / curvature:.2e}; leave it out, and it is estimated"
     else:
         remedy = f"A is not positive definite: solve the inner problem further, or add damping above {-curvature:.2e}"
     return (

@@ -17,16 +17,16 @@ from hypergrad.linsolve.low_rank import LowRank
 class Nystrom(LinearSolver, Preconditioner):
     """A ≈ U Λ Uᵀ from `rank` products with random orthonormal vectors, for symmetric positive semidefinite A.
 
-    As a solver, x = (U Λ Uᵀ + ρ I)⁻¹ b by the Woodbury identity: direct, no iteration, and only as right as the
-    spectrum of A beyond its `rank` largest eigenvalues is flat at ρ; one more product says what residual is left. As a
-    preconditioner of `CG`, M = U (Λ + ρ) Uᵀ / (λ_rank + ρ) + (I − U Uᵀ), which takes the large eigenvalues out of the
-    condition number and leaves the limit of CG exact.
+    As a solver, x = (U Λ Uᵀ + ρ I)⁻¹ b by the Woodbury identity, without iterations. It is right only if the spectrum
+    of A beyond its `rank` largest eigenvalues is flat at ρ; one more product gives the residual. As a preconditioner of
+    `CG`, M = U (Λ + ρ) Uᵀ / (λ_rank + ρ) + (I − U Uᵀ), which removes the large eigenvalues from the condition number;
+    the limit of CG stays exact.
 
     Attributes:
-        rank: products to spend and columns to keep, ≥ 1; at most n are taken.
-        rho: ρ, the curvature to assume outside the span of U, in units of A; None takes the smallest eigenvalue found
-            for the solver, and 0 for the preconditioner.
-        tol: of the solver: the residual from which it calls itself converged (dimensionless), ≥ 0.
+        rank: products to spend and columns to keep, ≥ 1; at most n are used.
+        rho: ρ, the curvature assumed outside the span of U, in units of A; None means the smallest eigenvalue found for
+            the solver, and 0 for the preconditioner.
+        tol: the largest residual that the solver calls converged (dimensionless), ≥ 0.
 
     Source: Hataya & Yamada, "Nyström method for accurate and scalable implicit differentiation", AISTATS (2023);
     Frangella, Tropp & Udell, "Randomized Nyström preconditioning", SIAM J. Matrix Anal. Appl. (2023).
@@ -71,18 +71,10 @@ class Nystrom(LinearSolver, Preconditioner):
         Y = A(basis)
         if not Y.isfinite().all():
             raise NonFiniteError(bad_product(int((~Y.isfinite()).any(0).nonzero()[0]) + 1))
-        # A small shift keeps the factorisation of a semidefinite core from failing by rounding.
+        # A small shift keeps rounding from making the factorisation of a semidefinite core fail.
         shift = torch.finfo(like.dtype).eps * torch.linalg.matrix_norm(Y).item()
         Y = Y + shift * basis
-        core = basis.T @ Y
-        factor, failed = torch.linalg.cholesky_ex((core + core.T) / 2)
-        if failed:
-            least = torch.linalg.eigvalsh((core + core.T) / 2)[0].item()
-            raise IndefiniteError(
-                f"The Nyström approximation needs a positive definite matrix, but met curvature {least:.2e}. Solve the "
-                f"inner problem further, or add damping larger than {max(-least, shift):.2e}."
-            )
-        half = torch.linalg.solve_triangular(factor, Y.T, upper=False).T
+        half = torch.linalg.solve_triangular(_cholesky(basis.T @ Y, shift), Y.T, upper=False).T
         U, root, _ = torch.linalg.svd(half, full_matrices=False)
         eigenvalues = root.square() - shift
         keep = eigenvalues > 10 * shift
@@ -91,3 +83,20 @@ class Nystrom(LinearSolver, Preconditioner):
                 "The Nyström approximation needs a positive definite matrix, but A is zero. Add damping."
             )
         return U[:, keep], eigenvalues[keep]
+
+
+def _cholesky(core: Tensor, shift: float) -> Tensor:
+    """The Cholesky factor of the symmetric part of a matrix.
+
+    Raises:
+        IndefiniteError: if it is not positive definite.
+    """
+    core = (core + core.T) / 2
+    factor, failed = torch.linalg.cholesky_ex(core)
+    if failed:
+        least = torch.linalg.eigvalsh(core)[0].item()
+        raise IndefiniteError(
+            f"The Nyström approximation needs a positive definite matrix, but met curvature {least:.2e}. Solve the "
+            f"inner problem further, or add damping larger than {max(-least, shift):.2e}."
+        )
+    return factor

@@ -1,4 +1,4 @@
-"""Estimates of eigenvalues from a few products."""
+"""An estimate of the largest eigenvalue from a few products."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from hypergrad.linsolve.base import bad_product
 def largest_eigenvalue(matvec: Matvec, like: Tensor, *, num_iter: int = 20) -> float:
     """An estimate of |λ|_max of a symmetric A from below, by power iteration from a fixed random start.
 
-    After k products the estimate is within a factor n^(1/(2k)) or so of the truth, which is ample for a step size.
+    After k products the estimate is within a factor of about n^(1/(2k)), which is enough for a step size.
 
     Args:
         matvec: v ↦ A v.

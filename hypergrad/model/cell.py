@@ -25,27 +25,27 @@ _OPERATIONS: dict[str, Callable[[int], nn.Module]] = {
 }
 OPERATIONS = tuple(_OPERATIONS)
 """The candidates: no connection, the identity, a 3 × 3 average, tanh or relu of a linear map of each pixel's channels,
-and relu of a 3 × 3 convolution."""
+or relu of a 3 × 3 convolution."""
 
 
 class Cell(nn.Module):
-    """Nodes x₀, …, x_N of images, each the sum over its predecessors of a mixture of operations o of them.
+    """An image classifier with nodes x₀, …, x_N, each a sum over its predecessors of a mixture of operations.
 
     x_j = Σ_{i<j} Σ_o softmax(α_ij)_o o_ij(x_i),    outputs = linear(mean over the pixels of (x₁, …, x_N)),
 
-    where x₀ is a 3 × 3 convolution of the image, and each operation has weights of its own. α, shape (edges,
-    operations), is the buffer `alpha`, zero at first, which an `hg.Buffer(name="alpha")` tunes. With one operation for
-    each edge there is nothing to mix: an architecture.
+    where x₀ is a 3 × 3 convolution of the image, and each operation o has weights of its own. α, shape (edges,
+    operations), is the buffer `alpha`, initially zero, which an `hg.Buffer(name="alpha")` tunes. With one operation per
+    edge there is nothing to mix, and the cell is a fixed architecture.
 
     Args:
-        edges: names of the operations of each edge, as many for each, in the order (0, 1), (0, 2), (1, 2), (0, 3), …;
-            N (N + 1)/2 of them.
-        side: images have side × side pixels, and come flat, shape (n, side²); ≥ 1.
+        edges: names of the operations of each of the N (N + 1)/2 edges, the same number for each edge, in the order
+            (0, 1), (0, 2), (1, 2), (0, 3), ….
+        side: images have side × side pixels and are flat, shape (n, side²); ≥ 1.
         channels: of each node, ≥ 1.
         num_outputs: classes, ≥ 1.
 
     Raises:
-        ValueError: if the edges are no cell, or an operation is unknown.
+        ValueError: if the edges do not form a cell, or an operation is unknown.
 
     Source: Liu, Simonyan & Yang, "DARTS: differentiable architecture search", ICLR (2019).
     """
@@ -60,11 +60,11 @@ class Cell(nn.Module):
         met = {len(edge) for edge in self.names}
         if self.nodes * (self.nodes + 1) != 2 * len(edges) or len(met) != 1 or met == {0}:
             raise ValueError(
-                f"Cell.edges must be N (N + 1)/2 lists of operations, all of one length ≥ 1, but they are {len(edges)} "
-                f"of {', '.join(map(str, sorted(met))) or 'no'} operations."
+                f"Cell.edges must be N (N + 1)/2 lists of operations, all of the same length ≥ 1, but they are "
+                f"{len(edges)} of {', '.join(map(str, sorted(met))) or 'no'} operations."
             )
         for name in sorted({name for edge in self.names for name in edge} - _OPERATIONS.keys()):
-            raise ValueError(f"Operations are {', '.join(OPERATIONS)}, but one is {name!r}.")
+            raise ValueError(f"The operations are {', '.join(OPERATIONS)}, but Cell.edges has {name!r}.")
         self.stem = nn.Conv2d(1, channels, 3, padding=1)
         self.edges = nn.ModuleList(nn.ModuleList(_OPERATIONS[name](channels) for name in edge) for edge in self.names)
         self.head = nn.Linear(self.nodes * channels, num_outputs)
@@ -78,9 +78,9 @@ class Cell(nn.Module):
         return self.head(torch.cat(x[1:], 1).mean((2, 3)))
 
     def strongest(self, alpha: Tensor) -> list[list[str]]:
-        """The edges of the architecture that α stands for: of each the operation with the largest share, but for zero.
+        """The architecture that α selects: for each edge the operation with the largest share, except zero.
 
-        The share of zero says how much of an edge there should be, not what it should do.
+        The share of zero says how strong an edge should be, not what it should do.
         """
         found = []
         for row, names in zip(alpha.tolist(), self.names, strict=True):
@@ -94,5 +94,5 @@ def _mixed(shares: Tensor, operations: Any, x: Tensor) -> Tensor:
 
 
 def mixed_cell(candidates: Sequence[str] = OPERATIONS, *, nodes: int = 2, **settings: int) -> Cell:
-    """A `Cell` of `nodes` ≥ 1 nodes beside the first, with the same candidates for each edge."""
+    """A `Cell` with `nodes` ≥ 1 nodes after the first, and the same candidates for each edge."""
     return Cell([candidates] * (nodes * (nodes + 1) // 2), **settings)

@@ -1,4 +1,4 @@
-"""A loss function of a user, and how its outputs and targets fit together."""
+"""A user's loss function: its mean, its value for each example, and the shapes of outputs and targets."""
 
 import inspect
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Criterion:
-    """ℓ(z, y) averaged over examples, and one by one.
+    """ℓ(z, y), averaged over the examples or for each example.
 
     Attributes:
-        loss: from outputs and targets to a tensor of any shape, whose mean is ℓ.
+        loss: maps outputs and targets to a tensor of any shape; its mean is ℓ.
     """
 
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -32,7 +32,7 @@ class Criterion:
         return value if value.ndim == 0 else value.mean()
 
     def each(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """ℓ(z_i, y_i), shape (n,): by `reduction="none"` where the loss has it, each averaged over what is no example.
+        """ℓ(z_i, y_i), shape (n,), by `reduction="none"` if the loss has it, averaged over all axes but the first.
 
         Raises:
             ValueError: if the loss gives no value for each example.
@@ -41,13 +41,13 @@ class Criterion:
         if losses.ndim == 0 or len(losses) != len(y):
             raise ValueError(
                 f"Weights of examples need a loss for each of the {len(y)} examples, but the loss returned a tensor of "
-                f"shape {tuple(losses.shape)}; have it return shape ({len(y)},), or take `reduction`."
+                f"shape {tuple(losses.shape)}; let it return shape ({len(y)},), or give it an argument `reduction`."
             )
         return losses.flatten(1).mean(1) if losses.ndim > 1 else losses
 
     @property
     def ignored(self) -> int | None:
-        """The target that the loss leaves out, if there is one."""
+        """The target that the loss ignores, if there is one."""
         settings = self.loss.keywords if isinstance(self.loss, partial) else {}
         return getattr(self.loss, "ignore_index", settings.get("ignore_index"))
 
@@ -62,5 +62,5 @@ class Criterion:
 
 
 def _shaped(outputs: Tensor, y: Tensor) -> Tensor:
-    """Outputs of shape (n, 1) as (n,) for targets of that shape, which a loss would otherwise broadcast to (n, n)."""
+    """Outputs of shape (n, 1) as (n,) for targets of shape (n,); a loss would broadcast the two to (n, n)."""
     return outputs.squeeze(1) if outputs.shape == (len(y), 1) and y.ndim == 1 and y.is_floating_point() else outputs

@@ -8,7 +8,7 @@ from torch import nn
 
 
 def softmax_regression(num_features: int, num_classes: int) -> nn.Module:
-    """A linear layer whose weights are zero, so that every class is as likely."""
+    """A linear layer with zero weights, so that all classes are equally likely."""
     model = nn.Linear(num_features, num_classes)
     nn.init.zeros_(model.weight)
     nn.init.zeros_(model.bias)
@@ -18,14 +18,14 @@ def softmax_regression(num_features: int, num_classes: int) -> nn.Module:
 def perceptron(
     in_features: int, out_features: int, hidden: Sequence[int] = (50,), *, std: float | None = None, bias: bool = True
 ) -> nn.Module:
-    """Linear layers with tanh between them, drawn from torch's generator.
+    """Linear layers with tanh between them; the weights are drawn from torch's generator.
 
     Args:
         in_features: inputs, ≥ 1.
         out_features: outputs, ≥ 1.
         hidden: width of each hidden layer.
-        std: draw all parameters from a normal of this deviation, ≥ 0; None draws them as `torch.nn.Linear` does.
-        bias: whether the layers have one.
+        std: draw all parameters from a normal with this deviation, ≥ 0; None draws them as `torch.nn.Linear` does.
+        bias: whether the layers have a bias.
     """
     layers: list[nn.Module] = []
     for wide, narrow in pairwise((in_features, *hidden, out_features)):

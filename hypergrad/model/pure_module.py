@@ -1,4 +1,4 @@
-"""A module as a pure function of its parameters: the policy for what modules keep and draw."""
+"""A module as a pure function of its parameters: how buffers and random draws are treated."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -16,23 +16,23 @@ from hypergrad.core.seed import seed_of
 
 
 class PureModule(nn.Module):
-    """z(w, X): a copy of a module that keeps nothing between calls and draws the same numbers at the same step.
+    """z(w, X): a copy of a module without state between calls, which draws the same numbers at the same step.
 
-    - Parameters that require a gradient are trained, tied ones once, under their first name; frozen ones are constants.
-    - Batch normalisation uses the statistics of the batch at hand, in training and when judged, and keeps no running
-      averages. One that was set to `eval()` uses the running averages that it has, as constants.
-    - Dropout and other random draws are a function of the seed and the step. A module that was set to `eval()` draws
-      nothing; when judged, all modules are in evaluation mode.
-    - Attention and recurrent layers run on the kernels of torch that can be differentiated twice: attention by its
-      formula, without fused kernels or fast paths, recurrent layers without cuDNN and oneDNN.
+    - Parameters that require a gradient are trained; tied ones once, under their first name. Frozen ones are constants.
+    - Batch normalisation uses the statistics of the current batch, in training and in evaluation, and keeps no running
+      averages. A layer in `eval()` mode uses its running averages as constants.
+    - Dropout and other random draws depend only on the seed and the step. A module in `eval()` mode draws nothing; in
+      evaluation, all modules are in that mode.
+    - Attention and recurrent layers run on kernels of torch that can be differentiated twice: attention by its formula,
+      without fused kernels or fast paths, recurrent layers without cuDNN and oneDNN.
 
     Args:
         module: any module; it is not changed.
-        X: a few inputs to try it on.
+        X: a few inputs to try the module on.
         seed: of the random draws.
 
     Raises:
-        ValueError: if nothing is to be trained, or a call changes the module or is not repeatable.
+        ValueError: if there is nothing to train, or a call changes the module or is not repeatable.
     """
 
     def __init__(self, module: nn.Module, X: Tensor, seed: int) -> None:
@@ -45,7 +45,7 @@ class PureModule(nn.Module):
                 part.running_mean = part.running_var = part.num_batches_tracked = None
         self._in_training = [part for part in self.module.modules() if part.training]
         parts = list(self.module.modules())
-        # Functions called in a forward of the user's own cannot be seen from outside.
+        # Functions that a user's own forward calls cannot be seen from outside.
         self._may_attend = any(
             isinstance(part, nn.MultiheadAttention) or not type(part).__module__.startswith("torch.nn.")
             for part in parts
@@ -56,7 +56,7 @@ class PureModule(nn.Module):
         self._try(X)
 
     def params(self) -> Tensors:
-        """The initial values w₀ of what is trained, by name."""
+        """The initial values w₀ of the trained parameters, by name."""
         return {name: p.detach() for name, p in self.module.named_parameters() if p.requires_grad}
 
     @property
@@ -65,9 +65,9 @@ class PureModule(nn.Module):
         return self._draws
 
     def forward(self, params: Tensors, X: Tensor, step: int | None) -> Tensor:
-        """The outputs at `params` in the training step `step`, or when judged where that is None.
+        """The outputs at `params` in the training step `step`, or in evaluation if `step` is None.
 
-        Buffers among the `params`, by name, stand for those of the module.
+        Buffers among the `params`, by name, replace those of the module.
         """
         for part in self._in_training:
             part.training = step is not None
@@ -97,7 +97,7 @@ class PureModule(nn.Module):
                 owner = self.module.get_submodule(name.rpartition(".")[0])
                 raise ValueError(
                     f"A call of the model changes the buffer {name!r} of its {type(owner).__name__}, but a training "
-                    f"step must be a pure function; call eval() on that module, or have it keep no statistics."
+                    f"step must be a pure function; call eval() on that module, or let it keep no statistics."
                 )
         self._draws = self._draws_numbers(X)
 
@@ -115,7 +115,7 @@ class PureModule(nn.Module):
 
 @contextmanager
 def _without_fast_path() -> Iterator[None]:
-    """Evaluate nn.MultiheadAttention and nn.TransformerEncoderLayer as in training, also where they only judge."""
+    """Evaluate nn.MultiheadAttention and nn.TransformerEncoderLayer by the same path as in training."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -126,7 +126,7 @@ def _without_fast_path() -> Iterator[None]:
 
 @contextmanager
 def _without_onednn() -> Iterator[None]:
-    # Its own context manager sets the precision of an Intel GPU too, and warns where there is none.
+    # The context manager of torch also sets the precision of an Intel GPU, and warns if there is none.
     set_flags: Any = torch.backends.mkldnn.set_flags
     enabled, *_ = set_flags(False, None, None, None)
     try:

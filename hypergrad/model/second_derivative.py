@@ -14,23 +14,26 @@ from hypergrad.model.criterion import Criterion
 from hypergrad.model.pure_module import PureModule
 
 _REMEDY = (
-    "An implicit estimator with product=differences (hg.CentredDifferences()) does without; every other one needs "
-    "another layer, or another way to write this one."
+    "An implicit estimator with product=differences (hg.CentredDifferences()) works without second derivatives; for "
+    "every other estimator, use another layer, or write this one in another way."
 )
 _DEAD_ENDS = ("torch::autograd::Error", "torch::autograd::NotImplemented")
-_AGREEMENT, _WRONG = 0.03, 0.1
+_AGREEMENT = 0.03
+"""Relative spread of the differences up to which they are trusted. A judgement: at a kink it is about 1."""
+_WRONG = 0.1
+"""Relative error from which a second derivative is called wrong. A judgement: well above the spread."""
 
 
 def objection(model: PureModule, criterion: Criterion, X: Tensor, y: Tensor) -> str:
-    """What in ℓ(z(w, X), y) has no second derivative, or a wrong one, and what to do about it; "" where all is well.
+    """What in ℓ(z(w, X), y) has no second derivative, or a wrong one, and what to do about it; "" if nothing.
 
-    torch raises where an operation has none, but not where `torch.autograd.grad` asks for the gradient with respect to
-    some tensors and that way ends at a function marked `once_differentiable`: its terms are then left out. Nor can it
-    know of a function whose backward computes elsewhere, as in numpy. The first is looked for in the graph, the second
-    by holding a product with the Hessian against differences of the gradient.
+    torch raises if an operation has no second derivative, with two exceptions. `torch.autograd.grad` may leave out the
+    terms of a function marked `once_differentiable`, so the graph is searched for these. And torch cannot see a
+    backward that computes elsewhere, for example in numpy, so a product with the Hessian is checked against differences
+    of the gradient.
 
     Args:
-        model: z, differentiated at its initial parameters in the first training step.
+        model: z; it is differentiated at its initial parameters in the first training step.
         criterion: ℓ.
         X: a few inputs.
         y: their targets.
@@ -58,7 +61,7 @@ def objection(model: PureModule, criterion: Criterion, X: Tensor, y: Tensor) -> 
 
 
 class TwiceDifferentiable:
-    """Requires a second derivative of ℓ(z(w, X), y); found out once for each dtype and device, where kernels differ.
+    """Requires a second derivative of ℓ(z(w, X), y); tried once for each dtype and device, whose kernels may differ.
 
     Args:
         model: z.
@@ -70,10 +73,10 @@ class TwiceDifferentiable:
         self._objections: dict[Any, str] = {}
 
     def require(self, X: Tensor, y: Tensor) -> None:
-        """Try it on a few examples.
+        """Require it on a few examples.
 
         Raises:
-            ValueError: if there is none, or a wrong one.
+            ValueError: if there is no second derivative, or a wrong one.
         """
         like = next(self._model.parameters())
         key = (like.dtype, like.device)
@@ -84,7 +87,7 @@ class TwiceDifferentiable:
 
 
 def _missing(output: Any, inputs: list[Tensor]) -> str:
-    """What torch has to say of the second derivatives of an output, "" where there are some."""
+    """Why an output has no second derivatives, in the words of torch; "" if it has some."""
     reached = [x for x in tree_leaves(output) if isinstance(x, Tensor) and x.requires_grad and x.is_floating_point()]
     if not reached or not inputs:
         return ""
@@ -132,7 +135,7 @@ def _layer(model: PureModule, w: Tensors, X: Tensor) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    # A layer returns before the one that holds it.
+    # A layer returns before the one that contains it.
     for name, module, given, output in calls:
         own = [p for key, p in w.items() if not name or key.startswith(f"{name}.")]
         if _missing(output, [*own, *(x for x in given if x.requires_grad)]):
@@ -142,9 +145,9 @@ def _layer(model: PureModule, w: Tensors, X: Tensor) -> str:
 
 
 def _off(loss: Callable[[Tensors], Tensor], w: Tensors) -> float:
-    """How far H v is off from differences of the gradient, relatively; 0 where those do not agree with each other.
+    """The relative error of H v against differences of the gradient; 0 if these do not agree with each other.
 
-    They disagree at a kink, as where a rectifier is fed an exact zero.
+    They disagree at a kink, for example if the input of a rectifier is exactly zero.
     """
     at = flatten(w).detach()
     v = torch.randn(at.shape, generator=torch.Generator().manual_seed(0), dtype=at.dtype).to(at)

@@ -10,7 +10,7 @@ import torch
 
 from hypergrad.callback.base import Record
 from hypergrad.core.autodiff import Tensors
-from hypergrad.core.cost import Cost
+from hypergrad.core.cost import Spent
 from hypergrad.estimator.base import Hypergradient
 from hypergrad.estimator.trial import Trial
 from hypergrad.problem.base import InnerProblem
@@ -20,7 +20,7 @@ class Ledger:
     """Gradients, Hessian products and inner steps since the run began, and the time since it first counted."""
 
     def __init__(self) -> None:
-        self.num_matvecs, self.num_inner_steps, self.cost = 0, 0, Cost()
+        self.num_matvecs, self.num_inner_steps, self.cost = 0, 0, Spent()
         self._begin: float | None = None
 
     @contextmanager
@@ -67,5 +67,5 @@ class Ledger:
     def restore(self, state: dict[str, Any], seconds: float) -> None:
         """Go back to a state, `seconds` after the run began."""
         self.num_matvecs, self.num_inner_steps = state["num_matvecs"], state["num_inner_steps"]
-        self.cost = Cost(**state["cost"])
+        self.cost = Spent(**state["cost"])
         self._begin = time.perf_counter() - seconds

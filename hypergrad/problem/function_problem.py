@@ -1,4 +1,4 @@
-"""Plain functions as an inner problem."""
+"""Inner problems made of plain functions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +12,8 @@ from hypergrad.problem.base import InnerProblem
 _Loss = Callable[[Tensors, Tensors], Tensor]
 
 
-class Given(InnerProblem):
-    """Two functions and a point as an inner problem."""
+class FunctionProblem(InnerProblem):
+    """An inner problem given by its inner loss, its outer loss and a point (w, λ)."""
 
     def __init__(self, inner: _Loss, outer: _Loss, params: Tensors, hparams: Tensors) -> None:
         super().__init__()
@@ -32,8 +32,8 @@ class Given(InnerProblem):
         return self._outer(params, hparams)
 
 
-class GivenRoot(Given):
-    """An optimality condition φ(w, λ) = 0 and a point as an inner problem; its losses are ½ ‖φ‖²."""
+class RootProblem(FunctionProblem):
+    """An inner problem given by its optimality condition φ(w, λ) = 0 and a point; both losses are ½ ‖φ‖²."""
 
     def __init__(self, phi: Callable[[Tensors, Tensors], Tensors], params: Tensors, hparams: Tensors) -> None:
         def half_square(w: Tensors, hp: Tensors) -> Tensor:

@@ -1,4 +1,4 @@
-"""The optimum as a function of the hyperparameters that can be differentiated to any order, in any mode."""
+"""The optimum as a function of the hyperparameters, differentiable to any order in any mode."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,7 @@ from hypergrad.sensitivity.transforms import (
 from hypergrad.taylor.elementary import Elementary
 
 _LARGEST_DENSE = 2000
+"""Parameters up to which the inverse is formed. A judgement: 32 MB in float64, about a second."""
 
 
 def argmin(
@@ -38,29 +39,29 @@ def argmin(
 ) -> "Argmin":
     """λ ↦ w*(λ), differentiable by `torch.autograd` and every transform of `torch.func`, in any nesting.
 
-    From the solution w₀, outside any graph, k chord steps w ← w − (∂φ/∂w)⁻¹ φ(w, λ) with one fixed factor are taken:
-    the value does not move, and each step makes one more order of derivative exact. As many are taken as transforms of
-    `torch.func` are at work, and `order` more for `torch.autograd`, which does not say beforehand how often it will be
-    asked.
+    From the solution w₀, outside any graph, it makes k chord steps w ← w − (∂φ/∂w)⁻¹ φ(w, λ) with one fixed factor. The
+    value does not move, and each step makes one more order of derivative exact. There is one step for each active
+    transform of `torch.func`, and `order` more for `torch.autograd`, which does not announce how often it will
+    differentiate.
 
     Args:
         inner: an inner problem, a loss g(w, λ), or `Root(φ)`.
-        params: w₀ = w*(λ₀), as the inner problem or function takes it; not changed.
+        params: w₀ = w*(λ₀), in the structure that the inner problem or function expects; not changed.
         hparams: λ₀; not changed.
         at: what to do at another λ, also under `vmap`: "raise" refuses, "resolve" solves φ(w, λ) = 0 by
             Newton's method from w₀.
-        order: highest derivative that `torch.autograd` (`backward`, `grad`) may take, ≥ 0; a higher one is refused.
-        linsolve: how systems with ∂φ/∂w are solved; up to 2000 parameters the inverse is formed once.
+        order: highest derivative by `torch.autograd` (`backward`, `grad`), ≥ 0; a higher one is refused.
+        linsolve: solves the systems with ∂φ/∂w; up to 2000 parameters the inverse is formed once.
         tol: as in `TaylorExpansion`.
-        inner_step: whose batch the inner problem is taken on.
+        inner_step: the step whose batch is used.
 
     Returns:
-        The function; λ goes in, and w comes out, in the structures given here.
+        The function from λ to w, in the structures given here.
 
     Raises:
         NotOptimalError: if φ(w₀, λ₀) is not zero.
-        ValueError: if `at` or `order` is none of the above.
-    """  # noqa: DOC502
+        ValueError: if `at` or `order` is not one of the above.
+    """
     if at not in ("raise", "resolve"):
         raise ValueError(f'argmin\'s at must be "raise" or "resolve", but it is {at!r}.')
     if isinstance(order, bool) or not isinstance(order, int) or order < 0:
@@ -75,7 +76,7 @@ class Argmin:
 
     Attributes:
         optimum: w₀ and λ₀.
-        resolves: whether another λ is solved for.
+        resolves: whether it solves for another λ.
         order: highest derivative by `torch.autograd`.
         tol: of the optimality condition.
     """
@@ -86,10 +87,10 @@ class Argmin:
     tol: float | None
 
     def __call__(self, hparams: Any) -> Any:
-        """W*(λ).
+        """w*(λ).
 
         Raises:
-            ValueError: if λ is not shaped as λ₀, or differs from it where that is refused.
+            ValueError: if λ is not shaped as λ₀, or differs from it and `resolves` is false.
         """
         named, _ = by_name("hparams", hparams)
         if len(named) == 1 and len(self.optimum.hparams) == 1:
@@ -116,7 +117,7 @@ class Argmin:
         return self._matrix_free(flat, num_steps)
 
     def _matrix_free(self, flat: Tensor, num_steps: int) -> Tensor:
-        """The chord steps by solves with products, each λ of a batch with its own."""
+        """The chord steps by iterative solves; each λ of a batch has its own."""
         found: list[Optimum] = []
 
         def solution(flat: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,7 +130,7 @@ class Argmin:
         return w
 
     def _phi(self, w: Tensor, flat: Tensor) -> Tensor:
-        """φ(w, λ) by what `torch.func` can transform again."""
+        """φ(w, λ) by functions that `torch.func` can transform again."""
         condition, hparams = self.optimum.condition, unflatten(flat, self.optimum.hparams)
 
         def objective(w: Tensor) -> Tensor:
@@ -141,7 +142,7 @@ class Argmin:
             return flatten(condition.problem.optimality(unflatten(w, condition.like), hparams, condition.batch))
 
     def _solution_and_inverse(self, flat: Tensor) -> tuple[Tensor, Tensor]:
-        """W*(λ), shape (n,), and (∂φ/∂w)⁻¹ there, shape (n, n), at a λ that no transform wraps."""
+        """w*(λ), shape (n,), and (∂φ/∂w)⁻¹ there, shape (n, n), at a λ that no transform wraps."""
         optimum = self._optimum_at(flat)
         w = flatten(optimum.params)
         return w, optimum.solve(torch.eye(len(w), dtype=w.dtype, device=w.device))
@@ -154,7 +155,7 @@ class Argmin:
             return here
         if not self.resolves:
             raise ValueError(
-                f"argmin knows the solution at λ₀ only, but it was evaluated {away:.2e} away from it. Evaluate it at "
+                f"argmin knows the solution only at λ₀, but it was evaluated {away:.2e} away from it. Evaluate it at "
                 'λ₀, make it with at="resolve", or predict with TaylorExpansion.'
             )
         return newton(here, unflatten(flat, here.hparams), self.tol)

@@ -1,4 +1,4 @@
-"""The optimality condition φ(w, λ) = 0 along a path: its Taylor coefficients."""
+"""Taylor coefficients of the optimality condition φ(w, λ) = 0 along a path."""
 
 import math
 import warnings
@@ -22,7 +22,7 @@ class Condition:
     """φ of an inner problem on one batch, by default ∇_w g.
 
     Attributes:
-        problem: gives g, or φ.
+        problem: defines g, or φ.
         batch: the inner batch.
         like: the parameters' names and shapes.
     """
@@ -34,7 +34,7 @@ class Condition:
     def path(
         self, w: Tensor, hparams: Tensors, direction: Tensors, order: int, solve: Callable[[Tensor], Tensor]
     ) -> list[Tensor]:
-        """W₁, …, w_K of the path w(t) = Σ_k w_k tᵏ on which φ stays zero as λ moves along δ.
+        """w₁, …, w_K of the path w(t) = Σ_k w_k tᵏ on which φ stays zero as λ moves along δ.
 
         Args:
             w: w₀, shape (n,).
@@ -56,7 +56,7 @@ class Condition:
     def coefficient(self, w: Sequence[Tensor], hparams: Tensors, direction: Tensors) -> Tensor:
         """Coefficient k of φ(w₀ + w₁ t + … + w_{k−1} t^{k−1}, λ + δ t), flat, shape (n,).
 
-        For φ = ∇_w g it is ∂/∂w₀ of coefficient k of g along the path: one evaluation of g on polynomials and one
+        For φ = ∇_w g it is ∂/∂w₀ of coefficient k of g along the path, from one evaluation of g on polynomials and one
         backward pass.
 
         Args:
@@ -127,9 +127,8 @@ class Condition:
 
 def _warn(error: CannotExpandError) -> None:
     warnings.warn(
-        f"The inner problem has no Taylor arithmetic, because of {error}, so all of it was expanded by nested "
-        "derivatives, whose cost grows fourfold with each order. Write it with operations that make new tensors of old "
-        "ones.",
+        f"The inner problem has no Taylor arithmetic because of {error}, so all of it was expanded by nested "
+        "derivatives, which cost four times as much with each order. Write it with operations that return new tensors.",
         NoTaylorRuleWarning,
         stacklevel=5,
     )
@@ -144,6 +143,6 @@ def require_finite_coefficients(coefficients: Tensor) -> None:
     largest = coefficients if coefficients.ndim == 0 else torch.linalg.vector_norm(coefficients, torch.inf)
     if not largest.item() < math.inf:
         raise NonFiniteError(
-            "A coefficient of the optimality condition along the path is NaN or infinite; look for an operation whose "
+            "A coefficient of the optimality condition along the path is NaN or infinite. Look for an operation whose "
             "higher derivatives are infinite at these parameters, such as a square root at 0."
         )

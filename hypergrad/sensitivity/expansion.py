@@ -1,4 +1,4 @@
-"""The Taylor series of an optimum: its terms, what they predict, and how far."""
+"""The Taylor series of an optimum: its terms, its predictions, and its radius."""
 
 import math
 import warnings
@@ -11,19 +11,19 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, flatten
 from hypergrad.core.errors import ExtrapolationWarning
-from hypergrad.sensitivity.compiled import Terms, compiled_terms
+from hypergrad.sensitivity.compiled_expansion import Terms, compile_terms
 from hypergrad.sensitivity.optimum import Optimum
 from hypergrad.sensitivity.symmetric import Symmetric
 
 
 @dataclass(frozen=True)
 class Expansion:
-    """The Taylor series of w* around an optimum; w comes in the structure in which it was given.
+    """The Taylor series of w* around an optimum; each w has the structure of the given one.
 
     Attributes:
         optimum: w₀ and λ₀.
         order: of the last term.
-        compile: whether all terms are to be one compiled function.
+        compile: whether all terms are computed by one compiled function.
     """
 
     optimum: Optimum
@@ -47,18 +47,18 @@ class Expansion:
     def tensor(self, order: int | None = None) -> Tensor:
         """The tensor of all derivatives of one order on flat vectors, D^k w*(λ₀), for small problems.
 
-        Its entry (i, a₁, …, a_k) is ∂^k w*_i / ∂λ_{a₁} … ∂λ_{a_k}, the same for every order of the a. They are found
-        from derivatives along as many directions as there are different ones, C(d + k − 1, k), in chunks of 64.
+        Its entry (i, a₁, …, a_k) is ∂^k w*_i / ∂λ_{a₁} … ∂λ_{a_k}, the same for every order of the a. The different
+        entries, C(d + k − 1, k) of them, follow from derivatives along as many directions, in chunks of 64.
 
         Args:
-            order: k, from 1 to that of the expansion, which None takes.
+            order: k, from 1 to that of the expansion, which is the default.
 
         Returns:
             Shape (n, d, …, d), with k axes of d, the number of entries of λ.
 
         Raises:
-            ValueError: if k is another number, or there are more than 3000 different derivatives.
-        """  # noqa: DOC502
+            ValueError: if k is out of range, or there are more than 3000 different derivatives.
+        """
         k = self.order if order is None else order
         if not 1 <= k <= self.order:
             raise ValueError(f"The order must be from 1 to {self.order}, that of the expansion, but it is {k}.")
@@ -75,25 +75,25 @@ class Expansion:
         return [self.optimum.shaped(term) for term in self.flat_terms(self._step_to(hparams))]
 
     def predict(self, hparams: Any) -> Any:
-        """W*(λ) to the order of the expansion, or at m of them, with one more axis in front.
+        """w*(λ) to the order of the expansion, at one λ, or at m of them with one more axis in front.
 
-        It warns where the terms suggest that the series does not converge at λ.
+        It warns if the terms suggest that the series does not converge at λ.
         """
         terms = self.flat_terms(self._step_to(hparams))
         radius = _radius(terms)
         if radius < 1:
             warnings.warn(
-                f"λ is {1 / radius:.3g} times as far away as the radius within which the terms of the Taylor series "
-                "suggest that it converges. Solve the inner problem there, or expand around a point on the way.",
+                f"λ is {1 / radius:.3g} times as far away as the radius of convergence that the terms of the Taylor "
+                "series suggest. Solve the inner problem there, or expand around a point on the way.",
                 ExtrapolationWarning,
                 stacklevel=2,
             )
         return self.optimum.shaped(flatten(self.optimum.params) + torch.stack(terms).sum(0))
 
     def radius(self, direction: Any) -> float:
-        """How far along δ, in its own length, the series seems to converge: the least (‖w_m‖/‖w_k‖)^{1/(k−m)}.
+        """How far along δ, in units of δ, the series seems to converge: the least (‖w_m‖/‖w_k‖)^{1/(k−m)}, k > m.
 
-        Here w_m is the first term that is not zero. Infinite at order 1, where there is nothing to tell it from.
+        Here w_m is the first term that is not zero. At order 1 it is infinite, because there is no second term.
         """
         return _radius(self.flat_terms(self.optimum.direction(direction)))
 
@@ -106,7 +106,7 @@ class Expansion:
             return self.optimum.terms(direction, self.order)
         shapes = tuple(value.shape for value in direction.values())
         if shapes not in self._compiled:
-            self._compiled[shapes] = compiled_terms(self.optimum, self.order, direction)
+            self._compiled[shapes] = compile_terms(self.optimum, self.order, direction)
         return self._compiled[shapes](direction)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What can be given as an inner problem, and the check that a point solves it."""
+"""The forms of an inner problem, and the check that a point solves it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from hypergrad.core.autodiff import Tensors, flatten
 from hypergrad.core.errors import NotOptimalError
 from hypergrad.core.structure import by_name
 from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.function_problem import Given, GivenRoot
+from hypergrad.problem.function_problem import FunctionProblem, RootProblem
 from hypergrad.product.base import Stationarity
 
 
 @dataclass(frozen=True)
 class Root:
-    """A function φ(w, λ), shaped as w, whose zero is meant where a function g(w, λ) would be minimised."""
+    """An inner problem φ(w, λ) = 0, where φ is shaped as w; a plain function g(w, λ) is minimised instead."""
 
     phi: Callable[[Any, Any], Any]
 
@@ -33,20 +33,20 @@ def as_problem(
     to_params: Callable[[Tensors], Any],
     to_hparams: Callable[[Tensors], Any],
 ) -> InnerProblem:
-    """What was given as an inner problem of named tensors; the last two lead to the caller's structures."""
+    """The inner problem on named tensors; `to_params` and `to_hparams` lead to the caller's structures."""
     if isinstance(inner, InnerProblem):
         return inner
     if isinstance(inner, Root):
         phi = inner.phi
         named = lambda w, hp: by_name("params", phi(to_params(w), to_hparams(hp)))[0]  # noqa: E731
-        return GivenRoot(named, params, hparams)
+        return RootProblem(named, params, hparams)
     loss = inner
     given = lambda w, hp: loss(to_params(w), to_hparams(hp))  # noqa: E731
-    return Given(given, given, params, hparams)
+    return FunctionProblem(given, given, params, hparams)
 
 
 def require_optimal(stationarity: Stationarity, params: Tensors, tol: float | None) -> None:
-    """Require that φ is zero; see `Optimum.at`.
+    """Require that φ is zero to the tolerance; see `Optimum.at`.
 
     Raises:
         NotOptimalError: if it is not.

@@ -1,4 +1,4 @@
-"""What the optimum owes to each training example."""
+"""The infinitesimal jackknife: how the optimum depends on each training example."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,23 +9,23 @@ from hypergrad.core.validation import require_instance, require_int, require_rea
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolver
 from hypergrad.sensitivity.inner import Inner
-from hypergrad.sensitivity.jackknifed import Jackknifed
 from hypergrad.sensitivity.optimum import Optimum
+from hypergrad.sensitivity.weighted_fit import WeightedFit
 
 
 @dataclass(frozen=True, kw_only=True)
 class InfinitesimalJackknife:
-    """The optimum as a function of the weights ω of the training examples, g(w, ω) = Σ_i ω_i ℓ_i(w) + …, by its series.
+    """w*(ω) by its Taylor series in the weights ω of the training examples, g(w, ω) = Σ_i ω_i ℓ_i(w) + ….
 
-    To leave example i out is to set ω_i to 0, so that w*(ω) at the weights of a cross-validation, or of a bootstrap, is
-    predicted by the Taylor series around the fit of all, without a refit.
+    Leaving example i out means ω_i = 0. So the series around the fit of all examples predicts w*(ω) at the weights of a
+    cross-validation or a bootstrap, without a refit.
 
     Attributes:
         order: of the series, ≥ 1.
         weights: the name of the hyperparameter ω, shape (n,).
-        linsolve: how the systems with the Hessian are solved.
+        linsolve: solves the systems with the Hessian.
         tol: as in `TaylorExpansion`.
-        chunk: fits to predict at once at orders above 1, ≥ 1; each takes the memory of some evaluations of the loss.
+        chunk: fits to predict at once at orders above 1, ≥ 1; each needs the memory of several evaluations of the loss.
 
     Source: Giordano, Stephenson, Liu, Jordan & Broderick, "A Swiss Army infinitesimal jackknife", AISTATS (2019);
     Giordano, Jordan & Broderick, "A higher-order Swiss Army infinitesimal jackknife" (2019).
@@ -44,13 +44,13 @@ class InfinitesimalJackknife:
         if self.tol is not None:
             require_real(self, "tol", least=0)
 
-    def at(self, inner: Inner, params: Any, hparams: Any, *, inner_step: int = 0) -> Jackknifed:
+    def at(self, inner: Inner, params: Any, hparams: Any, *, inner_step: int = 0) -> WeightedFit:
         """Expand around a fit; see `TaylorExpansion.at`.
 
         Raises:
             NotOptimalError: if the parameters are not the solution.
             ValueError: if there is no hyperparameter of that name with one axis.
-        """  # noqa: DOC502
+        """
         optimum = Optimum.at(inner, params, hparams, linsolve=self.linsolve, tol=self.tol, inner_step=inner_step)
         weights = optimum.hparams.get(self.weights)
         if weights is None and len(optimum.hparams) == 1 and isinstance(hparams, Tensor):
@@ -61,6 +61,6 @@ class InfinitesimalJackknife:
             met = {name: tuple(value.shape) for name, value in optimum.hparams.items()}
             raise ValueError(
                 f"InfinitesimalJackknife needs a hyperparameter {self.weights!r} of shape (n,), one weight for each "
-                f"example, but the hyperparameters are {met}. Say its name with weights=…."
+                f"example, but the hyperparameters are {met}. Give its name as weights=…."
             )
-        return Jackknifed(optimum, name, self.order, self.chunk)
+        return WeightedFit(optimum, name, self.order, self.chunk)

@@ -18,10 +18,10 @@ from hypergrad.sensitivity.optimum import Optimum
 
 @dataclass(frozen=True, kw_only=True)
 class LinearResponse:
-    """dw*/dλ = −(∂φ/∂w)⁻¹ ∂φ/∂λ: its products with directions and adjoints, itself, and the prediction at a new λ.
+    """dw*/dλ = −(∂φ/∂w)⁻¹ ∂φ/∂λ: the Jacobian, its products from both sides, and the prediction at a new λ.
 
     Attributes:
-        linsolve: how the systems with ∂φ/∂w are solved.
+        linsolve: solves the systems with ∂φ/∂w.
         tol: as in `TaylorExpansion`.
 
     Source: Giordano, Stephenson, Liu, Jordan & Broderick, "A Swiss Army infinitesimal jackknife", AISTATS (2019).
@@ -56,12 +56,12 @@ class Response:
         return Expansion(self.optimum, 1).derivatives(direction)[0]
 
     def vjp(self, cotangent: Any) -> Any:
-        """(dw*/dλ)ᵀ u for u shaped as w, in one solve whatever the number of hyperparameters."""
+        """(dw*/dλ)ᵀ u for u shaped as w, by one solve for any number of hyperparameters."""
         u, _ = by_name("cotangent", cotangent)
-        return self.optimum.to_hparams(self.pull(flatten(u)))
+        return self.optimum.to_hparams(self.named_vjp(flatten(u)))
 
     def jacobian(self) -> Tensor:
-        """dw*/dλ on flat vectors, shape (n, d); by as many solves as the smaller of the two has entries."""
+        """dw*/dλ on flat vectors, shape (n, d), by min(n, d) solves."""
         n, hparams = self.optimum.stationarity.phi.numel(), self.optimum.hparams
         flat = flatten(hparams)
         if n < flat.numel():
@@ -77,10 +77,10 @@ class Response:
         return -torch.stack([self._mixed(v)[name].reshape(-1) for v in adjoints])
 
     def predict(self, hparams: Any) -> Any:
-        """W₀ + (dw*/dλ)(λ − λ₀), or at m of them along one more axis in front; the error is O(‖λ − λ₀‖²)."""
+        """w₀ + (dw*/dλ)(λ − λ₀), for one λ, or m of them along one more axis in front; the error is O(‖λ − λ₀‖²)."""
         return Expansion(self.optimum, 1).predict(hparams)
 
-    def pull(self, u: Tensor) -> Tensors:
+    def named_vjp(self, u: Tensor) -> Tensors:
         """(dw*/dλ)ᵀ u by name, for a flat u of shape (n,)."""
         return self._mixed(-self.optimum.solve(u, adjoint=True))
 

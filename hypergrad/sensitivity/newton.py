@@ -12,24 +12,26 @@ from hypergrad.sensitivity.inner import require_optimal
 from hypergrad.sensitivity.optimum import Optimum
 
 _MAX_STEPS = 50
+"""Newton steps. A judgement: from an optimum nearby it converges in about ten."""
 _MAX_HALVINGS = 30
+"""Halvings of a step. A judgement: a step of 2⁻³⁰ gains nothing."""
 
 
 def newton(start: Optimum, hparams: Tensors, tol: float | None) -> Optimum:
     """The optimum at λ, by w ← w − α (∂φ/∂w)⁻¹ φ(w, λ), with α halved until ‖φ‖ falls.
 
-    It ends where rounding lets ‖φ‖ fall no further.
+    It ends when rounding keeps ‖φ‖ from falling further.
 
     Args:
         start: the optimum at another λ.
         hparams: λ.
-        tol: how far from zero φ may be in the end.
+        tol: how far from zero φ may be at the end; see `Optimum.at`.
 
     Returns:
         The optimum.
 
     Raises:
-        DivergenceError: if that does not lead to one.
+        DivergenceError: if it does not reach an optimum.
     """
     here = _moved(start, start.params, hparams)
     for _ in range(_MAX_STEPS):
@@ -42,8 +44,8 @@ def newton(start: Optimum, hparams: Tensors, tol: float | None) -> Optimum:
         require_optimal(here.stationarity, here.params, tol)
     except Exception as error:
         raise DivergenceError(
-            f"Newton's method from the solution at λ₀ did not reach one at the new λ: {error} Or go there in smaller "
-            "steps, or solve the inner problem there and make a new argmin."
+            f"Newton's method from the solution at λ₀ did not reach the one at the new λ: {error} Or go there in "
+            "smaller steps, or solve the inner problem there and make a new argmin."
         ) from error
     return here
 

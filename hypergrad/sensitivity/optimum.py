@@ -1,4 +1,4 @@
-"""A solution w*(λ₀) of an inner problem, and what of it all of its derivatives share."""
+"""A solution w*(λ₀) of an inner problem, and what all of its derivatives share."""
 
 import warnings
 from collections.abc import Callable
@@ -23,15 +23,15 @@ from hypergrad.sensitivity.inner import Inner, as_problem, require_optimal
 
 @dataclass(frozen=True)
 class Optimum:
-    """W₀ = w*(λ₀), where φ(w₀, λ₀) = 0.
+    """w₀ = w*(λ₀), where φ(w₀, λ₀) = 0.
 
     Attributes:
         condition: φ.
         params: w₀ by name.
         hparams: λ₀ by name.
         stationarity: φ, linearised there.
-        linsolve: how systems with ∂φ/∂w are solved.
-        inner: what was given as the inner problem.
+        linsolve: solves the systems with ∂φ/∂w.
+        inner: the inner problem as the caller gave it.
         to_params: from named tensors to the caller's structure, for w.
         to_hparams: the same for λ.
     """
@@ -52,13 +52,13 @@ class Optimum:
         """The optimum of `inner` at `hparams`.
 
         Args:
-            inner: what is solved.
-            params: its solution, as the inner problem or function takes it; not changed.
+            inner: the inner problem.
+            params: its solution, in the structure that the inner problem or function expects; not changed.
             hparams: λ₀; not changed.
-            linsolve: how systems with ∂φ/∂w are solved.
-            tol: largest ‖φ‖ relative to that at a point one unit of length (or of ‖w‖, if larger) away, to first
-                order; None takes ε^⅜ of the dtype, 1.3e-6 in float64, 2.5e-3 in float32.
-            inner_step: whose batch the inner problem is taken on.
+            linsolve: solves the systems with ∂φ/∂w.
+            tol: largest ‖φ‖ relative to that at a point one unit of length (or ‖w‖, if larger) away, to first order;
+                None means ε^⅜ of the dtype, 1.3e-6 in float64, 2.5e-3 in float32.
+            inner_step: the step whose batch is used.
 
         Returns:
             The optimum.
@@ -77,18 +77,18 @@ class Optimum:
 
     @cached_property
     def inverse(self) -> Callable[[Tensor], LinearSolution]:
-        """B ↦ (∂φ/∂w)⁻¹ b for all derivatives alike: one factorisation, or one preconditioner."""
+        """b ↦ (∂φ/∂w)⁻¹ b, with one factorisation or preconditioner for all derivatives."""
         product = self.stationarity.product
         return self.linsolve.inverse(product if product.symmetric else self._forward(), self.stationarity.phi)
 
     @cached_property
     def adjoint_inverse(self) -> Callable[[Tensor], LinearSolution]:
-        """B ↦ (∂φ/∂w)⁻ᵀ b."""
+        """b ↦ (∂φ/∂w)⁻ᵀ b."""
         product = self.stationarity.product
         return self.inverse if product.symmetric else self.linsolve.inverse(product, self.stationarity.phi)
 
     def solve(self, b: Tensor, *, adjoint: bool = False) -> Tensor:
-        """(∂φ/∂w)⁻¹ b, or (∂φ/∂w)⁻ᵀ b, for b of shape (n,) or (n, k); it warns where the solver did not converge."""
+        """(∂φ/∂w)⁻¹ b, or (∂φ/∂w)⁻ᵀ b, for b of shape (n,) or (n, k); it warns if the solver does not converge."""
         solved = (self.adjoint_inverse if adjoint else self.inverse)(b)
         if not solved.converged:
             warnings.warn(
@@ -124,18 +124,18 @@ class Optimum:
         if not _is_shaped_as(self.hparams, named):
             shapes, met = ({name: tuple(x.shape) for name, x in xs.items()} for xs in (self.hparams, named))
             raise ValueError(
-                f"It must be shaped as the hyperparameters, {shapes}, or have one more axis in front for several at "
-                f"once, but it is {met}."
+                f"A direction must have the shapes of the hyperparameters, {shapes}, or one more axis in front for "
+                f"several at once, but it has {met}."
             )
         return {name: named[name].detach().to(value) for name, value in self.hparams.items()}
 
     def unflattened(self, rows: Tensor) -> Tensors:
-        """M directions in flat λ, shape (m, d), by name."""
+        """m directions in flat λ, shape (m, d), by name."""
         pieces = zip(self.hparams.items(), rows.split([x.numel() for x in self.hparams.values()], dim=1), strict=True)
         return {name: piece.reshape(-1, *x.shape) for (name, x), piece in pieces}
 
     def _forward(self) -> Operator:
-        """V ↦ (∂φ/∂w) v, the derivative of u ↦ (∂φ/∂w)ᵀ u, which is linear."""
+        """v ↦ (∂φ/∂w) v, the derivative of the linear u ↦ (∂φ/∂w)ᵀ u."""
         condition = self.condition
         w = leaves(self.params)
         with torch.enable_grad():
@@ -144,8 +144,8 @@ class Optimum:
             pulled = torch.autograd.grad(
                 phi, tuple(w.values()), u, create_graph=True, allow_unused=True, materialize_grads=True
             )
-            push = vjp(flatten(dict(zip(w, pulled, strict=True))), {"u": u})
-        return Operator(push, push, symmetric=False, dtype=phi.dtype)
+            forward = vjp(flatten(dict(zip(w, pulled, strict=True))), {"u": u})
+        return Operator(forward, forward, symmetric=False, dtype=phi.dtype)
 
     def shaped(self, flat: Tensor) -> Any:
         """A vector of shape (n,), or m of them in (m, n), in the caller's structure of w."""
@@ -157,7 +157,7 @@ class Optimum:
 
 
 def _is_shaped_as(like: Tensors, given: Tensors) -> bool:
-    """Whether all tensors are shaped alike, or all with the same axis in front."""
+    """Whether all tensors have the shapes of `like`, or all have the same axis in front of them."""
     if given.keys() != like.keys():
         return False
     pairs = [(given[name].shape, x.shape) for name, x in like.items()]

@@ -1,4 +1,4 @@
-"""Symmetric tensors from what they give along single directions."""
+"""Symmetric tensors from their values along single directions."""
 
 import math
 from dataclasses import dataclass
@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 _MOST = 3000
+"""Different entries up to which a tensor is made. A judgement: their equations take 72 MB in float64."""
 
 
 @dataclass(frozen=True)
 class Symmetric:
-    """A symmetric tensor T of order k in d variables, of which T[u, …, u] is known along enough directions u.
+    """A symmetric tensor T of order k in d variables, found from T[u, …, u] along enough directions u.
 
     T[u, …, u] = Σ_a (k! / Π_i m_i!) T_a Π_l u_{a_l} over the different entries a = (a₁ ≤ … ≤ a_k), where m_i counts how
-    often a holds i. Along u = m, the integer points of a simplex, these N = C(d + k − 1, k) equations give the T_a.
+    often a holds i. With u = m, the integer points of a simplex, these N = C(d + k − 1, k) equations determine T_a.
 
     Attributes:
         directions: the u, shape (N, d).
@@ -32,7 +33,7 @@ class Symmetric:
 
     @classmethod
     def of(cls, like: Tensor, order: int) -> "Symmetric":
-        """For tensors of this order in the d variables that `like` has, in its dtype and on its device.
+        """For tensors of this order in as many variables as `like` has entries, in its dtype and on its device.
 
         Raises:
             ValueError: if it has more than 3000 different entries.
@@ -41,8 +42,8 @@ class Symmetric:
         count = math.comb(d + order - 1, order)
         if count > _MOST:
             raise ValueError(
-                f"The derivatives of order {order} in {d} hyperparameters have {count} different entries, and the most "
-                f"that a tensor is made for is {_MOST}. Use `derivatives` along the directions that matter."
+                f"The derivatives of order {order} in {d} hyperparameters have {count} different entries, but "
+                f"tensors are made with at most {_MOST}. Use `derivatives` along the directions that matter."
             )
         different = torch.tensor(list(combinations_with_replacement(range(d), order)), device=like.device)
         u = torch.nn.functional.one_hot(different, d).sum(1).to(like)
@@ -55,5 +56,5 @@ class Symmetric:
         return cls(u, equations, entries.view(*[d] * order))
 
     def tensor(self, along: Tensor) -> Tensor:
-        """The tensor, from its values along the directions, shape (N, n): of n components, shape (n, d, …, d)."""
+        """The tensor of n components, shape (n, d, …, d), from its values along the directions, shape (N, n)."""
         return torch.linalg.solve(self.equations, along)[self.entries].movedim(-1, 0)

@@ -15,22 +15,22 @@ from hypergrad.sensitivity.optimum import Optimum
 class TaylorExpansion:
     """w*(λ₀ + δ) ≈ w₀ + w₁ + … + w_K, the Taylor series of the optimum, all orders from one factorisation.
 
-    Along the path w(t) = Σ_k w_k tᵏ, λ(t) = λ₀ + δ t the optimality condition φ stays zero, so that each of its Taylor
-    coefficients is zero. In the k-th, w_k enters as (∂φ/∂w) w_k only, and the rest is what φ gives on the lower terms:
+    Along the path w(t) = Σ_k w_k tᵏ, λ(t) = λ₀ + δ t the optimality condition φ stays zero, so each of its Taylor
+    coefficients is zero. In the k-th, w_k enters only as (∂φ/∂w) w_k, and the rest is φ on the lower terms:
 
         w_k = −(∂φ/∂w)⁻¹ [tᵏ] φ(w₀ + w₁ t + … + w_{k−1} t^{k−1}, λ₀ + δ t)
 
-    So one order more is one more coefficient, by Taylor-mode arithmetic (`hypergrad.taylor`), and one more solve.
+    So one more order is one more coefficient, by Taylor-mode arithmetic (`hypergrad.taylor`), and one more solve.
 
     Attributes:
         order: K ≥ 1.
-        linsolve: how the systems with ∂φ/∂w are solved.
-        tol: how far from zero φ may be at (w₀, λ₀), relative to its change over one unit of length, ≥ 0; None takes
+        linsolve: solves the systems with ∂φ/∂w.
+        tol: how far from zero φ may be at (w₀, λ₀), relative to its change over one unit of length, ≥ 0; None means
             ε^⅜ of the dtype, 1.3e-6 in float64.
-        compile: run all terms as one compiled function, for up to 2000 parameters, which takes some ten seconds once
-            for an inner problem or function, an order and the shapes, and a C++ compiler. The first result at each
-            optimum is held against the plain one; where there is no way to compile, or it is another one, a warning
-            says why, and the plain one is used.
+        compile: run all terms as one compiled function, for up to 2000 parameters. It requires a C++ compiler, and some
+            ten seconds once for each inner problem or function, order and shapes. The first result at each optimum is
+            checked against the plain one. If it differs, or nothing can be compiled, a warning says why, and the plain
+            one is used.
 
     Source: Giordano, Jordan & Broderick, "A higher-order Swiss Army infinitesimal jackknife" (2019); Griewank &
     Walther, "Evaluating derivatives", chapter 13 (2008).
@@ -52,15 +52,15 @@ class TaylorExpansion:
 
         Args:
             inner: an inner problem, a loss g(w, λ), or `Root(φ)`.
-            params: w₀ = w*(λ₀), as the inner problem or function takes it; not changed.
+            params: w₀ = w*(λ₀), in the structure that the inner problem or function expects; not changed.
             hparams: λ₀; not changed.
-            inner_step: whose batch the inner problem is taken on.
+            inner_step: the step whose batch is used.
 
         Returns:
             The expansion.
 
         Raises:
             NotOptimalError: if φ(w₀, λ₀) is not zero.
-        """  # noqa: DOC502
+        """
         optimum = Optimum.at(inner, params, hparams, linsolve=self.linsolve, tol=self.tol, inner_step=inner_step)
         return Expansion(optimum, self.order, self.compile)

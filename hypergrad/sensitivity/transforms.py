@@ -1,4 +1,4 @@
-"""What `argmin` has to know of the transforms of `torch.func` and of `torch.autograd` around it."""
+"""What `argmin` needs to know about the transforms of `torch.func` and about `torch.autograd`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ from hypergrad.sensitivity.optimum import Optimum
 
 
 def differentiations() -> int:
-    """How many transforms that differentiate are at work: an upper bound of the orders that they can take."""
+    """How many differentiating transforms are active: an upper bound on the orders of derivative they can form."""
     kinds = [interpreter.key() for interpreter in retrieve_all_functorch_interpreters()]
     is_dual = forward_ad._current_level >= 0 and TransformType.Jvp not in kinds
     return sum(kind != TransformType.Vmap for kind in kinds) + int(is_dual)
@@ -31,16 +31,16 @@ def base_of(x: Tensor) -> Tensor:
 
 
 def limited_zero(base: Tensor, order: int) -> Tensor:
-    """Zero, shape (), whose derivatives with respect to `base` are zero up to `order`, and then an error.
+    """Zero, shape (), whose derivatives with respect to `base` are zero up to `order`; the next one is an error.
 
-    Added to what is computed from `base`, it limits how often `torch.autograd` may differentiate that.
+    Added to a result that is computed from `base`, it limits how often `torch.autograd` may differentiate the result.
     """
     with temporarily_clear_interpreter_stack():
         return _OrderLimit.apply((0 * base).sum(), order, order)  # type: ignore[return-value]
 
 
 class Solved(Function):
-    """`solve(λ)`, whose results are constants to all derivatives; under `vmap`, solved one λ after the other."""
+    """`solve(λ)`, whose results are constant to all derivatives; under `vmap` one λ is solved after the other."""
 
     @staticmethod
     def forward(flat: Tensor, solve: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:  # type: ignore[override]
@@ -67,10 +67,10 @@ class Solved(Function):
 
 
 class Inverse(Function):
-    """B ↦ (∂φ/∂w)⁻¹ b, or (∂φ/∂w)⁻ᵀ b, at one of several optima, by its linear solver; its derivatives are solves too.
+    """b ↦ (∂φ/∂w)⁻¹ b, or (∂φ/∂w)⁻ᵀ b, at one of several optima, by its linear solver; its derivatives are solves too.
 
-    Its rules hold at any depth of nesting, because a linear function needs nothing of its argument but the tangent.
-    Under `vmap` each b is solved for at its own optimum, one after the other.
+    Its rules hold at any depth of nesting, because the derivative of a linear function needs only the tangent. Under
+    `vmap` each b is solved for at its own optimum, one after the other.
     """
 
     @staticmethod
@@ -106,9 +106,9 @@ class Inverse(Function):
 
 
 class _OrderLimit(Function):
-    """The identity, to be differentiated by `torch.autograd` a limited number of times.
+    """The identity, which `torch.autograd` may differentiate a limited number of times.
 
-    Its derivative is an identity of a lower limit, so that each order uses up one.
+    Its derivative is an identity with a limit lower by one.
     """
 
     @staticmethod
@@ -120,7 +120,7 @@ class _OrderLimit(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         if ctx.left == 0:
             raise ValueError(
-                f"argmin was made for derivatives of order {ctx.order} by torch.autograd, but the next one was asked "
-                f"for. Make it with order={ctx.order + 1}, or use torch.func, which needs no order."
+                f"argmin was made for derivatives up to order {ctx.order} by torch.autograd, but a higher one was "
+                f"requested. Make it with order={ctx.order + 1}, or use torch.func, which needs no order."
             )
         return _OrderLimit.apply(grad, ctx.left - 1, ctx.order), None, None  # type: ignore[return-value]

@@ -12,8 +12,8 @@ class Tasks(NamedTuple):
     """B tasks of the same size, stacked along the first axis.
 
     Attributes:
-        support: what a model is adapted to, X of shape (B, k, …) and y of shape (B, k).
-        query: what judges the adapted model, X of shape (B, q, …) and y of shape (B, q).
+        support: the examples to adapt a model to, X of shape (B, k, …) and y of shape (B, k).
+        query: the examples to judge the adapted model by, X of shape (B, q, …) and y of shape (B, q).
     """
 
     support: Split
@@ -21,14 +21,14 @@ class Tasks(NamedTuple):
 
 
 class TaskFamily(ABC):
-    """Where tasks come from: a distribution over small data sets, some of which are held out."""
+    """A distribution over small data sets, some of which are held out."""
 
     @abstractmethod
     def draw(self, count: int, generator: torch.Generator, *, held_out: bool = False) -> Tasks:
-        """Independent tasks; on the CPU, real numbers in float64 or as the data has them.
+        """Independent tasks, on the CPU; real numbers in float64 or in the dtype of the data.
 
         Args:
             count: B ≥ 1.
-            generator: all that the draw depends on.
-            held_out: draw tasks to judge what was learned on the others, none of which is among them.
+            generator: the draw depends on nothing else.
+            held_out: draw tasks to judge what was learned on the others; the two kinds share no task.
         """

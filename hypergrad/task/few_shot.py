@@ -15,23 +15,23 @@ from hypergrad.task.base import TaskFamily, Tasks
 class FewShot(TaskFamily):
     """Tasks of N classes, numbered 0 to N − 1 in random order, with k examples of each to learn from.
 
-    Some classes of the data are held out: tasks are drawn among the other ones, and held-out tasks among these. What
-    part of the data an example belongs to does not matter.
+    Some classes of the data are held out: held-out tasks are drawn from these, and tasks from the other classes. It
+    does not matter to which part of the data an example belongs.
 
     Attributes:
         data: inputs of shape (n, …), and classes from 0.
         ways: N ≥ 2.
         shots: examples k of each class to adapt to, ≥ 1.
-        queries: further ones of each class that judge, ≥ 1.
-        held_out: how many classes, ≥ N; at least N are left.
-        seed: of the choice of these classes.
+        queries: further examples of each class to judge by, ≥ 1.
+        held_out: number of held-out classes, ≥ N; at least N others are left.
+        seed: of the choice of the held-out classes.
 
     Raises:
         ValueError: if a number is out of range, or a class has too few examples.
 
     Source: Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, "Matching networks for one shot learning", NIPS
     (2016).
-    """  # noqa: DOC502
+    """
 
     data: Splits = field(repr=False)
     ways: int = 3
@@ -52,7 +52,7 @@ class FewShot(TaskFamily):
             )
 
     def classes(self, *, held_out: bool) -> Tensor:
-        """The classes of the data that tasks, or held-out tasks, are drawn among."""
+        """The classes that tasks, or held-out tasks, are drawn from."""
         order = torch.randperm(len(self._examples), generator=torch.Generator().manual_seed(self.seed))
         return order[: self.held_out] if held_out else order[self.held_out :]
 
@@ -64,7 +64,7 @@ class FewShot(TaskFamily):
         return Tasks(*(Split(self._inputs[part.flatten(1)], labels.expand_as(part).flatten(1)) for part in parts))
 
     def _rows(self, classes: Tensor, generator: torch.Generator) -> Tensor:
-        """Where the examples of a task are, shape (N, k + q)."""
+        """The positions of the examples of a task, shape (N, k + q)."""
         chosen = classes[torch.randperm(len(classes), generator=generator)[: self.ways]]
         pools, size = [self._examples[c] for c in chosen.tolist()], self.shots + self.queries
         return torch.stack([pool[torch.randperm(len(pool), generator=generator)[:size]] for pool in pools])

@@ -10,18 +10,19 @@ from hypergrad.data.tables import Split
 from hypergrad.task.base import TaskFamily, Tasks
 
 _AMPLITUDES, _PHASES, _INPUTS = (0.1, 5.0), (0.0, math.pi), (-5.0, 5.0)
+"""The ranges of A, φ and x, as in the paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sinusoids(TaskFamily):
     """Sine waves y = A sin(x − φ), each known at a few points, without noise.
 
-    A is uniform in [0.1, 5], φ in [0, π] and x in [−5, 5]; inputs have shape (B, k, 1). No wave is drawn twice, so that
-    held-out tasks are simply further ones.
+    A is uniform in [0.1, 5], φ in [0, π] and x in [−5, 5]; inputs have shape (B, k, 1). No wave is drawn twice, so
+    held-out tasks are simply further draws.
 
     Attributes:
         shots: points k of a wave to adapt to, ≥ 1.
-        queries: further points q of it that judge, ≥ 1.
+        queries: further points q of it to judge by, ≥ 1.
 
     Source: Finn, Abbeel & Levine, "Model-agnostic meta-learning for fast adaptation of deep networks", ICML (2017).
     """

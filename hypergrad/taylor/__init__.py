@@ -1,4 +1,7 @@
-"""Taylor-mode arithmetic: truncated polynomials that PyTorch functions take for tensors."""
+"""Taylor-mode arithmetic: truncated polynomials that PyTorch functions accept as tensors.
+
+Each file holds the rules of one kind of function. Imports only from `core`.
+"""
 
 from hypergrad.taylor import algebraic, analytic, linear, loss, matrix, moment, multilinear, piecewise, softmax
 from hypergrad.taylor.polynomial import Polynomial

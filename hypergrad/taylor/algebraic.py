@@ -11,17 +11,18 @@ from hypergrad.taylor.polynomial import Polynomial, coefs_of, degree_of, rule_fo
 from hypergrad.taylor.series import Coefficients, convolve, integer_power, power, quotient, squared, times
 
 _LARGEST_POWER = 16
+"""Largest integer power by repeated squaring, which is right at 0 too. A judgement: at most 7 products."""
 
 
 def _shaped(coefs: Coefficients) -> Polynomial:
-    """All coefficients in the shape of c₀, which a sum with a larger constant has and they have not."""
+    """All coefficients in the shape of c₀, which is larger after a sum with a larger constant."""
     shape = coefs[0].shape
     return Polynomial([c if c is None or c.shape == shape else c.expand(shape) for c in coefs])
 
 
 @rule_for("add", "sub", "subtract", "__add__", "__radd__", "__sub__")
 def add(func: Callable, x: Any, y: Any, *, alpha: float = 1) -> Polynomial:
-    """X ± α y."""
+    """x ± α y."""
     degree = degree_of(x, y)
     scale = -alpha if func.__name__ in ("sub", "subtract", "__sub__") else alpha
     sums: list[Any] = []
@@ -33,13 +34,13 @@ def add(func: Callable, x: Any, y: Any, *, alpha: float = 1) -> Polynomial:
 
 @rule_for("rsub", "__rsub__")
 def rsub(func: Callable, x: Any, y: Any) -> Polynomial:
-    """Y − x."""
+    """y − x."""
     return add(torch.sub, y, x)
 
 
 @rule_for("mul", "multiply", "__mul__", "__rmul__")
 def mul(func: Callable, x: Any, y: Any) -> Polynomial:
-    """X y."""
+    """x y."""
     if x is y:
         return Polynomial([squared(x.coefs, k) for k in range(len(x.coefs))])
     if not isinstance(y, Polynomial):
@@ -51,7 +52,7 @@ def mul(func: Callable, x: Any, y: Any) -> Polynomial:
 
 @rule_for("div", "divide", "true_divide", "__truediv__", "__div__")
 def div(func: Callable, x: Any, y: Any, *, rounding_mode: str | None = None) -> Polynomial:
-    """X / y.
+    """x / y.
 
     Raises:
         CannotExpandError: if it rounds.
@@ -65,13 +66,13 @@ def div(func: Callable, x: Any, y: Any, *, rounding_mode: str | None = None) -> 
 
 @rule_for("__rtruediv__", "__rdiv__", "reciprocal")
 def rdiv(func: Callable, x: Polynomial, y: Any = 1) -> Polynomial:
-    """Y / x."""
+    """y / x."""
     return div(torch.div, y, x)
 
 
 @rule_for("pow", "__pow__", "float_power", "sqrt", "rsqrt", "square")
 def pow_(func: Callable, x: Any, exponent: Any = None) -> Any:
-    """xᵖ for a constant exponent, or exp(p log x) for one that moves."""
+    """xᵖ for a constant exponent, or exp(p log x) for one that varies."""
     exponent = {"sqrt": 0.5, "rsqrt": -0.5, "square": 2}.get(func.__name__, exponent)
     if not isinstance(x, Polynomial) or isinstance(exponent, Tensor):
         return torch.exp(exponent * torch.log(x))
@@ -84,5 +85,5 @@ def pow_(func: Callable, x: Any, exponent: Any = None) -> Any:
 
 @rule_for("__rpow__")
 def rpow(func: Callable, x: Polynomial, base: Any) -> Any:
-    """Base to the power x."""
+    """baseˣ = exp(x log base)."""
     return torch.exp(x * torch.log(torch.as_tensor(base, dtype=x.dtype)))

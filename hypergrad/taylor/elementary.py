@@ -1,4 +1,4 @@
-"""Functions of which PyTorch has higher derivatives wrong: by elementary operations, or not at all."""
+"""Functions with wrong higher derivatives in PyTorch: computed by elementary operations, or refused."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,11 +21,11 @@ _WRONG = {
     )
     for function in functions_named(name)
 } | {torch.batch_norm: "torch.batch_norm", torch.instance_norm: "torch.instance_norm"}
-"""What nested forward mode of torch 2.13 has silently wrong from the second order on."""
+"""Functions whose derivatives by nested forward mode are silently wrong from order 2 on, in torch 2.13."""
 
 
 def composed_of_elementary(*names: str | Callable) -> Callable[[Callable], Callable]:
-    """Register a rule that is right for tensors too, and needs no forward-mode derivative but elementary ones."""
+    """Register a rule that is right for tensors too; its forward-mode derivatives are of elementary operations."""
 
     def register(rule: Callable) -> Callable:
         for function in functions_named(*names):
@@ -36,15 +36,15 @@ def composed_of_elementary(*names: str | Callable) -> Callable[[Callable], Calla
 
 
 class Elementary(TorchFunctionMode):
-    """A context in which derivatives are right however they are nested, or are refused.
+    """A context in which derivatives are right in any nesting, or are refused.
 
-    In torch 2.13 those of normalisations are silently wrong from the second order on in forward mode and from the third
-    on in reverse mode, and those of losses fail where forward mode passes over reverse mode ("ZeroTensors are
-    immutable"): both are computed by elementary operations.
+    In torch 2.13 the derivatives of normalisations are silently wrong from order 2 on in forward mode, and from order 3
+    on in reverse mode. Those of losses fail in forward mode over reverse mode ("ZeroTensors are immutable"). Here, both
+    are computed by elementary operations.
 
     Raises:
-        NotImplementedError: (within it) where forward mode is nested over a function of linear algebra, of which torch
-            has the second derivatives silently wrong.
+        NotImplementedError: (within the context) if forward mode is nested over a function of linear algebra whose
+            second derivatives are silently wrong in torch.
     """
 
     def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -63,5 +63,5 @@ class Elementary(TorchFunctionMode):
 
 
 def _nestings() -> int:
-    """How many transforms of forward mode are at work."""
+    """How many transforms of forward mode are active."""
     return sum(interpreter.key() == TransformType.Jvp for interpreter in retrieve_all_functorch_interpreters())

@@ -1,4 +1,4 @@
-"""Taylor rules of functions that are linear, constant almost everywhere, or about a tensor's shape."""
+"""Taylor rules of functions that are linear, constant almost everywhere, or read metadata."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ from hypergrad.taylor.polynomial import Polynomial, coefs_of, degree_of, rule_fo
     *("get_device", "__len__", "requires_grad", "is_leaf", "type", "ndimension", "is_nested"),
 )
 def metadata(func: Callable, *args: Any, **kwargs: Any) -> Any:
-    """What does not depend on values."""
+    """Shape, dtype and other properties that do not depend on values."""
     with torch._C.DisableTorchFunctionSubclass():
         return func(*args, **kwargs)
 
@@ -29,7 +29,7 @@ def metadata(func: Callable, *args: Any, **kwargs: Any) -> Any:
     *("new_full", "new_empty", "new_tensor", "detach", "one_hot", "equal", "signbit", "bernoulli", "multinomial"),
 )
 def constant(func: Callable, *args: Any, **kwargs: Any) -> Any:
-    """What only depends on c₀, and has derivative zero."""
+    """f(c₀), for a function with derivative zero."""
     at_zero = [arg.coefs[0] if isinstance(arg, Polynomial) else arg for arg in args]
     return func(*at_zero, **{name: v.coefs[0] if isinstance(v, Polynomial) else v for name, v in kwargs.items()})
 
@@ -45,7 +45,7 @@ def constant(func: Callable, *args: Any, **kwargs: Any) -> Any:
     *("__iter__", "diff", "alias", "nll_loss", "triu_indices", "broadcast_tensors"),
 )
 def linear(func: Callable, x: Any, *args: Any, **kwargs: Any) -> Any:
-    """f(x) = Σ f(cᵢ) tⁱ, for a function that is linear in its first argument; it may give several tensors.
+    """f(x) = Σ f(cᵢ) tⁱ, for a function that is linear in its first argument and may return several tensors.
 
     Raises:
         CannotExpandError: if another argument is a polynomial.
@@ -62,7 +62,7 @@ def linear(func: Callable, x: Any, *args: Any, **kwargs: Any) -> Any:
 
 @rule_for("cat", "concat", "concatenate", "stack", "hstack", "vstack", "column_stack")
 def joined(func: Callable, tensors: Any, *args: Any, **kwargs: Any) -> Polynomial:
-    """The join of the coefficients."""
+    """The coefficients, joined order by order."""
     degree = degree_of(*tensors)
     parts = [coefs_of(tensor, degree) for tensor in tensors]
     joins: list[Any] = []

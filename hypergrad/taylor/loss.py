@@ -1,4 +1,4 @@
-"""Taylor rules of loss functions, which are compositions of functions that have rules."""
+"""Taylor rules of loss functions, composed of functions that have rules."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,10 +24,10 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Any:
-    """For classes, or probabilities of classes.
+    """−Σ y log softmax(x), for classes or probabilities of classes.
 
     Raises:
-        CannotExpandError: with label smoothing, moving weights or targets, or the deprecated arguments.
+        CannotExpandError: with label smoothing, polynomial weights or targets, or the deprecated arguments.
     """
     given = (size_average, reduce)
     if label_smoothing or given != (None, None) or isinstance(weight, Polynomial) or isinstance(target, Polynomial):

@@ -14,7 +14,7 @@ from hypergrad.taylor.series import Coefficients, convolved
 
 
 def _solved(A: Coefficients, b: Coefficients) -> list[Any]:
-    """X = A⁻¹ b from A x = b: x_k = A₀⁻¹ (b_k − Σ_{i<k} A_{k−i} x_i)."""
+    """x = A⁻¹ b from A x = b: x_k = A₀⁻¹ (b_k − Σ_{i<k} A_{k−i} x_i)."""
     x: list[Any] = []
     for k in range(len(A)):
         known, top = convolved(lambda c, M: M @ c, x, A, k), b[k]
@@ -39,7 +39,7 @@ def solve(func: Callable, A: Any, b: Any, *, left: bool = True) -> Polynomial:
     """A⁻¹ b, for one right-hand side or the columns of a matrix.
 
     Raises:
-        CannotExpandError: for A from the right, or a batch of right-hand sides that are vectors.
+        CannotExpandError: for x A = b, or a batch of right-hand sides that are vectors.
     """
     is_vector = b.ndim == 1
     if not left or (not is_vector and b.ndim != A.ndim):
@@ -72,6 +72,6 @@ def _over(total: Tensor | None, k: int) -> Tensor | None:
 
 @composed_of_elementary("det")
 def det(func: Callable, A: Tensor) -> Tensor:
-    """± exp(log |det A|), of which higher derivatives are right where PyTorch's are not, but at a singular A."""
+    """± exp(log |det A|), with right higher derivatives, unlike PyTorch's, except at a singular A."""
     sign, logarithm = torch.linalg.slogdet(A)
     return sign * torch.exp(logarithm)

@@ -1,4 +1,4 @@
-"""Taylor rules of moments, and of what is normalised by them."""
+"""Taylor rules of variances, normalisations and norms."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from hypergrad.taylor.polynomial import rule_for
 
 @rule_for("var", "std")
 def var(func: Callable, x: Any, dim: Any = None, *, correction: float = 1, keepdim: bool = False, **other: Any) -> Any:
-    """The variance, or its root.
+    """The variance, or its square root.
 
     Raises:
         CannotExpandError: with the deprecated argument.
@@ -43,7 +43,7 @@ def layer_norm(
     return _affine(_standardised(x, tuple(range(-len(normalized_shape), 0)), eps), weight, bias)
 
 
-@rule_for(functional.batch_norm, functional.instance_norm)  # those of `torch` have their arguments in another order
+@rule_for(functional.batch_norm, functional.instance_norm)  # those of `torch` have another order of arguments
 @composed_of_elementary(functional.batch_norm, functional.instance_norm)
 def batch_norm(
     func: Callable,
@@ -58,10 +58,10 @@ def batch_norm(
     *ignored: Any,
     use_input_stats: bool = True,
 ) -> Any:
-    """The same over a batch for each channel, or over each channel of each example (`instance_norm`).
+    """(x − mean) / √(var + ε) for each channel, over a batch or over each example (`instance_norm`).
 
     Raises:
-        CannotExpandError: where running averages would be changed.
+        CannotExpandError: if running averages would change.
     """
     shape = (1, -1, *[1] * (x.ndim - 2))
     weight, bias = (None if value is None else value.reshape(shape) for value in (weight, bias))

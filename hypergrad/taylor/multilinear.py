@@ -27,16 +27,16 @@ def _apply(func: Callable, args: tuple, kwargs: dict, a: Tensor, b: Tensor) -> T
 
 @rule_for("__rmatmul__")
 def rmatmul(func: Callable, y: Any, x: Any) -> Polynomial:
-    """X y."""
+    """x y."""
     return bilinear(torch.matmul, x, y)
 
 
 @rule_for("einsum")
 def einsum(func: Callable, equation: str, *given: Any) -> Polynomial:
-    """The sum of products of an equation in one or two operands.
+    """The sum of products given by an equation in one or two operands.
 
     Raises:
-        CannotExpandError: if there are more.
+        CannotExpandError: if there are more operands.
     """
     operands = given[0] if isinstance(given[0], list | tuple) else given
     if len(operands) > 2:
@@ -50,7 +50,7 @@ def einsum(func: Callable, equation: str, *given: Any) -> Polynomial:
 
 @rule_for("linear", "conv1d", "conv2d", "conv3d", "conv_transpose2d")
 def affine(func: Callable, x: Any, weight: Any, bias: Any = None, *args: Any, **kwargs: Any) -> Polynomial:
-    """A layer: bilinear in its input and weight, and linear in its bias."""
+    """A layer, bilinear in input and weight, and linear in bias."""
     degree = degree_of(x, weight, bias)
     product = partial(_affine_without_bias, func, args, kwargs)
     if isinstance(x, Polynomial) or isinstance(weight, Polynomial):

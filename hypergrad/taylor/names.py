@@ -1,4 +1,4 @@
-"""The functions of PyTorch by name, as they are met in `__torch_function__`."""
+"""The functions of PyTorch by name, as `__torch_function__` receives them."""
 
 from collections.abc import Callable
 
@@ -8,11 +8,11 @@ _NAMESPACES = (torch, torch.Tensor, torch.nn.functional, torch.special, torch.li
 
 
 class CannotExpandError(Exception):
-    """The polynomial arithmetic does not reach this far; the message names the operation."""
+    """The polynomial arithmetic has no rule for an operation; the message names it."""
 
 
 def functions_named(*names: str | Callable) -> list[Callable]:
-    """All functions and methods of these names, or a function itself; a property is met as a call of its getter."""
+    """All functions and methods of these names, or a function itself; for a property its getter."""
     found: list[Callable] = [name for name in names if callable(name)]
     for name in names:
         if isinstance(name, str):

@@ -11,10 +11,10 @@ from hypergrad.taylor.elementary import Elementary
 
 
 def nested_derivatives(function: Callable[[Tensor], Any], order: int, like: Tensor) -> list[Any]:
-    """f(0), f′(0), …, f⁽ᴷ⁾(0) by K nestings of reverse mode, each of which multiplies the operations by some four.
+    """f(0), f′(0), …, f⁽ᴷ⁾(0) by K nestings of reverse mode, each with about four times as many operations.
 
-    f′(t) is the derivative of v ↦ (∂f/∂t)ᵀ v, which is linear, so that no rule of forward mode is needed: several of
-    those of torch 2.13 (`linalg.solve`, `logdet`, …) are wrong where they are nested, and say nothing.
+    f′(t) is the derivative of the linear v ↦ (∂f/∂t)ᵀ v, so no forward-mode rule is needed. Several of those in torch
+    2.13 (`linalg.solve`, `logdet`, …) are silently wrong when nested.
 
     Args:
         function: maps a tensor of shape () to any nesting of tensors; non-floating ones among them are constants.
@@ -22,7 +22,7 @@ def nested_derivatives(function: Callable[[Tensor], Any], order: int, like: Tens
         like: a tensor of the dtype and on the device of t.
 
     Returns:
-        The K + 1 values, each of the structure of f's.
+        The K + 1 values, each in the structure of f.
     """
     structure: Any = None
     constants: list[Any] = []
@@ -42,7 +42,7 @@ def nested_derivatives(function: Callable[[Tensor], Any], order: int, like: Tens
     for k in range(order + 1):
         found.append(derivative(like.new_zeros(())))
         if k < order:
-            derivative = _pushed(derivative)
+            derivative = _derivative_of(derivative)
     return [whole(values) for values in found]
 
 
@@ -50,13 +50,13 @@ def _is_float(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
-def _pushed(function: Callable[[Tensor], tuple[Tensor, ...]]) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """T ↦ f′(t)."""
+def _derivative_of(function: Callable[[Tensor], tuple[Tensor, ...]]) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """t ↦ f′(t)."""
 
     def derivative(t: Tensor) -> tuple[Tensor, ...]:
-        values, pull = torch.func.vjp(function, t)[:2]
-        push = torch.func.vjp(lambda *v: pull(v)[0], *(torch.zeros_like(value) for value in values))[1]
-        return push(torch.ones_like(t))
+        values, vjp = torch.func.vjp(function, t)[:2]
+        jvp = torch.func.vjp(lambda *v: vjp(v)[0], *(torch.zeros_like(value) for value in values))[1]
+        return jvp(torch.ones_like(t))
 
     return derivative
 
@@ -64,15 +64,15 @@ def _pushed(function: Callable[[Tensor], tuple[Tensor, ...]]) -> Callable[[Tenso
 def append_jvp(function: Callable[..., Tensor], num_base_args: int = 1) -> Callable[..., Tensor]:
     """(x, …, d₁, …, d_k, d) ↦ the derivative of function(x, …, d₁, …, d_k) with respect to x along d.
 
-    It can be repeated: each application adds one direction at the end of the arguments, so that k of them give the
-    k-th directional derivative D^k f(x)[d₁, …, d_k].
+    It can be repeated: each application appends one direction to the arguments, so k of them give the k-th directional
+    derivative D^k f(x)[d₁, …, d_k].
 
     Args:
         function: differentiable in its first argument x.
-        num_base_args: how many of its first arguments are differentiated together, each along its own direction, ≥ 1.
+        num_base_args: number of first arguments to differentiate together, each along its own direction, ≥ 1.
 
     Returns:
-        The function of one (or num_base_args) more direction.
+        The function with one (or `num_base_args`) more directions.
 
     Source: Giordano, `_append_jvp` of vittles (2019).
     """

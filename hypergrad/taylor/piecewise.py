@@ -1,4 +1,4 @@
-"""Taylor rules of functions that are made of pieces: c₀ decides on which one."""
+"""Taylor rules of piecewise functions; c₀ selects the piece."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from hypergrad.taylor.polynomial import Polynomial, coefs_of, degree_of, rule_fo
 
 @rule_for("where")
 def where(func: Callable, condition: Tensor, x: Any, y: Any) -> Polynomial:
-    """Piece by piece; `Tensor.where`, which has its arguments in another order, is met as `torch.where`."""
+    """x or y, entry by entry; `Tensor.where`, with another order of arguments, arrives here as `torch.where`."""
     if isinstance(condition, Polynomial):  # x.where(condition, y)
         condition, x = x, condition
     degree = degree_of(x, y)
@@ -25,13 +25,13 @@ def where(func: Callable, condition: Tensor, x: Any, y: Any) -> Polynomial:
 
 @rule_for("masked_fill")
 def masked_fill(func: Callable, x: Any, mask: Tensor, value: Any) -> Polynomial:
-    """A number, or a tensor, where the mask is set."""
+    """x, with a number or a tensor where the mask is set."""
     return where(torch.where, mask, value, x)
 
 
 @rule_for("maximum", "max", "minimum", "min", "amax", "amin")
 def extremum(func: Callable, x: Any, *args: Any, **kwargs: Any) -> Any:
-    """The branch that c₀ takes, of two tensors or of all entries.
+    """The branch that c₀ selects, of two tensors or among all entries.
 
     Raises:
         CannotExpandError: along a dimension.
@@ -48,7 +48,7 @@ def extremum(func: Callable, x: Any, *args: Any, **kwargs: Any) -> Any:
 
 @rule_for("relu", "abs", "absolute", "__abs__", "leaky_relu", "relu6", "clamp", "clip", "clamp_min", "clamp_max")
 def piecewise_linear(func: Callable, x: Polynomial, *args: Any, **kwargs: Any) -> Polynomial:
-    """Linear around c₀, with the slope that autograd gives it there.
+    """f(c₀) + f′(c₀) (x − c₀), with the slope of autograd.
 
     Raises:
         CannotExpandError: if its bounds are polynomials.

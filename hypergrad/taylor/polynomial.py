@@ -1,4 +1,4 @@
-"""A tensor whose entries are truncated polynomials, on which PyTorch functions compute Taylor coefficients."""
+"""A tensor whose entries are truncated polynomials; PyTorch functions of it compute Taylor coefficients."""
 
 import math
 import warnings
@@ -24,21 +24,21 @@ _READS = ("item", "tolist", "numpy", "__float__", "__int__", "__complex__", "__i
 
 
 class Polynomial(Tensor):
-    """x(t) = c₀ + c₁ t + … + c_K t^K, which takes the place of a tensor in a function that is made of PyTorch's.
+    """x(t) = c₀ + c₁ t + … + c_K t^K, in place of a tensor in a function made of PyTorch's functions.
 
-    Each function of PyTorch has a rule for the coefficients of its result, so that f(x(t)) comes out as the truncated
-    series of f along the path x(t): all derivatives up to order K from one evaluation, for O(K²) times its operations.
-    The coefficients are ordinary tensors, and can be differentiated, batched and traced as such. Because
-    ∂/∂c₀ of coefficient K of f(x(t)) is coefficient K of ∇f(x(t)), one backward pass expands a gradient.
+    Each function of PyTorch has a rule for the coefficients of its result. So f(x(t)) is the truncated series of f
+    along the path x(t): all derivatives up to order K from one evaluation, with O(K²) times the operations. The
+    coefficients are ordinary tensors, which can be differentiated, batched and traced. Because ∂/∂c₀ of coefficient K
+    of f(x(t)) is coefficient K of ∇f(x(t)), one backward pass expands a gradient.
 
-    Comparisons, and functions that are constant almost everywhere, act on c₀. A function without a rule is expanded by
-    nested reverse mode, with its name in a warning; reading a value, or changing one in place, is refused.
+    Comparisons, and functions that are constant almost everywhere, use c₀ alone. A function without a rule is expanded
+    by nested reverse mode, with its name in a warning. Reading a value, or changing one in place, is refused.
 
     Attributes:
         coefs: c₀, …, c_K.
 
     Raises:
-        CannotExpandError: (from functions of it) if a value is read or changed in place.
+        CannotExpandError: (from functions of a Polynomial) if a value is read or changed in place.
 
     Source: Griewank, Utke & Walther, "Evaluating higher derivative tensors by forward propagation of univariate Taylor
     series", Mathematics of Computation (2000).
@@ -49,7 +49,7 @@ class Polynomial(Tensor):
     @staticmethod
     def __new__(cls, coefs: Coefficients) -> "Polynomial":
         c0 = coefs[0]
-        # Metadata only, so that a module takes it for a tensor while nothing can compute with c₀ alone.
+        # Metadata only: a module accepts it as a tensor, and nothing can compute with c₀ alone by mistake.
         return torch.Tensor._make_wrapper_subclass(cls, c0.shape, dtype=c0.dtype, device=c0.device)  # type: ignore[attr-defined]
 
     def __init__(self, coefs: Coefficients) -> None:
@@ -74,7 +74,7 @@ class Polynomial(Tensor):
 
 
 def rule_for(*names: str | Callable) -> Callable[[Rule], Rule]:
-    """Register a rule for the functions and methods of PyTorch of these names, or for functions themselves."""
+    """Register a rule for the functions and methods of PyTorch with these names, or for the functions given."""
 
     def register(rule: Rule) -> Rule:
         for function in functions_named(*names):
@@ -95,10 +95,10 @@ def coefs_of(value: Any, degree: int) -> Coefficients:
 
 
 def by_nesting(func: Callable, *args: Any, **kwargs: Any) -> Any:
-    """The rule for functions without one: nested derivatives of t ↦ func(x(t)), whose cost grows fourfold with K.
+    """The rule for functions without one: nested derivatives of t ↦ func(x(t)), which cost some 4ᴷ times as much.
 
     Raises:
-        CannotExpandError: if it reads a value or changes one in place.
+        CannotExpandError: if the function reads a value or changes one in place.
     """
     name = getattr(func, "__name__", str(func))
     if name in _READS or (name.endswith("_") and not name.endswith("__")) or name.startswith("__i") or "out" in kwargs:
@@ -114,8 +114,8 @@ def by_nesting(func: Callable, *args: Any, **kwargs: Any) -> Any:
     like = next(leaf for leaf in leaves if isinstance(leaf, Polynomial)).coefs[0]
     derivatives = nested_derivatives(along, degree, like)
     warnings.warn(
-        f"{name} has no Taylor rule, so it was expanded by nested derivatives, whose cost grows fourfold with each "
-        "order. To have none, write the loss with operations that have one, or add a rule in hypergrad/taylor.",
+        f"{name} has no Taylor rule, so it was expanded by nested derivatives, which cost four times as much with each "
+        "order. Write the loss with operations that have a rule, or add a rule in hypergrad/taylor.",
         NoTaylorRuleWarning,
         stacklevel=4,
     )
@@ -129,7 +129,7 @@ def by_nesting(func: Callable, *args: Any, **kwargs: Any) -> Any:
 
 
 def _evaluate(coefs: Coefficients, t: Tensor) -> Tensor:
-    """X(t) by Horner's scheme."""
+    """x(t) by Horner's scheme."""
     value: Tensor | None = None
     for c in reversed(coefs):
         value = c if value is None else value * t if c is None else value * t + c

@@ -1,4 +1,4 @@
-"""Coefficients of products, quotients and powers of series, whatever their coefficients stand for."""
+"""Coefficients of products, quotients and powers of series."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 Coefficients = Sequence[Any]
-"""The coefficients c₀, c₁, …, c_K of tⁱ: tensors of one shape, or None where one is zero, which c₀ never is."""
+"""The coefficients c₀, c₁, …, c_K of tⁱ: tensors of one shape, or None for zero; c₀ is never None."""
 
 
 def convolve(product: Callable[[Any, Any], Tensor], a: Coefficients, b: Coefficients) -> list[Any]:
@@ -16,7 +16,7 @@ def convolve(product: Callable[[Any, Any], Tensor], a: Coefficients, b: Coeffici
 
 
 def convolved(product: Callable[[Any, Any], Tensor], a: Coefficients, b: Coefficients, k: int) -> Tensor | None:
-    """Coefficient k of a product, None where it is zero; coefficients that are not there yet count as zero."""
+    """Coefficient k of a product, or None if it is zero; coefficients that are not known yet count as zero."""
     total: Tensor | None = None
     for i in range(max(0, k - len(b) + 1), min(k + 1, len(a))):
         x, y = a[i], b[k - i]
@@ -31,7 +31,7 @@ def times(a: Any, b: Any) -> Any:
 
 
 def squared(a: Coefficients, k: int) -> Any:
-    """Coefficient k of a², each pair of different factors multiplied once."""
+    """Coefficient k of a²; each pair of different factors is multiplied once."""
     crossed = convolved(times, a[: (k + 1) // 2], (None,) * (k // 2 + 1) + tuple(a[k // 2 + 1 : k + 1]), k)
     middle = a[k // 2] if k % 2 == 0 else None
     if middle is None:
@@ -40,7 +40,7 @@ def squared(a: Coefficients, k: int) -> Any:
 
 
 def quotient(a: Coefficients, b: Coefficients) -> list[Any]:
-    """C = a / b from b c = a: c_k = (a_k − Σ_{i<k} cᵢ b_{k−i}) / b₀."""
+    """c = a / b from b c = a: c_k = (a_k − Σ_{i<k} cᵢ b_{k−i}) / b₀."""
     c: list[Any] = []
     for k in range(len(a)):
         known, top = convolved(times, c, b, k), a[k]
@@ -50,7 +50,7 @@ def quotient(a: Coefficients, b: Coefficients) -> list[Any]:
 
 
 def power(a: Coefficients, exponent: float) -> list[Any]:
-    """C = aᵖ from a c′ = p a′ c: c_k = Σ_{i≥1} (p i − (k − i)) aᵢ c_{k−i} / (k a₀)."""
+    """c = aᵖ from a c′ = p a′ c: c_k = Σ_{i≥1} (p i − (k − i)) aᵢ c_{k−i} / (k a₀)."""
     c: list[Any] = [a[0] ** exponent]
     for k in range(1, len(a)):
         total: Tensor | None = None
@@ -64,7 +64,7 @@ def power(a: Coefficients, exponent: float) -> list[Any]:
 
 
 def integer_power(a: Coefficients, exponent: int) -> Coefficients:
-    """Aᵖ by repeated squaring, which a₀ = 0 does not trouble; p ≥ 1."""
+    """aᵖ by repeated squaring, which is right at a₀ = 0 too; p ≥ 1."""
     if exponent == 1:
         return a
     half = integer_power(a, exponent // 2)

@@ -12,7 +12,7 @@ from hypergrad.taylor.series import Coefficients, convolved, times
 
 
 def _softmax(x: Coefficients, dim: int) -> tuple[Polynomial, Polynomial, Polynomial]:
-    """Softmax p, its logarithm q and s = log Σ exp x, from s′ = Σ p x′, q = x − s and p′ = p q′."""
+    """softmax p, its logarithm q and s = log Σ exp x, from s′ = Σ p x′, q = x − s and p′ = p q′."""
     p: list[Any] = [torch.softmax(x[0], dim)]
     q: list[Any] = [torch.log_softmax(x[0], dim)]
     s: list[Any] = [torch.logsumexp(x[0], dim, keepdim=True)]
@@ -33,7 +33,7 @@ def _softmax(x: Coefficients, dim: int) -> tuple[Polynomial, Polynomial, Polynom
 
 @rule_for("softmax", "log_softmax")
 def softmax(func: Callable, x: Polynomial, dim: int | None = None, *args: Any, **kwargs: Any) -> Polynomial:
-    """Softmax along `dim`, or its logarithm.
+    """exp(x) / Σ exp(x) along `dim`, or its logarithm.
 
     Raises:
         CannotExpandError: if no `dim` is given.
@@ -45,10 +45,10 @@ def softmax(func: Callable, x: Polynomial, dim: int | None = None, *args: Any, *
 
 @rule_for("logsumexp")
 def logsumexp(func: Callable, x: Polynomial, dim: Any, keepdim: bool = False) -> Any:
-    """Log Σ exp x along one dimension.
+    """log Σ exp x along one dimension.
 
     Raises:
-        CannotExpandError: if there are several.
+        CannotExpandError: if there are several dimensions.
     """
     if not isinstance(dim, int):
         raise CannotExpandError("logsumexp over several dimensions")

@@ -1,4 +1,4 @@
-"""Products that can be undone, bit for bit, and the bits that takes."""
+"""Products that can be undone bit for bit, and the bits that this needs."""
 
 import math
 from fractions import Fraction
@@ -67,7 +67,7 @@ def test_takes_the_bits_that_are_lost_and_no_more_than_one_word_beside(ratio, nu
         q = remainders.multiply(q, ratio)
     lost = -num_steps * math.log2(ratio)
     assert remainders.bits <= 1.05 * lost + 64
-    # without the part of the 64 bits that is still empty: the first digits in base d are not yet full
+    # without the bits of the 64 that are still empty: the first digits in base d are not full yet
     assert 32 * len(remainders.words) + math.log2(remainders.bound) <= 1.05 * lost + math.log2(ratio.denominator)
 
 
@@ -81,7 +81,8 @@ def test_fixed_point_is_within_half_a_unit_and_sums_are_exact():
 
 def test_what_does_not_fit_is_refused_with_the_value_and_the_room():
     with pytest.raises(
-        hg.FixedPointOverflowError, match=r"a value of 1.64e\+04, where 48 fractional bits leave room below 1.64e\+04"
+        hg.FixedPointOverflowError,
+        match=r"a value of 1.64e\+04, but 48 fractional bits leave room only below 1.64e\+04",
     ):
         to_fixed(torch.tensor([2.0**14]), 48)
     with pytest.raises(hg.FixedPointOverflowError, match="a value of inf"):

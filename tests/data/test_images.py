@@ -1,4 +1,4 @@
-"""Images: what a folder of IDX files comes to, and what is said when the data is not there."""
+"""Images from a folder of IDX files, and the messages when data is missing."""
 
 import gzip
 import sys

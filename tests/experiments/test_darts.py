@@ -186,7 +186,7 @@ def test_a_buffer_that_is_not_there_is_refused_with_those_that_are(name):
         ([["conv"], ["conv"], ["conv", "tanh"]], "but they are 3 of 1, 2 operations"),
         ([], "but they are 0 of no operations"),
         ([[]], "but they are 1 of 0 operations"),
-        ([["max"]], "but one is 'max'"),
+        ([["max"]], "but Cell.edges has 'max'"),
     ],
 )
 def test_edges_that_are_no_cell_are_refused(edges, message):

@@ -1,4 +1,4 @@
-"""What the solver that chooses chooses, and that it says so."""
+"""`Auto` makes the right choice and reports it."""
 
 import re
 
@@ -13,7 +13,7 @@ SHAPES = ((FEATURES, CLASSES),)
 
 
 def uneven() -> torch.Tensor:
-    """A Hessian of a linear model whose features differ in scale, and whose classes share a null direction."""
+    """A Hessian of a linear model with features of different scale, and classes with a common null direction."""
     scale = torch.diag(torch.logspace(-2, 1, FEATURES, dtype=torch.float64))
     classes = torch.eye(CLASSES, dtype=torch.float64) - 1 / CLASSES
     return torch.kron(scale, classes) + 1e-3 * torch.eye(FEATURES * CLASSES, dtype=torch.float64)

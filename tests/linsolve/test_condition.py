@@ -1,4 +1,4 @@
-"""The condition number that a solve comes to know, and the warnings that name it."""
+"""The condition number that a solve estimates, and the warnings that contain it."""
 
 import math
 from dataclasses import replace
@@ -75,7 +75,7 @@ def test_where_nobody_knows_it_it_is_nan():
     cg, columns = hg.CG(), torch.stack([rhs(SIZE), rhs(SIZE).flip(0)], dim=1)
     assert math.isnan(cg.solve(Counted(A), columns).condition)
     truth = torch.linalg.solve(A, rhs(SIZE))
-    assert math.isnan(cg.solve(Counted(A), rhs(SIZE), truth).condition)  # which took no iteration
+    assert math.isnan(cg.solve(Counted(A), rhs(SIZE), truth).condition)  # there was no iteration
     assert Lanczos([1.0, -1.0], [0.5, 0.5]).ends() is Lanczos().ends() is None
 
 

@@ -28,11 +28,11 @@ def test_agrees_with_a_dense_solve(name, start, solver):
     assert torch.equal(b, b_before)
     assert found.num_matvecs == matvec.count
     true_residual = ((b - A @ found.x).norm() / b.norm()).item()
-    # the residual that is reported is the residual that is there, up to rounding in the product itself
+    # the reported residual is the true one, up to rounding in the product
     rounding = 4 * torch.finfo(b.dtype).eps * (spectrum.max() * found.x.norm() / b.norm()).item()
     assert found.residual == pytest.approx(true_residual, rel=1e-6, abs=rounding)
     if condition > 1e4 and start != "solution" and isinstance(solver, hg.Neumann):
-        assert found.status == "max_iter"  # it would take some 1e9 terms, and says so
+        assert found.status == "max_iter"  # it would need about 1e9 terms
         assert found.residual > tolerance
         return
     assert found.status == "converged"
@@ -75,7 +75,7 @@ def test_solution_as_start_costs_no_iteration(solver):
 def test_cg_takes_one_product_per_distinct_eigenvalue(name, distinct):
     found = hg.CG(tol=1e-12).solve(Counted(spd(SPECTRA[name])), rhs())
     assert found.converged
-    assert found.num_matvecs == distinct + 1  # and one to see that it is so
+    assert found.num_matvecs == distinct + 1  # and one to check the residual
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
@@ -93,7 +93,7 @@ def test_cg_says_when_rounding_allows_no_smaller_residual():
     A = spd(SPECTRA["condition 1e8"])
     found = hg.CG(max_iter=5000, tol=1e-30).solve(Counted(A), rhs())
     assert found.status in ("stagnated", "max_iter")
-    # the claimed residual is not the recursive one, which by then is far below what the product allows
+    # the claimed residual is not the recursive one, which is far below the rounding of the product by then
     assert found.residual == pytest.approx(((rhs() - A @ found.x).norm() / rhs().norm()).item(), rel=0.5)
 
 
@@ -145,7 +145,7 @@ def test_dense_refuses_a_matrix_that_is_not_symmetric():
 
 
 def test_dense_refuses_a_size_that_would_not_fit():
-    with pytest.raises(ValueError, match="10 parameters would take .* GB .* max_size is 9"):
+    with pytest.raises(ValueError, match="10 parameters needs .* GB .* max_size is 9"):
         hg.Dense(max_size=9).solve(lambda v: v, torch.ones(10))
 
 
@@ -250,7 +250,7 @@ def test_an_inconsistent_singular_system_never_converges_elsewhere():
 
 @pytest.mark.parametrize("preconditioner", [hg.Jacobi(num_probes=1), hg.Nystrom(rank=12)], ids=["jacobi", "nystrom"])
 def test_a_preconditioner_spares_iterations_where_it_fits(preconditioner):
-    """A diagonal of many scales for Jacobi, a few large eigenvalues for Nyström."""
+    """A diagonal with many scales for Jacobi, a few large eigenvalues for Nyström."""
     n = 200
     diagonal = torch.logspace(-2, 3, n, dtype=torch.float64)
     outliers = torch.cat([torch.logspace(2, 4, 10), torch.linspace(0.9, 1.1, n - 10)])

@@ -1,4 +1,4 @@
-"""Single precision, and iterations on an operator that is only near A."""
+"""Single precision, and iterations on an operator that approximates A."""
 
 from dataclasses import replace
 

@@ -46,7 +46,7 @@ def test_a_block_spends_fewer_products_than_one_system_after_the_other(precondit
 def test_a_block_of_as_many_columns_as_parameters_takes_one_step():
     A = spd(SPECTRA["spread"])
     found = hg.CG(tol=1e-8).solve(A.matmul, several(N))
-    assert found.num_matvecs == 2 * N  # and one block to see that it is so
+    assert found.num_matvecs == 2 * N  # and one block to check the residual
 
 
 def test_linearly_dependent_right_hand_sides_cost_what_one_does():
@@ -54,7 +54,7 @@ def test_linearly_dependent_right_hand_sides_cost_what_one_does():
     found = hg.CG(tol=1e-10).solve(Counted(A), torch.stack([b, 2 * b, -b], dim=1))
     alone = hg.CG(tol=1e-10).solve(Counted(A), b)
     assert found.converged
-    # the last look at the true residual is at all three
+    # the last true residual is computed for all three
     assert found.num_matvecs == pytest.approx(alone.num_matvecs + 2, abs=3)
     assert (found.x[:, 1] - 2 * found.x[:, 0]).norm() <= 1e-8 * found.x.norm()
 

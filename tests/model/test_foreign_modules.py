@@ -1,4 +1,4 @@
-"""Modules from outside the repository: every estimator that can serve them is right, and the others say why not."""
+"""Modules from outside the repository: every estimator is right, or refuses and says why."""
 
 import importlib
 import sys
@@ -55,7 +55,7 @@ class CausalAttention(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Attention of one's own, torch's encoder layer and nn.MultiheadAttention, layer normalisation, dropout."""
+    """Hand-written attention, torch's encoder layer and nn.MultiheadAttention, layer normalisation, dropout."""
 
     def __init__(self):
         super().__init__()
@@ -120,7 +120,7 @@ class Numpy(nn.Module):
 
 
 class Distances(nn.Module):
-    """Distances to some centres, of which torch has the first derivative only."""
+    """Distances to some centres, for which torch has only the first derivative."""
 
     def __init__(self):
         super().__init__()
@@ -157,7 +157,7 @@ def _float64_for_fixtures():
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """The models, in a file that is none of ours."""
+    """The models, in a file outside the package."""
     folder = tmp_path_factory.mktemp("elsewhere")
     (folder / "my_models.py").write_text(MODELS)
     sys.path.insert(0, str(folder))
@@ -214,7 +214,7 @@ THROUGH_TRAINING = {
 
 @pytest.fixture(scope="module")
 def slopes(models):
-    """Central differences through the same training, and the directions that they are along."""
+    """Central differences through the same training, and their directions."""
     found = {}
     for name in SERVED:
         problem = problem_of(models, name)
@@ -336,7 +336,7 @@ def test_forward_over_reverse_and_forward_are_right_or_refuse(models, layer):
 @pytest.mark.parametrize("name", SERVED)
 @pytest.mark.parametrize("estimator", [THROUGH_TRAINING["graph"], IMPLICIT["cg"]], ids=["unrolled", "implicit"])
 def test_single_precision_is_double_precision_rounded(models, name, estimator):
-    """Other kernels serve float32: fused attention and oneDNN's LSTM have no second derivatives."""
+    """float32 uses other kernels: fused attention and oneDNN's LSTM have no second derivatives."""
     double, single = problem_of(models, name), problem_of(models, name, torch.float32)
     truth = estimator.estimate(double, double.init_hparams(), double.init_params())
     found = estimator.estimate(single, single.init_hparams(), single.init_params())

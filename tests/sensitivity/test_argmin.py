@@ -98,7 +98,7 @@ def test_another_value_is_solved_for_under_every_transform():
 
 @pytest.mark.parametrize("at", ["resolve", "raise"])
 def test_a_batch_of_values_matrix_free(monkeypatch, at):
-    """Each λ of a batch has a Hessian of its own, which conjugate gradient meets by products only."""
+    """Each λ of a batch has its own Hessian, which conjugate gradient uses only in products."""
     monkeypatch.setattr(module, "_LARGEST_DENSE", 0)
     objective, solve, hpar0, delta = SEED
     function = hg.argmin(objective, solve(hpar0), hpar0, at=at, linsolve=hg.CG(tol=1e-13, max_iter=50))
@@ -154,7 +154,7 @@ def test_a_root_with_a_nonsymmetric_jacobian_and_a_fixed_point():
 
 
 def kkt(z: dict[str, Tensor], given: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Min ½ xᵀQx + pᵀx s.t. Gx ≤ h, Ax = b: stationarity, complementary slackness, feasibility."""
+    """min ½ xᵀQx + pᵀx s.t. Gx ≤ h, Ax = b: stationarity, complementary slackness, feasibility."""
     Q, G, E = given["Q"], given["G"], given["A"]
     return {
         "x": Q @ z["x"] + given["p"] + G.T @ z["dual"] + E.T @ z["nu"],
@@ -175,7 +175,7 @@ def programme(seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     rows = torch.cat([given["G"][:1], given["A"]])
     K = torch.cat([torch.cat([given["Q"], rows.T], 1), torch.cat([rows, torch.zeros(2, 2)], 1)])
     z = torch.linalg.solve(K, torch.cat([-given["p"], given["h"][:1], given["b"]]))
-    if z[4] < 0:  # the other side, where it is active
+    if z[4] < 0:  # the opposite inequality, which is active
         given["G"], given["h"] = given["G"] * torch.tensor([[-1.0], [1]]), given["h"] * torch.tensor([-1.0, 1])
         return given, {"x": z[:4], "dual": torch.stack([-z[4], z[4] * 0]), "nu": z[5:]}
     return given, {"x": z[:4], "dual": torch.stack([z[4], z[4] * 0]), "nu": z[5:]}

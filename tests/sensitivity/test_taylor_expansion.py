@@ -98,9 +98,9 @@ def test_inner_problems_with_known_solutions(problem, linsolve):
 def test_one_factorisation_and_order_k_costs_k_solves(monkeypatch):
     objective, solve, hpar0, delta = OPTIMA["logistic"]
     counts = {"factors": 0, "solves": 0}
-    factorise, apply = hg.Dense._factorise, Factor.apply
+    factorise, apply = hg.Dense._factorize, Factor.apply
 
-    def counted_factorise(self, A, b):
+    def counted_factorize(self, A, b):
         counts["factors"] += 1
         return factorise(self, A, b)
 
@@ -108,7 +108,7 @@ def test_one_factorisation_and_order_k_costs_k_solves(monkeypatch):
         counts["solves"] += columns.shape[1]
         return apply(self, columns)
 
-    monkeypatch.setattr(hg.Dense, "_factorise", counted_factorise)
+    monkeypatch.setattr(hg.Dense, "_factorize", counted_factorize)
     monkeypatch.setattr(Factor, "apply", counted_apply)
     expansion = hg.TaylorExpansion(order=4).at(objective, solve(hpar0), hpar0)
     expansion.derivatives(delta)
@@ -220,7 +220,7 @@ def test_a_singular_hessian_is_refused():
 @pytest.mark.parametrize("wrong", [torch.zeros(4), torch.zeros(2, 2), torch.zeros(2, 2, 3)], ids=str)
 def test_a_direction_of_another_shape_is_refused(wrong):
     objective, solve, hpar0, _ = SEED
-    with pytest.raises(ValueError, match="shaped as the hyperparameters"):
+    with pytest.raises(ValueError, match="the shapes of the hyperparameters"):
         hg.TaylorExpansion().at(objective, solve(hpar0), hpar0).derivatives(wrong)
 
 

@@ -1,4 +1,4 @@
-"""Tasks are what they say: waves through their points, and classes that held-out tasks share with no other."""
+"""Points lie on their sine waves, and held-out tasks share no class with the others."""
 
 import pytest
 import torch
@@ -47,7 +47,7 @@ def test_a_task_has_k_examples_of_each_class_and_none_twice(held_out):
         assert all(len(classes) == 1 and classes <= chosen for classes in found.values())
         assert found == {label: set(X_query[task, y_query[task] == label, 0].tolist()) for label in range(3)}
         assert len(torch.cat([X[task], X_query[task]]).unique(dim=0)) == 21
-    assert len(X[:, 0, 0].unique()) == len(chosen)  # any of them can be number 0
+    assert len(X[:, 0, 0].unique()) == len(chosen)  # any class can be number 0
 
 
 def test_held_out_classes_are_in_no_other_task():

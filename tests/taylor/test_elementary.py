@@ -1,4 +1,4 @@
-"""Where forward mode of PyTorch is wrong or missing, derivatives are right all the same; central differences say so."""
+"""Derivatives are right where forward mode of PyTorch is wrong or missing, checked against central differences."""
 
 import math
 
@@ -138,7 +138,7 @@ def test_forward_over_reverse_is_the_dense_hessian(function):
 
 
 def test_an_optimum_behind_a_layer_norm_in_place():
-    """No polynomial passes through an operation in place, so that all of it goes by nested derivatives."""
+    """An operation in place does not accept a polynomial, so the whole function uses nested derivatives."""
 
     def objective(w, hp):
         total = functional.layer_norm(X * w, (4,), W0).tanh().mean()

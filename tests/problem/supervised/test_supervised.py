@@ -381,12 +381,12 @@ def torn_batches():
 
 
 UNREADABLE = {
-    "example": (lambda: Torn(*classes(1)), OSError, "image-17", "reading example 17 of the 24 of the train part"),
+    "example": (lambda: Torn(*classes(1)), OSError, "image-17", "reading example 17 of 24 of the train part"),
     "loader": (
         lambda: DataLoader(Torn(*classes(1)), batch_size=5),
         OSError,
         "image-17",
-        "reading example 17 of the 24",
+        "reading example 17 of 24",
     ),
     "batches": (torn_batches, OSError, "shard-2", "reading the batches of the train part"),
     "objects": (
@@ -402,7 +402,7 @@ UNREADABLE = {
 def test_data_that_cannot_be_read_is_located(source, kind, message, note):
     with pytest.raises(kind, match=message) as caught:
         supervised(train=source())
-    assert f"This was in {note}" in explain(caught.value)
+    assert f"This happened while {note}" in explain(caught.value)
 
 
 def test_overlapping_parts_are_counted():

@@ -1,4 +1,4 @@
-"""A fit as a function of the weights of its examples: fits without some of them, influences, standard errors."""
+"""A fit as a function of the weights of its examples: fits without some of them, influence, standard errors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from hypergrad.sensitivity.optimum import Optimum
 
 
 @dataclass(frozen=True)
-class Jackknifed:
+class WeightedFit:
     """A fit as a function of the weights of its examples.
 
     Attributes:
-        optimum: the fit at the present weights ω₀.
-        name: of the weights.
+        optimum: the fit at the weights ω₀.
+        name: of the hyperparameter that holds the weights.
         order: of the series.
         chunk: fits to predict at once.
     """
@@ -49,14 +49,14 @@ class Jackknifed:
         """The fits without some of the examples.
 
         Args:
-            rows: which to leave out together, indices of shape (m, k), or (m,) for one at a time; None leaves out each
-                of the n examples in turn.
+            rows: indices of the examples to leave out, shape (m, k) for k at a time, or (m,) for one at a time; None
+                leaves out each of the n examples in turn.
 
         Returns:
             m fits along a first axis, in the structure of w.
 
         Raises:
-            ValueError: if the indices are out of range, or one is twice in a row.
+            ValueError: if an index is out of range, or occurs twice in a row.
         """
         n = self.weights.numel()
         rows = torch.arange(n, device=self.weights.device) if rows is None else torch.as_tensor(rows)
@@ -67,7 +67,7 @@ class Jackknifed:
                 f"{tuple(rows.shape)} and dtype {rows.dtype}, and lie from {rows.min()} to {rows.max()}."
             )
         if (rows.sort(1).values.diff() == 0).any():
-            raise ValueError("Each row must hold an example once, but some hold one twice; leave out the repetitions.")
+            raise ValueError("Each row must hold an example once, but some hold one twice. Remove the repetitions.")
         if self.order == 1:
             shift = -(self.jacobian * self.weights)[:, rows].sum(2).T
             return self.optimum.shaped(flatten(self.optimum.params) + shift)
@@ -75,7 +75,7 @@ class Jackknifed:
         return self.optimum.shaped(torch.cat([self._predict(weights) for weights in kept]))
 
     def predict(self, weights: Tensor) -> Any:
-        """W*(ω) at other weights, shape (n,), or at m of them, shape (m, n).
+        """w*(ω) at other weights, shape (n,), or at m of them, shape (m, n).
 
         Raises:
             ValueError: if they have another shape.
@@ -92,10 +92,10 @@ class Jackknifed:
     def influence(self, outer_loss: Callable[[Any, Any], Tensor] | None = None) -> Tensor:
         """dF/dω_i of a dev loss F(ω) = f(w*(ω), ω) for each example, shape (n,), by one adjoint solve for all.
 
-        To first order, leaving out example i changes the dev loss by −ω_i dF/dω_i: what is positive is harmful.
+        To first order, leaving out example i changes the dev loss by −ω_i dF/dω_i, so positive examples are harmful.
 
         Args:
-            outer_loss: f(w, λ), shape (); None is the outer loss of the inner problem.
+            outer_loss: f(w, λ), shape (); None means the outer loss of the inner problem.
         """
         optimum = self.optimum
         w, hp = leaves(optimum.params), leaves(optimum.hparams)
@@ -107,17 +107,17 @@ class Jackknifed:
                 loss = outer_loss(optimum.to_params(w), optimum.to_hparams(hp))
             targets = (*w.values(), hp[self.name])
             *df_dw, direct = torch.autograd.grad(loss, targets, allow_unused=True, materialize_grads=True)
-        return direct + Response(optimum).pull(flatten(dict(zip(w, df_dw, strict=True))))[self.name]
+        return direct + Response(optimum).named_vjp(flatten(dict(zip(w, df_dw, strict=True))))[self.name]
 
     def covariance(self) -> Tensor:
         """The infinitesimal-jackknife covariance of the flat w, Σ_i (dw/dω_i)(dw/dω_i)ᵀ, shape (p, p).
 
-        Where ω = 1 it is H⁻¹ (Σ_i ∇ℓ_i ∇ℓ_iᵀ) H⁻¹, the sandwich estimator, right also where the model is not.
+        At ω = 1 it is H⁻¹ (Σ_i ∇ℓ_i ∇ℓ_iᵀ) H⁻¹, the sandwich estimator, which is right even if the model is wrong.
         """
         return self.jacobian @ self.jacobian.T
 
     def standard_errors(self) -> Any:
-        """The root of its diagonal, in the structure of w, without the p × p matrix."""
+        """The square roots of the diagonal of `covariance`, in the structure of w, without the p × p matrix."""
         return self.optimum.shaped(torch.linalg.vector_norm(self.jacobian, dim=1))
 
     def _kept(self, rows: Tensor) -> Tensor:

@@ -2,13 +2,12 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from hypergrad.compile.lowering import Lowered, lowered
+from hypergrad.compile.cache import WeakCache
+from hypergrad.compile.inductor import InductorProgram, compile_with_inductor
 from hypergrad.compile.packed import Packed
 from hypergrad.compile.tracing import CannotCompileError, trace
 from hypergrad.core.autodiff import Tensors, flatten
@@ -20,56 +19,48 @@ Terms = Callable[[Tensors], list[Tensor]]
 """δ by name ↦ the terms w₁, …, w_K, each of shape (n,) or (m, n)."""
 
 _LARGEST_DENSE = 2000
-_COMPILED: "WeakKeyDictionary[Any, dict[Any, Lowered | str]]" = WeakKeyDictionary()
-"""Compiled functions by what was given as the inner problem, and by what else they hold for; or why there is none."""
+"""Parameters up to which the inverse is formed. A judgement: 32 MB in float64, about a second."""
+_COMPILED = WeakCache[InductorProgram]()
+"""Compiled functions by inner problem or function, order, and the shapes of point and direction."""
 
 
 @torch.no_grad()
-def compiled_terms(optimum: Optimum, order: int, direction: Tensors) -> Terms:
+def compile_terms(optimum: Optimum, order: int, direction: Tensors) -> Terms:
     """The terms of the series as one compiled function, for directions of these shapes.
 
-    It is held against `optimum.terms` along this one; where it cannot be made, or differs, that is returned, with a
-    warning that says why.
+    It is checked against `optimum.terms` along this direction. If it cannot be made or differs, that function is
+    returned, with a warning that says why.
     """
 
     def plain(direction: Tensors) -> list[Tensor]:
         return optimum.terms(direction, order)
 
     try:
-        run = _compiled(optimum, order, direction)
+        run = _program(optimum, order, direction)
         _require_same(run(direction), plain(direction))
     except CannotCompileError as error:
         warnings.warn(
-            f"The Taylor expansion runs as it is, and is not compiled: {error}.", NotCompiledWarning, stacklevel=5
+            f"The Taylor expansion is not compiled, and runs as it is: {error}.", NotCompiledWarning, stacklevel=5
         )
         return plain
     return run
 
 
-def _compiled(optimum: Optimum, order: int, direction: Tensors) -> Terms:
-    """The compiled terms, from an earlier time where there was one.
+def _program(optimum: Optimum, order: int, direction: Tensors) -> Terms:
+    """The compiled terms, from an earlier call if there was one.
 
     Raises:
-        CannotCompileError: if there is no way to compile them.
+        CannotCompileError: if they cannot be compiled.
     """
     n = flatten(optimum.params).numel()
     if n > _LARGEST_DENSE:
-        raise CannotCompileError(f"the inverse Hessian of {n} parameters is not formed, of {_LARGEST_DENSE} at most")
+        raise CannotCompileError(
+            f"the inverse Hessian is formed for at most {_LARGEST_DENSE} parameters, and there are {n}"
+        )
     point = Packed.of((optimum.params, optimum.hparams, optimum.condition.batch))
     inverse = optimum.solve(torch.eye(n, dtype=point.tensors[0].dtype, device=point.tensors[0].device))
-    try:
-        known = _COMPILED.setdefault(optimum.inner, {})
-    except TypeError:  # it cannot be referred to weakly
-        known = {}
     key = (order, point.key, tuple(value.shape for value in direction.values()))
-    if key not in known:
-        try:
-            known[key] = _made(optimum, order, direction, inverse, point)
-        except CannotCompileError as error:
-            known[key] = str(error)
-    function = known[key]
-    if isinstance(function, str):
-        raise CannotCompileError(function)
+    function = _COMPILED.get(optimum.inner, key, lambda: _trace_and_compile(optimum, order, direction, inverse, point))
 
     with torch.no_grad():
         shared = function.prepare(inverse, *point.tensors)
@@ -83,11 +74,13 @@ def _compiled(optimum: Optimum, order: int, direction: Tensors) -> Terms:
     return run
 
 
-def _made(optimum: Optimum, order: int, direction: Tensors, inverse: Tensor, point: Packed) -> Lowered:
+def _trace_and_compile(
+    optimum: Optimum, order: int, direction: Tensors, inverse: Tensor, point: Packed
+) -> InductorProgram:
     """(inverse, *point) and (*δ) ↦ the terms, each of shape (n,) or (m, n), and their largest entry, compiled.
 
     Raises:
-        CannotCompileError: if it cannot be.
+        CannotCompileError: if they cannot be compiled.
     """
     problem, names = optimum.condition.problem, list(direction)
 
@@ -101,14 +94,14 @@ def _made(optimum: Optimum, order: int, direction: Tensors, inverse: Tensor, poi
 
     early, late = [inverse, *point.tensors], list(direction.values())
     traced = trace(terms, [*early, *late])
-    return lowered(traced, early, late)
+    return compile_with_inductor(traced, early, late)
 
 
 def _require_same(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
-    """Require each term to the square root of the precision, and what rounding leaves of a term that is zero.
+    """Require that each term is equal to √ε, or to rounding where a term is zero.
 
     Raises:
-        CannotCompileError: if one is another.
+        CannotCompileError: if one differs.
     """
     eps = torch.finfo(wanted[0].dtype).eps
     largest = max(torch.linalg.vector_norm(term).item() for term in wanted)

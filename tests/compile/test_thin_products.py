@@ -1,4 +1,4 @@
-"""Thin products with one matrix are formed at once where none waits for another, and give the same numbers."""
+"""Independent thin products with one matrix are formed as one product, and give the same numbers."""
 
 import pytest
 import torch
