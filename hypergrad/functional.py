@@ -14,7 +14,7 @@ from hypergrad.estimator.base import Hypergradient
 from hypergrad.estimator.implicit import Implicit
 from hypergrad.linsolve.base import LinearSolver
 from hypergrad.linsolve.cg import CG
-from hypergrad.problem.function_problem import Given
+from hypergrad.problem.function_problem import FunctionProblem
 
 P = TypeVar("P")
 H = TypeVar("H")
@@ -58,7 +58,7 @@ def hypergradient(
     """  # noqa: DOC502
     w, to_params = by_name("params", params)
     hp, to_hparams = by_name("hparams", hparams)
-    problem = Given(
+    problem = FunctionProblem(
         lambda w, hp: inner_loss(to_params(w), to_hparams(hp)),
         lambda w, hp: outer_loss(to_params(w), to_hparams(hp)),
         w,

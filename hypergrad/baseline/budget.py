@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hypergrad.core.cost import PRODUCT, Cost
+from hypergrad.core.cost import PRODUCT, Spent
 from hypergrad.plot.history import read
 
 _TAGS = {"seconds": "run/seconds", "steps": "run/inner_steps", "gradients": "run/gradients"}
@@ -55,7 +55,7 @@ class Budget:
             return cls(trials=int(amount))
         return replace(cls(), **{"seconds" if unit == "s" else unit: amount})
 
-    def is_spent(self, cost: Cost, steps: int, seconds: float) -> bool:
+    def is_spent(self, cost: Spent, steps: int, seconds: float) -> bool:
         """Whether gradients and products, inner steps or seconds leave no further trial."""
         gradients = cost.gradients + PRODUCT * cost.matvecs
         return gradients >= self.gradients or steps >= self.steps or seconds >= self.seconds

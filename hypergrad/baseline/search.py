@@ -11,7 +11,7 @@ from hypergrad.baseline.base import Search
 from hypergrad.baseline.budget import Budget
 from hypergrad.callback.base import MOST_ENTRIES, Callback, Record, Result, Run
 from hypergrad.core.autodiff import flatten, unflatten
-from hypergrad.core.cost import Cost
+from hypergrad.core.cost import Spent
 from hypergrad.core.errors import HypergradError
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.estimator.trial import trial
@@ -64,7 +64,7 @@ class _Trials:
 
     def __init__(self, problem: InnerProblem, estimator: HypergradEstimator, method: Search, budget: Budget) -> None:
         self.problem, self.estimator, self.method, self.budget = problem, estimator, method, budget
-        self.begin, self.cost, self.num_inner_steps, self.failed = time.perf_counter(), Cost(), 0, 0
+        self.begin, self.cost, self.num_inner_steps, self.failed = time.perf_counter(), Spent(), 0, 0
         self.spaces = problem.hyperparameters()
         self.u0 = {name: self.spaces[name].to_unconstrained(x) for name, x in problem.init_hparams().items()}
         self.losses: list[float] = []

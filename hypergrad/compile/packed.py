@@ -1,4 +1,4 @@
-"""What a trace depends on, as a list of tensors and a key."""
+"""Nestings of tensors and other values, as a list of tensors and a key."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 @dataclass(frozen=True)
 class Packed:
-    """A nesting of tensors and other values as a list of tensors, for a trace, whose arguments are tensors.
+    """A nesting of tensors and other values as a list of tensors, because the arguments of a trace are tensors.
 
     Attributes:
         tensors: its tensors, outside any graph.
-        key: what else a trace holds for: structure, shapes, precisions, devices, and the other values.
+        key: what else a trace depends on: structure, shapes, precisions, devices, and the other values.
         unpack: from such tensors back to the nesting.
     """
 

@@ -133,7 +133,7 @@ class _SharedMatrices(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def push(
+def jvp(
     outputs: Sequence[Tensor], inputs: Sequence[Tensor], tangents: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[bool]]:
     """The products (∂outputs/∂inputs) Z with p tangents at once, by transposing the pull-back.

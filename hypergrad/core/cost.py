@@ -20,7 +20,7 @@ _TOTALS = _Totals()
 
 
 @dataclass
-class Cost:
+class Spent:
     """What was computed while counting, by whatever code it was.
 
     Attributes:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hypergrad.callback.base import Record
 from hypergrad.core.autodiff import Tensors
-from hypergrad.core.cost import Cost
+from hypergrad.core.cost import Spent
 from hypergrad.core.errors import HypergradError, NotConvergedWarning
 from hypergrad.core.hyperparameter import shown
 from hypergrad.estimator.base import HypergradEstimator, Stats
@@ -41,7 +41,7 @@ class OuterObjective:
         }
         self.params = problem.init_params()
         self.adjoint: Tensor | None = None
-        self.num_matvecs, self.num_inner_steps, self.cost = 0, 0, Cost()
+        self.num_matvecs, self.num_inner_steps, self.cost = 0, 0, Spent()
         self.warned: set[str] = set()
         self.begin = time.perf_counter()
 
@@ -118,7 +118,7 @@ class OuterObjective:
         self.params = placed(state["params"], device)
         self.adjoint = None if state["adjoint"] is None else state["adjoint"].to(device)
         self.num_matvecs, self.num_inner_steps = state["num_matvecs"], state["num_inner_steps"]
-        self.cost, self.warned = Cost(**state["cost"]), set(state["warned"])
+        self.cost, self.warned = Spent(**state["cost"]), set(state["warned"])
         self.begin = time.perf_counter() - seconds
 
     def _keep_gradient(self, hparams: Tensors, grad: Tensors) -> None:

@@ -12,7 +12,7 @@ from hypergrad.problem.base import InnerProblem
 _Loss = Callable[[Tensors, Tensors], Tensor]
 
 
-class Given(InnerProblem):
+class FunctionProblem(InnerProblem):
     """Two functions and a point as an inner problem."""
 
     def __init__(self, inner: _Loss, outer: _Loss, params: Tensors, hparams: Tensors) -> None:
@@ -32,7 +32,7 @@ class Given(InnerProblem):
         return self._outer(params, hparams)
 
 
-class GivenRoot(Given):
+class RootProblem(FunctionProblem):
     """An optimality condition φ(w, λ) = 0 and a point as an inner problem; its losses are ½ ‖φ‖²."""
 
     def __init__(self, phi: Callable[[Tensors, Tensors], Tensors], params: Tensors, hparams: Tensors) -> None:

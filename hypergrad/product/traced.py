@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from hypergrad.compile.cache import WeakCache
-from hypergrad.compile.linear import Trace, cast, trace_linear
-from hypergrad.compile.operators import with_compiled
+from hypergrad.compile.compiled_operator import compile_operator
+from hypergrad.compile.linear_trace import LinearTrace, cast, trace_linear
 from hypergrad.compile.packed import Packed
 from hypergrad.compile.tracing import CannotCompileError
 from hypergrad.core.autodiff import Tensors, flatten, leaves, vjp
@@ -22,7 +22,7 @@ from hypergrad.product.reverse import Reverse
 
 _PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "auto": None}
 _LARGE_FLOPS = 1e8
-_TRACES = WeakCache[Trace]()
+_TRACES = WeakCache[LinearTrace]()
 """Traces by problem and by what else they hold for."""
 _FLOPS = WeakCache[int]()
 """Operations of one product, by problem."""
@@ -83,7 +83,7 @@ class Traced(Product):
                 name=f"a trace of the product in {str(dtype).removeprefix('torch.')}",
                 approximate=None,
             )
-            return with_compiled(near, oracle.problem, key, trace, shared) if self.compile else near
+            return compile_operator(near, oracle.problem, key, trace, shared) if self.compile else near
 
         return replace(exact, product=replace(exact.product, approximate=approximate))
 
@@ -99,7 +99,7 @@ def _flops(problem: InnerProblem, exact: Stationarity) -> int:
     return _FLOPS.get(problem, None, count)
 
 
-def _trace(oracle: Oracle, params: Tensors, dtype: torch.dtype) -> tuple[Any, list[Tensor], Trace]:
+def _trace(oracle: Oracle, params: Tensors, dtype: torch.dtype) -> tuple[Any, list[Tensor], LinearTrace]:
     """What the trace holds for, the tensors that make up the point, and the trace.
 
     Raises:
@@ -116,7 +116,7 @@ def _trace(oracle: Oracle, params: Tensors, dtype: torch.dtype) -> tuple[Any, li
             _, phi = Oracle(problem, hp, inner_batch).loss_and_optimality(w)
             return vjp(flatten(phi), w)(v)
 
-    def make() -> Trace:
+    def make() -> LinearTrace:
         return trace_linear(product, point.tensors, flatten(params).detach(), dtype)
 
     try:

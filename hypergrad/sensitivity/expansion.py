@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, flatten
 from hypergrad.core.errors import ExtrapolationWarning
-from hypergrad.sensitivity.compiled import Terms, compiled_terms
+from hypergrad.sensitivity.compiled_expansion import Terms, compile_terms
 from hypergrad.sensitivity.optimum import Optimum
 from hypergrad.sensitivity.symmetric import Symmetric
 
@@ -106,7 +106,7 @@ class Expansion:
             return self.optimum.terms(direction, self.order)
         shapes = tuple(value.shape for value in direction.values())
         if shapes not in self._compiled:
-            self._compiled[shapes] = compiled_terms(self.optimum, self.order, direction)
+            self._compiled[shapes] = compile_terms(self.optimum, self.order, direction)
         return self._compiled[shapes](direction)
 
     @cached_property

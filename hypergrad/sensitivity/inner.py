@@ -11,7 +11,7 @@ from hypergrad.core.autodiff import Tensors, flatten
 from hypergrad.core.errors import NotOptimalError
 from hypergrad.core.structure import by_name
 from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.function_problem import Given, GivenRoot
+from hypergrad.problem.function_problem import FunctionProblem, RootProblem
 from hypergrad.product.base import Stationarity
 
 
@@ -39,10 +39,10 @@ def as_problem(
     if isinstance(inner, Root):
         phi = inner.phi
         named = lambda w, hp: by_name("params", phi(to_params(w), to_hparams(hp)))[0]  # noqa: E731
-        return GivenRoot(named, params, hparams)
+        return RootProblem(named, params, hparams)
     loss = inner
     given = lambda w, hp: loss(to_params(w), to_hparams(hp))  # noqa: E731
-    return Given(given, given, params, hparams)
+    return FunctionProblem(given, given, params, hparams)
 
 
 def require_optimal(stationarity: Stationarity, params: Tensors, tol: float | None) -> None:

@@ -9,8 +9,8 @@ from hypergrad.core.validation import require_instance, require_int, require_rea
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolver
 from hypergrad.sensitivity.inner import Inner
-from hypergrad.sensitivity.jackknifed import Jackknifed
 from hypergrad.sensitivity.optimum import Optimum
+from hypergrad.sensitivity.weighted_fit import WeightedFit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class InfinitesimalJackknife:
         if self.tol is not None:
             require_real(self, "tol", least=0)
 
-    def at(self, inner: Inner, params: Any, hparams: Any, *, inner_step: int = 0) -> Jackknifed:
+    def at(self, inner: Inner, params: Any, hparams: Any, *, inner_step: int = 0) -> WeightedFit:
         """Expand around a fit; see `TaylorExpansion.at`.
 
         Raises:
@@ -63,4 +63,4 @@ class InfinitesimalJackknife:
                 f"InfinitesimalJackknife needs a hyperparameter {self.weights!r} of shape (n,), one weight for each "
                 f"example, but the hyperparameters are {met}. Say its name with weights=…."
             )
-        return Jackknifed(optimum, name, self.order, self.chunk)
+        return WeightedFit(optimum, name, self.order, self.chunk)

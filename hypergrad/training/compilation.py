@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from hypergrad.compile.tracing import CannotCompileError, Nested, compiled, said_by
+from hypergrad.compile.torch_compile import compile_checked
+from hypergrad.compile.tracing import CannotCompileError, Nested, in_one_line
 from hypergrad.core.autodiff import Tensors, detach
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver, State
@@ -118,13 +119,13 @@ def _program(dynamics: Dynamics, start: State, piece: range, batches: Batches, p
     except CannotCompileError as error:
         return str(error)
     except Exception as error:  # whatever a trace of a user's own model may raise at other values
-        return said_by(error)
+        return in_one_line(error)
     return program
 
 
 def compiled_nested(function: Nested, *arguments: Any) -> Nested:
-    """The function, compiled; see `compiled`."""
-    return replace(function, flat=compiled(function.flat, tree_leaves(arguments)))
+    """The function, compiled; see `compile_checked`."""
+    return replace(function, flat=compile_checked(function.flat, tree_leaves(arguments)))
 
 
 def _with(program: Program, dynamics: Dynamics) -> CompiledDynamics:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hypergrad.compile.tracing import Nested, compose, trace_nested
+from hypergrad.compile.tracing import Nested, inline_calls, trace_nested
 from hypergrad.core.autodiff import Tensors, detach, leaves
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.solver.coefficient import coefficient, root
@@ -63,8 +63,8 @@ def write(dynamics: Dynamics, state: State, piece: range, batches: Batches, with
             inputs = iter(node for node in traced.graph.nodes if node.op == "placeholder")
             reads = {(group, name) for group in names for name in names[group] if next(inputs).users}
             read = {group: {name: x for name, x in xs.items() if (group, name) in reads} for group, xs in state.items()}
-            backward = compose(_backward(pull_back, length, batches), traced, read, state, hparams, now)
-    forward = compose(_forward(step, length, batches, reads), traced_step, state, hparams, now)
+            backward = inline_calls(_backward(pull_back, length, batches), traced, read, state, hparams, now)
+    forward = inline_calls(_forward(step, length, batches, reads), traced_step, state, hparams, now)
     return Program(length, names, batches, step, forward, backward)
 
 

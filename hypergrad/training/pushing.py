@@ -8,8 +8,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from hypergrad.compile.tracing import CannotCompileError, Nested, compose, said_by, trace_nested
-from hypergrad.core.autodiff import Tensors, detach, leaves, push
+from hypergrad.compile.tracing import CannotCompileError, Nested, in_one_line, inline_calls, trace_nested
+from hypergrad.core.autodiff import Tensors, detach, jvp, leaves
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.training.batches import Batches
@@ -44,7 +44,7 @@ def carried(
     # a solver may return its state in another order than it was given
     after = {group: {name: after[group][name] for name in xs} for group, xs in (before or after).items()}
     inputs = entries(before)
-    found, uses = push(entries(after), [*inputs, *hparams.values()], [*tangents, *directions])
+    found, uses = jvp(entries(after), [*inputs, *hparams.values()], [*tangents, *directions])
     return detached(after), found, dict(zip(hparams, uses[len(inputs) :], strict=True))
 
 
@@ -131,7 +131,7 @@ def _pushes(
             step, traced = trace_nested(
                 _step(dynamics, batches, directions), state, tangents, hparams, at(batches, now, 0)
             )
-            run = compose(_several(step, len(piece), batches), traced, state, tangents, hparams, now)
+            run = inline_calls(_several(step, len(piece), batches), traced, state, tangents, hparams, now)
             pushes = Pushes(len(piece), batches, step, compiled_nested(run, state, tangents, hparams, now))
         if not _agree(
             pushes.over(dynamics, state, tangents, piece), _eager(dynamics, state, tangents, directions, piece)
@@ -140,7 +140,7 @@ def _pushes(
     except CannotCompileError as error:
         return str(error)
     except Exception as error:  # whatever a trace of a user's own model may raise at other values
-        return said_by(error)
+        return in_one_line(error)
     return pushes
 
 

@@ -8,7 +8,7 @@ from runs import SOLVERS, STEPS, case, problems, slope
 from tables import PROBLEMS, relative_error
 
 import hypergrad as hg
-from hypergrad.core.autodiff import flatten, push, unflatten
+from hypergrad.core.autodiff import flatten, jvp, unflatten
 from hypergrad.solver.base import InnerSolver
 
 
@@ -46,7 +46,7 @@ def test_a_push_is_the_dense_jacobian_times_the_tangents():
         return torch.sin(x.outer(x)) * y, (x * x).sum(), torch.ones(2)
 
     zs = [torch.randn(4, *t.shape, generator=generator) for t in (x, y, idle)]
-    pushed, uses = push(function(x, y), (x, y, idle), zs)
+    pushed, uses = jvp(function(x, y), (x, y, idle), zs)
     for k, found in enumerate(pushed):
         by_x, by_y = torch.autograd.functional.jacobian(lambda x, y, k=k: function(x, y)[k] + 0 * x[0], (x, y))
         truth = (by_x @ zs[0].T).movedim(-1, 0) + torch.einsum("p,...->p...", zs[1], by_y)

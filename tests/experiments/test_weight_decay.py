@@ -5,7 +5,7 @@ from torch.nn.functional import cross_entropy
 import hypergrad as hg
 from experiments.weight_decay.cost import NEUMANN, TERMS
 from experiments.weight_decay.table import ADAM, NEUMANN_STEP, EarlyStopping, Parts
-from hypergrad.core.cost import Cost
+from hypergrad.core.cost import Spent
 
 
 def parts():
@@ -24,7 +24,7 @@ def parts():
 
 
 def test_a_hypergradient_is_two_gradients_and_a_product_for_each_term():
-    problem, cost = parts().problem, Cost()
+    problem, cost = parts().problem, Spent()
     judged = hg.Implicit(linsolve=NEUMANN, product=hg.GaussNewton(), inner_steps=0, error_bar=False)
     with cost.counting():
         found = judged.estimate(problem, problem.init_hparams(), problem.init_params())

@@ -10,8 +10,8 @@ from torch._inductor import compile_fx
 
 import hypergrad as hg
 from hypergrad.compile.cache import WeakCache
-from hypergrad.compile.lowering import Lowered
-from hypergrad.sensitivity import compiled
+from hypergrad.compile.inductor import InductorProgram
+from hypergrad.sensitivity import compiled_expansion
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def test_a_traced_expansion_is_the_plain_one(as_traced, optimum, order):
 
 def test_it_is_traced_once_for_a_function_and_follows_the_point(as_traced, monkeypatch):
     objective, solve, hpar0, delta = LOGISTIC
-    traced, make = [], compiled.trace
-    monkeypatch.setattr(compiled, "trace", lambda *arguments: traced.append(1) or make(*arguments))
-    monkeypatch.setattr(compiled, "_COMPILED", WeakCache())
+    traced, make = [], compiled_expansion.trace
+    monkeypatch.setattr(compiled_expansion, "trace", lambda *arguments: traced.append(1) or make(*arguments))
+    monkeypatch.setattr(compiled_expansion, "_COMPILED", WeakCache())
     for shift in (0.0, 0.2, 0.4):
         fast, plain = both(objective, solve(hpar0 + shift), hpar0 + shift, order=2)
         for a, b in zip(fast.derivatives(delta), plain.derivatives(delta), strict=True):
@@ -55,7 +55,7 @@ def test_what_was_compiled_goes_with_the_function(as_traced):
 
     hg.TaylorExpansion(compile=True).at(objective, solve(hpar0), hpar0).derivatives(delta)
     gone = weakref.ref(objective)
-    assert objective in compiled._COMPILED._entries
+    assert objective in compiled_expansion._COMPILED._entries
     del objective
     gc.collect()
     assert gone() is None
@@ -89,7 +89,7 @@ def no_compiler(*args, **kwargs):
     ("objective", "break_it", "reason"),
     [
         (reads_a_value, lambda m: None, "RuntimeError: .*tracing"),
-        (seed_objective, lambda m: m.setattr(compiled, "_LARGEST_DENSE", 3), "inverse Hessian"),
+        (seed_objective, lambda m: m.setattr(compiled_expansion, "_LARGEST_DENSE", 3), "inverse Hessian"),
         (
             seed_objective,
             lambda monkeypatch: monkeypatch.setattr(compile_fx, "compile_fx_inner", no_compiler),
@@ -100,7 +100,7 @@ def no_compiler(*args, **kwargs):
 )
 def test_what_cannot_be_compiled_runs_as_it_is_and_says_so(monkeypatch, objective, break_it, reason):
     _, solve, hpar0, delta = SEED
-    monkeypatch.setattr(compiled, "_COMPILED", WeakCache())
+    monkeypatch.setattr(compiled_expansion, "_COMPILED", WeakCache())
     break_it(monkeypatch)
     fast, plain = both(objective, solve(hpar0), hpar0)
     with pytest.warns(hg.NotCompiledWarning, match=f"runs as it is, and is not compiled: .*{reason}"):
@@ -117,4 +117,4 @@ def test_a_compiled_expansion_is_the_plain_one(optimum):
     for direction in (delta, -2 * delta.flip(0)):
         for a, b in zip(fast.derivatives(direction), plain.derivatives(direction), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-13)
-    assert [type(made) for made in compiled._COMPILED._entries[objective].values()] == [Lowered]
+    assert [type(made) for made in compiled_expansion._COMPILED._entries[objective].values()] == [InductorProgram]

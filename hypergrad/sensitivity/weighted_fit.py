@@ -14,7 +14,7 @@ from hypergrad.sensitivity.optimum import Optimum
 
 
 @dataclass(frozen=True)
-class Jackknifed:
+class WeightedFit:
     """A fit as a function of the weights of its examples.
 
     Attributes:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hypergrad.compile.cache import WeakCache
-from hypergrad.compile.lowering import Lowered, lowered
+from hypergrad.compile.inductor import InductorProgram, compile_with_inductor
 from hypergrad.compile.packed import Packed
 from hypergrad.compile.tracing import CannotCompileError, trace
 from hypergrad.core.autodiff import Tensors, flatten
@@ -19,12 +19,12 @@ Terms = Callable[[Tensors], list[Tensor]]
 """δ by name ↦ the terms w₁, …, w_K, each of shape (n,) or (m, n)."""
 
 _LARGEST_DENSE = 2000
-_COMPILED = WeakCache[Lowered]()
+_COMPILED = WeakCache[InductorProgram]()
 """Compiled functions by what was given as the inner problem, and by what else they hold for."""
 
 
 @torch.no_grad()
-def compiled_terms(optimum: Optimum, order: int, direction: Tensors) -> Terms:
+def compile_terms(optimum: Optimum, order: int, direction: Tensors) -> Terms:
     """The terms of the series as one compiled function, for directions of these shapes.
 
     It is held against `optimum.terms` along this one; where it cannot be made, or differs, that is returned, with a
@@ -71,7 +71,7 @@ def _compiled(optimum: Optimum, order: int, direction: Tensors) -> Terms:
     return run
 
 
-def _made(optimum: Optimum, order: int, direction: Tensors, inverse: Tensor, point: Packed) -> Lowered:
+def _made(optimum: Optimum, order: int, direction: Tensors, inverse: Tensor, point: Packed) -> InductorProgram:
     """(inverse, *point) and (*δ) ↦ the terms, each of shape (n,) or (m, n), and their largest entry, compiled.
 
     Raises:
@@ -89,7 +89,7 @@ def _made(optimum: Optimum, order: int, direction: Tensors, inverse: Tensor, poi
 
     early, late = [inverse, *point.tensors], list(direction.values())
     traced = trace(terms, [*early, *late])
-    return lowered(traced, early, late)
+    return compile_with_inductor(traced, early, late)
 
 
 def _require_same(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:

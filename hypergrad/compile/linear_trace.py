@@ -1,4 +1,4 @@
-"""A linear function as a plain list of tensor operations: traced once, split into what depends on v and what not."""
+"""A linear function of v as a plain list of tensor operations, split into what depends on v and what does not."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
+from hypergrad.compile.splitting import dependents
 from hypergrad.compile.thin_products import is_thin
 from hypergrad.compile.tracing import trace
 
@@ -17,11 +18,11 @@ _DECOMPOSED = [
     *(_ATEN.gelu_backward, _ATEN.silu_backward, _ATEN.sigmoid_backward, _ATEN.tanh_backward, _ATEN.mish_backward),
     *(_ATEN.elu_backward, _ATEN.hardswish_backward, _ATEN.log_sigmoid_backward, _ATEN.native_layer_norm_backward),
 ]
-"""Backward passes whose factor that does not depend on v, an exponential mostly, is then computed once for a point."""
+"""Backward passes with a factor that does not depend on v, mostly an exponential. Written out, it is shared."""
 
 
 @dataclass(frozen=True)
-class Trace:
+class LinearTrace:
     """A function of (point, v) that is linear in v, in two halves.
 
     Attributes:
@@ -33,16 +34,16 @@ class Trace:
     product: Callable[..., Tensor]
 
 
-def trace_linear(function: Callable[..., Tensor], point: list[Tensor], v: Tensor, dtype: torch.dtype) -> Trace:
+def trace_linear(function: Callable[..., Tensor], point: list[Tensor], v: Tensor, dtype: torch.dtype) -> LinearTrace:
     """Trace `function(*point, v)`, linear in v, and split it.
 
-    A product then repeats only what depends on v: no forward pass, no graph of autograd, and a matrix of few columns is
-    multiplied in the order that BLAS libraries are fast in, (Zᵀ X)ᵀ instead of Xᵀ Z. Tensors other than the arguments,
-    such as the data, become constants: the caller has to notice when they change.
+    A product then repeats only what depends on v: no forward pass and no graph of autograd. A matrix of few columns is
+    multiplied in the order that is fast in BLAS libraries, (Zᵀ X)ᵀ instead of Xᵀ Z. Tensors other than the arguments,
+    such as the data, become constants: the caller must notice when they change.
 
     Args:
         function: composed of tensor operations; it may differentiate inside.
-        point: the tensors on which it depends otherwise.
+        point: the other tensors that it depends on.
         v: a vector, shape (n,).
         dtype: the precision of the products.
 
@@ -81,14 +82,11 @@ def _fold_constants(whole: fx.GraphModule) -> None:
                 known[folded] = value
 
 
-def _split(whole: fx.GraphModule, dtype: torch.dtype) -> Trace:
-    """Both halves: the nodes that v does not reach, and those that it does."""
+def _split(whole: fx.GraphModule, dtype: torch.dtype) -> LinearTrace:
+    """Both halves: the nodes that do not depend on v, and those that do."""
     nodes = list(whole.graph.nodes)
     v = [node for node in nodes if node.op == "placeholder"][-1]
-    reached = {v}
-    for node in nodes:
-        if reached.intersection(node.all_input_nodes):
-            reached.add(node)
+    reached = dependents(nodes, [v])
     shared = {
         used: None
         for node in nodes
@@ -110,11 +108,11 @@ def _split(whole: fx.GraphModule, dtype: torch.dtype) -> Trace:
             after[node] = product.node_copy(node)
         elif node in reached and node is not v:
             after[node] = _simplified(product, node, after, dtype)
-    return Trace(_module(whole, prepare), _module(whole, product, dtype))
+    return LinearTrace(_module(whole, prepare), _module(whole, product, dtype))
 
 
 def _module(whole: fx.GraphModule, graph: fx.Graph, dtype: torch.dtype | None = None) -> fx.GraphModule:
-    """The graph with the constants that it uses, cast where a precision is given, those of one storage together."""
+    """The graph with the constants that it uses, cast to `dtype` if given; constants that share storage still do."""
     graph.eliminate_dead_code()
     used = {node.target for node in graph.nodes if node.op == "get_attr"}
     constants = {name: value for name, value in whole.named_buffers() if name in used}
@@ -146,7 +144,7 @@ def _simplified(graph: fx.Graph, node: fx.Node, after: dict[fx.Node, fx.Node], d
             adds_nothing = isinstance(other, fx.Node) and other.target is _ATEN.zeros_like.default
             if adds_nothing and isinstance(term, fx.Node) and term.meta["val"].shape == node.meta["val"].shape:
                 return after[term]
-    if node.target is _ATEN.view.default:  # its argument may have become a transposed one
+    if node.target is _ATEN.view.default:  # its argument may be a transposed one now
         return call(_ATEN.reshape.default, (after[node.all_input_nodes[0]], args[1]))
     if is_thin(node):
         left, right = (call(_ATEN.t.default, (after[cast_type(fx.Node, factor)],)) for factor in args)

@@ -1,0 +1,33 @@
+"""Functions through torch.compile."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from hypergrad.compile.tracing import CannotCompileError, in_one_line
+
+
+def compile_checked(function: Callable[..., Any], arguments: Sequence[Any]) -> Callable[..., Any]:
+    """The function through torch.compile, whose first result is checked against the function itself.
+
+    Args:
+        function: of tensors and nestings of them, pure.
+        arguments: where to check it.
+
+    Returns:
+        The compiled function, for arguments of the same shapes.
+
+    Raises:
+        CannotCompileError: if there is no compiler, the function cannot be compiled, or the first result differs.
+    """
+    fast = torch.compile(function, dynamic=False, fullgraph=True)
+    try:
+        found, wanted = (torch.cat([x.reshape(-1) for x in tree_leaves(f(*arguments))]) for f in (fast, function))
+    except Exception as error:  # a compiler may raise anything
+        raise CannotCompileError(in_one_line(error)) from error
+    off = (torch.linalg.vector_norm(found - wanted) / torch.linalg.vector_norm(wanted)).item()
+    if not off <= torch.finfo(wanted.dtype).eps ** 0.5:
+        raise CannotCompileError(f"its first result was off by {off:.1e}")
+    return fast
