@@ -13,9 +13,10 @@ from hypergrad.callback.base import MOST_ENTRIES, Callback, Record, Result, Run
 from hypergrad.core.autodiff import flatten, unflatten
 from hypergrad.core.cost import Spent
 from hypergrad.core.errors import HypergradError
-from hypergrad.estimator.base import HypergradEstimator
-from hypergrad.estimator.trial import trial
+from hypergrad.estimator.base import HypergradEstimator, Stats
+from hypergrad.estimator.dev_loss import train_and_evaluate
 from hypergrad.problem.base import InnerProblem
+from hypergrad.training.report import TrainingReport
 
 
 def search(
@@ -117,14 +118,14 @@ class _Trials:
         hparams = {name: self.spaces[name].to_natural(x) for name, x in unflatten(u, self.u0).items()}
         try:
             with self.cost.counting():
-                found = trial(self.problem, self.estimator, hparams)
+                found = train_and_evaluate(self.problem, self.estimator, hparams)
         except HypergradError:
             if not self.losses:
                 raise
             self.num_inner_steps += self.estimator.inner_steps
             self.losses.append(max(self.losses))
             return None
-        self.num_inner_steps += int(found.stats["inner_steps"])
+        self.num_inner_steps += found.training.steps
         self.losses.append(found.outer_loss)
         metrics = {name: float(x) for name, x in self.problem.metrics(found.params, hparams).items()}
         return Record(
@@ -134,7 +135,7 @@ class _Trials:
             params=found.params,
             outer_loss=found.outer_loss,
             metrics=metrics,
-            stats=found.stats,
+            stats=_stats(found.training),
             num_matvecs=self.cost.matvecs,
             num_gradients=self.cost.gradients,
             num_inner_steps=self.num_inner_steps,
@@ -148,3 +149,12 @@ class _Trials:
         self.history.append({"step": record.step, **record.scalars()})
         for name, values in self.trajectory.items():
             values.append(record.hparams[name])
+
+
+def _stats(training: TrainingReport) -> Stats:
+    return {
+        "inner_loss": training.loss,
+        "inner_grad_norm": training.grad_norm,
+        "inner_steps": training.steps,
+        "inner_status": training.status.value,
+    }

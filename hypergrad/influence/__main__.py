@@ -6,7 +6,7 @@ from typing import Any
 from hypergrad.cli.command import command, configured_jackknife, configured_problem, configured_solver, run_folder
 from hypergrad.core.errors import NotOptimalError
 from hypergrad.influence.examples import influences, require_supervised
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 _TOL = 1e-9
 
@@ -35,14 +35,14 @@ def main() -> None:
             problem = require_supervised(configured)
             problem.batch_size = None  # influences are of a solution on all of train
             hparams = problem.init_hparams()
-            solver = configured_solver(cfg)
-            found = train(problem, solver, hparams, problem.init_params(), max_steps=settings["steps"], tol=_TOL)
+            training = Training(solver=configured_solver(cfg), steps=settings["steps"], tol=_TOL)
+            found = training.run(problem, hparams, problem.init_params())
             try:
                 examples = influences(problem, found.params, hparams, jackknife=configured_jackknife(cfg))
             except NotOptimalError as error:
                 error.add_note(
-                    f"{type(solver).__name__} took {found.steps} steps and ended {found.status}; allow more with "
-                    "steps=…; solver=lbfgs and solver=newton need the fewest."
+                    f"{type(training.solver).__name__} took {found.report.steps} steps and ended "
+                    f"{found.report.status}; allow more with steps=…; solver=lbfgs and solver=newton need the fewest."
                 )
                 raise
         path = run_folder() / "influence.csv"
