@@ -16,6 +16,7 @@ from torch.nn.functional import mse_loss
 
 import hypergrad as hg
 from benchmarks.measure import clocked, interleaved, limit_threads, ratios
+from hypergrad.training.dynamics import Dynamics
 
 ROUNDS = 9
 PENALTIES = (1, 4, 16, 64, 256)
@@ -53,12 +54,10 @@ def hypergradients(num_steps: int, per: str) -> dict[str, Callable[[], object]]:
     )
     solver, hparams, start = hg.GradientDescent(lr=0.1), problem.init_hparams(), problem.init_params()
 
+    dynamics = Dynamics(problem, solver, hparams)
+
     def training() -> object:
-        state = solver.init(start)
-        with torch.no_grad():
-            for t in range(num_steps):
-                state = solver.step(problem, state, hparams, t)
-        return state
+        return dynamics.advance(solver.init(start), range(num_steps))
 
     unrolled = hg.Unrolled(solver=solver, inner_steps=num_steps)
     return {"training": training, "hypergradient": lambda: unrolled.estimate(problem, hparams, start)}

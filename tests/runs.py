@@ -6,7 +6,7 @@ from tables import synthetic
 import hypergrad as hg
 from hypergrad.core.autodiff import Tensors, central_difference, detach, flatten
 from hypergrad.solver.base import InnerSolver
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 STEPS = 12
 
@@ -98,7 +98,7 @@ def case(problem: str, solver: str) -> tuple[hg.InnerProblem, InnerSolver, Tenso
 
 
 def retrained(problem: hg.InnerProblem, solver: InnerSolver, start: Tensors, hparams: Tensors) -> torch.Tensor:
-    end = train(problem, solver, hparams, start, max_steps=STEPS)
+    end = Training(solver=solver, steps=STEPS).run(problem, hparams, start)
     return problem.outer_loss(detach(end.params), hparams, problem.outer_batch(0))
 
 

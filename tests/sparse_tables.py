@@ -7,7 +7,7 @@ from scipy import sparse
 
 import hypergrad as hg
 from hypergrad.data.tables import Split, Splits
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 
 def made_sparse(data: Splits) -> Splits:
@@ -47,4 +47,4 @@ PROBLEMS: dict[str, Callable[[], hg.L1Problem]] = {
 def solved(problem: hg.L1Problem, hparams: hg.Tensors, start: hg.Tensors | None = None) -> hg.Tensors:
     """The solution up to rounding, by proximal gradient descent."""
     start = problem.init_params() if start is None else start
-    return train(problem, hg.ProximalGradient(), hparams, start, max_steps=20_000, tol=1e-13).params
+    return Training(solver=hg.ProximalGradient(), steps=20_000, tol=1e-13).run(problem, hparams, start).params

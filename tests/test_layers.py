@@ -93,9 +93,9 @@ def test_a_config_stands_where_its_code_stands(path):
 SHARED = {
     *("__init__", "__main__", "base"),
     *("krylov", "block", "fused", "low_rank", "spectrum", "lanczos"),
-    *("weight_decay", "line_search", "objective", "coefficient", "schedule"),
+    *("weight_decay", "line_search", "objective", "coefficient", "schedule", "requirements"),
     *("l1", "support", "sparse_linear", "design", "function_problem", "oracle", "evaluation", "convex_layer"),
-    *("inexact", "linearization", "error_bar", "training_run", "tally", "trial"),
+    *("inexact", "linearization", "error_bar", "differentiated_run", "tally", "dev_loss"),
     *("quantised", "footprint", "plan"),
     *("state_file", "scope"),
     *("budget", "search", "landscape", "picture"),

@@ -20,7 +20,7 @@ from hypergrad.callback.base import Result
 from hypergrad.core.cost import PRODUCT
 from hypergrad.data.selection import first_of
 from hypergrad.model.network import perceptron
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 SEEDS, NUM_TRAIN, OUTER_STEPS, INNER_STEPS, FINAL_STEPS, NUM_TERMS = range(3), 100, 40, 50, 500, 10
 SOLVER = hg.Momentum(lr=0.05)
@@ -60,7 +60,7 @@ def learned(problem: hg.Supervised, num_terms: int, lr: float) -> Result:
 
 def judged(problem: hg.Supervised, hparams: hg.Tensors) -> dict[str, float]:
     """The losses after a training from the start at these hyperparameters."""
-    w = train(problem, SOLVER, hparams, problem.init_params(), max_steps=FINAL_STEPS).params
+    w = Training(solver=SOLVER, steps=FINAL_STEPS).run(problem, hparams, problem.init_params()).params
     with torch.no_grad():
         dev = problem.outer_loss(w, hparams, None).item()
         right = problem.model(w, problem.X_dev, None).argmax(1) == problem.y_dev

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 import hypergrad as hg
 from experiments.numbers import save
 from hypergrad.model.cell import OPERATIONS, Cell, mixed_cell
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 SEEDS, OUTER_STEPS, INNER_STEPS, TRAIN_STEPS, NUM_RANDOM = range(3), 25, 10, 200, 10
 SOLVER = hg.Adam(lr=0.02)
@@ -79,7 +79,7 @@ def trained(
     problem = problem_of(data, Cell(edges, channels=CHANNELS), seed)
     hparams = problem.init_hparams() if alpha is None else {"alpha": alpha}
     begin = time.process_time()
-    w = train(problem, SOLVER, hparams, problem.init_params(), max_steps=steps).params
+    w = Training(solver=SOLVER, steps=steps).run(problem, hparams, problem.init_params()).params
     outputs = problem.model(w | hparams, problem.X_dev, None)
     found = {name: float(value) for name, value in problem.metrics(w, hparams).items()}
     return {

@@ -13,7 +13,7 @@ from rich.table import Table
 
 import hypergrad as hg
 from experiments.numbers import save
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 SEEDS, OUTER_STEPS, INNER_STEPS = range(5), 150, 50
 SOLVER = hg.Momentum(lr=0.02, momentum=0.9)
@@ -35,7 +35,7 @@ def class_means(data: hg.Splits) -> torch.Tensor:
 def judged(problem: hg.Distillation, images: torch.Tensor) -> dict[str, float]:
     """The losses after training on these images."""
     hparams = {"images": images}
-    w = train(problem, SOLVER, hparams, problem.init_params(), max_steps=INNER_STEPS).params
+    w = Training(solver=SOLVER, steps=INNER_STEPS).run(problem, hparams, problem.init_params()).params
     found = {name: float(value) for name, value in problem.metrics(w, hparams).items()}
     return found | {"train_loss": problem.outer_loss(w, hparams, None).item()}
 
@@ -45,7 +45,7 @@ def on_all(data: hg.Splits) -> dict[str, float]:
     problem = hg.HyperCleaning(data, noise=2 / len(data.train.y), l2=1e-3)
     problem.y = data.train.y
     hparams = {"weights": torch.ones(len(data.train.y))}
-    w = train(problem, hg.LBFGS(), hparams, problem.init_params(), max_steps=300, tol=1e-3).params
+    w = Training(solver=hg.LBFGS(), steps=300, tol=1e-3).run(problem, hparams, problem.init_params()).params
     return {"test_accuracy": float(problem.metrics(w, hparams)["test_accuracy"])}
 
 

@@ -18,7 +18,7 @@ from experiments.cpu import CPUClock, TPEUntil
 from experiments.numbers import save
 from hypergrad.baseline.budget import Budget
 from hypergrad.baseline.search import search
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 SEEDS, OUTER_STEPS, INNER_STEPS, L2 = range(3), 20, 50, 1e-3
 BATCH_SIZE, BATCHES = 1000, 60
@@ -49,7 +49,7 @@ KEPT = {
 def fitted(problem: hg.InnerProblem, hparams: hg.Tensors) -> dict[str, float]:
     """Dev loss and test accuracy after training to convergence at fixed hyperparameters."""
     begin = time.process_time()
-    w = train(problem, hg.LBFGS(), hparams, problem.init_params(), max_steps=500, tol=1e-3).params
+    w = Training(solver=hg.LBFGS(), steps=500, tol=1e-3).run(problem, hparams, problem.init_params()).params
     return {
         "dev": problem.outer_loss(w, hparams, None).item(),
         "test": float(problem.metrics(w, hparams)["test_accuracy"]),

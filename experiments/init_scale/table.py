@@ -21,7 +21,7 @@ from hypergrad.baseline.budget import Budget
 from hypergrad.baseline.search import search
 from hypergrad.model.network import perceptron
 from hypergrad.problem.supervised.supervised import on_splits
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 START, STEPS, OUTER_STEPS, BATCH_SIZE = math.exp(-3), 100, 100, 200
 WIDTHS = (784, 50, 50, 50, 10)
@@ -93,7 +93,7 @@ def judged(problem: hg.Supervised, lr: float, scale: list[float]) -> dict[str, f
     hparams, rows = {"scale": torch.tensor(scale)}, []
     for draw in DRAWS:
         start, first = drawn(problem, draw), draw * STEPS
-        w = train(problem, solver_of(lr), hparams, start, max_steps=STEPS, first_step=first).params
+        w = Training(solver=solver_of(lr), steps=STEPS).run(problem, hparams, start, first_step=first).params
         with torch.no_grad():
             found = {name: float(x) for name, x in problem.metrics(w, hparams).items()}
             rows.append(found | {"dev_loss": problem.outer_loss(w, hparams, None).item()})

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 import hypergrad as hg
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 SOLVER = hg.CoordinateDescent()
 ESTIMATOR = hg.Implicit(
@@ -64,7 +64,7 @@ def grid(problem: hg.Lasso, ratios: torch.Tensor) -> Found:
     params, best = problem.init_params(), Found(float("inf"), 0.0, 0.0)
     for ratio in ratios:
         hparams = {"l1": ratio * problem.l1_max}
-        params = train(problem, SOLVER, hparams, params, max_steps=2000, tol=1e-6).params
+        params = Training(solver=SOLVER, steps=2000, tol=1e-6).run(problem, hparams, params).params
         dev, test = problem.outer_loss(params, hparams, None), problem.metrics(params, hparams)["test_loss"]
         best = min(best, Found(float(dev), float(test), ratio.log10().item()))
     return best

@@ -18,7 +18,7 @@ from hypergrad.baseline.budget import Budget
 from hypergrad.baseline.search import search
 from hypergrad.baseline.tpe import TPE
 from hypergrad.callback.base import Result
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 SEEDS, STEPS, START, L2 = range(5), (1, 3, 10, 30, 100), 0.05, 0.1
 SOLVER = hg.GradientDescent(lr="rate")
@@ -34,7 +34,7 @@ def problem_of(seed: int, **settings: Any) -> hg.LearningToLearn:
 def losses(problem: hg.LearningToLearn, rate: float, num_steps: int) -> tuple[float, float, float]:
     """Train, dev and test loss after so many steps of this size."""
     hparams = {"rate": torch.tensor(rate)}
-    w = train(problem, SOLVER, hparams, problem.init_params(), max_steps=num_steps).params
+    w = Training(solver=SOLVER, steps=num_steps).run(problem, hparams, problem.init_params()).params
     dev = problem.problem.outer_loss(w, {}, None).item()
     return problem.outer_loss(w, hparams, None).item(), dev, float(problem.metrics(w, hparams)["test_loss"])
 

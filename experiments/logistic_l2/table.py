@@ -23,8 +23,8 @@ from hypergrad.baseline.search import search
 from hypergrad.baseline.tpe import TPE
 from hypergrad.callback.base import Callback, Record
 from hypergrad.core.cost import PRODUCT
-from hypergrad.estimator.trial import trial
-from hypergrad.training.training import train
+from hypergrad.estimator.dev_loss import train_and_evaluate
+from hypergrad.training.training import Training
 
 SEEDS, START, TOL = range(3), 1e-3, 1e-6
 OUTER_STEPS = {"all": 40, "feature": 20, "weight": 20}
@@ -66,7 +66,7 @@ def brute_force(problem: hg.Supervised) -> float:
     def dev_loss(log_l2: float) -> float:
         nonlocal w  # the next training goes on from here; where the tolerance is met does not depend on it
         hparams = {"l2": torch.tensor(log_l2).exp()}
-        w = train(problem, solver, hparams, w, max_steps=5000, tol=1e-8).params
+        w = Training(solver=solver, steps=5000, tol=1e-8).run(problem, hparams, w).params
         return problem.outer_loss(w, hparams, None).item()
 
     best = min(torch.linspace(-6, -14, 9).tolist(), key=dev_loss)
@@ -100,7 +100,7 @@ def spent_by(record: Record) -> int:
 
 def judged(problem: hg.Supervised, hparams: hg.Tensors) -> dict[str, Any]:
     """The losses at λ after a training from scratch to the tolerance of the searches."""
-    found, log_l2 = trial(problem, estimator_of(None), hparams), hparams["l2"].log()
+    found, log_l2 = train_and_evaluate(problem, estimator_of(None), hparams), hparams["l2"].log()
     metrics = {name: float(x) for name, x in problem.metrics(found.params, hparams).items()}
     return {
         "dev": found.outer_loss,

@@ -20,8 +20,9 @@ from hypergrad.baseline.budget import Budget
 from hypergrad.baseline.search import search
 from hypergrad.baseline.tpe import TPE
 from hypergrad.callback.base import Result
-from hypergrad.estimator.trial import trial
+from hypergrad.estimator.dev_loss import train_and_evaluate
 from hypergrad.model.network import perceptron
+from hypergrad.training.dynamics import Dynamics
 
 SEEDS, STEPS, OUTER_STEPS, START, PROBES = range(3), 100, 50, 0.05, 9
 OTHER_DRAWS = (100, 101, 102)
@@ -77,9 +78,9 @@ def curve(problem: hg.Supervised, rate: torch.Tensor) -> list[float]:
     hparams, params = {"rate": rate}, problem.init_params()
     losses = []
     with torch.no_grad():
-        state = SOLVER.start(problem, params, hparams)
+        dynamics, state = Dynamics(problem, SOLVER, hparams), SOLVER.start(problem, params, hparams)
         for t in range(STEPS):
-            state = SOLVER.step(problem, state, hparams, t)
+            state = dynamics.transition(state, t)
             losses.append(round(problem.outer_loss(SOLVER.params(state), hparams, None).item(), 4))
     return losses
 
@@ -87,7 +88,7 @@ def curve(problem: hg.Supervised, rate: torch.Tensor) -> list[float]:
 def judged(problem: hg.Supervised, rate: torch.Tensor) -> dict[str, float]:
     """Dev loss, test loss and test accuracy after 100 training steps."""
     hparams = {"rate": rate}
-    found = trial(problem, REVERSIBLE, hparams)
+    found = train_and_evaluate(problem, REVERSIBLE, hparams)
     metrics = {name: float(x) for name, x in problem.metrics(found.params, hparams).items()}
     return {"dev": found.outer_loss, "test": metrics["test_loss"], "accuracy": metrics["test_accuracy"]}
 

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 import hypergrad as hg
 from hypergrad.model.network import perceptron
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 SEEDS = range(3)
 RATES, STEPS = (0.01, 0.05, 0.2), (1, 10, 100, 300)
@@ -70,7 +70,7 @@ class Setting:
     ) -> dict[str, float]:
         """Metrics on held-out tasks after adaptation from a start."""
         problem = self.problem(seed, tasks=1, test_tasks=self.test_tasks, proximity=proximity)
-        w = train(problem, solver, start, problem.init_params(), max_steps=steps, tol=tol).params
+        w = Training(solver=solver, steps=steps, tol=tol).run(problem, start, problem.init_params()).params
         return {name: float(x) for name, x in problem.metrics(w, start).items()}
 
     def from_scratch(self, seed: int) -> tuple[float, int]:
@@ -80,7 +80,8 @@ class Setting:
         for lr in RATES:
             for steps in STEPS:
                 try:
-                    w = train(problem, hg.GradientDescent(lr=lr), start, problem.init_params(), max_steps=steps).params
+                    training = Training(solver=hg.GradientDescent(lr=lr), steps=steps)
+                    w = training.run(problem, start, problem.init_params()).params
                 except hg.DivergenceError:
                     break
                 found[problem.outer_loss(w, start, None).item()] = (lr, steps)

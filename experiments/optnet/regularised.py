@@ -18,7 +18,7 @@ from torch import Tensor
 import hypergrad as hg
 from experiments.numbers import save
 from experiments.optnet.table import Strength
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 SEEDS, SIZES, STEPS, EVERY = range(3), (200, 1000), 12, 2
 PENALTIES = (0.0, 1e-2, 1e-1)
@@ -64,7 +64,7 @@ def estimator_of(problem: hg.TotalVariation) -> hg.Implicit:
 
 def errors(problem: hg.TotalVariation, hparams: hg.Tensors, start: hg.Tensors) -> tuple[Tensor, hg.Tensors]:
     """The squared error of each signal, and the duals, for a start of the next."""
-    w = train(problem, SOLVER, hparams, start, max_steps=10000, tol=1e-4).params
+    w = Training(solver=SOLVER, steps=10000, tol=1e-4).run(problem, hparams, start).params
     return (problem.denoised(w, hparams) - problem.clean).square().mean(1), w
 
 

@@ -24,7 +24,7 @@ from hypergrad.callback.base import Result
 from hypergrad.data.selection import long_tailed
 from hypergrad.model.network import softmax_regression
 from hypergrad.problem.supervised.supervised import on_splits
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 SEEDS, OUTER_STEPS, L2, IMBALANCE, NUM_RARE = range(5), 25, 1e-3, 100, 3
 PENALTIES = (3e-4, 1e-3, 3e-3, 1e-2)
@@ -68,7 +68,7 @@ def judged(problem: hg.Supervised, params: hg.Tensors, hparams: hg.Tensors) -> d
 
 def fitted(problem: hg.Supervised, hparams: hg.Tensors) -> dict[str, float]:
     """The same after training at fixed hyperparameters."""
-    w = train(problem, hg.LBFGS(), hparams, problem.init_params(), max_steps=500, tol=1e-3).params
+    w = Training(solver=hg.LBFGS(), steps=500, tol=1e-3).run(problem, hparams, problem.init_params()).params
     return judged(problem, w, hparams) | {"l2": hparams["l2"].item()}
 
 

@@ -16,7 +16,7 @@ import hypergrad as hg
 from experiments.numbers import save
 from hypergrad.core.autodiff import detach, leaves
 from hypergrad.model.network import perceptron
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 SEEDS, OUTER_STEPS, INNER_STEPS, SAMPLES = range(3), 600, 5, 10
 LONGER = 5
@@ -60,7 +60,7 @@ def amortized(problem: hg.SemiAmortized, steps: int = OUTER_STEPS, optimizer: An
 def judged(problem: hg.SemiAmortized, hparams: hg.Tensors, part: str, steps: int) -> float:
     """The negative ELBO of held-out images after some steps from where the problem starts them."""
     problem = problem.on_images(problem.get_buffer(f"X_{part}"))
-    trained = train(problem, SOLVER, hparams, problem.init_params(), max_steps=steps).params
+    trained = Training(solver=SOLVER, steps=steps).run(problem, hparams, problem.init_params()).params
     params = trained if steps else problem.initial(problem.init_params(), hparams)
     return problem.outer_loss(params, hparams, problem.draws(SAMPLES, len(problem.images), "table")).item()
 

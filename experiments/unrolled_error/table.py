@@ -15,7 +15,7 @@ from torch import Tensor
 import hypergrad as hg
 from experiments.numbers import save
 from hypergrad.core.autodiff import central_difference, flatten
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 PENALTIES = (1.0, 0.1, 0.01)
 STEPS = (2, 5, 10, 20, 40, 60, 80, 100, 200, 300, 500, 700, 1000, 2000, 3000, 4000)
@@ -46,7 +46,7 @@ def decay(seed: int, l2: float, steps: Sequence[int] = STEPS) -> dict:
         found = implicit.estimate(problem, hparams, start)
 
         def retrained(hp: hg.Tensors, num_steps: int = num_steps) -> Tensor:
-            return problem.outer_loss(train(problem, solver, hp, start, max_steps=num_steps).params, hp, None)
+            return problem.outer_loss(Training(solver=solver, steps=num_steps).run(problem, hp, start).params, hp, None)
 
         witness = {"l2": central_difference(retrained, hparams, {"l2": torch.tensor(1.0)}, step=1e-4 * l2)}
         bar = float(found.stats["error_estimate"]) / flatten(limit).norm().item()

@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 import hypergrad as hg
 from benchmarks.measure import Local, Work, clocked, interleaved, ratios
 from hypergrad.core.autodiff import detach
+from hypergrad.training.dynamics import Dynamics
 
 HIDDEN, TERMS, BATCH = (0, 40, 130, 400, 1300), 10, 500
 MOMENTUM = hg.Momentum(lr=0.05, momentum=0.9)
@@ -47,7 +48,7 @@ def work(name: str) -> Work:
 
     def step() -> Tensor:
         with torch.no_grad():
-            return next(iter(MOMENTUM.params(MOMENTUM.step(problem, state, hparams, 0)).values()))
+            return next(iter(MOMENTUM.params(Dynamics(problem, MOMENTUM, hparams).transition(state, 0)).values()))
 
     if kind in ("gradient", "step"):
         return {"gradient": gradient, "step": step}[kind]

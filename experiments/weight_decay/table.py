@@ -22,7 +22,7 @@ from hypergrad.baseline.search import search
 from hypergrad.baseline.tpe import TPE
 from hypergrad.callback.base import Callback, Record
 from hypergrad.core.cost import PRODUCT
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 SEEDS, TUNED = range(3), (0, 40, 1300)
 EXAMPLES, GUIDE = 1000, 500
@@ -86,7 +86,7 @@ def judged(parts: Parts, hparams: hg.Tensors) -> dict[str, float]:
     problem, params = parts.problem, parts.problem.init_params()
     lowest, found, at = float("inf"), params, 0
     for steps in range(STRIDE, LAST_STEPS + 1, STRIDE):
-        params = train(problem, MOMENTUM, hparams, params, max_steps=STRIDE).params
+        params = Training(solver=MOMENTUM, steps=STRIDE).run(problem, hparams, params).params
         loss = parts.stop_loss(params)
         if loss < lowest:
             lowest, found, at = loss, params, steps

@@ -12,7 +12,7 @@ from hypergrad.callback.base import Callback, Record, Result, Run
 from hypergrad.core.autodiff import flatten, unflatten
 from hypergrad.core.errors import HypergradError
 from hypergrad.estimator.base import HypergradEstimator
-from hypergrad.estimator.trial import trial
+from hypergrad.estimator.dev_loss import train_and_evaluate
 from hypergrad.outer.journal import Journal
 from hypergrad.outer.lifecycle import running
 from hypergrad.problem.base import InnerProblem
@@ -99,7 +99,7 @@ class _Trials:
         hparams = {name: self.spaces[name].to_natural(x) for name, x in unflatten(u, self.u0).items()}
         try:
             with ledger.counting():
-                found = trial(self.problem, self.estimator, hparams)
+                found = train_and_evaluate(self.problem, self.estimator, hparams)
         except HypergradError:
             if step == 0:
                 raise

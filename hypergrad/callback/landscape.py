@@ -10,8 +10,8 @@ from torch import Tensor
 from hypergrad.callback.base import Result, Run
 from hypergrad.core.autodiff import Tensors, flatten, unflatten
 from hypergrad.core.errors import HypergradError
+from hypergrad.estimator.dev_loss import train_and_evaluate
 from hypergrad.estimator.implicit import Implicit
-from hypergrad.estimator.trial import trial
 
 if TYPE_CHECKING:
     from hypergrad.plot.landscape import Landscape
@@ -96,7 +96,7 @@ def _losses(run: Run, cells: list[Tensors], points: int) -> np.ndarray:
     params = None
     for i in order.ravel():
         try:
-            found = trial(run.problem, run.estimator, cells[i], params)
+            found = train_and_evaluate(run.problem, run.estimator, cells[i], params)
         except HypergradError:
             params = None
             continue

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import HypergradError
+from hypergrad.core.status import Status
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver
-from hypergrad.training.training import Training, train
+from hypergrad.training.training import Trained, Training
 
 DevLoss = Callable[[Tensors], Tensor]
 """F(λ), shape (), without a graph."""
@@ -30,7 +31,7 @@ def after_the_same_run(problem: InnerProblem, solver: InnerSolver, steps: int, s
     """F(λ) = f(w_T(λ), λ) after T = `steps` steps of `solver` from `start`, converged or not."""
 
     def dev_loss(hparams: Tensors) -> Tensor:
-        end = train(problem, solver, hparams, start, max_steps=steps)
+        end = Training(solver=solver, steps=steps).run(problem, hparams, start)
         return _outer_loss(problem, end.params, hparams)
 
     return dev_loss
@@ -73,11 +74,11 @@ def _optimum(problem: InnerProblem, solver: InnerSolver, hparams: Tensors, param
             )
         found = _chunk(problem, solver, hparams, params, eps)
         params, steps = found.params, steps + _chunk_size(solver)
-        if found.status == "converged":
+        if found.report.status == Status.CONVERGED:
             return params
-        failures = 0 if found.end.grad_norm < least else failures + 1
-        least = min(least, found.end.grad_norm)
-    if _chunk(problem, solver, hparams, params, eps**0.5).status != "converged":
+        failures = 0 if found.report.grad_norm < least else failures + 1
+        least = min(least, found.report.grad_norm)
+    if _chunk(problem, solver, hparams, params, eps**0.5).report.status != Status.CONVERGED:
         raise RetrainingError(
             f"Retraining stopped improving at a gradient norm of {least:.2e}, after {steps} steps; it must fall below "
             f"{eps**0.5:.1e} of its value at the start. Make the inner loss the same at every step, or lower lr."
@@ -85,10 +86,10 @@ def _optimum(problem: InnerProblem, solver: InnerSolver, hparams: Tensors, param
     return params
 
 
-def _chunk(problem: InnerProblem, solver: InnerSolver, hparams: Tensors, params: Tensors, tol: float) -> Training:
-    # One look, at the end: train() stops early by looking more often, but each look costs a gradient.
+def _chunk(problem: InnerProblem, solver: InnerSolver, hparams: Tensors, params: Tensors, tol: float) -> Trained:
+    # One look, at the end: a training stops early by looking more often, but each look costs a gradient.
     size = _chunk_size(solver)
-    return train(problem, solver, hparams, params, max_steps=size, tol=tol, check_every=size)
+    return Training(solver=solver, steps=size, tol=tol, check_every=size).run(problem, hparams, params)
 
 
 def _chunk_size(solver: InnerSolver) -> int:

@@ -73,7 +73,7 @@ class Witnesses:
         Raises:
             ValueError: if there is none.
         """
-        own = getattr(estimator, "solver", None)
+        own = None if estimator.training is None else estimator.training.solver
         solver = own if isinstance(estimator, _THROUGH_TRAINING) or self.solver is None else self.solver
         if solver is None:
             raise ValueError(f"{type(estimator).__name__} has no solver to retrain with; pass solver=.")

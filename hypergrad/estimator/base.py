@@ -13,6 +13,7 @@ from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import NonFiniteError, UnusedHyperparameterError
 from hypergrad.problem.base import InnerProblem, require_scalar
 from hypergrad.solver.base import State
+from hypergrad.training.training import Training
 
 Stats = dict[str, float | int | str]
 """How an estimate came about.
@@ -66,6 +67,11 @@ class HypergradEstimator(ABC):
     """How the hypergradient is formed: dF/dλ = ∂f/∂λ + (∂w*/∂λ)ᵀ ∂f/∂w, direct plus indirect term."""
 
     inner_steps: int
+
+    @property
+    def training(self) -> Training | None:
+        """The training at λ that an estimate begins with; None by default, for an estimator that does not say it."""
+        return None
 
     @abstractmethod
     def estimate(

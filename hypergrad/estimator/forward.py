@@ -8,12 +8,13 @@ from torch import Tensor
 from hypergrad.core.autodiff import Tensors, detach, flatten, unflatten
 from hypergrad.core.validation import require_instance, require_int
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
-from hypergrad.estimator.training_run import TrainingRun
+from hypergrad.estimator.differentiated_run import DifferentiatedRun
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver, State, require_differentiable
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.training.dynamics import Partial, entries
-from hypergrad.training.pushing import Pushes, carried, compile_pushes
+from hypergrad.training.jvp_steps import JvpSteps, compile_jvp_steps, jvp_step
+from hypergrad.training.training import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,10 @@ class Forward(HypergradEstimator):
         require_instance(self, "online", bool)
         require_instance(self, "compile", bool)
 
+    @property
+    def training(self) -> Training:
+        return Training(solver=self.solver, steps=self.inner_steps, compile=self.compile)
+
     def estimate(
         self,
         problem: InnerProblem,
@@ -59,13 +64,13 @@ class Forward(HypergradEstimator):
         inner_step: int = 0,
         adjoint: Tensor | None = None,
     ) -> Hypergradient:
-        run = TrainingRun.of(problem, self.solver, hparams, params, inner_step, self.inner_steps)
+        run = DifferentiatedRun.of(problem, self.solver, hparams, params, inner_step, self.inner_steps)
         flow = _Flow(run)
         if self.online and adjoint is not None:
             flow.resume(adjoint)
         remark = flow.compile(self.inner_steps) if self.compile else ""
         flow.advance(self.inner_steps)
-        judged = run.judge(flow.state, outer_step)
+        judged = run.evaluate(flow.state, outer_step)
         hint = "it enters neither the training steps nor the outer loss."
         return Hypergradient(
             grad=add_terms(judged.direct, flow.indirect(judged.adjoint), hint),
@@ -80,7 +85,7 @@ class Forward(HypergradEstimator):
 class _Flow:
     """A state, its age in steps, and its derivatives Z: one tensor (p, *shape) for each of the state's."""
 
-    def __init__(self, run: TrainingRun) -> None:
+    def __init__(self, run: DifferentiatedRun) -> None:
         """Begin where Z₀ = ∂s₀/∂λ, which is zero unless the problem tunes its initial parameters."""
         self.run, self.dynamics, self.hparams, self.tangents = run, run.dynamics, run.dynamics.hparams, []
         self.age = 0
@@ -89,7 +94,7 @@ class _Flow:
         columns = torch.eye(self.width).to(flat).split([x.numel() for x in self.hparams.values()], 1)
         self.directions = [e.reshape(-1, *x.shape) for e, x in zip(columns, self.hparams.values(), strict=True)]
         self.used: set[str] = set()
-        self.pushes: Pushes | None = None
+        self.jvp_steps: JvpSteps | None = None
         with torch.enable_grad():
             start = run.start()
         self._arrive({}, start)
@@ -131,19 +136,19 @@ class _Flow:
     def compile(self, num_steps: int) -> str:
         """Compile the steps to come but the first, where that can be done, and say what came of it."""
         steps = range(self.age + 1, self.age + num_steps)
-        self.pushes, remark = compile_pushes(self.dynamics, self.state, self.tangents, self.directions, steps)
+        self.jvp_steps, remark = compile_jvp_steps(self.dynamics, self.state, self.tangents, self.directions, steps)
         return remark
 
     def advance(self, num_steps: int) -> None:
         """Steps of the state and of Z: the first one as it is, which tells what depends on which hyperparameter."""
         stop = self.age + num_steps
         while self.age < stop:
-            piece = range(self.age, min(self.age + self.pushes.length, stop)) if self.pushes else range(0)
-            if self.pushes and self.age > stop - num_steps and self.pushes.fits(self.dynamics, piece):
-                self.state, self.tangents = self.pushes.over(self.dynamics, self.state, self.tangents, piece)
+            piece = range(self.age, min(self.age + self.jvp_steps.length, stop)) if self.jvp_steps else range(0)
+            if self.jvp_steps and self.age > stop - num_steps and self.jvp_steps.fits(self.dynamics, piece):
+                self.state, self.tangents = self.jvp_steps.over(self.dynamics, self.state, self.tangents, piece)
                 self.age += len(piece)
             else:
-                stretch = self.dynamics.linearise(self.state, self.age)
+                stretch = self.dynamics.linearize(self.state, self.age)
                 self.age += 1
                 self._arrive(stretch.before, stretch.after)
 
@@ -154,5 +159,5 @@ class _Flow:
         return {name: x if name in self.used else None for name, x in unflatten(total, self.hparams).items()}
 
     def _arrive(self, before: State, after: State) -> None:
-        self.state, self.tangents, uses = carried(before, after, self.hparams, self.tangents, self.directions)
+        self.state, self.tangents, uses = jvp_step(before, after, self.hparams, self.tangents, self.directions)
         self.used |= {name for name, is_used in uses.items() if is_used}

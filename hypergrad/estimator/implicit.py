@@ -1,6 +1,6 @@
 """Hypergradients by the implicit function theorem."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -18,7 +18,7 @@ from hypergrad.product.base import Product
 from hypergrad.product.reverse import Reverse
 from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.gradient_descent import GradientDescent
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 _SUMMABLE = {
     "exponential": lambda k: 0.9 ** (k - 1),
@@ -88,6 +88,10 @@ class Implicit(HypergradEstimator):
                 f"Implicit.tighten must be None or one of {', '.join(_SUMMABLE)}, but it is {self.tighten!r}."
             )
 
+    @property
+    def training(self) -> Training:
+        return Training(solver=self.solver, steps=self.inner_steps, tol=self.inner_tol, compile=self.compile)
+
     def estimate(
         self,
         problem: InnerProblem,
@@ -147,20 +151,13 @@ class Implicit(HypergradEstimator):
         self.solver.validate(hparams, self.inner_steps, params)
         if self.inner_steps == 0:
             return params, {"inner_steps": 0, "inner_status": "not_required", "training_remark": ""}
-        trained = train(
-            problem,
-            self.solver,
-            hparams,
-            params,
-            max_steps=self.inner_steps,
-            first_step=inner_step,
-            tol=self.inner_tol * self._factor(outer_step),
-            compile=self.compile,
+        trained = replace(self.training, tol=self.inner_tol * self._factor(outer_step)).run(
+            problem, hparams, params, inner_step
         )
         return trained.params, {
-            "inner_steps": trained.steps,
-            "inner_status": trained.status,
-            "training_remark": trained.remark,
+            "inner_steps": trained.report.steps,
+            "inner_status": trained.report.status.value,
+            "training_remark": trained.report.remark,
         }
 
     def _solve(self, linsolve: LinearSolver, here: Linearization, start: Tensor | None) -> LinearSolution:

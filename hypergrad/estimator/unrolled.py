@@ -9,19 +9,20 @@ from hypergrad.core.autodiff import Tensors, detach
 from hypergrad.core.errors import UnusedHyperparameterError
 from hypergrad.core.validation import require_instance, require_int
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
+from hypergrad.estimator.differentiated_run import DifferentiatedRun
 from hypergrad.estimator.tally import Tally, add
-from hypergrad.estimator.training_run import TrainingRun
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver, require_differentiable
 from hypergrad.solver.gradient_descent import GradientDescent
-from hypergrad.tape.base import Cost, Tape, Trajectory
+from hypergrad.tape.base import Tape, TapeCost, Trajectory
 from hypergrad.tape.checkpoint import Checkpoint
 from hypergrad.tape.footprint import measure
 from hypergrad.tape.graph import Graph
 from hypergrad.tape.plan import Plan
 from hypergrad.tape.reversible import Reversible
 from hypergrad.tape.store import Store
-from hypergrad.training.compilation import MOST_STEPS, compile_steps
+from hypergrad.training.compile_steps import MOST_STEPS, compile_steps
+from hypergrad.training.training import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,10 @@ class Unrolled(HypergradEstimator):
                     f"Unrolled.horizon must be at most inner_steps = {self.inner_steps}, but it is {self.horizon}."
                 )
 
+    @property
+    def training(self) -> Training:
+        return Training(solver=self.solver, steps=self.inner_steps, compile=self.compile)
+
     def estimate(
         self,
         problem: InnerProblem,
@@ -77,10 +82,10 @@ class Unrolled(HypergradEstimator):
         inner_step: int = 0,
         adjoint: Tensor | None = None,
     ) -> Hypergradient:
-        run = TrainingRun.of(problem, self.solver, hparams, params, inner_step, self.inner_steps)
+        run = DifferentiatedRun.of(problem, self.solver, hparams, params, inner_step, self.inner_steps)
         run, remark = self._compiled(run)
         trajectory = self._record(run)
-        judged = run.judge(trajectory.end, outer_step)
+        judged = run.evaluate(trajectory.end, outer_step)
         tally, start = Tally(self._horizon, self.inner_steps, run.dynamics.stride), judged.adjoint
         for start, terms, steps in trajectory.pull_back(judged.adjoint):  # noqa: B007 (the last one is dF/ds₀)
             for term in terms:
@@ -122,10 +127,10 @@ class Unrolled(HypergradEstimator):
             ValueError: if no tape fits into the budget of an `AutoTape`.
         """  # noqa: DOC502
         if self._horizon == 0:
-            return Plan({"no tape": Cost(memory=0, gradients=self.inner_steps)}, 0)
+            return Plan({"no tape": TapeCost(memory=0, gradients=self.inner_steps)}, 0)
         hparams = problem.init_hparams() if hparams is None else hparams
         params = problem.init_params() if params is None else params
-        run = TrainingRun.of(problem, self.solver, hparams, params, 0, self.inner_steps)
+        run = DifferentiatedRun.of(problem, self.solver, hparams, params, 0, self.inner_steps)
         with torch.no_grad():
             footprint = measure(run.dynamics, run.start(), 0)
         tapes, steps = dict.fromkeys([Graph(), Store(), Checkpoint(), Reversible(), self.tape]), self._differentiated
@@ -140,7 +145,7 @@ class Unrolled(HypergradEstimator):
     def _differentiated(self) -> range:
         return range(self.inner_steps - self._horizon, self.inner_steps)
 
-    def _compiled(self, run: TrainingRun) -> tuple[TrainingRun, str]:
+    def _compiled(self, run: DifferentiatedRun) -> tuple[DifferentiatedRun, str]:
         """The run with compiled steps where they were asked for, and what came of it."""
         if not self.compile:
             return run, ""
@@ -153,7 +158,7 @@ class Unrolled(HypergradEstimator):
             dynamics, remark = compile_steps(run.dynamics, run.start(), steps, max(most, 1), pull_back=pull_back)
         return replace(run, dynamics=dynamics), remark
 
-    def _record(self, run: TrainingRun) -> Trajectory:
+    def _record(self, run: DifferentiatedRun) -> Trajectory:
         """Train, with a way back through the steps within the horizon."""
         with torch.no_grad():
             state = run.start()

@@ -7,7 +7,7 @@ from hypergrad.cli.command import command, configured_jackknife, configured_prob
 from hypergrad.cli.settings import own_settings
 from hypergrad.core.errors import NotOptimalError
 from hypergrad.influence.examples import Influences, influences, require_supervised
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 _TOL = 1e-9
 """Of ‖∇g‖, relative to the start: influences are first-order changes of a solution, and O(1/n) themselves."""
@@ -54,14 +54,14 @@ def _trained_influences(cfg: Any, max_steps: int) -> Influences:
     with configured_problem(cfg) as configured:
         problem = require_supervised(configured)
         problem.batch_size = None  # influences need a solution on all of train
-        hparams, solver = problem.init_hparams(), configured_solver(cfg)
-        found = train(problem, solver, hparams, problem.init_params(), max_steps=max_steps, tol=_TOL)
+        hparams, training = problem.init_hparams(), Training(solver=configured_solver(cfg), steps=max_steps, tol=_TOL)
+        found = training.run(problem, hparams, problem.init_params())
         try:
             return influences(problem, found.params, hparams, jackknife=configured_jackknife(cfg))
         except NotOptimalError as error:
             error.add_note(
-                f"{type(solver).__name__} took {found.steps} steps and ended {found.status}; allow more with "
-                "steps=…; solver=lbfgs and solver=newton need the fewest."
+                f"{type(training.solver).__name__} took {found.report.steps} steps and ended {found.report.status}; "
+                "allow more with steps=…; solver=lbfgs and solver=newton need the fewest."
             )
             raise
 

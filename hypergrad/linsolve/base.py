@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hypergrad.core.errors import NonFiniteError
 from hypergrad.core.operator import Matvec, Operator
+from hypergrad.core.status import Status
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,14 @@ class LinearSolution:
     x: Tensor
     residual: float
     num_matvecs: int
-    status: str
+    status: Status
     remark: str = ""
     condition: float = math.nan
 
     @property
     def converged(self) -> bool:
         """Whether the residual met the tolerance."""
-        return self.status == "converged"
+        return self.status == Status.CONVERGED
 
 
 class LinearSolver(ABC):
@@ -72,7 +73,7 @@ class LinearSolver(ABC):
         if b.ndim == 1:
             norm = _norm(b)
             if norm == 0:
-                return LinearSolution(x=torch.zeros_like(b), residual=0.0, num_matvecs=0, status="converged")
+                return LinearSolution(x=torch.zeros_like(b), residual=0.0, num_matvecs=0, status=Status.CONVERGED)
             found = self.solve_unit(A, b / norm, None if x0 is None else x0 / norm)
             return replace(found, x=found.x * norm)
         if not self.takes_columns:
@@ -80,7 +81,7 @@ class LinearSolver(ABC):
         norms = torch.tensor([_norm(column) for column in b.T], dtype=b.dtype, device=b.device)
         x, some = torch.zeros_like(b), norms > 0
         if not some.any():
-            return LinearSolution(x=x, residual=0.0, num_matvecs=0, status="converged")
+            return LinearSolution(x=x, residual=0.0, num_matvecs=0, status=Status.CONVERGED)
         start = None if x0 is None else x0[:, some] / norms[some]
         found = self.solve_unit(A, b[:, some] / norms[some], start)
         x[:, some] = found.x * norms[some]

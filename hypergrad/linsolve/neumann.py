@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hypergrad.core.errors import DivergenceError
 from hypergrad.core.operator import Matvec, Operator
+from hypergrad.core.status import Status
 from hypergrad.core.validation import require_int, require_real
 from hypergrad.linsolve.base import LinearSolution, LinearSolver
 from hypergrad.linsolve.krylov import first_residual, norm
@@ -48,9 +49,9 @@ class Neumann(LinearSolver):
     def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
         if self.num_terms == 0:
             residual = norm(b - A(b), 1)
-            return LinearSolution(b, residual, 1, "converged" if residual <= self.tol else "max_iter")
+            return LinearSolution(b, residual, 1, Status.CONVERGED if residual <= self.tol else Status.MAX_ITER)
         x, r, products = first_residual(A, b, x0)
-        size, status = norm(r, products), "max_iter"
+        size, status = norm(r, products), Status.MAX_ITER
         scale = self.scale
         if scale is None:
             scale = _inverse_of_largest_eigenvalue(A, b)
@@ -58,7 +59,7 @@ class Neumann(LinearSolver):
 
         for term in range(self.num_terms + 1):
             if size <= self.tol:
-                status = "converged"
+                status = Status.CONVERGED
             if size <= self.tol or term == self.num_terms:
                 break
             x = x.add(r, alpha=scale)
@@ -68,7 +69,7 @@ class Neumann(LinearSolver):
             size = norm(r, products)
             if size > previous * (1 + torch.finfo(b.dtype).eps ** 0.5):
                 if size <= 100 * torch.finfo(b.dtype).eps * torch.linalg.vector_norm(x).item() / scale:
-                    status = "stagnated"
+                    status = Status.STAGNATED
                     break
                 # For a symmetric A the ratio of successive residuals never falls, so the series grows from here on.
                 curvature = (torch.dot(before, before - r) / torch.dot(before, before)).item() / scale

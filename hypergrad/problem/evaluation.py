@@ -11,7 +11,9 @@ from hypergrad.core.errors import NonFiniteError
 from hypergrad.core.hyperparameter import shown
 
 _GROWTH = 1e4
-"""A gradient this many times its first norm, with a higher loss too, is a run that blew up though not yet infinite."""
+"""A gradient this many times its first norm, with a higher loss too, means a run that blew up though still finite.
+
+A judgement: no run that recovered was seen to grow as much, and one that diverges passes it within some steps."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.solver.base import InnerSolver, State
-from hypergrad.solver.coefficient import Coefficient, ranged
+from hypergrad.solver.coefficient import Coefficient, Coefficients, ranged
 from hypergrad.solver.weight_decay import decayed
 
 
@@ -41,10 +41,8 @@ class Adam(InnerSolver):
     def init(self, params: Tensors) -> State:
         return with_moments(params)
 
-    def update(self, state: State, grad: Tensors, hparams: Tensors, t: int) -> State:
-        params = state["params"]
-        d = decayed(grad, params, self.by_tensor("weight_decay", params, hparams, t))
-        return adapted(self, state, d, hparams, t)
+    def update(self, state: State, grad: Tensors, coefficients: Coefficients, t: int) -> State:
+        return adapted(state, decayed(grad, state["params"], coefficients["weight_decay"]), coefficients, t)
 
 
 def with_moments(params: Tensors) -> State:
@@ -53,15 +51,13 @@ def with_moments(params: Tensors) -> State:
     return {"params": params, "first_moment": zeros, "second_moment": dict(zeros)}
 
 
-def adapted(solver: InnerSolver, state: State, d: Tensors, hparams: Tensors, t: int) -> State:
-    """The state after a step of Adam along d, with the coefficients of `solver` and no weight decay."""
-    params = state["params"]
-    fields = ("lr", "beta1", "beta2", "eps")
-    lr, beta1, beta2, eps = (solver.by_tensor(field, params, hparams, t) for field in fields)
+def adapted(state: State, d: Tensors, coefficients: Coefficients, t: int) -> State:
+    """The state after a step of Adam along d, without weight decay."""
+    lr, beta1, beta2, eps = (coefficients[field] for field in ("lr", "beta1", "beta2", "eps"))
     m = {name: beta1[name] * old + (1 - beta1[name]) * d[name] for name, old in state["first_moment"].items()}
     v = {name: beta2[name] * old + (1 - beta2[name]) * d[name] ** 2 for name, old in state["second_moment"].items()}
     moved: Tensors = {}
-    for name, w in params.items():
+    for name, w in state["params"].items():
         rate = lr[name] / (1 - beta1[name] ** (t + 1))
         spread = root_of_second_moment(v[name]) / (1 - beta2[name] ** (t + 1)) ** 0.5 + eps[name]
         moved[name] = w - rate * m[name] / spread

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hypergrad.core.autodiff import Tensors
 from hypergrad.solver.adam import adapted, with_moments
 from hypergrad.solver.base import InnerSolver, State
-from hypergrad.solver.coefficient import Coefficient, ranged
+from hypergrad.solver.coefficient import Coefficient, Coefficients, ranged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,7 @@ class AdamW(InnerSolver):
     def init(self, params: Tensors) -> State:
         return with_moments(params)
 
-    def update(self, state: State, grad: Tensors, hparams: Tensors, t: int) -> State:
-        params = state["params"]
-        lr, decay = (self.by_tensor(field, params, hparams, t) for field in ("lr", "weight_decay"))
-        shrunk = {name: (1 - lr[name] * decay[name]) * w for name, w in params.items()}
-        return adapted(self, {**state, "params": shrunk}, grad, hparams, t)
+    def update(self, state: State, grad: Tensors, coefficients: Coefficients, t: int) -> State:
+        lr, decay = coefficients["lr"], coefficients["weight_decay"]
+        shrunk = {name: (1 - lr[name] * decay[name]) * w for name, w in state["params"].items()}
+        return adapted({**state, "params": shrunk}, grad, coefficients, t)

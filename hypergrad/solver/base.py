@@ -1,25 +1,29 @@
 """The promise of an inner solver: a dynamics on named tensors."""
 
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
-from hypergrad.core.validation import require_real
 from hypergrad.problem.base import InnerProblem
-from hypergrad.solver.coefficient import Coefficient, Range, coefficient, groups_of, require_fitting, root
+from hypergrad.problem.oracle import Oracle
+from hypergrad.solver.coefficient import (
+    Coefficient,
+    Coefficients,
+    Range,
+    Values,
+    by_tensor,
+    coefficient,
+    groups_of,
+    root,
+)
+from hypergrad.solver.requirements import require_coefficient, require_contract, require_fitting, require_known
 
 State = dict[str, Tensors]
 """The solver's state: `params`, and what else a dynamics carries along, such as `velocity`, each shaped as the
 parameters; which those are is said by each solver. The number of the step is no part of it."""
-
-_LEFT_OUT = {
-    "maximize": "an inner problem is minimised; change the sign of its inner loss",
-    "amsgrad": "its running maximum has a kink at every new maximum; leave it out",
-    "betas": "each decay can be tuned; give them as beta1 and beta2",
-}
-"""Options of `torch.optim` that are no option here, and what to do instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,19 +48,19 @@ class InnerSolver:
 
     differentiable: ClassVar[bool] = True
     """Whether a step can be differentiated, as `Unrolled` does; an implicit estimator needs no such thing."""
+    same_batch: ClassVar[bool] = False
+    """Whether the steps need the same batch throughout, as those of a line search do."""
     check_every: ClassVar[int] = 20
     """Steps between two looks at the gradient norm while training to a tolerance, each of which costs a gradient."""
 
     groups: tuple[str, ...] | None = None
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "InnerSolver":
-        """Refuse what `torch.optim` has and we have not, with the reason.
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        require_contract(cls)
 
-        Raises:
-            TypeError: if such an option is given.
-        """
-        for name in _LEFT_OUT.keys() & kwargs.keys():
-            raise TypeError(f"{cls.__name__} has no option {name}: {_LEFT_OUT[name]}.")
+    def __new__(cls, *args: Any, **kwargs: Any) -> "InnerSolver":
+        require_known(cls, kwargs)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -76,25 +80,24 @@ class InnerSolver:
         """The state s₀ of a run on `problem` that is given `params` to start from."""
         return self.init(problem.initial(params, hparams))
 
-    def step(self, problem: InnerProblem, state: State, hparams: Tensors, t: int, first_step: int = 0) -> State:
+    def step(self, oracle: Oracle, state: State, coefficients: Coefficients, t: int) -> State:
         """The state after step t of a run.
 
         Args:
-            problem: gives the inner loss and its batches.
+            oracle: params ↦ (g, ∇g) at this λ and batch.
             state: after the steps before; not changed.
-            hparams: λ in natural units.
-            t: steps since `init`, ≥ 0, by which schedules and bias corrections go.
-            first_step: index of the run's first batch, ≥ 0: this step sees `problem.inner_batch(first_step + t)`.
+            coefficients: of this step, by field and then by parameter tensor: `coefficients["lr"][name]` is a number or
+                a tensor of shape ().
+            t: steps since `init`, ≥ 0, by which bias corrections go.
 
         Returns:
             The next state; the given one itself where rounding errors allow no further step.
         """
-        batch = problem.inner_batch(first_step + t)
-        _, grad = problem.inner_loss_and_gradient(state["params"], hparams, batch)
-        return self.update(state, grad, hparams, t)
+        _, grad = oracle(state["params"])
+        return self.update(state, grad, coefficients, t)
 
-    def update(self, state: State, grad: Tensors, hparams: Tensors, t: int) -> State:
-        """The state after step t along `grad`, shaped as the parameters.
+    def update(self, state: State, grad: Tensors, coefficients: Coefficients, t: int) -> State:
+        """The state after step t along `grad`, shaped as the parameters; see `step`.
 
         Raises:
             NotImplementedError: if the solver has a `step` of its own.
@@ -119,8 +122,25 @@ class InnerSolver:
         """Whether weight decay leads the steps to another point than a minimum of the inner loss."""
         return self.coefficients().get("weight_decay", 0) != 0
 
-    def largest_lr(self, curvature: float, hparams: Tensors, t: int) -> float | None:
-        """The learning rate above which step t is unstable where the largest curvature is `curvature` > 0, if known."""
+    def coefficients_at(self, hparams: Tensors, t: int, params: Tensors) -> Coefficients:
+        """The coefficients in step t for each of the parameter tensors, as `step` receives them."""
+        return self.by_tensor(self.values_at(hparams, t), params)
+
+    def values_at(self, hparams: Tensors, t: int) -> dict[str, float | Tensor]:
+        """The coefficients in step t: each a number or of shape () for all tensors, or of shape (G,) for G groups."""
+        return {field: coefficient(value, hparams, t) for field, value in self.coefficients().items()}
+
+    def by_tensor(self, values: Values, params: Tensors) -> Coefficients:
+        """The coefficients for each of the parameter tensors, from those for all of them or for each group."""
+        return {field: by_tensor(value, params, self.groups) for field, value in values.items()}
+
+    def largest_lr(self, curvature: float, values: Values) -> float | None:
+        """The learning rate above which a step is unstable, if known.
+
+        Args:
+            curvature: the largest one of the inner loss, > 0.
+            values: of the coefficients, see `values_at`.
+        """
         return None
 
     def require(self, problem: InnerProblem) -> None:
@@ -156,37 +176,10 @@ class InnerSolver:
                 f"hyperparameter of shape (1, {num_groups}) or ({inner_steps}, {num_groups})."
             )
 
-    def by_tensor(self, field: str, params: Tensors, hparams: Tensors, t: int) -> dict[str, float | Tensor]:
-        """The value of a coefficient in step t for each of the parameter tensors, a number or of shape ()."""
-        value = coefficient(getattr(self, field), hparams, t)
-        if not isinstance(value, Tensor) or value.ndim == 0:
-            return dict.fromkeys(params, value)
-        entries = value.unbind()
-        if self.groups is None:
-            return dict(zip(params, entries, strict=True))
-        groups = groups_of(tuple(params), self.groups)
-        return {name: entries[group] for name, group in zip(params, groups, strict=True)}
-
     @classmethod
+    @cache
     def _ranges(cls) -> dict[str, Range]:
         return {field.name: field.metadata["range"] for field in fields(cls) if "range" in field.metadata}
-
-
-def require_coefficient(owner: InnerSolver, name: str, limits: Range) -> None:
-    """Require that field `name` is the name of a hyperparameter, or a finite number in range, or a schedule over them.
-
-    Raises:
-        TypeError: if it is none of them.
-        ValueError: if the number is out of range.
-    """
-    value = getattr(owner, name)
-    base = root(value)
-    if isinstance(base, str):
-        return
-    if value is base:
-        require_real(owner, name, above=limits.above, least=limits.least, below=limits.below)
-    elif not limits.holds(base):
-        raise ValueError(f"{type(owner).__name__}.{name} must be {limits}, but the base of {value} is {base:g}.")
 
 
 def require_differentiable(owner: object, solver: InnerSolver) -> None:

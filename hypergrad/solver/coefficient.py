@@ -1,6 +1,6 @@
 """Coefficients of a solver: numbers, schedules, or hyperparameters by name; one for all tensors, or one for each."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -14,6 +14,12 @@ from hypergrad.solver.schedule import Schedule
 
 Coefficient = float | str | Schedule
 """A number, the name of a hyperparameter, or a schedule over either."""
+
+Values = Mapping[str, float | Tensor]
+"""The coefficients in one step by field: a number or a tensor of shape () for all tensors, or (G,) for G groups."""
+
+Coefficients = Mapping[str, Mapping[str, float | Tensor]]
+"""The coefficients in one step by field and then by parameter tensor: numbers, or tensors of shape ()."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +58,28 @@ def coefficient(value: Coefficient, hparams: Tensors, t: int) -> float | Tensor:
     The first axis of a hyperparameter is the step; one with a single row, (1, G), holds for every step, and a schedule
     of T steps starts anew after them.
     """
-    if isinstance(value, Schedule):
-        return value.factor(t) * coefficient(value.base, hparams, t)
-    if not isinstance(value, str):
+    if isinstance(value, str):
+        tensor = hparams[value]
+        return tensor if tensor.ndim == 0 else tensor[0 if len(tensor) == 1 else t % len(tensor)]
+    # Most are floats, and an instance check of an abstract class is slow.
+    if isinstance(value, float) or not isinstance(value, Schedule):
         return value
-    tensor = hparams[value]
-    if tensor.ndim == 0:
-        return tensor
-    return tensor[0 if len(tensor) == 1 else t % len(tensor)]
+    return value.factor(t) * coefficient(value.base, hparams, t)
 
 
-def one_for_all(value: Coefficient, hparams: Tensors, t: int) -> float | None:
-    """The value in step t as a number; None where it differs by group."""
-    now = coefficient(value, hparams, t)
-    return None if isinstance(now, Tensor) and now.ndim > 0 else float(now)
+def by_tensor(
+    value: float | Tensor, names: Iterable[str], patterns: tuple[str, ...] | None
+) -> dict[str, float | Tensor]:
+    """The value in one step, for all tensors or for each group, for each of the tensors; see `groups_of`."""
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        return dict.fromkeys(names, value)
+    names, entries = tuple(names), value.unbind()
+    return {name: entries[group] for name, group in zip(names, groups_of(names, patterns), strict=True)}
+
+
+def one_for_all(value: float | Tensor) -> float | None:
+    """The value of a coefficient in one step as a number; None if it differs by group."""
+    return None if isinstance(value, Tensor) and value.ndim > 0 else float(value)
 
 
 def scaled_sum(x: Tensor, c: float | Tensor, y: Tensor) -> Tensor:
@@ -103,55 +117,6 @@ def groups_of(names: tuple[str, ...], patterns: tuple[str, ...] | None) -> tuple
             f"Each pattern of groups must match a tensor, but {_listed(unused)} matches none of {_listed(names)}."
         )
     return tuple(found)
-
-
-def require_fitting(
-    where: str, value: Coefficient, limits: Range, hparams: Tensors, num_steps: int, num_groups: int
-) -> None:
-    """Require that a coefficient fits a run of `num_steps` inner steps with `num_groups` groups of tensors.
-
-    Args:
-        where: what an error calls the coefficient.
-        value: the coefficient.
-        limits: where its values may lie.
-        hparams: λ.
-        num_steps: T, ≥ 0.
-        num_groups: G, ≥ 1.
-
-    Raises:
-        ValueError: if a schedule is longer than the run, a name is that of no hyperparameter, or its shape is none of
-            (), (T,), (1, G) and (T, G), or one of its values is out of range.
-    """
-    layer = value
-    while isinstance(layer, Schedule):
-        if layer.length > num_steps > 0:
-            raise ValueError(
-                f"{where} = {layer} takes {layer.length} steps, but training has {num_steps}, which would cut it off; "
-                f"shorten it, or raise inner_steps to {layer.length}."
-            )
-        layer = layer.base
-    if not isinstance(layer, str):
-        return
-    where = f"{where} = {layer!r}"
-    if layer not in hparams:
-        raise ValueError(
-            f"{where} is neither a number nor the name of a hyperparameter; the problem has "
-            f"{', '.join(sorted(hparams))}."
-        )
-    shape = tuple(hparams[layer].shape)
-    if shape not in ((), (num_steps,), (1, num_groups), (num_steps, num_groups)):
-        raise ValueError(
-            f"{where} has shape {shape}, but a coefficient is of shape () for one value, of shape ({num_steps},) for "
-            f"one per inner step, of shape (1, {num_groups}) for one per group of tensors, or of shape ({num_steps}, "
-            f"{num_groups}) for one per step and group; without `groups`, each tensor is a group of its own."
-        )
-    least, most = hparams[layer].min().item(), hparams[layer].max().item()
-    for met in (least, most):
-        if not limits.holds(met):
-            raise ValueError(
-                f"{where} must be {limits}, but it holds {met:.4g}; give the hyperparameter a constraint that keeps it "
-                "there, such as hg.positive, hg.unit_interval or hg.interval(a, b)."
-            )
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -12,8 +12,10 @@ from hypergrad.core.autodiff import Tensors
 from hypergrad.core.cost import spend
 from hypergrad.core.validation import require_int
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.oracle import Oracle
 from hypergrad.problem.sparse.lasso import Lasso
 from hypergrad.solver.base import InnerSolver, State
+from hypergrad.solver.coefficient import Coefficients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +44,13 @@ class CoordinateDescent(InnerSolver):
         require_int(self, "sweeps", least=1)
 
     @torch.no_grad()
-    def step(self, problem: InnerProblem, state: State, hparams: Tensors, t: int, first_step: int = 0) -> State:
+    def step(self, oracle: Oracle, state: State, coefficients: Coefficients, t: int) -> State:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import enet_path
 
         solve: Any = enet_path  # whose annotations are guessed from its defaults, and wrong
         w = state["params"]["weight"]
-        X, y, alpha, l1_ratio, scale = _as_elastic_net(cast(Lasso, problem), hparams)
+        X, y, alpha, l1_ratio, scale = _as_elastic_net(cast(Lasso, oracle.problem), oracle.hparams)
         with warnings.catch_warnings():
             # Whether training has converged is for the caller to see.
             warnings.simplefilter("ignore", ConvergenceWarning)

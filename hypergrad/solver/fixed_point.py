@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-from hypergrad.core.autodiff import Tensors
-from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.oracle import Oracle
 from hypergrad.solver.base import InnerSolver, State
-from hypergrad.solver.coefficient import Coefficient, ranged
+from hypergrad.solver.coefficient import Coefficient, Coefficients, ranged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +24,7 @@ class FixedPoint(InnerSolver):
 
     rate: Coefficient = ranged(0.1, above=0)
 
-    def step(self, problem: InnerProblem, state: State, hparams: Tensors, t: int, first_step: int = 0) -> State:
-        params = state["params"]
-        phi = problem.optimality(params, hparams, problem.inner_batch(first_step + t))
-        rate = self.by_tensor("rate", params, hparams, t)
+    def step(self, oracle: Oracle, state: State, coefficients: Coefficients, t: int) -> State:
+        params, rate = state["params"], coefficients["rate"]
+        phi = oracle.optimality(params)
         return {"params": {name: w - rate[name] * phi[name] for name, w in params.items()}}

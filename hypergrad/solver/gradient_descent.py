@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.solver.base import InnerSolver, State
-from hypergrad.solver.coefficient import Coefficient, one_for_all, ranged, scaled_sum
+from hypergrad.solver.coefficient import Coefficient, Coefficients, Values, one_for_all, ranged, scaled_sum
 from hypergrad.solver.weight_decay import decayed
 
 
@@ -25,12 +25,11 @@ class GradientDescent(InnerSolver):
     lr: Coefficient = ranged(0.1, above=0)
     weight_decay: Coefficient = ranged(0.0, least=0)
 
-    def update(self, state: State, grad: Tensors, hparams: Tensors, t: int) -> State:
-        params = state["params"]
-        lr = self.by_tensor("lr", params, hparams, t)
-        grad = decayed(grad, params, self.by_tensor("weight_decay", params, hparams, t))
+    def update(self, state: State, grad: Tensors, coefficients: Coefficients, t: int) -> State:
+        params, lr = state["params"], coefficients["lr"]
+        grad = decayed(grad, params, coefficients["weight_decay"])
         return {"params": {name: scaled_sum(w, -lr[name], grad[name]) for name, w in params.items()}}
 
-    def largest_lr(self, curvature: float, hparams: Tensors, t: int) -> float | None:
-        decay = one_for_all(self.weight_decay, hparams, t)
+    def largest_lr(self, curvature: float, values: Values) -> float | None:
+        decay = one_for_all(values["weight_decay"])
         return None if decay is None else 2 / (curvature + decay)

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, flatten, unflatten
 from hypergrad.core.validation import require_int
-from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.oracle import Oracle
 from hypergrad.solver.base import InnerSolver, State
+from hypergrad.solver.coefficient import Coefficients
 from hypergrad.solver.line_search import line_search
-from hypergrad.solver.objective import Objective, Trial, kept, known
+from hypergrad.solver.objective import LineSearchPoint, Objective, kept, known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class LBFGS(InnerSolver):
     on strongly convex problems of few parameters, and costs one gradient a step near the solution. Made for implicit
     estimators: a step cannot be differentiated.
 
-    The state is `params`, and from the first step on `trial`, the `loss` and flat `grad` there, and `history`, the last
+    The state is `params`, and from the first step on `point`, the `loss` and flat `grad` there, and `history`, the last
     m ≤ memory steps `s` and differences of gradients `y`, both of shape (m, n), and `r`, the upper triangle of s yᵀ.
 
     Attributes:
@@ -34,6 +35,7 @@ class LBFGS(InnerSolver):
     """
 
     differentiable: ClassVar[bool] = False
+    same_batch: ClassVar[bool] = True
     check_every: ClassVar[int] = 5
 
     memory: int = 50
@@ -43,12 +45,11 @@ class LBFGS(InnerSolver):
         require_int(self, "memory", least=1)
 
     @torch.no_grad()
-    def step(self, problem: InnerProblem, state: State, hparams: Tensors, t: int, first_step: int = 0) -> State:
+    def step(self, oracle: Oracle, state: State, coefficients: Coefficients, t: int) -> State:
         params = state["params"]
-        objective = Objective.of(self, problem, params, hparams, first_step + t)
-        w = flatten(params)
-        if "trial" in state:
-            here = Trial(w, state["trial"]["loss"].item(), state["trial"]["grad"])
+        objective, w = Objective(oracle, params), flatten(params)
+        if "point" in state:
+            here = LineSearchPoint(w, state["point"]["loss"].item(), state["point"]["grad"])
             history = state["history"]
         else:
             here = objective(w)
@@ -62,7 +63,7 @@ class LBFGS(InnerSolver):
             history = _extended(history, there.w - here.w, there.grad - here.grad, self.memory)
         return {
             "params": unflatten(there.w, params),
-            "trial": kept(there),
+            "point": kept(there),
             "history": history,
         }
 
@@ -70,7 +71,7 @@ class LBFGS(InnerSolver):
         return known(state)
 
 
-def _descend(objective: Objective, here: Trial, history: Tensors) -> Trial | None:
+def _descend(objective: Objective, here: LineSearchPoint, history: Tensors) -> LineSearchPoint | None:
     """The next point; without a history a gradient step of length at most 1 before the line search."""
     if len(history["s"]):
         return line_search(objective, here, -_inverse_times(here.grad, history))

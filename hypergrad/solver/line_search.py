@@ -5,14 +5,19 @@ import math
 import torch
 from torch import Tensor
 
-from hypergrad.solver.objective import Objective, Trial
+from hypergrad.solver.objective import LineSearchPoint, Objective
 
 _ENOUGH = 1e-4
+"""Part of the decrease that the slope promises which a step must bring: the usual value, small for long steps."""
 _FLAT = 0.9
+"""Part of the slope that a step may leave: the usual value for quasi-Newton directions, whose first α is often fine."""
 _MAX_TRIALS = 40
+"""Halvings after which α is at rounding, even from a first one that is too long by a factor of a million."""
 
 
-def line_search(objective: Objective, start: Trial, direction: Tensor, length: float = 1.0) -> Trial | None:
+def line_search(
+    objective: Objective, start: LineSearchPoint, direction: Tensor, length: float = 1.0
+) -> LineSearchPoint | None:
     """A point start + α p that fulfils the weak Wolfe conditions, by doubling and bisection from α = `length`.
 
     With φ(α) = g(w + α p): φ(α) ≤ φ(0) + 1e-4 α φ'(0) and φ'(α) ≥ 0.9 φ'(0). Close to a minimum the first asks for
@@ -36,7 +41,7 @@ def line_search(objective: Objective, start: Trial, direction: Tensor, length: f
     if not slope < 0:
         return None
     noise = torch.finfo(direction.dtype).eps ** (1 / 3) * abs(start.loss)
-    best: Trial | None = None
+    best: LineSearchPoint | None = None
     low, high, alpha = 0.0, math.inf, length
     for _ in range(_MAX_TRIALS):
         there = objective(start.w + alpha * direction)

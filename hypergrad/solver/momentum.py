@@ -7,7 +7,7 @@ import torch
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.validation import require_instance
 from hypergrad.solver.base import InnerSolver, State
-from hypergrad.solver.coefficient import Coefficient, one_for_all, ranged, scaled_sum
+from hypergrad.solver.coefficient import Coefficient, Coefficients, Values, one_for_all, ranged, scaled_sum
 from hypergrad.solver.weight_decay import decayed
 
 
@@ -52,21 +52,19 @@ class Momentum(InnerSolver):
     def init(self, params: Tensors) -> State:
         return {"params": params, "velocity": {name: torch.zeros_like(w) for name, w in params.items()}}
 
-    def update(self, state: State, grad: Tensors, hparams: Tensors, t: int) -> State:
-        params = state["params"]
-        lr, beta = (self.by_tensor(field, params, hparams, t) for field in ("lr", "momentum"))
-        d = decayed(grad, params, self.by_tensor("weight_decay", params, hparams, t))
+    def update(self, state: State, grad: Tensors, coefficients: Coefficients, t: int) -> State:
+        params, lr, beta = state["params"], coefficients["lr"], coefficients["momentum"]
+        d = decayed(grad, params, coefficients["weight_decay"])
         pushed = d
         if self.dampening != 0:
-            delta = self.by_tensor("dampening", params, hparams, t)
+            delta = coefficients["dampening"]
             pushed = {name: (1 - delta[name] * (t > 0)) * x for name, x in d.items()}
         v = {name: scaled_sum(pushed[name], beta[name], old) for name, old in state["velocity"].items()}
         ahead = {name: scaled_sum(d[name], beta[name], x) for name, x in v.items()} if self.nesterov else v
         return {"params": {name: scaled_sum(w, -lr[name], ahead[name]) for name, w in params.items()}, "velocity": v}
 
-    def largest_lr(self, curvature: float, hparams: Tensors, t: int) -> float | None:
-        fields = (self.momentum, self.dampening, self.weight_decay)
-        beta, delta, decay = (one_for_all(value, hparams, t) for value in fields)
+    def largest_lr(self, curvature: float, values: Values) -> float | None:
+        beta, delta, decay = (one_for_all(values[field]) for field in ("momentum", "dampening", "weight_decay"))
         if beta is None or delta is None or decay is None:
             return None
         return 2 * (1 + beta) / ((1 + 2 * beta if self.nesterov else 1 - delta) * (curvature + decay))

@@ -1,12 +1,12 @@
 """Newton's method."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from hypergrad.core.autodiff import Tensors, flatten, unflatten
+from hypergrad.core.autodiff import detach, flatten, unflatten
 from hypergrad.core.cost import spend
 from hypergrad.core.errors import IndefiniteError
 from hypergrad.core.operator import Operator
@@ -18,11 +18,14 @@ from hypergrad.problem.oracle import Oracle
 from hypergrad.product.base import Product
 from hypergrad.product.reverse import Reverse
 from hypergrad.solver.base import InnerSolver, State
+from hypergrad.solver.coefficient import Coefficients
 from hypergrad.solver.line_search import line_search
-from hypergrad.solver.objective import Objective, Trial, kept, known
+from hypergrad.solver.objective import LineSearchPoint, Objective, kept, known
 
 _FIRST_DAMPING = 1e-3
+"""First δ relative to ‖H∇g‖/‖∇g‖: small enough that, where it suffices, the step is still nearly Newton's."""
 _MAX_DAMPINGS = 20
+"""Tenfold increases of δ, beyond the ratio of any two curvatures that float64 can tell apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,7 @@ class Newton(InnerSolver):
     δ grows from 1e-3 ‖H∇g‖/‖∇g‖ tenfold until the linear solver meets no direction that curves downwards. α comes from
     a line search that tries 1 first. Near the solution each step takes ‖∇g‖ down by the linear solver's `tol`, or
     quadratically if that is smaller. Made for implicit estimators: a step cannot be differentiated. The state is
-    `params`, and from the first step on `trial`, the `loss` and flat `grad` there.
+    `params`, and from the first step on `point`, the `loss` and flat `grad` there.
 
     Attributes:
         linsolve: how the Newton system is solved; a solver for positive definite systems, which refuses others.
@@ -43,6 +46,7 @@ class Newton(InnerSolver):
     """
 
     differentiable: ClassVar[bool] = False
+    same_batch: ClassVar[bool] = True
     check_every: ClassVar[int] = 1
 
     linsolve: LinearSolver = field(default_factory=lambda: CG(max_iter=1000, tol=1e-2))
@@ -54,17 +58,17 @@ class Newton(InnerSolver):
         require_instance(self, "product", Product)
 
     @torch.no_grad()
-    def step(self, problem: InnerProblem, state: State, hparams: Tensors, t: int, first_step: int = 0) -> State:
+    def step(self, oracle: Oracle, state: State, coefficients: Coefficients, t: int) -> State:
         params = state["params"]
-        objective = Objective.of(self, problem, params, hparams, first_step + t)
-        at = self.product.linearize(Oracle(problem, objective.hparams, objective.batch), params)
-        here = Trial(flatten(params), at.evaluation.loss, at.phi.detach())
+        oracle = replace(oracle, hparams=detach(oracle.hparams))
+        at = self.product.linearize(oracle, params)
+        here = LineSearchPoint(flatten(params), at.evaluation.loss, at.phi.detach())
         if not here.grad.any():
             return state
-        there = line_search(objective, here, -self._inverse_times(at.product, here.grad))
+        there = line_search(Objective(oracle, params), here, -self._inverse_times(at.product, here.grad))
         if there is None or _is_noise(here, there):
             return state
-        return {"params": unflatten(there.w, params), "trial": kept(there)}
+        return {"params": unflatten(there.w, params), "point": kept(there)}
 
     def require(self, problem: InnerProblem) -> None:
         super().require(problem)
@@ -102,7 +106,7 @@ class Newton(InnerSolver):
         return found.x
 
 
-def _is_noise(here: Trial, there: Trial) -> bool:
+def _is_noise(here: LineSearchPoint, there: LineSearchPoint) -> bool:
     """Whether a step of Newton's method gained nothing: rounding errors are all that is left."""
     rounding = 10 * torch.finfo(here.w.dtype).eps * abs(here.loss)
     halved = torch.linalg.vector_norm(there.grad) <= torch.linalg.vector_norm(here.grad) / 2

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, flatten
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.oracle import Oracle
 from hypergrad.problem.sparse.l1 import L1Problem
 from hypergrad.solver.base import InnerSolver, State
-from hypergrad.solver.coefficient import Coefficient, coefficient, ranged
+from hypergrad.solver.coefficient import Coefficient, Coefficients, Values, ranged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,21 +40,22 @@ class ProximalGradient(InnerSolver):
         one = torch.ones_like(next(iter(params.values())).detach().reshape(-1)[0])
         return {"params": params, "ahead": params, "momentum": {"theta": one}}
 
-    def step(self, problem: InnerProblem, state: State, hparams: Tensors, t: int, first_step: int = 0) -> State:
-        problem = cast(L1Problem, problem)
+    def step(self, oracle: Oracle, state: State, coefficients: Coefficients, t: int) -> State:
+        problem, hparams = cast(L1Problem, oracle.problem), oracle.hparams
         z, w, theta = state["ahead"], state["params"], state["momentum"]["theta"]
-        lr = self._rate(problem, hparams, t)
-        _, grad = problem.smooth_loss_and_gradient(z, hparams, problem.inner_batch(first_step + t))
-        new = problem.prox({name: z[name] - lr * grad[name] for name in z}, hparams, lr)
-        moved = {name: new[name] - w[name] for name in w}
+        lr = coefficients.get("lr") or dict.fromkeys(w, 1 / cast(Tensor, problem.smoothness(hparams)))
+        _, grad = problem.smooth_loss_and_gradient(z, hparams, oracle.batch)
+        moved = {name: z[name] - lr[name] * grad[name] for name in z}
+        new = {name: problem.prox(moved, hparams, lr[name])[name] for name in w}
+        step = {name: new[name] - w[name] for name in w}
         overshoot = {name: z[name] - new[name] for name in w}
-        theta = torch.where(flatten(overshoot) @ flatten(moved) > 0, 1.0, theta)
+        theta = torch.where(flatten(overshoot) @ flatten(step) > 0, 1.0, theta)
         following = (1 + (1 + 4 * theta**2).sqrt()) / 2
         beta = (theta - 1) / following
-        ahead = {name: new[name] + beta * moved[name] for name in w}
+        ahead = {name: new[name] + beta * step[name] for name in w}
         return {"params": new, "ahead": ahead, "momentum": {"theta": following}}
 
-    def largest_lr(self, curvature: float, hparams: Tensors, t: int) -> float | None:
+    def largest_lr(self, curvature: float, values: Values) -> float | None:
         return 4 / (3 * curvature)
 
     def require(self, problem: InnerProblem) -> None:
@@ -67,8 +69,3 @@ class ProximalGradient(InnerSolver):
             raise ValueError(
                 f"ProximalGradient.lr = None takes 1/L, but {name}.smoothness knows no L; give lr a number."
             )
-
-    def _rate(self, problem: L1Problem, hparams: Tensors, t: int) -> float | Tensor:
-        if self.lr is not None:
-            return coefficient(self.lr, hparams, t)
-        return 1 / cast(Tensor, problem.smoothness(hparams))

@@ -8,7 +8,7 @@ from hypergrad.core.autodiff import Tensors
 from hypergrad.core.validation import require_instance
 from hypergrad.solver.adam import root_of_second_moment
 from hypergrad.solver.base import InnerSolver, State
-from hypergrad.solver.coefficient import Coefficient, ranged
+from hypergrad.solver.coefficient import Coefficient, Coefficients, ranged
 from hypergrad.solver.weight_decay import decayed
 
 
@@ -52,10 +52,9 @@ class RMSprop(InnerSolver):
             moment: {name: torch.zeros_like(w) for name, w in params.items()} for moment in moments
         }
 
-    def update(self, state: State, grad: Tensors, hparams: Tensors, t: int) -> State:
-        params = state["params"]
-        fields = ("lr", "alpha", "eps", "momentum", "weight_decay")
-        lr, alpha, eps, beta, decay = (self.by_tensor(field, params, hparams, t) for field in fields)
+    def update(self, state: State, grad: Tensors, coefficients: Coefficients, t: int) -> State:
+        params, fields = state["params"], ("lr", "alpha", "eps", "momentum", "weight_decay")
+        lr, alpha, eps, beta, decay = (coefficients[field] for field in fields)
         d = decayed(grad, params, decay)
         v = {name: alpha[name] * old + (1 - alpha[name]) * d[name] ** 2 for name, old in state["second_moment"].items()}
         after: State = {"second_moment": v}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from hypergrad.core.validation import require_real
 from hypergrad.solver.base import State
-from hypergrad.tape.base import Cost, Footprint, Tape, Trajectory
+from hypergrad.tape.base import Footprint, Tape, TapeCost, Trajectory
 from hypergrad.tape.checkpoint import Checkpoint
 from hypergrad.tape.footprint import measure
 from hypergrad.tape.graph import Graph
@@ -32,7 +32,7 @@ class AutoTape(Tape):
     def record(self, dynamics: Dynamics, state: State, steps: range) -> Trajectory:
         return self.choose(dynamics, measure(dynamics, state, steps.start), steps).record(dynamics, state, steps)
 
-    def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> Cost | None:
+    def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> TapeCost | None:
         return self.choose(dynamics, footprint, steps).cost(dynamics, footprint, steps)
 
     def choose(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> Tape:

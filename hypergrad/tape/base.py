@@ -28,7 +28,7 @@ class Footprint:
 
 
 @dataclass(frozen=True)
-class Cost:
+class TapeCost:
     """What a run there and back takes.
 
     Attributes:
@@ -107,5 +107,5 @@ class Tape(ABC):
         """
 
     @abstractmethod
-    def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> Cost | None:
+    def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> TapeCost | None:
         """What `record` and the way back would take, or None where this tape does not serve the solver."""

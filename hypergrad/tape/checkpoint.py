@@ -8,7 +8,7 @@ from operator import itemgetter
 
 from hypergrad.core.validation import require_int
 from hypergrad.solver.base import State
-from hypergrad.tape.base import Cost, Footprint, Tape, Trajectory
+from hypergrad.tape.base import Footprint, Tape, TapeCost, Trajectory
 from hypergrad.training.dynamics import Dynamics, Passage, detached
 
 
@@ -37,9 +37,9 @@ class Checkpoint(Tape):
         end, last = next(backwards)
         return Trajectory(detached(end), chain((last,), map(itemgetter(1), backwards)))
 
-    def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> Cost:
+    def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> TapeCost:
         slots = min(self.slots_for(len(steps)), len(steps))
-        return Cost(
+        return TapeCost(
             memory=(slots + 1) * footprint.state + footprint.graph,
             gradients=fewest_steps(len(steps), slots) + len(steps),
         )

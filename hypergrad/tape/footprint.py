@@ -27,7 +27,7 @@ def _saved(dynamics: Dynamics, state: State, t: int) -> tuple[dict[int, int], St
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
-        step = dynamics.linearise(state, t)
+        step = dynamics.linearize(state, t)
     # Only what is still alive: what was freed on the way gave its address to another.
     held = [x.untyped_storage() for ref in saved if (x := ref()) is not None]
     return {storage.data_ptr(): storage.nbytes() for storage in held}, step

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from hypergrad.solver.base import State
-from hypergrad.tape.base import Cost, Footprint, Tape, Trajectory
+from hypergrad.tape.base import Footprint, Tape, TapeCost, Trajectory
 from hypergrad.training.dynamics import Dynamics
 
 _PIECES = 32
+"""Backward passes in a run: few enough that their own cost hardly shows, and enough to free memory on the way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,5 +23,5 @@ class Graph(Tape):
     def record(self, dynamics: Dynamics, state: State, steps: range) -> Trajectory:
         return Trajectory.kept(dynamics, state, dynamics.pieces(steps, max(len(steps) // _PIECES, 1)))
 
-    def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> Cost:
-        return Cost(memory=len(steps) * (footprint.graph + footprint.state), gradients=len(steps))
+    def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> TapeCost:
+        return TapeCost(memory=len(steps) * (footprint.graph + footprint.state), gradients=len(steps))

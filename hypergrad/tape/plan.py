@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hypergrad.tape.base import Cost
+from hypergrad.tape.base import TapeCost
 
 _COMPILED = (
     "counted for eager steps; of compiled ones Graph keeps states, as Store does, and Checkpoint takes those of one "
@@ -22,7 +22,7 @@ class Plan:
             to be measured.
     """
 
-    costs: Mapping[str, Cost | None]
+    costs: Mapping[str, TapeCost | None]
     horizon: int
     compile: bool = False
 

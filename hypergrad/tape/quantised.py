@@ -5,17 +5,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from hypergrad.core.arithmetic import Remainders, add_fixed, to_fixed, to_float
-from hypergrad.core.autodiff import Tensors
+from hypergrad.core.autodiff import Tensors, leaves
 from hypergrad.core.errors import FixedPointOverflowError, NonFiniteError
+from hypergrad.problem.oracle import Oracle
 from hypergrad.solver.base import State
-from hypergrad.solver.schedule import Schedule
-from hypergrad.training.dynamics import Dynamics, Stretch, free
+from hypergrad.training.dynamics import Dynamics, Stretch
+from hypergrad.training.step_inputs import changing_coefficients
 
 
 class QuantisedMomentum:
@@ -37,7 +37,7 @@ class QuantisedMomentum:
         self.dynamics, self.bits, self.max_denominator = dynamics, fraction_bits, max_denominator
         self.dtypes = {name: x.dtype for name, x in state["params"].items()}
         self.w, self.v = ({k: to_fixed(x, self.bits) for k, x in state[g].items()} for g in ("params", "velocity"))
-        self.fixed = None if self._is_scheduled() else self._read_coefficients(0)
+        self.fixed = None if changing_coefficients(dynamics) else self._coefficients_at(0)
         self.remainders = {name: Remainders(torch.zeros_like(q)) for name, q in self.w.items()}
 
     def state(self) -> State:
@@ -46,9 +46,9 @@ class QuantisedMomentum:
 
     def step(self, t: int) -> None:
         """Step t."""
-        _, grad = self.gradient(self.dynamics.batch(t))
+        _, grad = self.gradient(self.dynamics.oracle(t))
         for name, (lr, decay) in self._coefficients(t).items():
-            with _told(name, t):
+            with _naming(name, t):
                 v = self.remainders[name].multiply(self.v[name], decay)
                 self.v[name] = v = add_fixed(v, to_fixed(grad[name], self.bits), self.bits)
                 self.w[name] = add_fixed(self.w[name], self._move(v, lr), self.bits)
@@ -58,14 +58,14 @@ class QuantisedMomentum:
         coefficients = self._coefficients(t)
         for name, (lr, _) in coefficients.items():
             self.w[name] = self.w[name] - self._move(self.v[name], lr)
-        w, grad = self.gradient(self.dynamics.batch(t))
+        w, grad = self.gradient(self.dynamics.oracle(t))
         for name, (_, decay) in coefficients.items():
             before = self.v[name] - to_fixed(grad[name], self.bits)
             self.v[name] = self.remainders[name].divide(before, decay)
-        before = {"params": w, "velocity": free({"": self._floats(self.v)})[""]}
+        before, hparams = {"params": w, "velocity": leaves(self._floats(self.v))}, self.dynamics.hparams
         with torch.enable_grad():
-            after = self.dynamics.solver.update(before, grad, self.dynamics.hparams, t)
-        return Stretch(before, after, [self.dynamics.hparams])
+            after = self.dynamics.solver.update(before, grad, self.dynamics.solver.coefficients_at(hparams, t, w), t)
+        return Stretch(before, after, [hparams])
 
     def bits_lost(self, steps: range) -> int:
         """The bits that these steps lose of all velocities, log₂(1/β) of each at each step."""
@@ -78,33 +78,26 @@ class QuantisedMomentum:
     def _floats(self, q: Tensors) -> Tensors:
         return {name: to_float(x, self.bits, self.dtypes[name]) for name, x in q.items()}
 
-    def gradient(self, batch: Any) -> tuple[Tensors, Tensors]:
+    def gradient(self, oracle: Oracle) -> tuple[Tensors, Tensors]:
         """The present parameters as leaves, and the inner gradient there with its graph."""
         # With a graph in both directions: without one, torch takes other formulas for some operations, such as group
         # norm, and those round differently.
-        w = free({"": self._floats(self.w)})[""]
+        w = leaves(self._floats(self.w))
         with torch.enable_grad():
-            return w, self.dynamics.problem.inner_loss_and_gradient(w, self.dynamics.hparams, batch)[1]
-
-    def _is_scheduled(self) -> bool:
-        """Whether a coefficient may change from step to step."""
-        values, hparams = self.dynamics.solver.coefficients().values(), self.dynamics.hparams
-        return any(isinstance(x, Schedule) or (isinstance(x, str) and hparams[x].ndim > 0) for x in values)
+            return w, oracle(w)[1]
 
     def _coefficients(self, t: int) -> dict[str, tuple[float, Fraction]]:
-        return self._read_coefficients(t) if self.fixed is None else self.fixed
+        """Learning rate and decay of each tensor at step t."""
+        return self._coefficients_at(t) if self.fixed is None else self.fixed
 
-    def _read_coefficients(self, t: int) -> dict[str, tuple[float, Fraction]]:
-        """Learning rate and decay of each tensor at step t, read off the solver's own update of v = 1 and of ∇g = 1."""
-        zero = {name: torch.zeros((), dtype=dtype) for name, dtype in self.dtypes.items()}
-        one = {name: torch.ones((), dtype=dtype) for name, dtype in self.dtypes.items()}
-        with torch.no_grad():
-            decayed = self.dynamics.solver.update({"params": zero, "velocity": one}, zero, self.dynamics.hparams, t)
-            moved = self.dynamics.solver.update({"params": zero, "velocity": zero}, one, self.dynamics.hparams, t)
-        return {
-            name: (-moved["params"][name].item(), rational(decayed["velocity"][name].item(), self.max_denominator))
-            for name in self.w
-        }
+    def _coefficients_at(self, t: int) -> dict[str, tuple[float, Fraction]]:
+        values = self.dynamics.solver.coefficients_at(self.dynamics.hparams, t, self.w)
+
+        def number(field: str, name: str) -> float:
+            """The value as an update in the dtype of the tensor meets it."""
+            return torch.as_tensor(values[field][name]).to(self.dtypes[name]).item()
+
+        return {name: (number("lr", name), rational(number("momentum", name), self.max_denominator)) for name in self.w}
 
 
 @lru_cache
@@ -125,7 +118,7 @@ def rational(decay: float, max_denominator: int) -> Fraction:
 
 
 @contextmanager
-def _told(name: str, t: int) -> Iterator[None]:
+def _naming(name: str, t: int) -> Iterator[None]:
     try:
         yield
     except FixedPointOverflowError as error:

@@ -12,11 +12,12 @@ from hypergrad.core.errors import HypergradError, ReversalError
 from hypergrad.core.validation import require_int
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.solver.momentum import Momentum
-from hypergrad.tape.base import Cost, Footprint, Tape, Trajectory
+from hypergrad.tape.base import Footprint, Tape, TapeCost, Trajectory
 from hypergrad.tape.quantised import QuantisedMomentum
 from hypergrad.training.dynamics import Dynamics, Stretch
 
 _LOOKED_AT = 5
+"""Steps whose gradients are evaluated again after a failure: what differs at all mostly differs at once."""
 _INTEGERS = 5
 """For each parameter: w, v, w₀, v₀ and the part of the remainders that is not on the stack."""
 
@@ -63,13 +64,13 @@ class Reversible(Tape):
             run.step(t)
         return Trajectory(run.state(), _backwards(run, origin, steps))
 
-    def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> Cost | None:
+    def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> TapeCost | None:
         try:
             bits = self.start(dynamics, footprint.start).bits_lost(steps)
         except ValueError:  # another solver, or a decay outside (0, 1)
             return None
         integers = sum(x.numel() for x in footprint.start["params"].values()) * _INTEGERS * 8
-        return Cost(memory=integers + bits // 8 + footprint.state + footprint.graph, gradients=2 * len(steps))
+        return TapeCost(memory=integers + bits // 8 + footprint.state + footprint.graph, gradients=2 * len(steps))
 
     def start(self, dynamics: Dynamics, state: State) -> QuantisedMomentum:
         """The dynamics on integers, before its first step.
@@ -124,8 +125,8 @@ def _backwards(run: QuantisedMomentum, origin: tuple[Tensors, Tensors], steps: r
 def _cause(run: QuantisedMomentum, steps: range) -> str:
     """What differs from one evaluation to the next, found by evaluating some gradients again."""
     for t in steps[:_LOOKED_AT]:
-        batches = [run.dynamics.batch(t) for _ in range(2)]
-        first, again, other = (run.gradient(batch)[1] for batch in (batches[0], *batches))
+        oracles = [run.dynamics.oracle(t) for _ in range(2)]
+        first, again, other = (run.gradient(oracle)[1] for oracle in (oracles[0], *oracles))
         if any(not torch.equal(g, again[name]) for name, g in first.items()):
             return (
                 f"Two evaluations of the inner gradient at the same parameters, on the same batch of step {t}, differ: "

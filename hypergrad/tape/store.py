@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from hypergrad.solver.base import State
-from hypergrad.tape.base import Cost, Footprint, Tape, Trajectory
+from hypergrad.tape.base import Footprint, Tape, TapeCost, Trajectory
 from hypergrad.training.dynamics import Dynamics
 
 _ALIGNMENT = 64
-"""Bytes."""
+"""Bytes, as in the allocator of torch; see `_rows`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +36,10 @@ class Store(Tape):
         def at(k: int) -> State:
             return {group: {name: x[k] for name, x in tensors.items()} for group, tensors in states.items()}
 
-        return Trajectory(state, (dynamics.linearise(at(k), steps[k]) for k in reversed(range(len(steps)))))
+        return Trajectory(state, (dynamics.linearize(at(k), steps[k]) for k in reversed(range(len(steps)))))
 
-    def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> Cost:
-        return Cost(memory=len(steps) * footprint.state + footprint.graph, gradients=2 * len(steps))
+    def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> TapeCost:
+        return TapeCost(memory=len(steps) * footprint.state + footprint.graph, gradients=2 * len(steps))
 
 
 def _rows(x: Tensor, num: int) -> Tensor:

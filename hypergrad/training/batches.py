@@ -65,3 +65,17 @@ def _parts(leaves: Sequence[Any]) -> tuple[Any, ...] | None:
     if not all(x is None or isinstance(x, Tensor | bool | int | float | str) for x in leaves):
         return None
     return tuple(_Kind(x.shape, x.dtype, x.device) if isinstance(x, Tensor) else x for x in leaves)
+
+
+def are_equal(a: Any, b: Any) -> bool:
+    """Whether two batches, any nesting of tensors and values, are the same."""
+    if a is b:
+        return True
+    (values, structure), (others, other_structure) = tree_flatten(a), tree_flatten(b)
+    return structure == other_structure and all(_are_same(x, y) for x, y in zip(values, others, strict=True))
+
+
+def _are_same(x: Any, y: Any) -> bool:
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
+        return x is y or torch.equal(x, y)
+    return bool(x is y or x == y)

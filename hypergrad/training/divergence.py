@@ -1,49 +1,48 @@
 """Why a training run blew up."""
 
+from dataclasses import replace
+
 import torch
 
 from hypergrad.core.autodiff import Tensors, detach, flatten, leaves, vjp
 from hypergrad.linsolve.spectrum import largest_eigenvalue
-from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.oracle import Oracle
-from hypergrad.solver.base import InnerSolver
-from hypergrad.solver.coefficient import coefficient, one_for_all
+from hypergrad.solver.coefficient import one_for_all
+from hypergrad.training.dynamics import Dynamics
 
 
 @torch.no_grad()
-def explain_divergence(
-    problem: InnerProblem, solver: InnerSolver, hparams: Tensors, params: Tensors, *, steps: int, first_step: int
-) -> str:
-    """Where and why a run blew up, found by running it again and looking at every step."""
-    hparams, params = detach(hparams), detach(params)
-    state, t = solver.start(problem, params, hparams), 0
-    start = here = last = Oracle(problem, hparams, problem.inner_batch(first_step)).evaluate(solver.params(state))
+def explain_divergence(dynamics: Dynamics, params: Tensors, steps: int) -> str:
+    """Where and why a run of `steps` steps from `params` blew up, found by running it again and looking at every step.
+
+    Args:
+        dynamics: what a step does.
+        params: where the run started, before `problem.initial`.
+        steps: of the run.
+    """
+    dynamics, solver = replace(dynamics, hparams=detach(dynamics.hparams)), dynamics.solver
+    state, t = solver.start(dynamics.problem, params, dynamics.hparams), 0
+    start = here = last = dynamics.oracle(0).evaluate(solver.params(state))
     while t < steps and here.is_finite:
-        state, last = solver.step(problem, state, hparams, t, first_step), here
+        state, last = dynamics.step(state, t), here
         t += 1
-        here = Oracle(problem, hparams, problem.inner_batch(first_step + t)).evaluate(solver.params(state))
+        here = dynamics.oracle(t).evaluate(solver.params(state))
     return (
         f"Training blew up: the inner loss was {start.loss:.3g} at the start, {last.loss:.3g} after inner step "
-        f"{t - 1} and {here.loss:.3g} after inner step {t}. "
-        + _bound(problem, solver, hparams, params, max(t - 1, 0), first_step)
+        f"{t - 1} and {here.loss:.3g} after inner step {t}. " + _bound(dynamics, params, max(t - 1, 0))
     )
 
 
-def _bound(
-    problem: InnerProblem, solver: InnerSolver, hparams: Tensors, params: Tensors, t: int, first_step: int
-) -> str:
-    value = solver.coefficients().get("lr")
-    if value is None:
-        return f"Use a more cautious setting of {solver}."
-    lr = one_for_all(value, hparams, t)
+def _bound(dynamics: Dynamics, params: Tensors, t: int) -> str:
+    """What the learning rate of step t was, and what it may be at most, as far as that is known."""
+    values = dynamics.solver.values_at(dynamics.hparams, t)
+    if "lr" not in values:
+        return f"Use a more cautious setting of {dynamics.solver}."
+    lr = one_for_all(values["lr"])
     if lr is None:
-        largest = torch.as_tensor(coefficient(value, hparams, t)).max().item()
+        largest = torch.as_tensor(values["lr"]).max().item()
         return f"The largest of the learning rates was {largest:.2e}; lower it."
-    with torch.enable_grad():
-        w = leaves(params)
-        _, grad = problem.inner_loss_and_gradient(w, hparams, problem.inner_batch(first_step + t))
-        curvature = largest_eigenvalue(vjp(flatten(grad), w), flatten(params))
-    bound = solver.largest_lr(curvature, hparams, t) if curvature > 0 else None
+    curvature = _largest_curvature(dynamics, params, t)
+    bound = dynamics.solver.largest_lr(curvature, values) if curvature > 0 else None
     if bound is None:
         return f"The learning rate was {lr:.2e}; lower it."
     if lr > bound:
@@ -55,3 +54,12 @@ def _bound(
         f"The learning rate {lr:.2e} is below {bound:.2e}, the bound for stability with the largest curvature "
         f"{curvature:.2e} at the start, so the curvature grew on the way; lower the learning rate."
     )
+
+
+def _largest_curvature(dynamics: Dynamics, params: Tensors, t: int) -> float:
+    """The largest eigenvalue of the Hessian at `params` on the batch of step t."""
+    params = detach(params)
+    with torch.enable_grad():
+        w = leaves(params)
+        _, grad = dynamics.oracle(t)(w)
+        return largest_eigenvalue(vjp(flatten(grad), w), flatten(params))

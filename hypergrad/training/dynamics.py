@@ -9,7 +9,9 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, detach, leaves
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.oracle import Oracle
 from hypergrad.solver.base import InnerSolver, State
+from hypergrad.training.batches import are_equal
 
 Partial = Mapping[str, Tensor | None]
 """A term of dF/dλ by name; None where nothing in it depends on a hyperparameter."""
@@ -63,7 +65,7 @@ class Stretch:
         For a step of gradient descent, Φ = w − lr ∇g(w, λ), that pass is Hessian product and mixed product in one.
         """
         wanted = {(k, name): x for k, hparams in enumerate(self.hparams) for name, x in hparams.items()}
-        pulled, found = pull(self.after, adjoint, self.before, wanted)
+        pulled, found = state_vjp(self.after, adjoint, self.before, wanted)
         terms: list[Partial] = [{name: found[k, name] for name in hp} for k, hp in enumerate(self.hparams)]
         return filled(pulled, self.before), terms[::-1]
 
@@ -88,10 +90,31 @@ class Dynamics:
         """The inner batch that step t sees."""
         return self.problem.inner_batch(self.first_step + t)
 
+    def oracle(self, t: int) -> Oracle:
+        """The inner loss and its gradient as step t meets them, at λ and on its batch."""
+        return Oracle(self.problem, self.hparams, self.batch(t))
+
+    def transition(self, state: State, t: int, hparams: Tensors | None = None) -> State:
+        """Φ(s_t, λ, t), with a graph where grad mode is enabled.
+
+        Args:
+            state: s_t; not changed.
+            t: the number of the step.
+            hparams: λ as leaves of this step's own; those of the run when None.
+
+        Raises:
+            ValueError: if the solver needs the same batch at every step, and that of the next step is another one.
+        """
+        hparams, batch = self.hparams if hparams is None else hparams, self.batch(t)
+        if self.solver.same_batch:
+            self._require_same(batch, t)
+        coefficients = self.solver.coefficients_at(hparams, t, state["params"])
+        return self.solver.step(Oracle(self.problem, hparams, batch), state, coefficients, t)
+
     def step(self, state: State, t: int) -> State:
         """The state after step t, without a graph."""
         with torch.no_grad():
-            return self.solver.step(self.problem, state, self.hparams, t, self.first_step)
+            return self.transition(state, t)
 
     @property
     def stride(self) -> int | None:
@@ -110,23 +133,32 @@ class Dynamics:
 
     def passage(self, state: State, steps: range) -> tuple[State, Passage]:
         """The state after a piece of steps, and the way back through it."""
-        stretch = self.linearise(state, steps.start, len(steps))
+        stretch = self.linearize(state, steps.start, len(steps))
         return stretch.after, stretch
 
-    def linearise(self, state: State, t: int, length: int = 1) -> Stretch:
+    def linearize(self, state: State, t: int, length: int = 1) -> Stretch:
         """Step t, or `length` steps from there, with their graph.
 
         Like `step` it is a pure function of the state, λ and t; with its pull-back it is one of the adjoint too.
         """
-        before = after = free(state)
+        before = after = as_leaves(state)
         hparams = [self.hparams, *(leaves(self.hparams) for _ in range(length - 1))]
         with torch.enable_grad():
             for k, hp in enumerate(hparams):
-                after = self.solver.step(self.problem, after, hp, t + k, self.first_step)
+                after = self.transition(after, t + k, hp)
         return Stretch(before, after, hparams)
 
+    def _require_same(self, batch: Any, t: int) -> None:
+        step = self.first_step + t
+        if not are_equal(batch, self.batch(t + 1)):
+            raise ValueError(
+                f"{type(self.solver).__name__} needs the same inner loss at every step, but "
+                f"{type(self.problem).__name__}.inner_batch({step}) and inner_batch({step + 1}) differ. Return all of "
+                "the data at every step, or train on mini-batches with Momentum or Adam."
+            )
 
-def pull(
+
+def state_vjp(
     outputs: State, cotangents: State, state: State, hparams: Mapping[Key, Tensor]
 ) -> tuple[Mapping[str, Partial], Mapping[Key, Tensor | None]]:
     """(∂outputs/∂s)ᵀ c and (∂outputs/∂λ)ᵀ c, shaped as s and λ, with None where nothing depends on an entry."""
@@ -158,7 +190,7 @@ def entries(state: State) -> list[Tensor]:
     return [x for tensors in state.values() for x in tensors.values()]
 
 
-def free(state: State) -> State:
+def as_leaves(state: State) -> State:
     """The same state as new leaves, which require gradients where they are no integers."""
     return {
         group: {name: x.detach().requires_grad_(x.is_floating_point()) for name, x in tensors.items()}

@@ -1,23 +1,26 @@
 """A few training steps in a row, and their pull-back, each as one function of tensors."""
 
 from collections.abc import Callable
-from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch.utils._pytree import tree_leaves
 
+from hypergrad.compile.torch_compile import compile_checked
 from hypergrad.compile.tracing import Nested, inline_calls, trace_nested
 from hypergrad.core.autodiff import Tensors, detach, leaves
-from hypergrad.solver.base import InnerSolver, State
-from hypergrad.solver.coefficient import coefficient, root
-from hypergrad.solver.schedule import Schedule
+from hypergrad.problem.oracle import Oracle
+from hypergrad.solver.base import State
 from hypergrad.training.batches import Batches
-from hypergrad.training.dynamics import Dynamics, filled, free, pull
-
-Now = dict[str, Any]
-"""What steps see beside state and λ: `t`, of the first one, and their `batch` and `coefficients`, stacked."""
-_NAMES = "{} of this step"
+from hypergrad.training.dynamics import Dynamics, as_leaves, filled, state_vjp
+from hypergrad.training.step_inputs import (
+    StepInputs,
+    changing_coefficients,
+    fixed_coefficients,
+    select_step,
+    step_inputs,
+)
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,10 @@ class Program:
         length: how many steps, ≥ 2.
         names: of the tensors of the state by group, in the order in which the functions take them.
         batches: the kind of batch that they see.
-        step: (s_t, λ, now of that step) ↦ s_{t+1}, as a trace.
-        forward: (s_t, λ, now) ↦ s_{t+length}, and what the pull-back reads of the states before each step, stacked.
-        backward: (what it reads, ∂F/∂s_{t+length}, λ, now) ↦ ∂F/∂s_t, the steps' term of dF/dλ without what comes by
-            way of `now`, and ∂F/∂c, stacked, of the coefficients there that depend on λ; None where it is not wanted.
+        step: (s_t, λ, inputs of that step) ↦ s_{t+1}, as a trace.
+        forward: (s_t, λ, inputs) ↦ s_{t+length}, and what the pull-back reads of the states before each step, stacked.
+        backward: (what it reads, ∂F/∂s_{t+length}, λ, inputs) ↦ ∂F/∂s_t, the steps' term of dF/dλ without what comes by
+            way of the inputs, and ∂F/∂c, stacked, of the coefficients there that depend on λ; None if not wanted.
     """
 
     length: int
@@ -52,32 +55,37 @@ def write(dynamics: Dynamics, state: State, piece: range, batches: Batches, with
     Raises:
         CannotCompileError: if they cannot be traced.
     """  # noqa: DOC502
-    hparams, now, length = detach(dynamics.hparams), told(dynamics, batches, piece), len(piece)
-    here = at(batches, now, 0)
+    hparams, inputs, length = detach(dynamics.hparams), step_inputs(dynamics, batches, piece), len(piece)
+    here = select_step(batches, inputs, 0)
     names = {group: tuple(tensors) for group, tensors in state.items()}
     reads, backward = set(), None
     with torch.no_grad():
         step, traced_step = trace_nested(pure_step(dynamics, batches), state, hparams, here)
         if with_pull_back:
-            pull_back, traced = trace_nested(_pull_back(dynamics, batches), state, state, hparams, here)
-            inputs = iter(node for node in traced.graph.nodes if node.op == "placeholder")
-            reads = {(group, name) for group in names for name in names[group] if next(inputs).users}
+            step_vjp, traced = trace_nested(_step_vjp(dynamics, batches), state, state, hparams, here)
+            nodes = iter(node for node in traced.graph.nodes if node.op == "placeholder")
+            reads = {(group, name) for group in names for name in names[group] if next(nodes).users}
             read = {group: {name: x for name, x in xs.items() if (group, name) in reads} for group, xs in state.items()}
-            backward = inline_calls(_backward(pull_back, length, batches), traced, read, state, hparams, now)
-    forward = inline_calls(_forward(step, length, batches, reads), traced_step, state, hparams, now)
+            backward = inline_calls(_backward(step_vjp, length, batches), traced, read, state, hparams, inputs)
+    forward = inline_calls(_forward(step, length, batches, reads), traced_step, state, hparams, inputs)
     return Program(length, names, batches, step, forward, backward)
 
 
+def compiled(function: Nested, *arguments: Any) -> Nested:
+    """The function through torch.compile, checked at the arguments; see `compile_checked`."""
+    return replace(function, flat=compile_checked(function.flat, tree_leaves(arguments)))
+
+
 def _forward(
-    step: Callable[[State, Tensors, Now], State], length: int, batches: Batches, reads: set[tuple[str, str]]
-) -> Callable[[State, Tensors, Now], tuple[State, State]]:
+    step: Callable[[State, Tensors, StepInputs], State], length: int, batches: Batches, reads: set[tuple[str, str]]
+) -> Callable[[State, Tensors, StepInputs], tuple[State, State]]:
     """`Program.forward` from a single step."""
 
-    def forward(state: State, hparams: Tensors, now: Now) -> tuple[State, State]:
+    def forward(state: State, hparams: Tensors, inputs: StepInputs) -> tuple[State, State]:
         states = []
         for k in range(length):
             states.append(state)
-            state = step(state, hparams, at(batches, now, k))
+            state = step(state, hparams, select_step(batches, inputs, k))
         read = {
             group: {name: torch.stack([s[group][name] for s in states]) for name in tensors if (group, name) in reads}
             for group, tensors in state.items()
@@ -88,11 +96,13 @@ def _forward(
 
 
 def _backward(
-    pull_back: Callable[[State, State, Tensors, Now], tuple[State, Tensors, Tensors]], length: int, batches: Batches
-) -> Callable[[State, State, Tensors, Now], tuple[State, Tensors, Tensors]]:
+    step_vjp: Callable[[State, State, Tensors, StepInputs], tuple[State, Tensors, Tensors]],
+    length: int,
+    batches: Batches,
+) -> Callable[[State, State, Tensors, StepInputs], tuple[State, Tensors, Tensors]]:
     """`Program.backward` from the pull-back of a single step."""
 
-    def backward(read: State, adjoint: State, hparams: Tensors, now: Now) -> tuple[State, Tensors, Tensors]:
+    def backward(read: State, adjoint: State, hparams: Tensors, inputs: StepInputs) -> tuple[State, Tensors, Tensors]:
         total, slopes = {}, {}
         for k in reversed(range(length)):
             # what is not read may have any value, such as that of the adjoint
@@ -100,7 +110,7 @@ def _backward(
                 group: {name: read[group][name][k] if name in read[group] else a for name, a in tensors.items()}
                 for group, tensors in adjoint.items()
             }
-            adjoint, terms, slope = pull_back(state, adjoint, hparams, at(batches, now, k))
+            adjoint, terms, slope = step_vjp(state, adjoint, hparams, select_step(batches, inputs, k))
             total = {name: total[name] + x if name in total else x for name, x in terms.items()}
             slopes = {field: [x, *slopes.get(field, [])] for field, x in slope.items()}
         return adjoint, total, {field: torch.stack(xs) for field, xs in slopes.items()}
@@ -108,77 +118,36 @@ def _backward(
     return backward
 
 
-def told(dynamics: Dynamics, batches: Batches, steps: range) -> Now:
-    """What `steps` see."""
-    like = next(iter(dynamics.hparams.values()))
-    return {
-        "t": torch.tensor(steps.start, dtype=like.dtype, device=like.device),
-        "coefficients": values_of_coefficients(dynamics, steps),
-        "batch": batches.tensors([dynamics.batch(t) for t in steps]) if batches.is_stacked else [],
-    }
-
-
-def values_of_coefficients(dynamics: Dynamics, steps: range) -> Tensors:
-    """By field, the coefficients that may change from step to step: for T steps (T,), or (T, 1, G) for G groups.
-
-    Differentiable with respect to λ where grad mode is enabled.
-    """
-    like, found = next(iter(dynamics.hparams.values())), {}
-    for field in changing(dynamics):
-        rows = [coefficient(getattr(dynamics.solver, field), dynamics.hparams, t) for t in steps]
-        stacked = torch.stack([torch.as_tensor(row, dtype=like.dtype, device=like.device) for row in rows])
-        found[field] = stacked if stacked.ndim == 1 else stacked[:, None]
-    return found
-
-
-def changing(dynamics: Dynamics) -> dict[str, bool]:
-    """The coefficients that are not one number or one entry of λ at all steps, and whether they depend on λ."""
-    return {
-        field: isinstance(root(value), str)
-        for field, value in dynamics.solver.coefficients().items()
-        if isinstance(value, Schedule) or isinstance(value, str) and dynamics.hparams[value].ndim > 0
-    }
-
-
-def at(batches: Batches, now: Now, k: int) -> Now:
-    """What the step sees that comes k steps after the first."""
-    return {
-        "t": now["t"] + k,
-        "coefficients": {field: values[k] for field, values in now["coefficients"].items()},
-        "batch": batches.at(now["batch"], k),
-    }
-
-
-def pure_step(dynamics: Dynamics, batches: Batches) -> Callable[[State, Tensors, Now], State]:
+def pure_step(dynamics: Dynamics, batches: Batches) -> Callable[[State, Tensors, StepInputs], State]:
     """One step, as a function of all that it depends on."""
-    names = {field: _NAMES.format(field) for field in changing(dynamics)}
+    problem, solver = dynamics.problem, dynamics.solver
 
-    def step(state: State, hparams: Tensors, now: Now) -> State:
-        solver: InnerSolver = replace(dynamics.solver, **names) if names else dynamics.solver
-        problem = copy(dynamics.problem)
-        vars(problem)["inner_batch"] = lambda _: batches.assemble(now["batch"])
-        hp = hparams | {names[field]: value for field, value in now["coefficients"].items()}
-        after = solver.step(problem, state, hp, now["t"])
+    def step(state: State, hparams: Tensors, inputs: StepInputs) -> State:
+        values = {**fixed_coefficients(dynamics, hparams), **inputs.coefficients}
+        oracle = Oracle(problem, hparams, batches.assemble(inputs.batch))
+        # A solver may do arithmetic with the number of a step, which is a tensor here.
+        after = solver.step(oracle, state, solver.by_tensor(values, state["params"]), cast(int, inputs.t))
         return {group: {name: after[group][name] for name in tensors} for group, tensors in state.items()}
 
     return step
 
 
-def _pull_back(
+def _step_vjp(
     dynamics: Dynamics, batches: Batches
-) -> Callable[[State, State, Tensors, Now], tuple[State, Tensors, Tensors]]:
-    """The pull-back of one step: (s_t, ∂F/∂s_{t+1}, λ, now) ↦ ∂F/∂s_t, its terms of dF/dλ, and ∂F/∂c."""
-    step, depends = pure_step(dynamics, batches), changing(dynamics)
+) -> Callable[[State, State, Tensors, StepInputs], tuple[State, Tensors, Tensors]]:
+    """The pull-back of one step: (s_t, ∂F/∂s_{t+1}, λ, inputs) ↦ ∂F/∂s_t, its terms of dF/dλ, and ∂F/∂c."""
+    step, depends = pure_step(dynamics, batches), changing_coefficients(dynamics)
 
-    def pull_back(state: State, adjoint: State, hparams: Tensors, now: Now) -> tuple[State, Tensors, Tensors]:
-        before, hp = free(state), leaves(hparams)
-        c = {field: x.detach().requires_grad_(depends[field]) for field, x in now["coefficients"].items()}
+    def step_vjp(state: State, adjoint: State, hparams: Tensors, inputs: StepInputs) -> tuple[State, Tensors, Tensors]:
+        before, hp = as_leaves(state), leaves(hparams)
+        c = {field: x.detach().requires_grad_(depends[field]) for field, x in inputs.coefficients.items()}
         with torch.enable_grad():
-            after = step(before, hp, now | {"coefficients": c})
-        wanted = hp | {_NAMES.format(field): x for field, x in c.items() if depends[field]}
-        pulled, partial = pull(after, adjoint, before, wanted)
-        found = {name: x for name, x in partial.items() if x is not None}
-        slopes = {field: found.pop(_NAMES.format(field)) for field in c if _NAMES.format(field) in found}
-        return filled(pulled, before), found, slopes
+            after = step(before, hp, inputs._replace(coefficients=c))
+        wanted = {("λ", name): x for name, x in hp.items()}
+        wanted |= {("c", field): x for field, x in c.items() if depends[field]}
+        pulled, partial = state_vjp(after, adjoint, before, wanted)
+        found = {key: x for key, x in partial.items() if x is not None}
+        terms, slopes = ({name: x for (kind, name), x in found.items() if kind == of} for of in ("λ", "c"))
+        return filled(pulled, before), terms, slopes
 
-    return pull_back
+    return step_vjp

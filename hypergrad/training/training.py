@@ -6,109 +6,141 @@ import torch
 
 from hypergrad.core.autodiff import Tensors, detach
 from hypergrad.core.errors import DivergenceError
+from hypergrad.core.status import Status
+from hypergrad.core.validation import require_instance, require_int, require_real
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation, blew_up, require_finite
-from hypergrad.problem.oracle import Oracle
-from hypergrad.solver.base import InnerSolver
-from hypergrad.training.compilation import compile_steps
+from hypergrad.solver.base import InnerSolver, State
+from hypergrad.training.compile_steps import compile_steps
 from hypergrad.training.divergence import explain_divergence
 from hypergrad.training.dynamics import Dynamics
+from hypergrad.training.report import TrainingReport
 
 
 @dataclass(frozen=True)
-class Training:
-    """What training came to.
+class Trained:
+    """Trained parameters.
 
     Attributes:
-        params: where it ended.
-        steps: inner steps taken.
-        end: loss and ‖φ‖ there.
-        status: "converged"; "stagnated" when rounding errors allowed no further step; "max_iter" when the steps
-            ran out first, or "rising" when they ran out and the inner loss is higher than at the start.
-        remark: whether the steps were compiled, or why not; "" where that was not asked for.
+        params: where training ended.
+        report: what it came to.
     """
 
     params: Tensors
-    steps: int
-    end: InnerEvaluation
-    status: str
-    remark: str = ""
+    report: TrainingReport
 
 
-@torch.no_grad()
-def train(
-    problem: InnerProblem,
-    solver: InnerSolver,
-    hparams: Tensors,
-    params: Tensors,
-    *,
-    max_steps: int,
-    first_step: int = 0,
-    tol: float = 0.0,
-    check_every: int | None = None,
-    compile: bool = False,
-) -> Training:
-    """Train from `params` until ‖φ(w)‖ ≤ tol ‖φ(w₀)‖ with w₀ = `problem.init_params()`, or the steps run out.
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Trains until ‖φ(w)‖ ≤ tol ‖φ(w₀)‖ with w₀ = `problem.init_params()`, or the steps run out.
 
-    φ is the problem's optimality condition, by default ∇g.
+    φ is the problem's optimality condition, by default ∇g. The tolerance refers to w₀ and not to the start, so that it
+    means the same after a warm start.
 
-    The tolerance refers to w₀ and not to the start, so that it means the same after a warm start.
-
-    Args:
-        problem: gives the inner loss and its batches.
+    Attributes:
         solver: the dynamics.
-        hparams: λ, natural units.
-        params: where to start, before `problem.initial`; not changed.
-        max_steps: most inner steps to take, ≥ 0.
-        first_step: index of the first batch, ≥ 0.
+        steps: most inner steps, ≥ 0.
         tol: relative tolerance on ‖φ‖, ≥ 0; 0 takes all steps and looks at φ once, at the end.
         check_every: inner steps between two looks at φ, each of which costs one gradient, ≥ 1; the solver's own when
             None. A solver that knows its gradient is looked at after every step.
         compile: run several steps at a time through torch.compile.
-
-    Returns:
-        The parameters, the steps taken, and the loss and ‖φ‖ at the end.
-
-    Raises:
-        NonFiniteError: if the loss or its gradient is NaN or infinite at the start.
-        DivergenceError: if training blew up; the message names the step, the loss, and the learning rate's bound.
-        ValueError: if the solver cannot train the problem.
     """
-    solver.require(problem)
-    hparams, params = detach(hparams), detach(params)
-    state = solver.start(problem, params, hparams)
 
-    def evaluate(w: Tensors, t: int) -> InnerEvaluation:
-        return Oracle(problem, hparams, problem.inner_batch(first_step + t)).evaluate(w)
+    solver: InnerSolver
+    steps: int
+    tol: float = 0.0
+    check_every: int | None = None
+    compile: bool = False
 
-    start = evaluate(solver.params(state), 0)
-    require_finite(start, hparams)
-    goal = tol * evaluate(problem.init_params(), 0).grad_norm if tol > 0 else 0.0
+    def __post_init__(self) -> None:
+        require_instance(self, "solver", InnerSolver)
+        require_int(self, "steps", least=0)
+        require_real(self, "tol", least=0)
 
-    here, known, steps, is_stuck = start, None, 0, False
-    stride = solver.check_every if check_every is None else check_every
-    dynamics, remark = Dynamics(problem, solver, hparams, first_step), ""
-    if compile and max_steps > 0:
-        dynamics, remark = compile_steps(dynamics, state, range(max_steps), pull_back=False)
-    while here.grad_norm > goal and steps < max_steps and not is_stuck:
-        stop = min(steps + stride, max_steps) if tol > 0 else max_steps
+    @torch.no_grad()
+    def run(self, problem: InnerProblem, hparams: Tensors, params: Tensors, first_step: int = 0) -> Trained:
+        """Train.
+
+        Args:
+            problem: gives the inner loss and its batches.
+            hparams: λ, natural units.
+            params: where to start, before `problem.initial`; not changed.
+            first_step: index of the first batch, ≥ 0.
+
+        Returns:
+            The parameters, the steps taken, and the loss and ‖φ‖ at the end. The status is `CONVERGED`; `STAGNATED`
+            when rounding errors allowed no further step; `MAX_ITER` when the steps ran out first, or `RISING` when they
+            ran out and the inner loss is higher than at the start.
+
+        Raises:
+            NonFiniteError: if the loss or its gradient is NaN or infinite at the start.
+            DivergenceError: if training blew up; the message names the step, the loss, and the learning rate's bound.
+            ValueError: if the solver cannot train the problem.
+        """
+        solver = self.solver
+        solver.require(problem)
+        hparams, params = detach(hparams), detach(params)
+        dynamics, state = Dynamics(problem, solver, hparams, first_step), solver.start(problem, params, hparams)
+        start = dynamics.oracle(0).evaluate(solver.params(state))
+        require_finite(start, hparams)
+        goal = self.tol * dynamics.oracle(0).evaluate(problem.init_params()).grad_norm if self.tol > 0 else 0.0
+        remark = ""
+        if self.compile and self.steps > 0:
+            dynamics, remark = compile_steps(dynamics, state, range(self.steps), pull_back=False)
+        run = _Run(dynamics, goal, state, start)
+        while run.here.grad_norm > goal and run.steps < self.steps and not run.is_stuck:
+            run.advance(self._next_look(run.steps))
+            if blew_up(start, run.here):
+                raise DivergenceError(explain_divergence(dynamics, params, run.steps))
+        report = TrainingReport(run.here.loss, run.here.grad_norm, run.steps, run.status(start), remark)
+        return Trained(solver.params(run.state), report)
+
+    def _next_look(self, steps: int) -> int:
+        """The step at which to look at φ after `steps` steps."""
+        if self.tol == 0:
+            return self.steps
+        return min(steps + (self.solver.check_every if self.check_every is None else self.check_every), self.steps)
+
+
+@dataclass
+class _Run:
+    """A training run under way.
+
+    Attributes:
+        dynamics: what a step does.
+        goal: the ‖φ‖ to train to.
+        state: after the last step.
+        here: inner loss and ‖φ‖ there.
+        steps: how many were taken.
+        is_stuck: whether rounding errors allowed the last one none.
+    """
+
+    dynamics: Dynamics
+    goal: float
+    state: State
+    here: InnerEvaluation
+    steps: int = 0
+    is_stuck: bool = False
+
+    def advance(self, stop: int) -> None:
+        """Train up to step `stop`, or until there is nothing more to do, and look at φ there."""
+        dynamics, solver, state, steps, known = self.dynamics, self.dynamics.solver, self.state, self.steps, None
+        knows = dynamics.problem.is_minimisation
         if dynamics.stride is not None:
             state, steps = dynamics.advance(state, range(steps, stop)), stop
-        while steps < stop and not is_stuck:
+        while steps < stop and not self.is_stuck:
             before, state = state, dynamics.step(state, steps)
-            steps, is_stuck = steps + 1, state is before
-            known = solver.known(state) if problem.is_minimisation else None
-            if known is not None and known[1] <= goal:
+            steps, self.is_stuck = steps + 1, state is before
+            known = solver.known(state) if knows else None
+            if known is not None and known[1] <= self.goal:
                 stop = steps
-        here = evaluate(solver.params(state), steps) if known is None else InnerEvaluation(*known)
-        if blew_up(start, here):
-            raise DivergenceError(
-                explain_divergence(problem, solver, hparams, params, steps=steps, first_step=first_step)
-            )
-    if here.grad_norm <= goal:
-        status = "converged"
-    elif is_stuck:
-        status = "stagnated"
-    else:
-        status = "rising" if here.loss > start.loss else "max_iter"
-    return Training(params=solver.params(state), steps=steps, end=here, status=status, remark=remark)
+        self.state, self.steps = state, steps
+        self.here = InnerEvaluation(*known) if known else dynamics.oracle(steps).evaluate(solver.params(state))
+
+    def status(self, start: InnerEvaluation) -> Status:
+        """How the run ended, which began at `start`."""
+        if self.here.grad_norm <= self.goal:
+            return Status.CONVERGED
+        if self.is_stuck:
+            return Status.STAGNATED
+        return Status.RISING if self.here.loss > start.loss else Status.MAX_ITER

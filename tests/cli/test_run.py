@@ -14,7 +14,7 @@ from scipy.optimize import minimize_scalar
 
 import hypergrad as hg
 from hypergrad import run
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 ROOT = Path(__file__).parents[2]
 
@@ -329,7 +329,7 @@ def test_the_lasso_experiment_ends_within_a_thousandth_of_the_best_of_a_hundred_
     params = problem.init_params()
     for ratio in torch.logspace(0, -3, 100):
         hparams = {"l1": ratio * problem.l1_max}
-        params = train(problem, hg.CoordinateDescent(), hparams, params, max_steps=200, tol=1e-6).params
+        params = Training(solver=hg.CoordinateDescent(), steps=200, tol=1e-6).run(problem, hparams, params).params
         losses.append(problem.outer_loss(params, hparams, None).item())
     assert summary["last"]["loss/dev"] <= 1.001 * min(losses)
 

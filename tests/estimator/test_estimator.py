@@ -6,8 +6,8 @@ from tables import PROBLEMS, as_matrix, grad_of, relative_error
 
 import hypergrad as hg
 from hypergrad.core.autodiff import central_difference, detach, flatten, unflatten
-from hypergrad.tape.base import Cost
-from hypergrad.training.training import train
+from hypergrad.tape.base import TapeCost
+from hypergrad.training.training import Training
 
 GD = hg.GradientDescent(lr=0.09)
 HEAVY_BALL = hg.Momentum(lr=0.07, momentum=0.8)
@@ -61,7 +61,7 @@ def test_agrees_with_central_differences_through_retraining(problem, name):
     found = estimator.estimate(problem, hparams, problem.init_params())
 
     def retrained(hp):
-        trained = train(problem, HEAVY_BALL, hp, problem.init_params(), max_steps=40_000, tol=1e-13)
+        trained = Training(solver=HEAVY_BALL, steps=40_000, tol=1e-13).run(problem, hp, problem.init_params())
         return problem.outer_loss(trained.params, hp, None)
 
     witness = central_difference(retrained, hparams, direction, step=1e-5)
@@ -152,7 +152,7 @@ def test_learning_rate_schedule_and_momentum_agree_with_central_differences(hori
             direction["lr"] = torch.linspace(-1, 1, 9)
 
         def trained(hp):
-            end = train(problem, solver, hp, start, max_steps=9)
+            end = Training(solver=solver, steps=9).run(problem, hp, start)
             return problem.outer_loss(end.params, hp, None)
 
         witness = central_difference(trained, hparams, direction, step=1e-5)
@@ -359,4 +359,4 @@ def test_no_horizon_at_all_leaves_the_start_and_nothing_else():
         estimator.estimate(problem, problem.init_hparams(), problem.init_params())
     plan = estimator.plan(problem)
     assert plan.horizon == 0
-    assert plan.costs["no tape"] == Cost(memory=0, gradients=7)
+    assert plan.costs["no tape"] == TapeCost(memory=0, gradients=7)

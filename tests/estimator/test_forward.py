@@ -10,6 +10,7 @@ from tables import PROBLEMS, relative_error
 import hypergrad as hg
 from hypergrad.core.autodiff import flatten, jvp, unflatten
 from hypergrad.solver.base import InnerSolver
+from hypergrad.training.dynamics import Dynamics
 
 
 @pytest.mark.parametrize("problem", problems())
@@ -71,7 +72,7 @@ def by_jacobians(problem: hg.InnerProblem, solver: InnerSolver, lr: float, every
             def step(s, flat_hp, t=t):
                 tensors = unflatten(s, like)
                 before = {g: {k: tensors[f"{g} {k}"] for h, k in names if h == g} for g in state}
-                after = solver.step(problem, before, unflatten(flat_hp, shapes), t)
+                after = Dynamics(problem, solver, unflatten(flat_hp, shapes)).transition(before, t)
                 return flatten({f"{g} {k}": after[g][k] for g, k in names})
 
             by_s, by_hp = torch.autograd.functional.jacobian(step, (s, flatten(hparams)))

@@ -11,7 +11,7 @@ from tables import relative_error
 import hypergrad as hg
 from hypergrad.core.autodiff import central_difference, flatten
 from hypergrad.problem.base import Restriction
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 EXACT = {"inner_steps": 20_000, "inner_tol": 1e-13, "linsolve": hg.CG(tol=1e-12, max_iter=1000)}
 BY_GRADIENT = hg.Implicit(solver=hg.ProximalGradient(), **EXACT)
@@ -69,7 +69,7 @@ def test_unrolled_before_convergence_is_the_derivative_of_its_run(inner_steps):
     found = hg.Unrolled(solver=solver, inner_steps=inner_steps).estimate(problem, hparams, start)
 
     def dev_loss(hp):
-        return problem.outer_loss(train(problem, solver, hp, start, max_steps=inner_steps).params, hp, None)
+        return problem.outer_loss(Training(solver=solver, steps=inner_steps).run(problem, hp, start).params, hp, None)
 
     ours = flatten(found.grad) @ flatten(hparams)
     assert ours.item() == pytest.approx(central_difference(dev_loss, hparams, hparams, 1e-5).item(), rel=1e-6)
@@ -281,7 +281,8 @@ def test_five_thousand_features_equal_central_differences_of_refits():
     assert found.stats["support_size"] == int((found.params["weight"] != 0).sum()) < 500
 
     def dev_loss(hp):
-        return problem.outer_loss(train(problem, solver, hp, found.params, max_steps=100, tol=1e-13).params, hp, None)
+        end = Training(solver=solver, steps=100, tol=1e-13).run(problem, hp, found.params)
+        return problem.outer_loss(end.params, hp, None)
 
     witness = central_difference(dev_loss, hparams, hparams, 1e-3).item()
     assert (found.grad["l1"] * hparams["l1"]).item() == pytest.approx(witness, rel=1e-6)

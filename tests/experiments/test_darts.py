@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 import hypergrad as hg
 from hypergrad.core.autodiff import central_difference
 from hypergrad.model.cell import OPERATIONS, Cell, mixed_cell
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 SOLVER = hg.Momentum(lr=0.1)
 
@@ -44,7 +44,7 @@ def test_the_hypergradient_of_the_mixing_weights_is_that_of_differences(at):
     assert found.grad["alpha"].shape == (3, len(OPERATIONS))
 
     def dev_loss(hp):
-        return problem.outer_loss(train(problem, SOLVER, hp, start, max_steps=9).params, hp, None)
+        return problem.outer_loss(Training(solver=SOLVER, steps=9).run(problem, hp, start).params, hp, None)
 
     for seed in range(3):
         direction = {"alpha": drawn(hparams["alpha"], 10 + seed)}
@@ -64,7 +64,7 @@ def test_the_implicit_hypergradient_is_that_of_differences_of_trained_cells():
     found = exact.estimate(problem, hparams, problem.init_params())
 
     def dev_loss(hp):
-        end = train(problem, hg.LBFGS(), hp, found.params, max_steps=1000, tol=1e-12).params
+        end = Training(solver=hg.LBFGS(), steps=1000, tol=1e-12).run(problem, hp, found.params).params
         return problem.outer_loss(end, hp, None)
 
     for name, direction in (("alpha", torch.tensor([[1.0, 0.3]])), ("l2", torch.tensor(1e-2))):

@@ -5,7 +5,8 @@ from tables import grad_of, relative_error, synthetic
 import hypergrad as hg
 from experiments.learning_rate.table import by_lbfgs, by_sgd, line_search, problem_of
 from hypergrad.core.autodiff import central_difference
-from hypergrad.training.training import train
+from hypergrad.training.dynamics import Dynamics
+from hypergrad.training.training import Training
 
 
 @pytest.mark.parametrize("num_steps", [1, 10])
@@ -16,7 +17,7 @@ def test_the_gradient_by_the_step_size_is_that_of_differences(num_steps):
     found = estimator.estimate(problem, hparams, problem.init_params())
 
     def reached(hp):
-        w = train(problem, estimator.solver, hp, problem.init_params(), max_steps=num_steps).params
+        w = Training(solver=estimator.solver, steps=num_steps).run(problem, hp, problem.init_params()).params
         return problem.outer_loss(w, hp, None)
 
     truth = central_difference(reached, hparams, {"rate": torch.tensor(1.0)}, step=1e-5)
@@ -67,7 +68,7 @@ def test_mini_batches_and_further_coefficients_are_passed_on():
     def reached(hp):
         state = estimator.solver.init(start)
         for t in range(4):
-            state = estimator.solver.step(problem, state, hp, t)
+            state = Dynamics(problem, estimator.solver, hp).transition(state, t)
         return problem.outer_loss(state["params"], hp, problem.outer_batch(3))
 
     assert relative_error(found.grad, grad_of(reached, hparams)) < 1e-10

@@ -4,7 +4,7 @@ import torch
 import hypergrad as hg
 from experiments.logistic_l2.table import brute_force, by_lbfgsb, estimator_of, problem_of
 from hypergrad.core.autodiff import central_difference
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 SMALL = {"dev": 0.45, "test": 0.5}
 EXACT = estimator_of(None, 1e-10)
@@ -19,7 +19,7 @@ def test_the_hypergradient_is_that_of_differences(per):
 
     def dev_loss(hp):
         return problem.outer_loss(
-            train(problem, hg.LBFGS(), hp, found.params, max_steps=3000, tol=1e-11).params, hp, None
+            Training(solver=hg.LBFGS(), steps=3000, tol=1e-11).run(problem, hp, found.params).params, hp, None
         )
 
     truth = central_difference(dev_loss, hparams, direction, step=1e-3).item()

@@ -4,7 +4,7 @@ from tables import relative_error
 
 import hypergrad as hg
 from hypergrad.core.autodiff import central_difference
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 SOLVER = hg.FixedPoint(rate=0.5)
 
@@ -32,7 +32,7 @@ def test_the_gradient_through_the_updates_is_that_of_differences():
         direction[name] = direction[name].reshape(value.shape)
 
         def dev_loss(hp):
-            return problem.outer_loss(train(problem, SOLVER, hp, start, max_steps=7).params, hp, None)
+            return problem.outer_loss(Training(solver=SOLVER, steps=7).run(problem, hp, start).params, hp, None)
 
         truth = central_difference(dev_loss, hparams, direction, step=1e-5).item()
         assert (found.grad[name] * direction[name]).sum().item() == pytest.approx(truth, rel=1e-6)
@@ -63,7 +63,7 @@ def test_the_condition_is_where_the_free_energy_is_stationary_and_lowest():
     problem = small(radius=2)
     hparams = some_hparams(problem)
     assert hparams["coupling"].shape == (12,)
-    end = train(problem, SOLVER, hparams, problem.init_params(), max_steps=300).params
+    end = Training(solver=SOLVER, steps=300).run(problem, hparams, problem.init_params()).params
     loss, grad = problem.inner_loss_and_gradient(end, hparams, None)
     assert grad["logits"].norm() < 1e-12
     for seed in range(3):
@@ -78,7 +78,7 @@ def test_the_free_energy_bounds_the_log_partition_function():
     images = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 4)
     for scale in (0.0, 0.3):
         hparams = problem.init_hparams() | {"coupling": scale * torch.tensor([1.0, 0.5, -0.2, 0.7])}
-        theta = train(problem, SOLVER, hparams, problem.init_params(), max_steps=300).params
+        theta = Training(solver=SOLVER, steps=300).run(problem, hparams, problem.init_params()).params
         C = sum(c * N for c, N in zip(hparams["coupling"], problem.neighbours, strict=True))
         pairs = ((images @ C) * images).sum(1) / 2
         log_z = torch.logsumexp(images @ (hparams["unary"] * problem.noisy.T) + pairs[:, None], 0).mean()
@@ -89,7 +89,7 @@ def test_the_free_energy_bounds_the_log_partition_function():
 def test_the_start_is_the_best_pixel_by_pixel():
     """Without couplings a pixel is believed with the probability that the noise has left it alone."""
     problem = small(flip=0.2)
-    end = train(problem, SOLVER, problem.init_hparams(), problem.init_params(), max_steps=100).params
+    end = Training(solver=SOLVER, steps=100).run(problem, problem.init_hparams(), problem.init_params()).params
     torch.testing.assert_close(torch.sigmoid(2 * end["logits"] * problem.noisy), torch.full((4, 16), 0.8))
     assert problem.metrics(end, {})["test_pixel_error"] == (problem.noisy[2:] != problem.clean[2:]).double().mean()
 

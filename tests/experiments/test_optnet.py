@@ -4,7 +4,7 @@ from tables import relative_error
 
 import hypergrad as hg
 from hypergrad.core.autodiff import central_difference
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 SOLVER = hg.FixedPoint(rate=1.0)
 IMPLICIT = hg.Implicit(
@@ -33,7 +33,8 @@ def test_the_hypergradient_of_the_programme_is_that_of_differences(name):
     direction[name] = torch.randn(hparams[name].shape, generator=torch.Generator().manual_seed(4))
 
     def dev_loss(hp):
-        return problem.outer_loss(train(problem, SOLVER, hp, start, max_steps=20000, tol=1e-12).params, hp, None)
+        end = Training(solver=SOLVER, steps=20000, tol=1e-12).run(problem, hp, start)
+        return problem.outer_loss(end.params, hp, None)
 
     truth = central_difference(dev_loss, hparams, direction, step=1e-5).item()
     assert (found.grad[name] * direction[name]).sum().item() == pytest.approx(truth, rel=1e-5)
@@ -51,7 +52,7 @@ def test_the_solution_is_that_of_the_primal_problem():
     problem = small()
     hparams = off_the_differences(problem)
     D, strength = hparams["filters"], hparams["strength"]
-    end = train(problem, SOLVER, hparams, problem.init_params(), max_steps=20000, tol=1e-12).params
+    end = Training(solver=SOLVER, steps=20000, tol=1e-12).run(problem, hparams, problem.init_params()).params
     z = problem.denoised(end, hparams)
 
     def primal(z):
@@ -71,7 +72,7 @@ def test_without_strength_nothing_is_denoised_and_with_much_each_signal_is_its_m
     hparams = problem.init_hparams()
     for strength, truth in ((1e-9, problem.noisy), (1e3, problem.noisy.mean(1, keepdim=True).expand(5, 8))):
         hp = hparams | {"strength": torch.tensor(strength)}
-        end = train(problem, SOLVER, hp, problem.init_params(), max_steps=20000, tol=1e-12).params
+        end = Training(solver=SOLVER, steps=20000, tol=1e-12).run(problem, hp, problem.init_params()).params
         torch.testing.assert_close(problem.denoised(end, hp), truth, rtol=0, atol=1e-7)
 
 

@@ -11,7 +11,7 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 import hypergrad as hg
 from hypergrad.core.autodiff import central_difference, leaves
 from hypergrad.model.network import perceptron
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 SOLVER = hg.Momentum(lr=0.05, momentum=0.5)
 LINEAR = partial(nn.Linear, dtype=torch.float64)
@@ -78,7 +78,7 @@ def test_the_gradient_through_the_steps_is_that_of_plain_autograd_and_of_differe
         torch.testing.assert_close(found.grad[name], truth, rtol=1e-10, atol=1e-10 * truth.norm().item())
 
     def dev_loss(hp):
-        end = train(problem, SOLVER, hp, start, max_steps=steps).params
+        end = Training(solver=SOLVER, steps=steps).run(problem, hp, start).params
         return problem.outer_loss(end, hp, problem.outer_batch(3))
 
     for part in ("encoder", "decoder"):
@@ -115,7 +115,7 @@ def test_the_bound_bounds_the_probability_of_an_image_and_steps_bring_it_nearer(
         return (problem.outer_loss(params, hparams, eps) + evidence.mean()).item()
 
     start = problem.init_params()
-    refined = train(problem, SOLVER, hparams, start, max_steps=100).params
+    refined = Training(solver=SOLVER, steps=100).run(problem, hparams, start).params
     assert 0 < gap(refined) < gap(problem.initial(start, hparams)) / 2
 
 
@@ -125,7 +125,8 @@ def test_steps_lower_the_negative_elbo_of_train_and_test_images(steps):
     assert isinstance(problem, hg.SemiAmortized)
     hparams, start = some_hparams(problem), problem.init_params()
     eps = problem.draws(500, 4, "test")
-    before, after = problem.initial(start, hparams), train(problem, SOLVER, hparams, start, max_steps=steps).params
+    training = Training(solver=SOLVER, steps=steps)
+    before, after = problem.initial(start, hparams), training.run(problem, hparams, start).params
     assert problem.outer_loss(after, hparams, eps) < problem.outer_loss(before, hparams, eps)
     assert float(problem.metrics(after, hparams)["test_loss"]) < float(problem.metrics(before, hparams)["test_loss"])
 

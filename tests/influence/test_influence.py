@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 import hypergrad as hg
 from hypergrad.influence.__main__ import main
 from hypergrad.influence.examples import influences
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -44,7 +44,7 @@ def logistic(**settings) -> hg.Supervised:
 
 
 def fitted(problem, hparams):
-    return train(problem, hg.Newton(), hparams, problem.init_params(), max_steps=50, tol=1e-12).params
+    return Training(solver=hg.Newton(), steps=50, tol=1e-12).run(problem, hparams, problem.init_params()).params
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import hypergrad as hg
 from hypergrad.callback.state_file import read
 from hypergrad.callback.state_saver import StateSaver
 from hypergrad.core.autodiff import central_difference
-from hypergrad.training.training import train
+from hypergrad.training.training import Training
 
 K = 3
 ADAM = partial(torch.optim.Adam, lr=0.1)
@@ -97,7 +97,7 @@ def test_implicit_estimators_agree_with_differences_through_retraining(estimator
     found = estimator.estimate(problem, at, problem.init_params())
 
     def dev_loss(hparams):
-        end = train(problem, hg.LBFGS(), hparams, problem.init_params(), max_steps=1000, tol=1e-12)
+        end = Training(solver=hg.LBFGS(), steps=1000, tol=1e-12).run(problem, hparams, problem.init_params())
         return problem.outer_loss(end.params, hparams, None)
 
     direction = {name: drawn(4, *value.shape) for name, value in at.items()}

@@ -28,7 +28,8 @@ def moved(problem, solver, t):
     """How far step t moves each tensor, per unit of gradient."""
     params = problem.init_params()
     grad = {name: torch.ones_like(w) for name, w in params.items()}
-    after = solver.update(solver.init(params), grad, problem.init_hparams(), t)["params"]
+    coefficients = solver.coefficients_at(problem.init_hparams(), t, params)
+    after = solver.update(solver.init(params), grad, coefficients, t)["params"]
     return [(params[name] - after[name])[0].item() for name in params]
 
 

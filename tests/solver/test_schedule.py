@@ -12,6 +12,7 @@ from torch.optim import lr_scheduler
 
 import hypergrad as hg
 import hypergrad.solver.schedule
+from hypergrad.training.dynamics import Dynamics
 
 BASE, STEPS = 0.3, 30
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "schedule").glob("*.yaml"))
@@ -65,7 +66,7 @@ def test_a_fixed_schedule_and_a_tuned_one_that_starts_at_it_train_alike(schedule
     def end(lr):
         state = (solver := hg.Momentum(lr=lr)).init(start)
         for t in range(STEPS):
-            state = solver.step(problem, state, hparams, t)
+            state = Dynamics(problem, solver, hparams).step(state, t)
         return solver.params(state)["a"]
 
     named = _rebased(schedule, "base")

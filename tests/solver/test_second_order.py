@@ -8,7 +8,8 @@ from torch.nn.functional import cross_entropy
 import hypergrad as hg
 from hypergrad.core.autodiff import flatten
 from hypergrad.problem.oracle import Oracle
-from hypergrad.training.training import train
+from hypergrad.training.dynamics import Dynamics
+from hypergrad.training.training import Training
 
 
 class Softmax(hg.InnerProblem):
@@ -70,8 +71,8 @@ STEPS = {"lbfgs": 300, "newton": 40, "newton, dense": 40}
 def test_the_gradient_falls_by_ten_orders_of_magnitude(name, problem):
     problem = problem if isinstance(problem, hg.InnerProblem) else problem()
     hparams, start = problem.init_hparams(), problem.init_params()
-    found = train(problem, SOLVERS[name], hparams, start, max_steps=STEPS[name], tol=1e-10)
-    assert found.status == "converged"
+    found = Training(solver=SOLVERS[name], steps=STEPS[name], tol=1e-10).run(problem, hparams, start)
+    assert found.report.status == "converged"
     assert all(not w.requires_grad for w in found.params.values())
     assert found.params.keys() == start.keys()
 
@@ -93,12 +94,12 @@ def test_where_rounding_allows_no_further_step_training_ends(solver, dtype):
     problem = Softmax().to(dtype)
     problem.X = problem.X.to(dtype)
     hparams, start = problem.init_hparams(), problem.init_params()
-    found = train(problem, solver, hparams, start, max_steps=500, tol=1e-30)
+    found = Training(solver=solver, steps=500, tol=1e-30).run(problem, hparams, start)
     first = flatten(problem.inner_loss_and_gradient(start, hparams, None)[1]).norm().item()
-    assert found.end.grad_norm <= 100 * torch.finfo(dtype).eps * first
+    assert found.report.grad_norm <= 100 * torch.finfo(dtype).eps * first
     if isinstance(solver, hg.Newton):
-        assert found.status == "stagnated"
-        assert found.steps < 40
+        assert found.report.status == "stagnated"
+        assert found.report.steps < 40
 
 
 @EVERY_SOLVER
@@ -107,7 +108,7 @@ def test_a_step_where_the_gradient_is_zero_is_none(solver):
     problem.c.zero_()
     hparams = {name: value * (name == "penalty") for name, value in problem.init_hparams().items()}
     state = solver.init(problem.init_params())
-    assert solver.step(problem, state, hparams, 0) is state
+    assert Dynamics(problem, solver, hparams).step(state, 0) is state
 
 
 @EVERY_SOLVER
@@ -129,7 +130,7 @@ class SameBatches(Softmax):
 @EVERY_SOLVER
 def test_a_batch_that_is_the_same_at_every_step_is_no_mini_batch(solver):
     problem, same = Softmax(), SameBatches()
-    ends = [train(p, solver, p.init_hparams(), p.init_params(), max_steps=3).end for p in (problem, same)]
+    ends = [Training(solver=solver, steps=3).run(p, p.init_hparams(), p.init_params()).report for p in (problem, same)]
     assert ends[0] == ends[1]
 
 
@@ -166,8 +167,8 @@ def test_the_compact_representation_is_the_recursion(memory):
     problem, solver = Softmax(), hg.LBFGS(memory=memory)
     state = solver.init(problem.init_params())
     for t in range(12):
-        state = solver.step(problem, state, problem.init_hparams(), t)
-    s, y, grad = state["history"]["s"], state["history"]["y"], state["trial"]["grad"]
+        state = Dynamics(problem, solver, problem.init_hparams()).step(state, t)
+    s, y, grad = state["history"]["s"], state["history"]["y"], state["point"]["grad"]
     assert len(s) == min(memory, 12)
     truth = two_loops(grad, s, y)
     assert (_inverse_times(grad, state["history"]) - truth).norm() <= 1e-9 * truth.norm()
@@ -179,6 +180,6 @@ def test_what_a_solver_knows_of_its_state_is_true(solver):
     hparams, state = problem.init_hparams(), solver.init(problem.init_params())
     assert solver.known(state) is None
     for t in range(3):
-        state = solver.step(problem, state, hparams, t)
+        state = Dynamics(problem, solver, hparams).step(state, t)
         point = Oracle(problem, hparams, problem.inner_batch(t)).evaluate(solver.params(state))
         assert solver.known(state) == pytest.approx((point.loss, point.grad_norm), rel=1e-9)

@@ -1,5 +1,6 @@
 """SOLVERS × options against torch.optim, and what every step promises."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,8 @@ from tables import PROBLEMS
 
 import hypergrad as hg
 from hypergrad.core.autodiff import flatten
-from hypergrad.training.training import train
+from hypergrad.training.dynamics import Dynamics
+from hypergrad.training.training import Training
 
 SGD, TAU = torch.optim.SGD, 2 / 3
 UPDATES = {
@@ -71,12 +73,11 @@ def problem():
 def test_the_update_is_that_of_torch_optim(solver, theirs):
     batches, first = problem(), 11
     hparams = batches.init_hparams()
-    state = solver.init(batches.init_params())
+    dynamics, state = Dynamics(batches, solver, hparams, first), solver.init(batches.init_params())
     reference = {name: w.clone().requires_grad_() for name, w in batches.init_params().items()}
     optimizer = theirs(list(reference.values()))
     for t in range(100):
-        with torch.no_grad():
-            state = solver.step(batches, state, hparams, t, first)
+        state = dynamics.step(state, t)
         optimizer.zero_grad()
         batches.inner_loss(reference, hparams, batches.inner_batch(first + t)).backward()
         optimizer.step()
@@ -87,10 +88,11 @@ def test_the_update_is_that_of_torch_optim(solver, theirs):
 @EVERY_SOLVER
 def test_no_graph_is_kept_without_grad_mode_and_no_argument_is_changed(solver):
     hparams = {name: value.requires_grad_() for name, value in problem().init_hparams().items()}
+    dynamics = Dynamics(problem(), solver, hparams)
     with torch.no_grad():
-        state = solver.step(problem(), solver.init(problem().init_params()), hparams, 0)
+        state = dynamics.transition(solver.init(problem().init_params()), 0)
         before = {part: {name: x.clone() for name, x in tensors.items()} for part, tensors in state.items()}
-        after = solver.step(problem(), state, hparams, 1)
+        after = dynamics.transition(state, 1)
     assert after.keys() == state.keys()
     for part, tensors in state.items():
         for name, x in tensors.items():
@@ -121,16 +123,15 @@ def test_a_warm_started_run_counts_its_steps_from_its_own_start(solver):
     ids=str,
 )
 def test_the_largest_learning_rate_is_where_a_quadratic_turns_unstable(solver):
-    from dataclasses import replace
-
     curvature = 2.5
-    bound = solver.largest_lr(curvature, {}, 1)
+    bound = solver.largest_lr(curvature, solver.values_at({}, 1))
 
     def spectral_radius(lr):
         def after(s):
             names = list(solver.init({"w": s[0]}))
             state = {name: {"w": x} for name, x in zip(names, s, strict=False)}
-            new = replace(solver, lr=lr).update(state, {"w": curvature * s[0]}, {}, 1)
+            at = replace(solver, lr=lr)
+            new = at.update(state, {"w": curvature * s[0]}, at.coefficients_at({}, 1, {"w": s[0]}), 1)
             return torch.stack([new[name]["w"] for name in names])
 
         size = len(solver.init({"w": torch.zeros(())}))
@@ -143,14 +144,15 @@ def test_training_stops_at_its_tolerance_relative_to_the_initial_parameters():
     ridge = PROBLEMS["ridge"]
     hparams, start = ridge.init_hparams(), ridge.init_params()
     first_norm = torch.cat(list(ridge.optimality(start, hparams, None).values())).norm().item()
-    trained = train(ridge, hg.GradientDescent(lr=0.1), hparams, start, max_steps=5000, tol=1e-6, check_every=1)
-    assert trained.status == "converged"
-    assert trained.end.grad_norm <= 1e-6 * first_norm
+    training = Training(solver=hg.GradientDescent(lr=0.1), steps=5000, tol=1e-6)
+    trained = replace(training, check_every=1).run(ridge, hparams, start)
+    assert trained.report.status == "converged"
+    assert trained.report.grad_norm <= 1e-6 * first_norm
     # one step less would not have been enough, and a start at the solution takes none, whatever its own gradient
-    before = train(ridge, hg.GradientDescent(lr=0.1), hparams, start, max_steps=trained.steps - 1, tol=1e-6)
-    assert before.status == "max_iter"
-    again = train(ridge, hg.GradientDescent(lr=0.1), hparams, trained.params, max_steps=5000, tol=1e-6)
-    assert again.steps == 0
+    before = replace(training, steps=trained.report.steps - 1).run(ridge, hparams, start)
+    assert before.report.status == "max_iter"
+    again = training.run(ridge, hparams, trained.params)
+    assert again.report.steps == 0
 
 
 REFUSED: dict[str, tuple[type, dict[str, Any], str]] = {
@@ -194,4 +196,4 @@ def test_a_solver_without_a_dynamics_says_so():
         pass
 
     with pytest.raises(NotImplementedError, match="Empty defines neither update nor step"):
-        train(problem(), Empty(), problem().init_hparams(), problem().init_params(), max_steps=1)
+        Training(solver=Empty(), steps=1).run(problem(), problem().init_hparams(), problem().init_params())

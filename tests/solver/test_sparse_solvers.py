@@ -7,15 +7,16 @@ from tables import PROBLEMS as SMOOTH
 
 import hypergrad as hg
 from hypergrad.core.autodiff import flatten
-from hypergrad.training.training import train
+from hypergrad.training.dynamics import Dynamics
+from hypergrad.training.training import Training
 
 
 @pytest.mark.parametrize("make", SQUARED.values(), ids=SQUARED)
 def test_both_solvers_find_the_same_solution_and_zeros(make):
     problem = make()
     hparams = uneven(problem)
-    found = train(problem, hg.CoordinateDescent(), hparams, problem.init_params(), max_steps=200, tol=1e-12)
-    assert found.status == "converged"
+    found = Training(solver=hg.CoordinateDescent(), steps=200, tol=1e-12).run(problem, hparams, problem.init_params())
+    assert found.report.status == "converged"
     theirs, ours = found.params["weight"], solved(problem, hparams)["weight"]
     assert torch.equal(theirs == 0, ours == 0)
     assert 0 < int((ours == 0).sum()) < len(ours)
@@ -28,7 +29,7 @@ def test_acceleration_with_restarts_converges_linearly(name):
     hparams = uneven(problem)
 
     def decades(steps):
-        end = train(problem, hg.ProximalGradient(), hparams, problem.init_params(), max_steps=steps).end
+        end = Training(solver=hg.ProximalGradient(), steps=steps).run(problem, hparams, problem.init_params()).report
         return -torch.tensor(end.grad_norm).log10()
 
     assert decades(300) - decades(0) > 3
@@ -43,12 +44,12 @@ def test_a_learning_rate_as_a_number_and_as_a_hyperparameter():
     problem = Tuned(hg.diabetes(seed=1))
     hparams, start = problem.init_hparams(), problem.init_params()
     by_name = hg.Unrolled(solver=hg.ProximalGradient(lr="lr"), inner_steps=7).estimate(problem, hparams, start)
-    by_number = train(problem, hg.ProximalGradient(lr=0.05), hparams, start, max_steps=7)
+    by_number = Training(solver=hg.ProximalGradient(lr=0.05), steps=7).run(problem, hparams, start)
     assert torch.allclose(by_name.params["weight"], by_number.params["weight"], rtol=1e-14)
     step = 1e-6
 
     def dev_loss(lr):
-        moved = train(problem, hg.ProximalGradient(lr=lr), hparams, start, max_steps=7).params
+        moved = Training(solver=hg.ProximalGradient(lr=lr), steps=7).run(problem, hparams, start).params
         return problem.outer_loss(moved, hparams, None).item()
 
     witness = (dev_loss(0.05 + step) - dev_loss(0.05 - step)) / (2 * step)
@@ -114,6 +115,5 @@ def test_no_graph_is_kept_without_grad_mode():
     problem = hg.Lasso(few())
     hparams = {name: value.requires_grad_() for name, value in problem.init_hparams().items()}
     for solver in (hg.ProximalGradient(), hg.CoordinateDescent()):
-        with torch.no_grad():
-            state = solver.step(problem, solver.init(problem.init_params()), hparams, 0)
+        state = Dynamics(problem, solver, hparams).step(solver.init(problem.init_params()), 0)
         assert not any(flatten(tensors).requires_grad for tensors in state.values())

@@ -31,15 +31,15 @@ class Counting(InnerSolver):
     def __init__(self):
         self.taken, self.alive, self.most_alive = [], weakref.WeakSet(), 0
 
-    def step(self, problem, state, hparams, t, first_step=0):
-        after = self.update(state, {}, hparams, t)
+    def step(self, oracle, state, coefficients, t):
+        after = self.update(state, {}, coefficients, t)
         if not torch.is_grad_enabled():
             self.taken.append(t)
             self.alive.add(after["params"]["w"])
             self.most_alive = max(self.most_alive, len(self.alive))
         return after
 
-    def update(self, state, grad, hparams, t):
+    def update(self, state, grad, coefficients, t):
         return {"params": {"w": 2 * state["params"]["w"]}}
 
 

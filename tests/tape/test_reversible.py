@@ -26,7 +26,7 @@ class StoredQuantised(hg.Tape):
         for t in steps:
             states.append(run.state())
             run.step(t)
-        return Trajectory(run.state(), (dynamics.linearise(states.pop(), t) for t in reversed(steps)))
+        return Trajectory(run.state(), (dynamics.linearize(states.pop(), t) for t in reversed(steps)))
 
     def cost(self, dynamics, footprint, steps):
         return None

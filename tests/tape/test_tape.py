@@ -10,7 +10,7 @@ from torch import nn
 
 import hypergrad as hg
 from hypergrad.core.autodiff import flatten
-from hypergrad.training.dynamics import entries
+from hypergrad.training.dynamics import Dynamics, entries
 
 TAPES: dict[str, hg.Tape] = {
     "graph": hg.Graph(),
@@ -33,11 +33,11 @@ def by_hand(problem, solver, hparams, start, horizon, first_step=0):
     """Autograd through the whole run in one graph; λ, where training started, and their gradients."""
     hp = {name: value.detach().clone().requires_grad_() for name, value in hparams.items()}
     w = {name: value.detach().clone().requires_grad_() for name, value in start.items()}
-    state = solver.start(problem, w, hp)
+    dynamics, state = Dynamics(problem, solver, hp, first_step), solver.start(problem, w, hp)
     for t in range(STEPS):
         if t == STEPS - horizon > 0:
             state = {group: {k: x.detach() for k, x in tensors.items()} for group, tensors in state.items()}
-        state = solver.step(problem, state, hp, t, first_step)
+        state = dynamics.transition(state, t)
     loss = problem.outer_loss(solver.params(state), hp, problem.outer_batch(0))
     wanted = (*hp.values(), *w.values())
     grads = torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)

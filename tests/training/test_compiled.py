@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 import hypergrad as hg
 from hypergrad.core.autodiff import leaves
 from hypergrad.solver.base import InnerSolver
-from hypergrad.training.compilation import compile_steps
+from hypergrad.training.compile_steps import compile_steps
 from hypergrad.training.dynamics import Dynamics
 
 COMPILED = f"compiled, {STEPS // 2} steps in a call"
@@ -261,7 +261,7 @@ def test_data_that_changed_are_found_out():
 class Impatient(InnerSolver):
     """Its steps depend on their number in a way that no tensor shows."""
 
-    def update(self, state, grad, hparams, t):
+    def update(self, state, grad, coefficients, t):
         lr = [0.05, 0.02][t % 2]
         return {"params": {name: w - lr * grad[name] for name, w in state["params"].items()}}
 

@@ -7,7 +7,8 @@ import torch
 
 import hypergrad as hg
 from hypergrad.core.autodiff import central_difference, flatten, leaves, unflatten
-from hypergrad.training.training import train
+from hypergrad.training.dynamics import Dynamics
+from hypergrad.training.training import Training
 
 STEPS = 6
 FORWARD_MODE = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # by torch, of its own use
@@ -69,7 +70,7 @@ def test_coefficients_agree_with_central_differences_through_retraining(solver, 
     found = hg.Unrolled(solver=tuned, inner_steps=STEPS).estimate(problem, hparams, start)
 
     def dev_loss(hp):
-        return problem.outer_loss(train(problem, tuned, hp, start, max_steps=STEPS).params, hp, None)
+        return problem.outer_loss(Training(solver=tuned, steps=STEPS).run(problem, hp, start).params, hp, None)
 
     for name, grad in found.grad.items():
         still = {k: torch.zeros_like(v) for k, v in hparams.items()}
@@ -85,11 +86,11 @@ def test_the_start_agrees_with_central_differences_through_retraining(solver):
     start = leaves(problem.init_params())
 
     def dev_loss(w):
-        return problem.outer_loss(train(problem, solver, hparams, w, max_steps=STEPS).params, hparams, None)
+        return problem.outer_loss(Training(solver=solver, steps=STEPS).run(problem, hparams, w).params, hparams, None)
 
     state = solver.init(start)
     for t in range(STEPS):
-        state = solver.step(problem, state, hparams, t)
+        state = Dynamics(problem, solver, hparams).transition(state, t)
     loss = problem.outer_loss(solver.params(state), hparams, None)
     grads = torch.autograd.grad(loss, tuple(start.values()))
     direction = random_like(start, 1)
@@ -110,7 +111,8 @@ def test_an_update_can_be_differentiated_twice(solver):
 
     def update(grad, *rest):
         state = {part: {"w": x} for part, x in zip(parts, rest[: len(parts)], strict=True)}
-        after = tuned.update(state, {"w": grad}, dict(zip(fields, rest[len(parts) :], strict=True)), 2)
+        hparams = dict(zip(fields, rest[len(parts) :], strict=True))
+        after = tuned.update(state, {"w": grad}, tuned.coefficients_at(hparams, 2, {"w": grad}), 2)
         return torch.cat([tensors["w"] for tensors in after.values()])
 
     arguments = [x.requires_grad_() for x in (inputs[-1], *inputs[:-1], *values.values())]
@@ -124,12 +126,12 @@ def test_an_update_goes_through_torch_func(solver):
     """⟨u, J v⟩ = ⟨Jᵀ u, v⟩ by forward and reverse mode, and a vectorised update is the update of each."""
     problem = Tuned()
     state, hparams = solver.init(problem.init_params()), problem.init_hparams()
-    state = solver.step(problem, state, hparams, 0)
+    state = Dynamics(problem, solver, hparams).transition(state, 0)
     state = {part: {name: x.detach() for name, x in tensors.items()} for part, tensors in state.items()}
     grad = random_like(problem.init_params(), 2)
 
     def update(state, grad):
-        return solver.update(state, grad, hparams, 1)
+        return solver.update(state, grad, solver.coefficients_at(hparams, 1, grad), 1)
 
     def dot(a, b):
         return sum((a[part][name] * b[part][name]).sum() for part in a for name in a[part])
@@ -170,7 +172,7 @@ def test_an_entry_without_a_gradient_has_a_finite_derivative(solver):
     found = hg.Unrolled(solver=solver, inner_steps=STEPS).estimate(problem, hparams, start)
 
     def dev_loss(hp):
-        return problem.outer_loss(train(problem, solver, hp, start, max_steps=STEPS).params, hp, None)
+        return problem.outer_loss(Training(solver=solver, steps=STEPS).run(problem, hp, start).params, hp, None)
 
     for name, grad in found.grad.items():
         direction = {k: torch.zeros_like(v) for k, v in hparams.items()} | {name: random_like(hparams)[name]}
@@ -186,7 +188,8 @@ def test_an_entry_without_a_gradient_has_a_finite_derivative(solver):
 )
 def test_the_slope_of_a_step_at_gradient_zero_is_lr_over_eps(solver, expected):
     def after(grad):
-        return solver.update(solver.init({"w": torch.zeros(1)}), {"w": grad}, {}, 0)["params"]["w"]
+        params = {"w": torch.zeros(1)}
+        return solver.update(solver.init(params), {"w": grad}, solver.coefficients_at({}, 0, params), 0)["params"]["w"]
 
     by_reverse = torch.func.jacrev(after)(torch.zeros(1))
     assert by_reverse.item() == pytest.approx(-expected, rel=1e-12)

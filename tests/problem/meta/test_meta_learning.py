@@ -11,7 +11,6 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 import hypergrad as hg
 from hypergrad.core.autodiff import central_difference
-from hypergrad.training.training import train
 
 
 def network(*widths):
@@ -92,7 +91,7 @@ def test_the_second_order_meta_gradient_is_that_of_differences(make, estimator):
         direction[name] = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
 
         def dev_loss(at):
-            w = train(problem, estimator.solver, at, problem.init_params(), max_steps=estimator.inner_steps).params
+            w = estimator.training.run(problem, at, problem.init_params()).params
             return problem.outer_loss(w, at, None)
 
         slope = central_difference(dev_loss, hparams, direction, step=1e-5).item()

@@ -9,8 +9,9 @@ from hypergrad.core.autodiff import detach
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import State
 from hypergrad.training.batches import Batches
-from hypergrad.training.dynamics import Dynamics, Partial, Passage, pull
-from hypergrad.training.program import Program, told, values_of_coefficients
+from hypergrad.training.dynamics import Dynamics, Partial, Passage, state_vjp
+from hypergrad.training.program import Program
+from hypergrad.training.step_inputs import stacked_coefficients, step_inputs
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class CompiledDynamics(Dynamics):
     def passage(self, state: State, steps: range) -> tuple[State, Passage]:
         if len(steps) == self.program.length:
             after, read = self._run(state, steps)
-            return after, _Compiled(self, steps, read)
-        return self.advance(state, steps), _Later(self, steps, state)
+            return after, _CompiledPassage(self, steps, read)
+        return self.advance(state, steps), _EagerPassage(self, steps, state)
 
     def _fits(self, steps: range) -> bool:
         if len(steps) != self.program.length:
@@ -59,12 +60,12 @@ class CompiledDynamics(Dynamics):
     @torch.no_grad()
     def _run(self, state: State, steps: range) -> tuple[State, State]:
         """The state after a compiled piece, and what the pull-back reads of those before each step."""
-        now = told(self, self.program.batches, steps)
-        return self.program.forward(self.program.in_order(state), detach(self.hparams), now)
+        inputs = step_inputs(self, self.program.batches, steps)
+        return self.program.forward(self.program.in_order(state), detach(self.hparams), inputs)
 
 
 @dataclass(frozen=True)
-class _Compiled:
+class _CompiledPassage:
     """A compiled piece: the stacked tensors of its states that the pull-back reads."""
 
     dynamics: CompiledDynamics
@@ -78,20 +79,20 @@ class _Compiled:
     def pull_back(self, adjoint: State) -> tuple[State, list[Partial]]:
         dynamics, hparams = self.dynamics, self.dynamics.hparams
         program = dynamics.program
-        assert program.backward is not None  # that of a run which is differentiated
+        assert program.backward is not None  # as in every program of a run which is differentiated
         with torch.no_grad():
-            now = told(dynamics, program.batches, self.steps)
-            adjoint, partial, slopes = program.backward(self.read, program.in_order(adjoint), detach(hparams), now)
+            inputs = step_inputs(dynamics, program.batches, self.steps)
+            adjoint, partial, slopes = program.backward(self.read, program.in_order(adjoint), detach(hparams), inputs)
         if not slopes:
             return adjoint, [{name: partial.get(name) for name in hparams}]
         with torch.enable_grad():
-            values = values_of_coefficients(dynamics, self.steps)
-        _, by_coefficients = pull({"": {name: values[name] for name in slopes}}, {"": slopes}, {}, hparams)
+            values = stacked_coefficients(dynamics, self.steps)
+        _, by_coefficients = state_vjp({"": {name: values[name] for name in slopes}}, {"": slopes}, {}, hparams)
         return adjoint, [{name: _sum(partial.get(name), by_coefficients[name]) for name in hparams}]
 
 
 @dataclass(frozen=True)
-class _Later:
+class _EagerPassage:
     """A piece that is taken again, with its graph, when it is pulled back."""
 
     dynamics: Dynamics
@@ -103,7 +104,7 @@ class _Later:
         return len(self.steps)
 
     def pull_back(self, adjoint: State) -> tuple[State, list[Partial]]:
-        return self.dynamics.linearise(self.state, self.steps.start, self.length).pull_back(adjoint)
+        return self.dynamics.linearize(self.state, self.steps.start, self.length).pull_back(adjoint)
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:

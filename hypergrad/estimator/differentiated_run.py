@@ -9,15 +9,14 @@ from hypergrad.core.errors import DivergenceError
 from hypergrad.estimator.base import Stats, require_finite_loss
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation, blew_up, require_finite
-from hypergrad.problem.oracle import Oracle
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.training.divergence import explain_divergence
-from hypergrad.training.dynamics import Dynamics, Partial, filled, free, pull
+from hypergrad.training.dynamics import Dynamics, Partial, as_leaves, filled, state_vjp
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """f(w_T, λ), linearised.
+class OuterEvaluation:
+    """f(w_T, λ), linearized.
 
     Attributes:
         outer_loss: f.
@@ -42,7 +41,7 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class TrainingRun:
+class DifferentiatedRun:
     """A run of training steps t = 0, …, `inner_steps` − 1 at λ.
 
     Attributes:
@@ -60,7 +59,7 @@ class TrainingRun:
     @classmethod
     def of(
         cls, problem: InnerProblem, solver: InnerSolver, hparams: Tensors, params: Tensors, first_step: int, steps: int
-    ) -> "TrainingRun":
+    ) -> "DifferentiatedRun":
         """Look at where training starts; neither λ nor the parameters are changed.
 
         Raises:
@@ -73,7 +72,7 @@ class TrainingRun:
         dynamics, params = Dynamics(problem, solver, leaves(hparams), first_step), detach(params)
         with torch.no_grad():
             start = solver.start(problem, params, hparams)
-        begin = Oracle(problem, hparams, problem.inner_batch(first_step)).evaluate(solver.params(start))
+        begin = dynamics.oracle(0).evaluate(solver.params(start))
         require_finite(begin, hparams)
         return cls(dynamics, params, steps, begin)
 
@@ -85,7 +84,7 @@ class TrainingRun:
         """(∂s₀/∂λ)ᵀ a₀, the term of dF/dλ that a start which depends on λ adds."""
         with torch.enable_grad():
             start = self.start()
-        return pull(start, adjoint, {}, self.dynamics.hparams)[1]
+        return state_vjp(start, adjoint, {}, self.dynamics.hparams)[1]
 
     def at_start(self, adjoint: State) -> State:
         """dF/ds₀ from the adjoint a₀, with dF/dw₀ for `params`: a solver may make more of s₀ from w₀ than that."""
@@ -93,11 +92,11 @@ class TrainingRun:
             w = leaves(self.dynamics.solver.params(self.start()))
         with torch.enable_grad():
             made = self.dynamics.solver.init(w)
-        pulled, _ = pull(made, adjoint, {"params": w}, {})
+        pulled, _ = state_vjp(made, adjoint, {"params": w}, {})
         return adjoint | filled(pulled, {"params": w})
 
-    def judge(self, state: State, outer_step: int) -> Judgement:
-        """Judge the end of the run on an outer batch.
+    def evaluate(self, state: State, outer_step: int) -> OuterEvaluation:
+        """Evaluate the outer loss at the end of the run.
 
         Raises:
             DivergenceError: if training blew up.
@@ -105,19 +104,16 @@ class TrainingRun:
             ValueError: if it depends on no parameter.
         """
         problem, solver, hparams = self.dynamics.problem, self.dynamics.solver, self.dynamics.hparams
-        first, steps = self.dynamics.first_step, self.inner_steps
-        ends = Oracle(problem, hparams, problem.inner_batch(first + steps)).evaluate(solver.params(state))
+        ends = self.dynamics.oracle(self.inner_steps).evaluate(solver.params(state))
         if blew_up(self.begin, ends):
-            raise DivergenceError(
-                explain_divergence(problem, solver, hparams, self.params, steps=steps, first_step=first)
-            )
-        end = free(state)
+            raise DivergenceError(explain_divergence(self.dynamics, self.params, self.inner_steps))
+        end = as_leaves(state)
         with torch.enable_grad():
             loss = problem.outer_loss(solver.params(end), hparams, problem.outer_batch(outer_step))
         value = require_finite_loss(loss, problem)
-        adjoint, direct = pull({"": {"f": loss}}, {"": {"f": torch.ones_like(loss)}}, end, hparams)
+        adjoint, direct = state_vjp({"": {"f": loss}}, {"": {"f": torch.ones_like(loss)}}, end, hparams)
         if all(grad is None for grads in adjoint.values() for grad in grads.values()):
             raise ValueError(
                 "The outer loss depends on none of the parameters, so there is nothing to tune through them."
             )
-        return Judgement(value, ends, filled(adjoint, end), direct)
+        return OuterEvaluation(value, ends, filled(adjoint, end), direct)

@@ -1,0 +1,56 @@
+"""The dev loss at λ by the training of an estimator, without the hypergradient."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from hypergrad.core.autodiff import Tensors, detach
+from hypergrad.core.status import Status
+from hypergrad.estimator.base import HypergradEstimator, require_finite_loss
+from hypergrad.problem.base import InnerProblem
+from hypergrad.training.report import TrainingReport
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """What training at λ came to.
+
+    Attributes:
+        params: the trained parameters.
+        outer_loss: f there.
+        training: its report.
+    """
+
+    params: Tensors
+    outer_loss: float
+    training: TrainingReport
+
+
+@torch.no_grad()
+def train_and_evaluate(
+    problem: InnerProblem, estimator: HypergradEstimator, hparams: Tensors, params: Tensors | None = None
+) -> Retraining:
+    """Train at `hparams` as `estimator` would, with its solver, steps and tolerance, and evaluate the dev loss.
+
+    Args:
+        problem: what is tuned.
+        estimator: whose training it is; its hypergradient is not formed.
+        hparams: λ in natural units.
+        params: where training starts; `problem.init_params()` when None.
+
+    Raises:
+        TypeError: if the estimator says no training.
+        HypergradError: if training diverges, or a loss is not finite.
+        ValueError: if the solver cannot train the problem.
+    """  # noqa: DOC502
+    if estimator.training is None:
+        name = type(estimator).__name__
+        raise TypeError(f"A trial trains as an estimator does, but {name}.training is None; make it an hg.Training.")
+    # Compiling costs more than one training does.
+    training = replace(estimator.training, compile=False)
+    start = problem.init_params() if params is None else params
+    training.solver.validate(hparams, training.steps, start)
+    trained = training.run(problem, hparams, start)
+    report = trained.report if training.tol > 0 else replace(trained.report, status=Status.NOT_REQUIRED)
+    loss = problem.outer_loss(trained.params, hparams, problem.outer_batch(0))
+    return Retraining(detach(trained.params), require_finite_loss(loss, problem), report)

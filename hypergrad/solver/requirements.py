@@ -1,0 +1,118 @@
+"""What a solver and its coefficients must fulfil, refused by name."""
+
+from collections.abc import Iterable
+from inspect import signature
+
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.validation import require_real
+from hypergrad.solver.coefficient import Coefficient, Range, root
+from hypergrad.solver.schedule import Schedule
+
+_LEFT_OUT = {
+    "maximize": "an inner problem is minimised; change the sign of its inner loss",
+    "amsgrad": "its running maximum has a kink at every new maximum; leave it out",
+    "betas": "each decay can be tuned; give them as beta1 and beta2",
+}
+"""Options of `torch.optim` that are no option here, and what to do instead."""
+
+_CONTRACT = {
+    "step": "step(self, oracle, state, coefficients, t), where oracle(params) is (loss, gradient) at this λ and batch, "
+    "which are oracle.hparams and oracle.batch of oracle.problem",
+    "update": "update(self, state, grad, coefficients, t)",
+    "largest_lr": "largest_lr(self, curvature, values)",
+}
+"""The methods that a training step calls, and how they are defined."""
+
+_NOT_GIVEN = {"problem", "hparams", "first_step"}
+"""Parameters of these methods in earlier versions."""
+
+
+def require_known(solver: type, options: Iterable[str]) -> None:
+    """Refuse the options of `torch.optim` that are none here, with the reason.
+
+    Raises:
+        TypeError: if such an option is given.
+    """
+    for name in _LEFT_OUT.keys() & set(options):
+        raise TypeError(f"{solver.__name__} has no option {name}: {_LEFT_OUT[name]}.")
+
+
+def require_contract(solver: type) -> None:
+    """Require that the methods which a class defines expect what they are given.
+
+    Raises:
+        TypeError: if `step`, `update` or `largest_lr` has a parameter `problem`, `hparams` or `first_step`.
+    """
+    for method in _CONTRACT.keys() & vars(solver).keys():
+        for name in signature(vars(solver)[method]).parameters.keys() & _NOT_GIVEN:
+            raise TypeError(
+                f"{solver.__name__}.{method} has a parameter {name!r}, but a training step is not given that. Define "
+                f"it as {_CONTRACT[method]}. A coefficient such as lr is a field made by `ranged`, and its value in a "
+                'step is coefficients["lr"][name] for each parameter tensor, a number or a tensor of shape ().'
+            )
+
+
+def require_coefficient(owner: object, name: str, limits: Range) -> None:
+    """Require that field `name` is the name of a hyperparameter, or a finite number in range, or a schedule over them.
+
+    Raises:
+        TypeError: if it is none of them.
+        ValueError: if the number is out of range.
+    """
+    value = getattr(owner, name)
+    base = root(value)
+    if isinstance(base, str):
+        return
+    if value is base:
+        require_real(owner, name, above=limits.above, least=limits.least, below=limits.below)
+    elif not limits.holds(base):
+        raise ValueError(f"{type(owner).__name__}.{name} must be {limits}, but the base of {value} is {base:g}.")
+
+
+def require_fitting(
+    where: str, value: Coefficient, limits: Range, hparams: Tensors, num_steps: int, num_groups: int
+) -> None:
+    """Require that a coefficient fits a run of `num_steps` inner steps with `num_groups` groups of tensors.
+
+    Args:
+        where: what an error calls the coefficient.
+        value: the coefficient.
+        limits: where its values may lie.
+        hparams: λ.
+        num_steps: T, ≥ 0.
+        num_groups: G, ≥ 1.
+
+    Raises:
+        ValueError: if a schedule is longer than the run, a name is that of no hyperparameter, or its shape is none of
+            (), (T,), (1, G) and (T, G), or one of its values is out of range.
+    """
+    layer = value
+    while isinstance(layer, Schedule):
+        if layer.length > num_steps > 0:
+            raise ValueError(
+                f"{where} = {layer} takes {layer.length} steps, but training has {num_steps}, which would cut it off; "
+                f"shorten it, or raise inner_steps to {layer.length}."
+            )
+        layer = layer.base
+    if not isinstance(layer, str):
+        return
+    where = f"{where} = {layer!r}"
+    if layer not in hparams:
+        raise ValueError(
+            f"{where} is neither a number nor the name of a hyperparameter; the problem has "
+            f"{', '.join(sorted(hparams))}."
+        )
+    shape = tuple(hparams[layer].shape)
+    if shape not in ((), (num_steps,), (1, num_groups), (num_steps, num_groups)):
+        raise ValueError(
+            f"{where} has shape {shape}, but a coefficient is of shape () for one value, of shape ({num_steps},) for "
+            f"one per inner step, of shape (1, {num_groups}) for one per group of tensors, or of shape ({num_steps}, "
+            f"{num_groups}) for one per step and group; without `groups`, each tensor is a group of its own."
+        )
+    least, most = hparams[layer].min().item(), hparams[layer].max().item()
+    for met in (least, most):
+        if not limits.holds(met):
+            raise ValueError(
+                f"{where} must be {limits}, but it holds {met:.4g}; give the hyperparameter a constraint that keeps it "
+                "there, such as hg.positive, hg.unit_interval or hg.interval(a, b)."
+            )
