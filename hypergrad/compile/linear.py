@@ -9,8 +9,7 @@ from torch import Tensor, fx
 from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
 from hypergrad.compile.thin_products import is_thin
-from hypergrad.compile.tracing import CannotCompileError, trace
-from hypergrad.core.operator import CannotApproximateError
+from hypergrad.compile.tracing import trace
 
 _ATEN = torch.ops.aten
 _DECOMPOSED = [
@@ -51,12 +50,9 @@ def trace_linear(function: Callable[..., Tensor], point: list[Tensor], v: Tensor
         The two halves.
 
     Raises:
-        CannotApproximateError: if it draws random numbers, or an operation cannot be traced.
+        CannotCompileError: if it draws random numbers, or an operation cannot be traced.
     """
-    try:
-        whole = trace(function, [*point, v], _DECOMPOSED)
-    except CannotCompileError as error:
-        raise CannotApproximateError(f"the product cannot be traced: {error}") from error
+    whole = trace(function, [*point, v], _DECOMPOSED)
     _fold_constants(whole)
     whole.graph.eliminate_dead_code()
     return _split(_without_repeats(whole), dtype)

@@ -3,17 +3,17 @@
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from hypergrad.compile.cache import WeakCache
 from hypergrad.compile.linear import Trace
 from hypergrad.compile.tracing import CannotCompileError, compiled
 from hypergrad.core.operator import Operator
 
-_COMPILED: "WeakKeyDictionary[object, dict[Any, Callable[..., Any] | str]]" = WeakKeyDictionary()
-"""Compiled functions by problem, trace and function; the reason why, as a message, where there is none."""
+_COMPILED = WeakCache[Callable[..., Any]]()
+"""Compiled functions by problem, trace and function."""
 
 
 def with_compiled(operator: Operator, problem: object, key: Any, trace: Trace, shared: list[Tensor]) -> Operator:
@@ -26,18 +26,9 @@ def with_compiled(operator: Operator, problem: object, key: Any, trace: Trace, s
         trace: the trace.
         shared: what its products at this point share.
     """
-    known = _COMPILED.setdefault(problem, {})
 
     def found(name: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[..., Any]:
-        if (key, name) not in known:
-            try:
-                known[key, name] = compiled(function, arguments)
-            except CannotCompileError as error:
-                known[key, name] = str(error)
-        made = known[key, name]
-        if isinstance(made, str):
-            raise CannotCompileError(made)
-        return made
+        return _COMPILED.get(problem, (key, name), lambda: compiled(function, arguments))
 
     def compile(f: Callable[..., Any]) -> Callable[..., Any]:
         def around(shared: list[Tensor], *tensors: Tensor) -> Any:

@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass, field, replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from hypergrad.compile.cache import WeakCache
 from hypergrad.compile.linear import Trace, cast, trace_linear
 from hypergrad.compile.operators import with_compiled
 from hypergrad.compile.packed import Packed
+from hypergrad.compile.tracing import CannotCompileError
 from hypergrad.core.autodiff import Tensors, flatten, leaves, vjp
 from hypergrad.core.operator import CannotApproximateError, Operator
 from hypergrad.core.validation import require_instance, require_real
@@ -21,12 +22,9 @@ from hypergrad.product.reverse import Reverse
 
 _PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "auto": None}
 _LARGE_FLOPS = 1e8
-_TRACES: "WeakKeyDictionary[InnerProblem, dict[Any, Trace | str]]" = WeakKeyDictionary()
-"""Traces by problem and by what else they hold for; the reason why, where there is none.
-
-A message and no exception, whose traceback would hold on to the problem."""
-
-_FLOPS: "WeakKeyDictionary[InnerProblem, int]" = WeakKeyDictionary()
+_TRACES = WeakCache[Trace]()
+"""Traces by problem and by what else they hold for."""
+_FLOPS = WeakCache[int]()
 """Operations of one product, by problem."""
 
 
@@ -92,11 +90,13 @@ class Traced(Product):
 
 def _flops(problem: InnerProblem, exact: Stationarity) -> int:
     """Floating-point operations of one product, those of matrix products, counted once."""
-    if problem not in _FLOPS:
+
+    def count() -> int:
         with FlopCounterMode(display=False) as counter:
             exact.product(exact.phi)
-        _FLOPS[problem] = counter.get_total_flops()
-    return _FLOPS[problem]
+        return counter.get_total_flops()
+
+    return _FLOPS.get(problem, None, count)
 
 
 def _trace(oracle: Oracle, params: Tensors, dtype: torch.dtype) -> tuple[Any, list[Tensor], Trace]:
@@ -107,22 +107,19 @@ def _trace(oracle: Oracle, params: Tensors, dtype: torch.dtype) -> tuple[Any, li
     """
     problem, point = oracle.problem, Packed.of((params, oracle.hparams, oracle.batch))
     key = (dtype, point.key)
-    known = _TRACES.setdefault(problem, {})
-    if key not in known:
 
-        def product(*arguments: Tensor) -> Tensor:
-            *tensors, v = arguments
-            w, hp, inner_batch = point.unpack(tensors)
-            w = leaves(w)
-            with torch.enable_grad():
-                _, phi = Oracle(problem, hp, inner_batch).loss_and_optimality(w)
-                return vjp(flatten(phi), w)(v)
+    def product(*arguments: Tensor) -> Tensor:
+        *tensors, v = arguments
+        w, hp, inner_batch = point.unpack(tensors)
+        w = leaves(w)
+        with torch.enable_grad():
+            _, phi = Oracle(problem, hp, inner_batch).loss_and_optimality(w)
+            return vjp(flatten(phi), w)(v)
 
-        try:
-            known[key] = trace_linear(product, point.tensors, flatten(params).detach(), dtype)
-        except CannotApproximateError as error:
-            known[key] = str(error)
-    found = known[key]
-    if isinstance(found, str):
-        raise CannotApproximateError(found)
-    return key, point.tensors, found
+    def make() -> Trace:
+        return trace_linear(product, point.tensors, flatten(params).detach(), dtype)
+
+    try:
+        return key, point.tensors, _TRACES.get(problem, key, make)
+    except CannotCompileError as error:
+        raise CannotApproximateError(f"the product cannot be traced: {error}") from error

@@ -2,12 +2,11 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from hypergrad.compile.cache import WeakCache
 from hypergrad.compile.lowering import Lowered, lowered
 from hypergrad.compile.packed import Packed
 from hypergrad.compile.tracing import CannotCompileError, trace
@@ -20,8 +19,8 @@ Terms = Callable[[Tensors], list[Tensor]]
 """δ by name ↦ the terms w₁, …, w_K, each of shape (n,) or (m, n)."""
 
 _LARGEST_DENSE = 2000
-_COMPILED: "WeakKeyDictionary[Any, dict[Any, Lowered | str]]" = WeakKeyDictionary()
-"""Compiled functions by what was given as the inner problem, and by what else they hold for; or why there is none."""
+_COMPILED = WeakCache[Lowered]()
+"""Compiled functions by what was given as the inner problem, and by what else they hold for."""
 
 
 @torch.no_grad()
@@ -57,19 +56,8 @@ def _compiled(optimum: Optimum, order: int, direction: Tensors) -> Terms:
         raise CannotCompileError(f"the inverse Hessian of {n} parameters is not formed, of {_LARGEST_DENSE} at most")
     point = Packed.of((optimum.params, optimum.hparams, optimum.condition.batch))
     inverse = optimum.solve(torch.eye(n, dtype=point.tensors[0].dtype, device=point.tensors[0].device))
-    try:
-        known = _COMPILED.setdefault(optimum.inner, {})
-    except TypeError:  # it cannot be referred to weakly
-        known = {}
     key = (order, point.key, tuple(value.shape for value in direction.values()))
-    if key not in known:
-        try:
-            known[key] = _made(optimum, order, direction, inverse, point)
-        except CannotCompileError as error:
-            known[key] = str(error)
-    function = known[key]
-    if isinstance(function, str):
-        raise CannotCompileError(function)
+    function = _COMPILED.get(optimum.inner, key, lambda: _made(optimum, order, direction, inverse, point))
 
     with torch.no_grad():
         shared = function.prepare(inverse, *point.tensors)

@@ -9,6 +9,8 @@ from optima import LOGISTIC, SEED, logistic_objective, seed_objective
 from torch._inductor import compile_fx
 
 import hypergrad as hg
+from hypergrad.compile.cache import WeakCache
+from hypergrad.compile.lowering import Lowered
 from hypergrad.sensitivity import compiled
 
 
@@ -37,7 +39,7 @@ def test_it_is_traced_once_for_a_function_and_follows_the_point(as_traced, monke
     objective, solve, hpar0, delta = LOGISTIC
     traced, make = [], compiled.trace
     monkeypatch.setattr(compiled, "trace", lambda *arguments: traced.append(1) or make(*arguments))
-    compiled._COMPILED.clear()
+    monkeypatch.setattr(compiled, "_COMPILED", WeakCache())
     for shift in (0.0, 0.2, 0.4):
         fast, plain = both(objective, solve(hpar0 + shift), hpar0 + shift, order=2)
         for a, b in zip(fast.derivatives(delta), plain.derivatives(delta), strict=True):
@@ -53,7 +55,7 @@ def test_what_was_compiled_goes_with_the_function(as_traced):
 
     hg.TaylorExpansion(compile=True).at(objective, solve(hpar0), hpar0).derivatives(delta)
     gone = weakref.ref(objective)
-    assert objective in compiled._COMPILED
+    assert objective in compiled._COMPILED._entries
     del objective
     gc.collect()
     assert gone() is None
@@ -98,14 +100,13 @@ def no_compiler(*args, **kwargs):
 )
 def test_what_cannot_be_compiled_runs_as_it_is_and_says_so(monkeypatch, objective, break_it, reason):
     _, solve, hpar0, delta = SEED
-    compiled._COMPILED.clear()
+    monkeypatch.setattr(compiled, "_COMPILED", WeakCache())
     break_it(monkeypatch)
     fast, plain = both(objective, solve(hpar0), hpar0)
     with pytest.warns(hg.NotCompiledWarning, match=f"runs as it is, and is not compiled: .*{reason}"):
         found = fast.derivatives(delta)
     for a, b in zip(found, plain.derivatives(delta), strict=True):
         assert torch.equal(a, b)
-    compiled._COMPILED.clear()
 
 
 @pytest.mark.slow
@@ -116,4 +117,4 @@ def test_a_compiled_expansion_is_the_plain_one(optimum):
     for direction in (delta, -2 * delta.flip(0)):
         for a, b in zip(fast.derivatives(direction), plain.derivatives(direction), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-13)
-    assert not isinstance(next(iter(compiled._COMPILED[objective].values())), str)
+    assert [type(made) for made in compiled._COMPILED._entries[objective].values()] == [Lowered]
