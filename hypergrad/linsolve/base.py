@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hypergrad.core.errors import NonFiniteError
 from hypergrad.core.operator import Matvec, Operator
+from hypergrad.core.status import Status
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class LinearSolution:
         x: the approximate solution, shape (n,), or (n, k) for k right-hand sides.
         residual: ‖b − A x‖ / ‖b‖, dimensionless; 0 when b = 0; the largest of several.
         num_matvecs: products with A spent, one for each vector.
-        status: "converged", or why the tolerance was not met: "max_iter" (the products, or terms, ran out), "stagnated"
-            (rounding errors allow no smaller residual), or "inconsistent" (A is singular and no x has a smaller one).
+        status: converged, or why the tolerance was not met: max_iter (the products, or terms, ran out), stagnated
+            (rounding errors allow no smaller residual), or inconsistent (A is singular and no x has a smaller one).
         remark: what the solver chose on its way, and why; "" where there was nothing to choose.
         condition: κ = λ_max/λ_min, estimated from below; of M⁻¹A where a preconditioner M was at work. NaN where the
             solver does not know it: `CG` on a single right-hand side and `Dense` do.
@@ -32,14 +33,14 @@ class LinearSolution:
     x: Tensor
     residual: float
     num_matvecs: int
-    status: str
+    status: Status
     remark: str = ""
     condition: float = math.nan
 
     @property
     def converged(self) -> bool:
         """Whether the residual met the tolerance."""
-        return self.status == "converged"
+        return self.status == Status.CONVERGED
 
 
 class LinearSolver(ABC):
@@ -68,7 +69,7 @@ class LinearSolver(ABC):
         if b.ndim == 1:
             norm = _norm(b)
             if norm == 0:
-                return LinearSolution(x=torch.zeros_like(b), residual=0.0, num_matvecs=0, status="converged")
+                return LinearSolution(x=torch.zeros_like(b), residual=0.0, num_matvecs=0, status=Status.CONVERGED)
             found = self.solve_unit(A, b / norm, None if x0 is None else x0 / norm)
             return replace(found, x=found.x * norm)
         if not self.takes_columns:
@@ -76,7 +77,7 @@ class LinearSolver(ABC):
         norms = torch.tensor([_norm(column) for column in b.T], dtype=b.dtype, device=b.device)
         x, some = torch.zeros_like(b), norms > 0
         if not some.any():
-            return LinearSolution(x=x, residual=0.0, num_matvecs=0, status="converged")
+            return LinearSolution(x=x, residual=0.0, num_matvecs=0, status=Status.CONVERGED)
         start = None if x0 is None else x0[:, some] / norms[some]
         found = self.solve_unit(A, b[:, some] / norms[some], start)
         x[:, some] = found.x * norms[some]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hypergrad.core.errors import IndefiniteError, NonFiniteError
 from hypergrad.core.operator import Matvec, Operator
+from hypergrad.core.status import Status
 from hypergrad.core.validation import require_int
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, bad_product
 from hypergrad.linsolve.krylov import norm
@@ -123,7 +124,7 @@ class Factor(LinearSolver):
 
     def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
         x = self.apply(b if b.ndim == 2 else b[:, None]).view_as(b)
-        return LinearSolution(x, norm(b - self.matrix @ x, len(b)), len(b), "converged", self.remark)
+        return LinearSolution(x, norm(b - self.matrix @ x, len(b)), len(b), Status.CONVERGED, self.remark)
 
 
 def _asymmetry(H: Tensor) -> float:

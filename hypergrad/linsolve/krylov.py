@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hypergrad.core.errors import HypergradError, NonFiniteError
 from hypergrad.core.operator import CannotApproximateError, Matvec, Operator
+from hypergrad.core.status import Status
 from hypergrad.core.validation import require_int, require_real
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, bad_product
 from hypergrad.linsolve.lanczos import Spectrum
@@ -77,15 +78,15 @@ class Krylov(LinearSolver):
         products += extra
         while True:
             if residual <= self.tol:
-                return steps.ended(x, residual, products, "converged")
+                return steps.ended(x, residual, products, Status.CONVERGED)
             if spent == budget:
-                return steps.ended(x, residual, products, "max_iter")
+                return steps.ended(x, residual, products, Status.MAX_ITER)
             is_near = steps.near is not None
             done = steps.run(r, residual, budget - spent)
             x.add_(done.d)
             spent, products = spent + done.num_matvecs, products + done.num_matvecs
             if done.residual > self.tol and spent == budget and not is_near:
-                return steps.ended(x, done.residual, products, "max_iter")
+                return steps.ended(x, done.residual, products, Status.MAX_ITER)
             before, claimed = residual, done.residual <= self.tol
             r = b - A(x)
             products += width
@@ -98,7 +99,7 @@ class Krylov(LinearSolver):
             # A cycle that believed it was at its end, and whose end another cycle hardly moves, has met the limit of
             # rounding or of the range of A.
             elif residual > self.tol and residual > before * (0.5 if claimed or done.is_least else 1 - 1e-6):
-                status = "inconsistent" if done.is_least else "stagnated"
+                status = Status.INCONSISTENT if done.is_least else Status.STAGNATED
                 return steps.ended(x, residual, products, status)
 
     def _steps(self, A: Operator, like: Tensor) -> tuple["_Steps", int]:
@@ -128,7 +129,7 @@ class _Steps:
     remark: str = ""
     spectrum: Spectrum = field(default_factory=Spectrum)
 
-    def ended(self, x: Tensor, residual: float, products: int, status: str) -> LinearSolution:
+    def ended(self, x: Tensor, residual: float, products: int, status: Status) -> LinearSolution:
         """What the solve came to."""
         return LinearSolution(x, residual, products, status, self.remark, self.spectrum.condition)
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hypergrad.core.errors import DivergenceError
 from hypergrad.core.operator import Matvec, Operator
+from hypergrad.core.status import Status
 from hypergrad.core.validation import require_int, require_real
 from hypergrad.linsolve.base import LinearSolution, LinearSolver
 from hypergrad.linsolve.krylov import norm
@@ -47,11 +48,11 @@ class Neumann(LinearSolver):
     def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
         if self.num_terms == 0:
             residual = norm(b - A(b), 1)
-            return LinearSolution(b, residual, 1, "converged" if residual <= self.tol else "max_iter")
+            return LinearSolution(b, residual, 1, Status.CONVERGED if residual <= self.tol else Status.MAX_ITER)
         x = torch.zeros_like(b) if x0 is None else x0
         r = b if x0 is None else b - A(x)
         products = 0 if x0 is None else 1
-        size, status = norm(r, products), "max_iter"
+        size, status = norm(r, products), Status.MAX_ITER
         scale = self.scale
         if scale is None:
             scale = _inverse_of_largest_eigenvalue(A, b)
@@ -59,7 +60,7 @@ class Neumann(LinearSolver):
 
         for term in range(self.num_terms + 1):
             if size <= self.tol:
-                status = "converged"
+                status = Status.CONVERGED
             if size <= self.tol or term == self.num_terms:
                 break
             x = x.add(r, alpha=scale)
@@ -69,7 +70,7 @@ class Neumann(LinearSolver):
             size = norm(r, products)
             if size > previous * (1 + torch.finfo(b.dtype).eps ** 0.5):
                 if size <= 100 * torch.finfo(b.dtype).eps * torch.linalg.vector_norm(x).item() / scale:
-                    status = "stagnated"
+                    status = Status.STAGNATED
                     break
                 # For a symmetric A the ratio of successive residuals never falls: growth once is growth without end.
                 curvature = (torch.dot(before, before - r) / torch.dot(before, before)).item() / scale

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hypergrad.core.errors import IndefiniteError, NonFiniteError
 from hypergrad.core.operator import Operator
+from hypergrad.core.status import Status
 from hypergrad.core.validation import require_int, require_real
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, Preconditioner, bad_product
 from hypergrad.linsolve.krylov import norm
@@ -49,7 +50,7 @@ class Nystrom(LinearSolver, Preconditioner):
         x = U @ (along / (eigenvalues + rho if self.rho is not None else eigenvalues)) + (b - U @ along) / rho
         products = U.shape[1] + 1
         residual = norm(b - A(x), products)
-        return LinearSolution(x, residual, products, "converged" if residual <= self.tol else "max_iter")
+        return LinearSolution(x, residual, products, Status.CONVERGED if residual <= self.tol else Status.MAX_ITER)
 
     def prepare(self, A: Operator, like: Tensor) -> tuple[LowRank, int]:
         U, eigenvalues = self._approximate(A, like)

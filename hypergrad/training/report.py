@@ -1,0 +1,24 @@
+"""What training came to."""
+
+from dataclasses import dataclass
+
+from hypergrad.core.status import Status
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What training came to.
+
+    Attributes:
+        loss: the inner loss g at the trained parameters.
+        grad_norm: ‖φ‖ there, by default ‖∇_w g‖.
+        steps: inner steps taken.
+        status: converged, or why not; `NOT_REQUIRED` where a fixed number of steps is differentiated.
+        remark: whether training was compiled, or why not; "" where that was not asked for.
+    """
+
+    loss: float
+    grad_norm: float
+    steps: int
+    status: Status
+    remark: str = ""
