@@ -65,13 +65,21 @@ def hypergradient(
         hp,
     )
     found = Implicit(linsolve=linsolve, inner_steps=0, damping=damping).estimate(problem, hp, w)
-    error, norm = float(found.stats["error_estimate"]), torch.linalg.vector_norm(flatten(found.grad)).item()
+    assert found.error_bar is not None  # by the default of Implicit, as is the report on training
+    assert found.training is not None
+    error, norm = found.error_bar.estimate, torch.linalg.vector_norm(flatten(found.grad)).item()
     if error > norm:
         warnings.warn(
             f"The hypergradient may be nothing but error: its norm is {norm:.2e} and its error estimate {error:.2e}, "
-            f"where ‖∇_w g‖ is {float(found.stats['inner_grad_norm']):.2e}. Solve the inner problem further, or take "
-            "less damping.",
+            f"where ‖∇_w g‖ is {found.training.grad_norm:.2e}. Solve the inner problem further, or take less damping.",
             NotConvergedWarning,
             stacklevel=2,
         )
-    return Hypergradient(to_hparams(found.grad), to_params(found.params), found.outer_loss, found.stats)
+    return Hypergradient(
+        to_hparams(found.grad),
+        to_params(found.params),
+        found.outer_loss,
+        training=found.training,
+        adjoint_system=found.adjoint_system,
+        error_bar=found.error_bar,
+    )

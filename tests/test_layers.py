@@ -95,7 +95,7 @@ SHARED = {
     *("krylov", "block", "fused", "low_rank", "spectrum", "lanczos"),
     *("weight_decay", "line_search", "objective", "coefficient", "schedule"),
     *("l1", "support", "sparse_linear", "design", "function_problem", "oracle", "evaluation", "convex_layer"),
-    *("inexact", "linearization", "error_bar", "training_run", "tally", "trial"),
+    *("inexact", "linearization", "error_bar", "point", "report", "training_run", "tally", "trial"),
     *("quantised", "footprint", "plan"),
     *("state_file", "scope"),
     *("budget", "search", "landscape", "picture"),

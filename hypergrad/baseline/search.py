@@ -14,6 +14,7 @@ from hypergrad.core.autodiff import flatten, unflatten
 from hypergrad.core.cost import Cost
 from hypergrad.core.errors import HypergradError
 from hypergrad.estimator.base import HypergradEstimator
+from hypergrad.estimator.report import flat
 from hypergrad.estimator.trial import trial
 from hypergrad.problem.base import InnerProblem
 
@@ -124,7 +125,7 @@ class _Trials:
             self.num_inner_steps += self.estimator.inner_steps
             self.losses.append(max(self.losses))
             return None
-        self.num_inner_steps += int(found.stats["inner_steps"])
+        self.num_inner_steps += found.training.steps
         self.losses.append(found.outer_loss)
         metrics = {name: float(x) for name, x in self.problem.metrics(found.params, hparams).items()}
         return Record(
@@ -134,7 +135,7 @@ class _Trials:
             params=found.params,
             outer_loss=found.outer_loss,
             metrics=metrics,
-            stats=found.stats,
+            stats=flat(found.training),
             num_matvecs=self.cost.matvecs,
             num_gradients=self.cost.gradients,
             num_inner_steps=self.num_inner_steps,

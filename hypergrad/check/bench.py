@@ -79,7 +79,7 @@ class Bench:
         witnesses = self._witnesses_of(estimator)
         if isinstance(witnesses, HypergradError):
             verdict = f"error: there is no witness. {witnesses}"
-            products = int(found.stats["num_matvecs"])
+            products = found.num_matvecs
             return [Row(name, k, s, _NAN, _NAN, _NAN, _NAN, products, seconds, verdict) for k, s in enumerate(slopes)]
         pairs = zip(slopes, witnesses, strict=True)
         return [self._row(name, k, slope, witness, found, seconds) for k, (slope, witness) in enumerate(pairs)]
@@ -98,8 +98,8 @@ class Bench:
         else:
             verdict = AGREES
         relative = error / size if size > 0 else float("inf") if error > 0 else 0.0
-        products = int(found.stats["num_matvecs"])
-        bar = float(found.stats.get("error_estimate", _NAN)) * self.stretches[direction]
+        products = found.num_matvecs
+        bar = (found.error_bar.estimate if found.error_bar else _NAN) * self.stretches[direction]
         return Row(
             name, direction, slope, witness.value, witness.uncertainty, relative, bar, products, seconds, verdict
         )

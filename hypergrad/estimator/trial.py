@@ -5,10 +5,12 @@ from dataclasses import dataclass
 import torch
 
 from hypergrad.core.autodiff import Tensors, detach
-from hypergrad.estimator.base import HypergradEstimator, Stats, require_finite_loss
+from hypergrad.core.status import Status
+from hypergrad.estimator.base import HypergradEstimator, require_finite_loss
 from hypergrad.estimator.implicit import Implicit
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver
+from hypergrad.training.report import TrainingReport
 from hypergrad.training.training import train
 
 
@@ -19,12 +21,12 @@ class Trial:
     Attributes:
         params: where it ended.
         outer_loss: f there.
-        stats: `inner_loss`, `inner_grad_norm`, `inner_steps` and `inner_status`, see `Stats`.
+        training: how it was trained.
     """
 
     params: Tensors
     outer_loss: float
-    stats: Stats
+    training: TrainingReport
 
 
 @torch.no_grad()
@@ -51,11 +53,7 @@ def trial(
     solver.validate(hparams, estimator.inner_steps, start)
     tol = estimator.inner_tol if isinstance(estimator, Implicit) else 0.0
     trained = train(problem, solver, hparams, start, max_steps=estimator.inner_steps, tol=tol)
-    stats: Stats = {
-        "inner_loss": trained.end.loss,
-        "inner_grad_norm": trained.end.grad_norm,
-        "inner_steps": trained.steps,
-        "inner_status": trained.status if tol > 0 else "not_required",
-    }
+    status = Status(trained.status) if tol > 0 else Status.NOT_REQUIRED
+    report = TrainingReport(trained.end.loss, trained.end.grad_norm, trained.steps, status)
     loss = problem.outer_loss(trained.params, hparams, problem.outer_batch(0))
-    return Trial(detach(trained.params), require_finite_loss(loss, problem), stats)
+    return Trial(detach(trained.params), require_finite_loss(loss, problem), report)

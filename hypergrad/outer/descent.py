@@ -82,7 +82,7 @@ class Descent:
         """
         objective = self.objective
         moves = {name: u.detach() - before[name] for name, u in objective.u.items()}
-        warm = objective.params, objective.adjoint
+        warm = objective.params, objective.carry
         for attempt in range(acceptance.max_rejections + 1):
             objective.place({name: u + self.scale * moves[name] for name, u in before.items()})
             try:
@@ -95,7 +95,7 @@ class Descent:
             if found is not None and acceptance.accepts(record.outer_loss, found.outer_loss):
                 self.scale = min(1.0, self.scale * acceptance.grow)
                 return found
-            objective.params, objective.adjoint = warm
+            objective.params, objective.carry = warm
             self.scale *= acceptance.shrink
         objective.place(before)
         return None

@@ -6,14 +6,13 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from hypergrad.callback.base import Record
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.cost import Cost
 from hypergrad.core.errors import HypergradError, NotConvergedWarning
 from hypergrad.core.hyperparameter import shown
-from hypergrad.estimator.base import HypergradEstimator, Stats
+from hypergrad.estimator.base import HypergradEstimator, Hypergradient
 from hypergrad.estimator.inexact import inexactness
 from hypergrad.outer.state import placed
 from hypergrad.problem.base import InnerProblem
@@ -40,7 +39,7 @@ class OuterObjective:
             for name, value in problem.init_hparams().items()
         }
         self.params = problem.init_params()
-        self.adjoint: Tensor | None = None
+        self.carry: Any = None
         self.num_matvecs, self.num_inner_steps, self.cost = 0, 0, Cost()
         self.warned: set[str] = set()
         self.begin = time.perf_counter()
@@ -65,15 +64,15 @@ class OuterObjective:
                     self.params if self.warm_start else problem.init_params(),
                     outer_step=step,
                     inner_step=step * self.estimator.inner_steps if self.warm_start else 0,
-                    adjoint=self.adjoint if self.warm_start else None,
+                    carry=self.carry if self.warm_start else None,
                 )
         except HypergradError as error:
             raise type(error)(f"{error}{_whereabouts(step, natural, last)}") from error
         self._keep_gradient(hparams, found.grad)
-        self.params, self.adjoint = found.params, found.adjoint
-        self.num_matvecs += int(found.stats["num_matvecs"]) + int(found.stats.get("error_matvecs", 0))
-        self.num_inner_steps += int(found.stats["inner_steps"])
-        self._warn(found.stats, step)
+        self.params, self.carry = found.params, found.carry
+        self.num_matvecs += found.num_matvecs + (found.error_bar.num_matvecs if found.error_bar else 0)
+        self.num_inner_steps += found.training.steps if found.training else 0
+        self._warn(found, step)
         with torch.no_grad():
             metrics = {name: float(x) for name, x in problem.metrics(found.params, natural).items()}
         return Record(
@@ -100,7 +99,7 @@ class OuterObjective:
         """What `restore` needs, which later evaluations do not change."""
         return {
             "params": self.params,
-            "adjoint": self.adjoint,
+            "adjoint": self.carry,  # as state files have always called it
             "u": {name: u.detach().clone() for name, u in self.u.items()},
             "grad": {name: u.grad for name, u in self.u.items()},
             "num_matvecs": self.num_matvecs,
@@ -116,7 +115,7 @@ class OuterObjective:
         for name, grad in placed(state["grad"], device).items():
             self.u[name].grad = grad
         self.params = placed(state["params"], device)
-        self.adjoint = None if state["adjoint"] is None else state["adjoint"].to(device)
+        self.carry = placed(state["adjoint"], device)
         self.num_matvecs, self.num_inner_steps = state["num_matvecs"], state["num_inner_steps"]
         self.cost, self.warned = Cost(**state["cost"]), set(state["warned"])
         self.begin = time.perf_counter() - seconds
@@ -130,9 +129,9 @@ class OuterObjective:
         if self.max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(list(self.u.values()), self.max_grad_norm)
 
-    def _warn(self, stats: Stats, step: int) -> None:
+    def _warn(self, found: Hypergradient, step: int) -> None:
         """Say once for each kind that an estimate is inexact."""
-        for key, message in inexactness(stats).items():
+        for key, message in inexactness(found).items():
             if key not in self.warned:
                 self.warned.add(key)
                 warnings.warn(

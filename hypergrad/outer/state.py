@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import CheckpointError
 from hypergrad.problem.base import InnerProblem
 
 
-def placed(tensors: Tensors, device: torch.device) -> Tensors:
-    """Named tensors on a device."""
-    return {name: tensor.to(device) for name, tensor in tensors.items()}
+def placed(content: Any, device: torch.device) -> Any:
+    """Tensors on a device, in any nesting of dicts, lists and tuples; what is no tensor is as it was."""
+    return tree_map(lambda part: part.to(device) if isinstance(part, Tensor) else part, content)
 
 
 def random_state() -> dict[str, Any]:
