@@ -26,9 +26,8 @@ class Forward(HypergradEstimator):
     """Forward-mode differentiation: Z_t = ∂s_t/∂λ is trained along with the state, for all entries of λ at once.
 
     Z_{t+1} = (∂Φ/∂s) Z_t + ∂Φ/∂λ and dF/dλ = ∂f/∂λ + Z_Tᵀ ∂f/∂s_T, the same number that `Unrolled` finds without a
-    horizon. Memory does not grow with T: it is p + 1 states for p entries of λ. The time of a step grows with p, so it is
-    for few hyperparameters. With warm starts each estimate begins at Z = 0, which truncates it to the steps since the
-    last one.
+    horizon. It keeps p + 1 states for p entries of λ, however large T is, and the time of a step grows with p: for few
+    hyperparameters. With warm starts each estimate begins at Z = 0, which truncates it to the steps since the last one.
 
     Attributes:
         solver: how the inner problem is trained; its coefficients can be hyperparameters.
