@@ -1,4 +1,9 @@
-"""The promise of an estimator: a hypergradient, and the numbers that say how far to trust it."""
+"""The promise of an estimator: a hypergradient, and the numbers that say how far to trust it.
+
+`Implicit`, `Unrolled` and `Forward` are the strategies of this folder, one file each; the other files are the parts
+that they share. An estimator composes a solver with a tape, or with a linear solver and a product. It may import these
+and what lies below them, and knows nothing of the outer loop, of callbacks or of files.
+"""
 
 import inspect
 from abc import ABC, abstractmethod
@@ -78,10 +83,18 @@ class Hypergradient(Generic[H, P]):
 
 
 class HypergradEstimator(ABC):
-    """How the hypergradient is formed: dF/dλ = ∂f/∂λ + (∂w*/∂λ)ᵀ ∂f/∂w, direct plus indirect term."""
+    """How the hypergradient is formed: dF/dλ = ∂f/∂λ + (∂w*/∂λ)ᵀ ∂f/∂w, direct plus indirect term.
+
+    An estimator of one's own has one method, and may leave out what it does not report or carry:
+
+        class Mine(hg.HypergradEstimator):
+            def estimate(self, problem, hparams, params, *, outer_step=0, inner_step=0, carry=None):
+                ...
+                return hg.Hypergradient(grad, trained, outer_loss)
+    """
 
     inner_steps: int = 0
-    """Most inner steps of one estimate, by which a warm start counts the inner batches on."""
+    """Most inner steps of one estimate. With warm starts, outer step k begins at inner batch k · inner_steps."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Refuse an `estimate` written for earlier versions.
@@ -115,7 +128,7 @@ class HypergradEstimator(ABC):
             params: where training starts; not changed.
             outer_step: which outer batch judges, ≥ 0.
             inner_step: index of the first inner batch, ≥ 0.
-            carry: that of the estimate before, to start from; not changed.
+            carry: `Hypergradient.carry` of the estimate before, to start from; not changed.
 
         Returns:
             The hypergradient and its reports; "not converged" is a status in them.

@@ -31,6 +31,7 @@ _SUMMABLE = {
     "quadratic": lambda k: 1 / k**2,
     "cubic": lambda k: 1 / k**3,
 }
+"""Factors by outer step k = 1, 2, …, whose sum is finite."""
 _HINT = (
     "it enters neither the gradient of the inner loss nor the outer loss. An implicit estimator cannot tune a "
     "coefficient of the solver, on which the solution does not depend; use Unrolled for that."
