@@ -66,17 +66,25 @@ def hypergradient(
     )
     found = Implicit(linsolve=linsolve, inner_steps=0, damping=damping).estimate(problem, hp, w)
     _warn_of_error(found)
-    return Hypergradient(to_hparams(found.grad), to_params(found.params), found.outer_loss, found.stats)
+    return Hypergradient(
+        to_hparams(found.grad),
+        to_params(found.params),
+        found.outer_loss,
+        training=found.training,
+        adjoint_system=found.adjoint_system,
+        error_bar=found.error_bar,
+    )
 
 
 def _warn_of_error(found: Hypergradient) -> None:
     """Warn if the error estimate exceeds the norm of the hypergradient."""
-    error, norm = float(found.stats["error_estimate"]), torch.linalg.vector_norm(flatten(found.grad)).item()
+    assert found.error_bar is not None  # by the default of Implicit, as is the report on training
+    assert found.training is not None
+    error, norm = found.error_bar.estimate, torch.linalg.vector_norm(flatten(found.grad)).item()
     if error > norm:
         warnings.warn(
             f"The hypergradient may be wrong: its norm is {norm:.2e} and its error estimate {error:.2e}, at a "
-            f"‖∇_w g‖ of {float(found.stats['inner_grad_norm']):.2e}. Solve the inner problem further, or use less "
-            "damping.",
+            f"‖∇_w g‖ of {found.training.grad_norm:.2e}. Solve the inner problem further, or use less damping.",
             NotConvergedWarning,
             stacklevel=3,
         )

@@ -96,7 +96,7 @@ def test_a_penalty_for_each_weight_falls_where_the_dev_loss_wants_the_weight():
     exact = hg.Implicit(solver=hg.LBFGS(), linsolve=hg.CG(tol=1e-10, max_iter=500), inner_tol=1e-12, error_bar=False)
     found = assert_differences_agree(problem, exact, hparams, step=1e-5, rel=1e-5)
     # A smaller penalty lets a weight go on as it is: dF/dλ_j = −2 v_j w_j with H v = ∂f/∂w.
-    v, w = found.adjoint, flatten(found.params)
+    v, w = found.carry, flatten(found.params)
     assert v is not None
     assert torch.allclose(flatten(found.grad), -2 * v * w, rtol=1e-6, atol=1e-12)
 

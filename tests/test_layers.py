@@ -95,7 +95,7 @@ SHARED = {
     *("krylov", "block", "fused", "low_rank", "spectrum", "lanczos"),
     *("weight_decay", "line_search", "objective", "coefficient", "schedule", "requirements"),
     *("l1", "support", "sparse_linear", "design", "function_problem", "oracle", "evaluation", "convex_layer"),
-    *("inexact", "linearization", "error_bar", "differentiated_run", "tally", "dev_loss"),
+    *("inexact", "linearization", "error_bar", "point", "report", "differentiated_run", "tally", "dev_loss"),
     *("quantised", "footprint", "plan"),
     *("state_file", "scope"),
     *("budget", "search", "landscape", "picture"),

@@ -1,6 +1,7 @@
 """The promise of a callback, and what it is told about a run."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ from typing import Any
 import torch
 
 from hypergrad.core.autodiff import Tensors
-from hypergrad.estimator.base import HypergradEstimator, Stats
+from hypergrad.core.status import Status
+from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.problem.base import InnerProblem
 
 OUTER_LOSS = "outer_loss"
@@ -47,7 +49,7 @@ class Record:
         params: the trained parameters.
         outer_loss: the dev loss.
         metrics: what the problem's `metrics` gave, such as `test_loss`.
-        stats: the estimator's statistics.
+        stats: the numbers of the estimator's reports by their names in logs, see `hypergrad.estimator.report`.
         num_matvecs: Hessian products since the run began, those of training too.
         num_gradients: gradients of the inner loss since the run began, see `hypergrad.core.cost`.
         num_inner_steps: inner steps since the run began.
@@ -60,7 +62,7 @@ class Record:
     params: Tensors
     outer_loss: float
     metrics: dict[str, float]
-    stats: Stats
+    stats: Mapping[str, float | int | str]
     num_matvecs: int
     num_gradients: int
     num_inner_steps: int
@@ -72,7 +74,8 @@ class Record:
 
     def scalars(self) -> dict[str, float]:
         """Every number of the record by its tag, the same in TensorBoard and in `metrics.jsonl`."""
-        numbers = {"loss/inner": float(self.stats["inner_loss"]), "loss/dev": self.outer_loss}
+        numbers = {"loss/inner": float(self.stats["inner_loss"])} if "inner_loss" in self.stats else {}
+        numbers["loss/dev"] = self.outer_loss
         for name, value in self.metrics.items():
             numbers["loss/test" if name == "test_loss" else f"metric/{name}"] = value
         for name, value in self.hparams.items():
@@ -86,8 +89,8 @@ class Record:
         for key, tag in _STAT_TAGS.items():
             value = self.stats.get(key, math.nan)
             # What is unknown is NaN, and left out; so is whether training converged that need not.
-            if value == value and value != "not_required":
-                numbers[tag] = float(value == "converged") if isinstance(value, str) else float(value)
+            if value == value and value != Status.NOT_REQUIRED:
+                numbers[tag] = float(value == Status.CONVERGED) if isinstance(value, str) else float(value)
         numbers["run/products"] = float(self.num_matvecs)
         numbers["run/gradients"] = float(self.num_gradients)
         numbers["run/inner_steps"] = float(self.num_inner_steps)

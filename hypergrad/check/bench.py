@@ -43,14 +43,14 @@ class Bench:
         except HypergradError as error:
             seconds = time.perf_counter() - begin
             return [Row(name, None, _NAN, _NAN, _NAN, _NAN, _NAN, 0, seconds, f"error: {error}")]
-        seconds, products = time.perf_counter() - begin, int(found.stats["num_matvecs"])
+        seconds, products = time.perf_counter() - begin, found.num_matvecs
         derivatives, witnesses = self.directions.derivatives(found.grad), self.witnesses.of(estimator)
         if isinstance(witnesses, HypergradError):
             verdict = f"error: there is no witness. {witnesses}"
             missing = (_NAN, _NAN, _NAN, _NAN, products, seconds, verdict)
             return [Row(name, k, derivative, *missing) for k, derivative in enumerate(derivatives)]
         # |⟨dF/du error, d⟩| ≤ ‖dF/dλ error‖ · ‖(∂λ/∂u) d‖, and the error bar is of the first.
-        error_bar = float(found.stats.get("error_estimate", _NAN))
+        error_bar = found.error_bar.estimate if found.error_bar else _NAN
         bars = [error_bar * stretch for stretch in self.directions.stretches]
         rows = []
         for k, (derivative, witness) in enumerate(zip(derivatives, witnesses, strict=True)):

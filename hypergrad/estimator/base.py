@@ -1,9 +1,15 @@
-"""The promise of an estimator: a hypergradient, and the numbers that say how far to trust it."""
+"""The promise of an estimator: a hypergradient, and the numbers that say how far to trust it.
 
+`Implicit`, `Unrolled` and `Forward` are the strategies of this folder, one file each; the other files are the parts
+that they share. An estimator composes a solver with a tape, or with a linear solver and a product. It may import these
+and what lies below them, and knows nothing of the outer loop, of callbacks or of files.
+"""
+
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Generic
+from typing import Any, Generic, Self
 
 import torch
 from torch import Tensor
@@ -11,28 +17,16 @@ from typing_extensions import TypeVar
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import NonFiniteError, UnusedHyperparameterError
+from hypergrad.estimator.report import AdjointReport, ErrorBar, UnrollingReport, flat
 from hypergrad.problem.base import InnerProblem, require_scalar
 from hypergrad.solver.base import State
+from hypergrad.training.report import TrainingReport
 from hypergrad.training.training import Training
 
-Stats = dict[str, float | int | str]
-"""How an estimate came about.
-
-- `inner_loss`, `inner_grad_norm`: g and ‖φ‖, by default ‖∇_w g‖, at the trained parameters.
-- `inner_steps`, `inner_status`: steps of training, and "converged", "max_iter", "rising" (not converged, and the inner
-  loss went up), "stagnated" (rounding errors allow no further step), or "not_required".
-- `training_remark`: whether training was compiled, or why not; "" where that was not asked for.
-- `truncation_bias`: see `hypergrad.estimator.tally`, for estimators with a horizon.
-- `support_size`: entries of w that move with λ, for implicit estimators where some do not, as in a sparse solution;
-  where it is 0, the indirect term is exactly zero.
-- `num_matvecs`: Hessian products, by a linear solver or by the backward sweep through training.
-- `adjoint_residual`, `adjoint_status`, `adjoint_remark`: of the linear system, for implicit estimators; the remark is
-  what the linear solver chose and why, "" where there was nothing to choose.
-- `adjoint_condition`: an estimate of the system's condition number κ from below, see `LinearSolution`; NaN where the
-  linear solver does not know it.
-- `error_estimate`, `error_status`, `error_matvecs`: see `hypergrad.estimator.error_bar`, for implicit estimators.
-"""
-
+_REPLACED = {
+    "stats": "`stats` is made from the reports. Pass training=TrainingReport(…) and the others that apply, or none",
+    "adjoint": "it is called carry, and may be any nesting of tensors and plain values. Pass carry=…",
+}
 
 H = TypeVar("H", default=Tensors)
 P = TypeVar("P", default=Tensors)
@@ -40,17 +34,19 @@ P = TypeVar("P", default=Tensors)
 
 @dataclass(frozen=True)
 class Hypergradient(Generic[H, P]):
-    """A hypergradient dF/dλ with what it stands on.
+    """A hypergradient dF/dλ with what it rests on; an estimator of one's own may leave out every report.
 
     Attributes:
         grad: dF/dλ in natural units, shaped as the hyperparameters: named tensors, or the structure that
             `hypergrad.hypergradient` was given.
         params: the trained parameters, detached.
         outer_loss: f at those parameters.
-        stats: see `Stats`.
-        adjoint: what the next estimate can start from besides the parameters: the solution v of the adjoint system,
-            shape (n,), zero in the entries of w that do not move, for implicit estimators; the state, its age and its
-            derivatives for online forward mode.
+        training: how the inner problem was trained.
+        adjoint_system: how well the adjoint system was solved, for implicit estimators.
+        unrolling: what differentiating through training took, for `Unrolled` and `Forward`.
+        error_bar: how wrong `grad` is, for implicit estimators.
+        carry: what the next estimate can start from besides the parameters. Only the estimator knows what it is; others
+            keep it, save it and hand it back: None, a tensor, or dicts, lists and tuples of tensors and plain values.
         start: dF/ds₀, the gradient with respect to the state where training started, for estimators that differentiate
             through all of the run in reverse. `start["params"]` is dF/dw₀, through all of s₀ that is made from w₀.
     """
@@ -58,15 +54,61 @@ class Hypergradient(Generic[H, P]):
     grad: H
     params: P
     outer_loss: float
-    stats: Stats = field(default_factory=dict)
-    adjoint: Tensor | None = None
-    start: State | None = None
+    training: TrainingReport | None = field(default=None, kw_only=True)
+    adjoint_system: AdjointReport | None = field(default=None, kw_only=True)
+    unrolling: UnrollingReport | None = field(default=None, kw_only=True)
+    error_bar: ErrorBar | None = field(default=None, kw_only=True)
+    carry: Any = field(default=None, kw_only=True)
+    start: State | None = field(default=None, kw_only=True)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Refuse what earlier versions had, with what to pass instead.
+
+        Raises:
+            TypeError: if such an argument is given.
+        """
+        given = kwargs.keys() | ({"stats"} if len(args) > 3 else set())
+        for name in _REPLACED.keys() & given:
+            raise TypeError(f"{cls.__name__} has no argument {name}: {_REPLACED[name]}.")
+        return super().__new__(cls)
+
+    @property
+    def stats(self) -> Mapping[str, float | int | str]:
+        """The numbers of all reports by their names in logs, see `hypergrad.estimator.report`."""
+        return flat(self.training, self.adjoint_system, self.unrolling, self.error_bar)
+
+    @property
+    def num_matvecs(self) -> int:
+        """Hessian products that `grad` took, without those of training and of the error bar."""
+        return sum(part.num_matvecs for part in (self.adjoint_system, self.unrolling) if part is not None)
 
 
 class HypergradEstimator(ABC):
-    """How the hypergradient is formed: dF/dλ = ∂f/∂λ + (∂w*/∂λ)ᵀ ∂f/∂w, direct plus indirect term."""
+    """How the hypergradient is formed: dF/dλ = ∂f/∂λ + (∂w*/∂λ)ᵀ ∂f/∂w, direct plus indirect term.
 
-    inner_steps: int
+    An estimator of one's own has one method, and may leave out what it does not report or carry:
+
+        class Mine(hg.HypergradEstimator):
+            def estimate(self, problem, hparams, params, *, outer_step=0, inner_step=0, carry=None):
+                ...
+                return hg.Hypergradient(grad, trained, outer_loss)
+    """
+
+    inner_steps: int = 0
+    """Most inner steps of one estimate. With warm starts, outer step k begins at inner batch k · inner_steps."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse an `estimate` written for earlier versions.
+
+        Raises:
+            TypeError: if it has the keyword `adjoint`.
+        """
+        super().__init_subclass__(**kwargs)
+        if "adjoint" in inspect.signature(cls.estimate).parameters:
+            raise TypeError(
+                f"{cls.__name__}.estimate has the keyword `adjoint`, which is called `carry`: rename it. It is what "
+                "the estimate before returned as `carry`, and None at first."
+            )
 
     @property
     def training(self) -> Training | None:
@@ -82,7 +124,7 @@ class HypergradEstimator(ABC):
         *,
         outer_step: int = 0,
         inner_step: int = 0,
-        adjoint: Tensor | None = None,
+        carry: Any = None,
     ) -> Hypergradient:
         """Train at `hparams` from `params` and estimate the hypergradient there.
 
@@ -92,10 +134,10 @@ class HypergradEstimator(ABC):
             params: where training starts; not changed.
             outer_step: which outer batch judges, ≥ 0.
             inner_step: index of the first inner batch, ≥ 0.
-            adjoint: that of the estimate before, to start from; not changed.
+            carry: `Hypergradient.carry` of the estimate before, to start from; not changed.
 
         Returns:
-            The hypergradient and its statistics; "not converged" is a status in them.
+            The hypergradient and its reports; "not converged" is a status in them.
 
         Raises:
             NonFiniteError: if a loss, gradient or product is NaN or infinite.

@@ -6,12 +6,14 @@ import torch
 
 from hypergrad.core.autodiff import Tensors, detach, leaves
 from hypergrad.core.errors import DivergenceError
-from hypergrad.estimator.base import Stats, require_finite_loss
+from hypergrad.core.status import Status
+from hypergrad.estimator.base import require_finite_loss
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation, blew_up, require_finite
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.training.divergence import explain_divergence
 from hypergrad.training.dynamics import Dynamics, Partial, as_leaves, filled, state_vjp
+from hypergrad.training.report import TrainingReport
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,9 @@ class OuterEvaluation:
     adjoint: State
     direct: Partial
 
-    def stats(self, inner_steps: int) -> Stats:
-        """What is to be said of the training itself, which is differentiated as it is, converged or not."""
-        return {
-            "inner_loss": self.end.loss,
-            "inner_grad_norm": self.end.grad_norm,
-            "inner_steps": inner_steps,
-            "inner_status": "not_required",
-        }
+    def report(self, inner_steps: int, remark: str) -> TrainingReport:
+        """What training came to, which is differentiated as it is, converged or not."""
+        return TrainingReport(self.end.loss, self.end.grad_norm, inner_steps, Status.NOT_REQUIRED, remark)
 
 
 @dataclass(frozen=True)

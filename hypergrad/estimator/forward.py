@@ -1,14 +1,17 @@
-"""Hypergradients by pushing derivatives along with training."""
+"""Hypergradients by training the derivatives along with the parameters."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from hypergrad.core.autodiff import Tensors, detach, flatten, unflatten
 from hypergrad.core.validation import require_instance, require_int
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
 from hypergrad.estimator.differentiated_run import DifferentiatedRun
+from hypergrad.estimator.report import UnrollingReport
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver, State, require_differentiable
 from hypergrad.solver.gradient_descent import GradientDescent
@@ -16,23 +19,26 @@ from hypergrad.training.dynamics import Partial, entries
 from hypergrad.training.jvp_steps import JvpSteps, compile_jvp_steps, jvp_step
 from hypergrad.training.training import Training
 
+_HINT = "it enters neither the training steps nor the outer loss."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Forward(HypergradEstimator):
     """Forward-mode differentiation: Z_t = ∂s_t/∂λ is trained along with the state, for all entries of λ at once.
 
     Z_{t+1} = (∂Φ/∂s) Z_t + ∂Φ/∂λ and dF/dλ = ∂f/∂λ + Z_Tᵀ ∂f/∂s_T, the same number that `Unrolled` finds without a
-    horizon. Memory is flat in T, p + 1 states for p entries of λ, and the time of a step grows with p: for few
+    horizon. It keeps p + 1 states for p entries of λ, however large T is, and the time of a step grows with p: for few
     hyperparameters. With warm starts each estimate begins at Z = 0, which truncates it to the steps since the last one.
 
     Attributes:
         solver: how the inner problem is trained; its coefficients can be hyperparameters.
         inner_steps: training steps T, ≥ 1.
-        online: take the state and Z along into the next estimate instead of starting anew (RTHO): λ is updated every T
-            steps while one training goes on, whose steps are counted on. Z then mixes the derivatives at the values
-            that λ went through, which is exact as long as λ rests. For a trainer with warm starts.
-        compile: run several steps at a time through torch.compile, which takes some ten seconds once for a problem and
-            a C++ compiler; `training_remark` in the stats says whether that was done, or why not.
+        online: hand the state, its age in steps and Z to the next estimate as `carry`, instead of starting anew (RTHO).
+            λ is then updated every T steps while one training goes on, whose steps are counted on. Z mixes the
+            derivatives at the values that λ went through, which is exact as long as λ rests. For a trainer with warm
+            starts.
+        compile: run several steps at a time through torch.compile. It requires a C++ compiler, and some ten seconds
+            once for a problem. `training_remark` in the stats says whether it was done, or why not.
 
     Source: Franceschi, Donini, Frasconi & Pontil, "Forward and reverse gradient-based hyperparameter optimization",
     ICML (2017).
@@ -62,23 +68,22 @@ class Forward(HypergradEstimator):
         *,
         outer_step: int = 0,
         inner_step: int = 0,
-        adjoint: Tensor | None = None,
+        carry: Any = None,
     ) -> Hypergradient:
         run = DifferentiatedRun.of(problem, self.solver, hparams, params, inner_step, self.inner_steps)
         flow = _Flow(run)
-        if self.online and adjoint is not None:
-            flow.resume(adjoint)
+        if self.online and carry is not None:
+            flow.resume(carry)
         remark = flow.compile(self.inner_steps) if self.compile else ""
         flow.advance(self.inner_steps)
-        judged = run.evaluate(flow.state, outer_step)
-        hint = "it enters neither the training steps nor the outer loss."
+        outer = run.evaluate(flow.state, outer_step)
         return Hypergradient(
-            grad=add_terms(judged.direct, flow.indirect(judged.adjoint), hint),
-            params=detach(self.solver.params(flow.state)),
-            outer_loss=judged.outer_loss,
-            stats=judged.stats(self.inner_steps)
-            | {"num_matvecs": self.inner_steps * flow.width, "training_remark": remark},
-            adjoint=flow.packed() if self.online else None,
+            add_terms(outer.direct, flow.indirect(outer.adjoint), _HINT),
+            detach(self.solver.params(flow.state)),
+            outer.outer_loss,
+            training=outer.report(self.inner_steps, remark),
+            unrolling=UnrollingReport(self.inner_steps * flow.width),
+            carry=flow.carry() if self.online else None,
         )
 
 
@@ -99,48 +104,49 @@ class _Flow:
             start = run.start()
         self._arrive({}, start)
 
-    def resume(self, packed: Tensor) -> None:
-        """Go on from what `packed` gave at the end of an earlier run.
+    def resume(self, carry: Any) -> None:
+        """Go on from the `carry` of an earlier run.
 
         Raises:
             ValueError: if that run did not end where this one starts.
         """
-        like = entries(self.state)
-        sizes = [x.numel() for x in like]
-        if packed.shape == (self.width + 1, sum(sizes) + 1):
-            *rows, age = packed.split([*sizes, 1], 1)
-            self.age = int(age[0].item())
-            # the batches go on from where this run starts, whatever the age
-            self.dynamics = replace(self.dynamics, first_step=self.run.dynamics.first_step - self.age)
-            values = iter(row[0].view_as(x).to(x.dtype) for row, x in zip(rows, like, strict=True))
-            self.state = {group: {name: next(values) for name in tensors} for group, tensors in self.state.items()}
-            self.tangents = [row[1:].reshape(-1, *x.shape) for row, x in zip(rows, like, strict=True)]
-            moving = packed[1:].any(1).to(packed)
-            self.used |= {name for name, x in unflatten(moving, self.hparams).items() if x.any()}
-            if torch.equal(flatten(self.run.dynamics.solver.params(self.state)), flatten(self.run.params)):
-                return
-        raise ValueError(
-            f"Online forward mode goes on from the state and derivatives in `adjoint`, but this one, of shape "
-            f"{tuple(packed.shape)}, does not belong to the parameters that were given, whose state has {sum(sizes)} "
-            f"entries, and {self.width} hyperparameters. Pass params and adjoint of one estimate, or adjoint=None."
-        )
+        if isinstance(carry, Tensor):
+            raise ValueError(
+                "Online forward mode goes on from a `carry` of its own, but this one is a tensor, as an implicit "
+                "estimator returns it, or as an earlier version of hypergrad kept it in the state of a run. Continue "
+                "that run with the version that began it, or begin a new run."
+            )
+        if not self._ends_here(carry):
+            raise ValueError(
+                "Online forward mode goes on from the state and derivatives in `carry`, but these do not belong to the "
+                f"parameters that were given, whose state has {sum(x.numel() for x in entries(self.state))} entries, "
+                f"and {self.width} hyperparameters. Pass params and carry of one estimate, or carry=None."
+            )
+        self.state, self.tangents, self.age = carry["state"], carry["tangents"], carry["age"]
+        self.used |= set(carry["used"])
+        # The batches go on from where this run starts, whatever the age.
+        self.dynamics = replace(self.dynamics, first_step=self.run.dynamics.first_step - self.age)
 
-    def packed(self) -> Tensor:
-        """The state, Z and the age in one tensor (1 + p, n + 1)."""
-        rows = zip(entries(self.state), self.tangents, strict=True)
-        columns = [torch.cat([x[None].to(z), z]).reshape(self.width + 1, -1) for x, z in rows]
-        age = torch.zeros_like(columns[0][:, :1])
-        age[0] = self.age
-        return torch.cat([*columns, age], 1)
+    def carry(self) -> dict[str, Any]:
+        """What `resume` goes on from."""
+        return {"state": self.state, "tangents": self.tangents, "age": self.age, "used": sorted(self.used)}
+
+    def _ends_here(self, carry: Any) -> bool:
+        ours = self.carry()
+        if not isinstance(carry, dict) or carry.keys() != ours.keys():
+            return False
+        is_alike = all(_shapes(carry[key]) == _shapes(ours[key]) for key in ("state", "tangents"))
+        params = self.run.dynamics.solver.params
+        return is_alike and torch.equal(flatten(params(carry["state"])), flatten(self.run.params))
 
     def compile(self, num_steps: int) -> str:
-        """Compile the steps to come but the first, where that can be done, and say what came of it."""
+        """Compile the steps after the next one if possible; the remark on that."""
         steps = range(self.age + 1, self.age + num_steps)
         self.jvp_steps, remark = compile_jvp_steps(self.dynamics, self.state, self.tangents, self.directions, steps)
         return remark
 
     def advance(self, num_steps: int) -> None:
-        """Steps of the state and of Z: the first one as it is, which tells what depends on which hyperparameter."""
+        """Steps of the state and of Z. The first one is eager, and shows which hyperparameters the steps depend on."""
         stop = self.age + num_steps
         while self.age < stop:
             piece = range(self.age, min(self.age + self.jvp_steps.length, stop)) if self.jvp_steps else range(0)
@@ -161,3 +167,7 @@ class _Flow:
     def _arrive(self, before: State, after: State) -> None:
         self.state, self.tangents, uses = jvp_step(before, after, self.hparams, self.tangents, self.directions)
         self.used |= {name for name, is_used in uses.items() if is_used}
+
+
+def _shapes(content: Any) -> Any:
+    return tree_map(lambda x: x.shape, content)

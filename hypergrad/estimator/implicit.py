@@ -1,5 +1,6 @@
 """Hypergradients by the implicit function theorem."""
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -7,17 +8,22 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, detach
 from hypergrad.core.errors import IndefiniteError
+from hypergrad.core.status import Status
 from hypergrad.core.validation import require_instance, require_int, require_real
-from hypergrad.estimator.base import HypergradEstimator, Hypergradient, Stats, add_terms
+from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
 from hypergrad.estimator.error_bar import error_bar
 from hypergrad.estimator.linearization import Linearization
+from hypergrad.estimator.point import Point
+from hypergrad.estimator.report import AdjointReport
 from hypergrad.linsolve.base import LinearSolution, LinearSolver
 from hypergrad.linsolve.cg import CG
-from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.base import InnerProblem, Restriction
+from hypergrad.problem.oracle import Oracle
 from hypergrad.product.base import Product
 from hypergrad.product.reverse import Reverse
 from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.gradient_descent import GradientDescent
+from hypergrad.training.report import TrainingReport
 from hypergrad.training.training import Training
 
 _SUMMABLE = {
@@ -25,6 +31,7 @@ _SUMMABLE = {
     "quadratic": lambda k: 1 / k**2,
     "cubic": lambda k: 1 / k**3,
 }
+"""Factors by outer step k = 1, 2, …, whose sum is finite."""
 _HINT = (
     "it enters neither the gradient of the inner loss nor the outer loss. An implicit estimator cannot tune a "
     "coefficient of the solver, on which the solution does not depend; use Unrolled for that."
@@ -38,23 +45,23 @@ class Implicit(HypergradEstimator):
     With φ(w, λ) = ∇_w g, zero at w*(λ): solve (∂φ/∂w)ᵀ v = ∂f/∂w, then dF/dλ = ∂f/∂λ − (∂φ/∂λ)ᵀ v. The error comes
     from φ ≠ 0 and from the residual of the solve; both are in `stats`. Coefficients of the solver cannot be tuned
     this way, because the solution does not depend on them. Of a sparse solution only the nonzero entries move with λ,
-    and the system is that of its support.
+    and the system is that of its support. The `carry` is v, shape (n,), zero in the entries of w that do not move.
 
     Attributes:
         solver: how the inner problem is trained.
         linsolve: how the adjoint system is solved.
         product: how products with the Hessian and the mixed derivatives are formed.
-        inner_steps: most inner steps, ≥ 0; 0 takes the given parameters as trained, and `inner_grad_norm` in the stats
-            says whether they are.
+        inner_steps: most inner steps, ≥ 0. With 0 the given parameters count as trained, and `inner_grad_norm` in the
+            stats says whether they are.
         inner_tol: training stops once ‖∇g(w)‖ ≤ inner_tol ‖∇g(w₀)‖ (dimensionless), ≥ 0.
         damping: δ ≥ 0, solves with ∂φ/∂w + δI instead, in units of the Hessian; biases the hypergradient.
         tighten: how both tolerances shrink over the outer steps k = 1, 2, …, so that their sum is finite and descent on
             the inexact hypergradient converges: "exponential" (0.9^(k−1)), "quadratic" (1/k²), "cubic" (1/k³), or None.
-        error_bar: put an estimate of ‖estimate − dF/dλ‖ into `stats["error_estimate"]`, NaN with the reason in
-            `error_status` where it is unknown; it takes `error_matvecs` further Hessian products, about as many as the
-            adjoint.
-        compile: run the training steps through torch.compile, several at a time, which takes some ten seconds once for
-            a problem and a C++ compiler; `training_remark` in the stats says whether that was done, or why not.
+        error_bar: estimate ‖estimate − dF/dλ‖, which is `error_estimate` in the stats. Where it is unknown it is NaN,
+            and `error_status` gives the reason. It requires `error_matvecs` further Hessian products, about as many as
+            the adjoint.
+        compile: run the training steps through torch.compile, several at a time. It requires a C++ compiler, and some
+            ten seconds once for a problem. `training_remark` in the stats says whether it was done, or why not.
 
     Source: Larsen, Hansen, Svarer & Ohlsson, "Design and regularization of neural networks: the optimal use of a
     validation set", NNSP (1996); Pedregosa, "Hyperparameter optimization with approximate gradient", ICML (2016).
@@ -100,65 +107,37 @@ class Implicit(HypergradEstimator):
         *,
         outer_step: int = 0,
         inner_step: int = 0,
-        adjoint: Tensor | None = None,
+        carry: Any = None,
     ) -> Hypergradient:
         if problem.is_smooth and any(isinstance(value, str) for value in self.solver.coefficients().values()):
-            batches = (problem.inner_batch(inner_step), problem.outer_batch(outer_step))
-            self._require_dependence(problem, hparams, params, batches)
-        params, inner_stats = self._train(problem, hparams, params, outer_step, inner_step)
-        batches = (problem.inner_batch(inner_step + int(inner_stats["inner_steps"])), problem.outer_batch(outer_step))
+            before = Oracle(problem, hparams, problem.inner_batch(inner_step))
+            _require_dependence(Point(before, params, problem.outer_batch(outer_step), self.product))
+        params, training = self._train(problem, hparams, params, outer_step, inner_step)
         part = problem.restriction(params, hparams)
-        here = Linearization.at(part.problem, part.params, hparams, batches, self.product)
+        oracle = Oracle(part.problem, hparams, problem.inner_batch(inner_step + training.steps))
+        here = Linearization.at(Point(oracle, part.params, problem.outer_batch(outer_step), self.product))
         linsolve = self.linsolve.tightened(self._factor(outer_step))
-        start = part.gather(adjoint) if adjoint is not None and adjoint.numel() == part.size else None
-        solved = self._solve(linsolve, here, start)
-        stats: Stats = {
-            "inner_loss": here.inner.evaluation.loss,
-            "inner_grad_norm": here.inner.evaluation.grad_norm,
-            **inner_stats,
-            "num_matvecs": solved.num_matvecs,
-            "adjoint_residual": solved.residual,
-            "adjoint_status": solved.status,
-            "adjoint_remark": solved.remark,
-            "adjoint_condition": solved.condition,
-        }
-        if part.index is not None:
-            stats["support_size"] = len(part.index)
-        grad = add_terms(here.direct, here.indirect(solved.x), _HINT)
-        if self.error_bar:
-            bar = error_bar(
-                part.problem, here, part.params, solved.x, linsolve, hparams, batches, self.product, solved.num_matvecs
-            )
-            stats |= {"error_estimate": bar.estimate, "error_status": bar.status, "error_matvecs": bar.num_matvecs}
+        solved = self._solve(linsolve, here, _start(part, carry))
         return Hypergradient(
-            grad=grad, params=detach(params), outer_loss=here.outer_loss, stats=stats, adjoint=part.scatter(solved.x)
+            add_terms(here.direct, here.indirect(solved.x), _HINT),
+            detach(params),
+            here.outer_loss,
+            training=replace(training, loss=here.inner.evaluation.loss, grad_norm=here.inner.evaluation.grad_norm),
+            adjoint_system=_report(solved, part),
+            error_bar=error_bar(here, solved.x, linsolve, solved.num_matvecs) if self.error_bar else None,
+            carry=part.scatter(solved.x),
         )
-
-    def _require_dependence(
-        self, problem: InnerProblem, hparams: Tensors, params: Tensors, batches: tuple[Any, Any]
-    ) -> None:
-        """Refuse a coefficient of the solver before training, which may end where the adjoint system has no solution.
-
-        Raises:
-            UnusedHyperparameterError: if neither the gradient of the inner loss nor the outer loss holds one.
-        """  # noqa: DOC502
-        here = Linearization.at(problem, params, hparams, batches, self.product)
-        add_terms(here.direct, here.indirect(here.df_dw), _HINT)
 
     def _train(
         self, problem: InnerProblem, hparams: Tensors, params: Tensors, outer_step: int, inner_step: int
-    ) -> tuple[Tensors, Stats]:
+    ) -> tuple[Tensors, TrainingReport]:
         self.solver.validate(hparams, self.inner_steps, params)
         if self.inner_steps == 0:
-            return params, {"inner_steps": 0, "inner_status": "not_required", "training_remark": ""}
+            return params, TrainingReport(math.nan, math.nan, 0, Status.NOT_REQUIRED)
         trained = replace(self.training, tol=self.inner_tol * self._factor(outer_step)).run(
             problem, hparams, params, inner_step
         )
-        return trained.params, {
-            "inner_steps": trained.report.steps,
-            "inner_status": trained.report.status.value,
-            "training_remark": trained.report.remark,
-        }
+        return trained.params, trained.report
 
     def _solve(self, linsolve: LinearSolver, here: Linearization, start: Tensor | None) -> LinearSolution:
         try:
@@ -170,3 +149,24 @@ class Implicit(HypergradEstimator):
 
     def _factor(self, outer_step: int) -> float:
         return 1.0 if self.tighten is None else _SUMMABLE[self.tighten](outer_step + 1)
+
+
+def _start(part: Restriction, carry: Any) -> Tensor | None:
+    """Where the adjoint solve starts: the solution of the system before, if it has as many entries."""
+    is_solution = isinstance(carry, Tensor) and carry.numel() == part.size
+    return part.gather(carry) if is_solution else None
+
+
+def _report(solved: LinearSolution, part: Restriction) -> AdjointReport:
+    size = None if part.index is None else len(part.index)
+    return AdjointReport(solved.num_matvecs, solved.residual, solved.status, solved.remark, solved.condition, size)
+
+
+def _require_dependence(point: Point) -> None:
+    """Refuse a coefficient of the solver before training, which may end where the adjoint system has no solution.
+
+    Raises:
+        UnusedHyperparameterError: if neither the gradient of the inner loss nor the outer loss holds one.
+    """  # noqa: DOC502
+    here = Linearization.at(point)
+    add_terms(here.direct, here.indirect(here.df_dw), _HINT)

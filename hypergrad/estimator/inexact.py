@@ -1,55 +1,59 @@
-"""What the statistics of an estimate say against it, in words."""
+"""What the reports of an estimate say against it, in words."""
 
 import math
 
-from hypergrad.estimator.base import Stats
+from hypergrad.core.status import Status
+from hypergrad.estimator.base import Hypergradient
+from hypergrad.estimator.report import AdjointReport, UnrollingReport
+from hypergrad.training.report import TrainingReport
 
 _BIASED = 0.1
-_FINE = ("converged", "not_required")
+"""A bias of a tenth of the norm hardly changes where an outer step leads: a judgement."""
 _WORTHLESS = 1.0
 """A bound on the relative error of the adjoint that promises no correct digit."""
+_FINE = (Status.CONVERGED, Status.NOT_REQUIRED)
 _REMEDIES = {
-    "rising": "Its loss is higher than at the start: lower the solver's lr.",
-    "stagnated": "Rounding allows no less: loosen inner_tol, or compute in float64.",
+    Status.RISING: "Its loss is higher than at the start: lower the solver's lr.",
+    Status.STAGNATED: "Rounding allows no less: loosen inner_tol, or compute in float64.",
 }
 
 
-def inexactness(stats: Stats) -> dict[str, str]:
-    """A sentence with the number met and the remedy, for each statistic that says so, by its name."""
+def inexactness(found: Hypergradient) -> dict[str, str]:
+    """A sentence with the number met and the remedy for each number that speaks against it, by its key in the stats."""
     reasons: dict[str, str] = {}
-    inner = stats.get("inner_status", "converged")
-    if inner not in _FINE:
-        remedy = _REMEDIES.get(str(inner), "Raise inner_steps, improve the solver's lr, or loosen inner_tol.")
-        reasons["inner_status"] = (
-            f"the hypergradient is inexact because the inner problem is not solved: its gradient norm is "
-            f"{stats['inner_grad_norm']:.2e} after {stats['inner_steps']} steps. {remedy}"
-        )
-    reasons |= _of_the_adjoint(stats)
-    bias = float(stats.get("truncation_bias", 0.0))
-    if bias > _BIASED:
-        reasons["truncation_bias"] = (
-            f"the hypergradient is biased, by some {bias:.0%} of its norm, because it stops at a horizon of "
-            f"{stats['num_matvecs']} of {stats['inner_steps']} steps. Raise the horizon."
-        )
+    if found.training is not None:
+        reasons |= _of_training(found.training)
+    if found.adjoint_system is not None:
+        reasons |= _of_adjoint(found.adjoint_system)
+    if found.unrolling is not None and found.training is not None:
+        reasons |= _of_horizon(found.unrolling, found.training.steps)
     return reasons
 
 
-def _of_the_adjoint(stats: Stats) -> dict[str, str]:
-    """Whether the adjoint system H v = b was solved, and well: ‖v − v*‖/‖v*‖ ≤ κ ‖b − H v‖/‖b‖."""
-    if "adjoint_status" not in stats:
+def _of_training(report: TrainingReport) -> dict[str, str]:
+    if report.status in _FINE:
         return {}
-    residual, condition = float(stats["adjoint_residual"]), float(stats.get("adjoint_condition", math.nan))
-    if stats["adjoint_status"] not in _FINE:
+    remedy = _REMEDIES.get(report.status, "Raise inner_steps, improve the solver's lr, or loosen inner_tol.")
+    return {
+        "inner_status": "the hypergradient is inexact because the inner problem is not solved: its gradient norm is "
+        f"{report.grad_norm:.2e} after {report.steps} steps. {remedy}"
+    }
+
+
+def _of_adjoint(report: AdjointReport) -> dict[str, str]:
+    """Whether the adjoint system H v = b was solved, and well: ‖v − v*‖/‖v*‖ ≤ κ ‖b − H v‖/‖b‖."""
+    residual, condition = report.residual, report.condition
+    if report.status not in _FINE:
         at = "" if math.isnan(condition) else f", at a condition number κ of {condition:.1e} or more"
         remedy = (
             "Rounding allows no less: loosen the linear solver's tol, add damping, or compute in float64."
-            if stats["adjoint_status"] == "stagnated"
+            if report.status == Status.STAGNATED
             else "Give the linear solver more products, loosen its tol, or add damping."
         )
         return {
             "adjoint_status": "the hypergradient is inexact because the adjoint system is not solved "
-            f"({stats['adjoint_status']}): its relative residual is {residual:.2e} after {stats['num_matvecs']} "
-            f"products{at}. {remedy}"
+            f"({report.status}): its relative residual is {residual:.2e} after {report.num_matvecs} products{at}. "
+            f"{remedy}"
         }
     if condition * residual > _WORTHLESS:
         return {
@@ -59,3 +63,12 @@ def _of_the_adjoint(stats: Stats) -> dict[str, str]:
             "damping."
         }
     return {}
+
+
+def _of_horizon(report: UnrollingReport, inner_steps: int) -> dict[str, str]:
+    if report.truncation_bias is None or not report.truncation_bias > _BIASED:
+        return {}
+    return {
+        "truncation_bias": f"the hypergradient is biased, by some {report.truncation_bias:.0%} of its norm, because it "
+        f"stops at a horizon of {report.num_matvecs} of {inner_steps} steps. Raise the horizon."
+    }

@@ -2,16 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, flatten, leaves
 from hypergrad.estimator.base import require_finite_loss
-from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.oracle import Oracle
-from hypergrad.product.base import Product, Stationarity
+from hypergrad.estimator.point import Point
+from hypergrad.product.base import Stationarity
 
 
 @dataclass(frozen=True)
@@ -19,34 +17,34 @@ class Linearization:
     """f and φ, linearised at (w, λ).
 
     Attributes:
+        point: where.
         outer_loss: f.
         df_dw: ∂f/∂w, flat.
         direct: ∂f/∂λ by name, None where f does not depend on a hyperparameter.
         inner: φ with its products.
     """
 
+    point: Point
     outer_loss: float
     df_dw: Tensor
     direct: Mapping[str, Tensor | None]
     inner: Stationarity
 
     @classmethod
-    def at(
-        cls, problem: InnerProblem, params: Tensors, hparams: Tensors, batches: tuple[Any, Any], products: Product
-    ) -> "Linearization":
-        """Linearise at (params, hparams), neither of which is changed, on an inner and an outer batch.
+    def at(cls, point: Point) -> "Linearization":
+        """Linearise at a point, which is not changed.
 
         Raises:
             NonFiniteError: if a loss or φ is NaN or infinite.
             ValueError: if the outer loss depends on no parameter, or φ is not what the products need.
         """
-        inner_batch, outer_batch = batches
-        w, hp = leaves(params), leaves(hparams)
+        problem = point.oracle.problem
+        w, hp = leaves(point.params), leaves(point.oracle.hparams)
         with torch.enable_grad():
-            outer_loss = problem.outer_loss(w, hp, outer_batch)
+            outer_loss = problem.outer_loss(w, hp, point.outer_batch)
             outer_value = require_finite_loss(outer_loss, problem)
             df_dw, direct = _outer_gradients(outer_loss, w, hp)
-        return cls(outer_value, df_dw, direct, products.linearize(Oracle(problem, hparams, inner_batch), params))
+        return cls(point, outer_value, df_dw, direct, point.product.linearize(point.oracle, point.params))
 
     def indirect(self, adjoint: Tensor) -> Mapping[str, Tensor | None]:
         """−(∂φ/∂λ)ᵀ v by name, None where φ does not depend on a hyperparameter."""

@@ -1,18 +1,19 @@
 """Hypergradients by differentiating through the training run, backwards."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, detach
 from hypergrad.core.errors import UnusedHyperparameterError
 from hypergrad.core.validation import require_instance, require_int
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
 from hypergrad.estimator.differentiated_run import DifferentiatedRun
+from hypergrad.estimator.report import UnrollingReport
 from hypergrad.estimator.tally import Tally, add
 from hypergrad.problem.base import InnerProblem
-from hypergrad.solver.base import InnerSolver, require_differentiable
+from hypergrad.solver.base import InnerSolver, State, require_differentiable
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.tape.base import Tape, TapeCost, Trajectory
 from hypergrad.tape.checkpoint import Checkpoint
@@ -32,16 +33,16 @@ class Unrolled(HypergradEstimator):
     Exact for the run that was made, converged or not, when K = T; a shorter horizon K drops the influence of λ on the
     first T − K steps and on the start, and `truncation_bias` in the stats estimates what that is.
 
-    K = 0 takes the steps as w₀ ↦ w₀ + a constant, ∂w_T/∂w₀ = I: of the indirect term it keeps (∂w₀/∂λ)ᵀ ∂f/∂w at w_T,
-    for no Hessian product. Where λ is the start itself, that is first-order MAML.
+    K = 0 treats the steps as w₀ ↦ w₀ + a constant, ∂w_T/∂w₀ = I: of the indirect term it keeps (∂w₀/∂λ)ᵀ ∂f/∂w at w_T,
+    without a Hessian product. Where λ is the start itself, that is first-order MAML.
 
     Attributes:
         solver: how the inner problem is trained; its coefficients can be hyperparameters.
-        tape: how the states come back, and so what memory and time it takes; all give the same hypergradient.
+        tape: how the states come back. All tapes give the same hypergradient, and differ in memory and time.
         inner_steps: training steps T, ≥ 1.
         horizon: truncation horizon K, from 0 to T; None differentiates through all T steps, and the start.
-        compile: run several steps at a time, and their pull-back, through torch.compile, which takes some ten seconds
-            once for a problem and a C++ compiler; `training_remark` in the stats says whether that was done, or why
+        compile: run several steps at a time, and their pull-back, through torch.compile. It requires a C++ compiler,
+            and some ten seconds once for a problem. `training_remark` in the stats says whether it was done, or why
             not. Not for `Reversible`.
 
     Source: Domke, "Generic methods for optimization-based modeling", AISTATS (2012); Shaban, Cheng, Hatch & Boots,
@@ -80,39 +81,28 @@ class Unrolled(HypergradEstimator):
         *,
         outer_step: int = 0,
         inner_step: int = 0,
-        adjoint: Tensor | None = None,
+        carry: Any = None,
     ) -> Hypergradient:
-        run = DifferentiatedRun.of(problem, self.solver, hparams, params, inner_step, self.inner_steps)
-        run, remark = self._compiled(run)
+        run, remark = self._compiled(
+            DifferentiatedRun.of(problem, self.solver, hparams, params, inner_step, self.inner_steps)
+        )
         trajectory = self._record(run)
-        judged = run.evaluate(trajectory.end, outer_step)
-        tally, start = Tally(self._horizon, self.inner_steps, run.dynamics.stride), judged.adjoint
-        for start, terms, steps in trajectory.pull_back(judged.adjoint):  # noqa: B007 (the last one is dF/ds₀)
-            for term in terms:
-                tally.add(term, steps)
-        is_whole = self._horizon == self.inner_steps
-        indirect = tally.total()
-        if is_whole or self._horizon == 0:
-            add(indirect, run.start_term(start))
-        if self._horizon == 0:
-            _require_in_start(hparams, indirect)
+        outer = run.evaluate(trajectory.end, outer_step)
+        tally, start = self._swept(run, trajectory, outer.adjoint)
+        indirect = self._indirect(run, tally, start)
         hint = f"it enters neither the last {self._horizon} training steps nor the outer loss."
-        grad = add_terms(judged.direct, {name: indirect.get(name) for name in judged.direct}, hint)
+        grad = add_terms(outer.direct, {name: indirect.get(name) for name in outer.direct}, hint)
         return Hypergradient(
-            grad=grad,
-            params=detach(self.solver.params(trajectory.end)),
-            outer_loss=judged.outer_loss,
-            stats={
-                **judged.stats(self.inner_steps),
-                "num_matvecs": self._horizon,
-                "truncation_bias": tally.bias(grad),
-                "training_remark": remark,
-            },
-            start=run.at_start(start) if is_whole else None,
+            grad,
+            detach(self.solver.params(trajectory.end)),
+            outer.outer_loss,
+            training=outer.report(self.inner_steps, remark),
+            unrolling=UnrollingReport(self._horizon, tally.bias(grad)),
+            start=run.at_start(start) if self._horizon == self.inner_steps else None,
         )
 
     def plan(self, problem: InnerProblem, hparams: Tensors | None = None, params: Tensors | None = None) -> Plan:
-        """What memory and how many gradients each tape would take for one estimate, found from one eager step.
+        """The memory and the number of gradients that each tape would need for one estimate, from one eager step.
 
         Args:
             problem: what is tuned.
@@ -146,12 +136,12 @@ class Unrolled(HypergradEstimator):
         return range(self.inner_steps - self._horizon, self.inner_steps)
 
     def _compiled(self, run: DifferentiatedRun) -> tuple[DifferentiatedRun, str]:
-        """The run with compiled steps where they were asked for, and what came of it."""
+        """The run with compiled steps if they were asked for, and the remark on that."""
         if not self.compile:
             return run, ""
         if not self.tape.takes_compiled:
             return run, f"not compiled: {type(self.tape).__name__} takes steps of its own"
-        # a quarter of the horizon at most, by which the truncation bias is judged
+        # The truncation bias is estimated from quarters of the horizon.
         most = min(MOST_STEPS, self.horizon // 4) if self.horizon else MOST_STEPS
         steps, pull_back = self._differentiated or range(self.inner_steps), self._horizon > 0
         with torch.no_grad():
@@ -167,9 +157,26 @@ class Unrolled(HypergradEstimator):
             return Trajectory(state, iter(()))
         return self.tape.record(run.dynamics, state, self._differentiated)
 
+    def _swept(self, run: DifferentiatedRun, trajectory: Trajectory, adjoint: State) -> tuple[Tally, State]:
+        """The terms of the steps within the horizon, and the adjoint of the state before them."""
+        tally, before = Tally(self._horizon, self.inner_steps, run.dynamics.stride), adjoint
+        for before, terms, steps in trajectory.pull_back(adjoint):  # noqa: B007 (the last one is returned)
+            for term in terms:
+                tally.add(term, steps)
+        return tally, before
+
+    def _indirect(self, run: DifferentiatedRun, tally: Tally, start: State) -> Tensors:
+        """The sum of the terms, and that of the start where the sweep came to it or took the steps as constant."""
+        indirect = tally.total()
+        if self._horizon in (0, self.inner_steps):
+            add(indirect, run.start_term(start))
+        if self._horizon == 0:
+            _require_in_start(run.dynamics.hparams, indirect)
+        return indirect
+
 
 def _require_in_start(hparams: Tensors, indirect: Tensors) -> None:
-    """Require that each hyperparameter moves the start, where else the direct term alone would pass for the whole.
+    """Require that each hyperparameter moves the start; else the direct term alone would pass for the hypergradient.
 
     Raises:
         UnusedHyperparameterError: if one does not.

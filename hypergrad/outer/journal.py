@@ -12,6 +12,7 @@ from hypergrad.callback.base import MOST_ENTRIES, OUTER_LOSS, Record, Result
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import HypergradError, NonFiniteError, NotConvergedWarning
 from hypergrad.core.hyperparameter import shown
+from hypergrad.estimator.base import Hypergradient
 from hypergrad.estimator.inexact import inexactness
 from hypergrad.outer.ledger import Ledger
 from hypergrad.outer.objective import OuterObjective
@@ -59,9 +60,8 @@ class Journal:
                 at = objective.evaluate(step)
         except HypergradError as error:
             raise type(error)(f"{error}{self._whereabouts(step, objective.hparams())}") from error
-        record = self.ledger.record(step, at.problem, at.hparams, at.found)
-        self._warn(record)
-        return record
+        self._warn(at.found, step)
+        return self.ledger.record(step, at.problem, at.hparams, at.found)
 
     def add(self, record: Record) -> None:
         """Keep a record.
@@ -116,13 +116,13 @@ class Journal:
         self._warned = set(state["warned"])
         self.ledger.restore(state, self._records[1].seconds)
 
-    def _warn(self, record: Record) -> None:
+    def _warn(self, found: Hypergradient, step: int) -> None:
         """Say once for each kind that an estimate is inexact."""
-        for kind, message in inexactness(record.stats).items():
+        for kind, message in inexactness(found).items():
             if kind not in self._warned:
                 self._warned.add(kind)
                 warnings.warn(
-                    f"From outer step {record.step} on, {message} Said once; every step is in the metrics.",
+                    f"From outer step {step} on, {message} Said once; every step is in the metrics.",
                     NotConvergedWarning,
                     stacklevel=2,
                 )

@@ -12,7 +12,8 @@ from hypergrad.callback.base import Record
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.cost import Spent
 from hypergrad.estimator.base import Hypergradient
-from hypergrad.estimator.trial import Trial
+from hypergrad.estimator.dev_loss import Retraining
+from hypergrad.estimator.report import flat
 from hypergrad.problem.base import InnerProblem
 
 
@@ -35,11 +36,11 @@ class Ledger:
         """Wall time since the first `counting`, that of earlier parts of the run included."""
         return 0.0 if self._begin is None else time.perf_counter() - self._begin
 
-    def record(self, step: int, problem: InnerProblem, hparams: Tensors, found: Hypergradient | Trial) -> Record:
+    def record(self, step: int, problem: InnerProblem, hparams: Tensors, found: Hypergradient | Retraining) -> Record:
         """What was found at λ in outer step `step`, with what the run has spent by then."""
-        stats = found.stats
-        self.num_matvecs += int(stats.get("num_matvecs", 0)) + int(stats.get("error_matvecs", 0))
-        self.num_inner_steps += int(stats["inner_steps"])
+        if isinstance(found, Hypergradient):
+            self.num_matvecs += found.num_matvecs + (found.error_bar.num_matvecs if found.error_bar else 0)
+        self.num_inner_steps += found.training.steps if found.training else 0
         with torch.no_grad():
             metrics = {name: float(x) for name, x in problem.metrics(found.params, hparams).items()}
         return Record(
@@ -49,7 +50,7 @@ class Ledger:
             params=found.params,
             outer_loss=found.outer_loss,
             metrics=metrics,
-            stats=stats,
+            stats=found.stats if isinstance(found, Hypergradient) else flat(found.training),
             num_matvecs=self.num_matvecs + self.cost.matvecs,
             num_gradients=self.cost.gradients,
             num_inner_steps=self.num_inner_steps,

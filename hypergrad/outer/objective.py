@@ -82,10 +82,10 @@ class OuterObjective:
             self._params if self.warm_start else problem.init_params(),
             outer_step=step,
             inner_step=step * self.estimator.inner_steps if self.warm_start else 0,
-            adjoint=self._carry if self.warm_start else None,
+            carry=self._carry if self.warm_start else None,
         )
         self._pull_back(hparams, found.grad)
-        self._params, self._carry = found.params, found.adjoint
+        self._params, self._carry = found.params, found.carry
         return Evaluation(problem, natural, found)
 
     @torch.no_grad()
@@ -107,7 +107,12 @@ class OuterObjective:
         """What `restore` needs, which later evaluations do not change."""
         now = self.snapshot()
         grad = {name: u.grad for name, u in self.u.items()}
-        return {"u": now.u, "params": now.params, "adjoint": now.carry, "grad": grad}
+        return {
+            "u": now.u,
+            "params": now.params,
+            "adjoint": now.carry,
+            "grad": grad,
+        }  # as state files have always called it
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a state."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import CheckpointError
@@ -17,12 +18,8 @@ from hypergrad.problem.base import InnerProblem
 
 
 def placed(content: Any, device: torch.device) -> Any:
-    """Tensors on a device, in any nesting of dicts and lists; what is no tensor is as it was."""
-    if isinstance(content, dict):
-        return {name: placed(part, device) for name, part in content.items()}
-    if isinstance(content, list):
-        return [placed(part, device) for part in content]
-    return content.to(device) if isinstance(content, Tensor) else content
+    """Tensors on a device, in any nesting of dicts, lists and tuples; what is no tensor is as it was."""
+    return tree_map(lambda part: part.to(device) if isinstance(part, Tensor) else part, content)
 
 
 def random_state() -> dict[str, Any]:

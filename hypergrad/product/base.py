@@ -1,4 +1,9 @@
-"""The promise of a product: the optimality condition φ(w, λ), linearised at a point."""
+"""The promise of a product: the optimality condition φ(w, λ), linearised at a point.
+
+Each file of this folder is one way to form the products (∂φ/∂w)ᵀ v and (∂φ/∂λ)ᵀ v, which is all that linear solvers and
+implicit estimators know of φ. A product takes an `Oracle` of the inner loss. It may import problems, compiled programs
+and what lies below them, and knows nothing of training, linear solvers or estimators.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -8,6 +13,7 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.operator import Operator
+from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation
 from hypergrad.problem.oracle import Oracle
 
@@ -34,14 +40,11 @@ class Product(ABC):
 
     @abstractmethod
     def linearize(self, oracle: Oracle, params: Tensors) -> Stationarity:
-        """Linearize φ at `params`, which are not changed.
+        """φ and its products at `params`, which are not changed.
 
         Args:
             oracle: φ at fixed λ on one inner batch, the same in all products.
             params: w.
-
-        Returns:
-            φ with its products.
 
         Raises:
             NonFiniteError: if the inner loss or φ is NaN or infinite.
@@ -49,6 +52,19 @@ class Product(ABC):
         """
 
 
+def require_minimisation(product: Product, problem: InnerProblem) -> None:
+    """Require that φ is ∇_w g.
+
+    Raises:
+        ValueError: if it is a condition of the problem's own.
+    """
+    if not problem.is_minimisation:
+        raise ValueError(
+            f"{type(product).__name__} needs an optimality condition that is the gradient of the inner loss, but "
+            f"{type(problem).__name__} has one of its own. Use Reverse."
+        )
+
+
 def shapes_of(params: Tensors) -> tuple[tuple[int, ...], ...]:
-    """The shapes of the tensors that `flatten(params)` holds one after the other."""
+    """The shapes of the tensors in `flatten(params)`, in order."""
     return tuple(tuple(p.shape) for p in params.values())

@@ -1,6 +1,7 @@
 """Products by centred differences of first-order gradients."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,16 +11,16 @@ from hypergrad.core.operator import Operator
 from hypergrad.core.validation import require_real
 from hypergrad.problem.evaluation import InnerEvaluation, require_finite
 from hypergrad.problem.oracle import Oracle
-from hypergrad.product.base import Product, Stationarity, shapes_of
+from hypergrad.product.base import Product, Stationarity, require_minimisation, shapes_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class CentredDifferences(Product):
     """H v ≈ (∇_w g(w + h v) − ∇_w g(w − h v)) / 2h, and the mixed product by the same difference of ∇_λ g.
 
-    Two gradients a product, no second derivative and no graph kept, so that it also serves models with operations that
-    cannot be differentiated twice. The error is O(h²) in exact arithmetic and O(ε/h) by rounding; h balances the two
-    for parameters and curvature of order 1. Both sides use the same batch. φ must be ∇_w g.
+    A product requires two gradients, but no second derivative and no graph, so that it also serves models with
+    operations that cannot be differentiated twice. The error is O(h²) in exact arithmetic and O(ε/h) by rounding; h
+    balances the two for parameters and curvature of order 1. Both sides use the same batch. φ must be ∇_w g.
 
     Attributes:
         step: h ‖v‖ / max(‖w‖, 1) (dimensionless), > 0; None takes ε^⅓ of the dtype, 6e-6 in float64, 5e-3 in float32.
@@ -35,42 +36,48 @@ class CentredDifferences(Product):
             require_real(self, "step", above=0)
 
     def linearize(self, oracle: Oracle, params: Tensors) -> Stationarity:
-        if not oracle.problem.is_minimisation:
-            raise ValueError(
-                f"CentredDifferences needs an optimality condition that is the gradient of the inner loss, but "
-                f"{type(oracle.problem).__name__} has one of its own. Use Reverse."
-            )
+        require_minimisation(self, oracle.problem)
         w = flatten(params).detach()
         length = (self.step or torch.finfo(w.dtype).eps ** (1 / 3)) * max(torch.linalg.vector_norm(w).item(), 1.0)
 
-        def gradients(at: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor | None]]:
+        def gradients(at: Tensor) -> _Gradients:
             return _gradients(oracle, unflatten(at, params))
 
         def difference(v: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:
             if not v.any():
                 return torch.zeros_like(v), {name: torch.zeros_like(value) for name, value in oracle.hparams.items()}
             h = length / torch.linalg.vector_norm(v).item()
-            _, ahead, ahead_hp = gradients(w + h * v)
-            _, behind, behind_hp = gradients(w - h * v)
-            mixed: dict[str, Tensor | None] = {}
-            for name, a in ahead_hp.items():
-                b = behind_hp[name]
-                mixed[name] = None if a is None or b is None else (a - b) / (2 * h)
-            return (ahead - behind) / (2 * h), mixed
+            return _divided(gradients(w + h * v), gradients(w - h * v), 2 * h)
 
-        loss, phi, _ = gradients(w)
-        evaluation = InnerEvaluation.of(loss, phi)
+        here = gradients(w)
+        evaluation = InnerEvaluation.of(here.loss, here.wrt_w)
         require_finite(evaluation, oracle.hparams)
         product = Operator(lambda v: difference(v)[0], shapes=shapes_of(params), dtype=w.dtype)
-        return Stationarity(evaluation, phi, product, lambda v: difference(v)[1])
+        return Stationarity(evaluation, here.wrt_w, product, lambda v: difference(v)[1])
 
 
-def _gradients(oracle: Oracle, params: Tensors) -> tuple[Tensor, Tensor, dict[str, Tensor | None]]:
+class _Gradients(NamedTuple):
     """The inner loss, its gradient with respect to w, flat, and with respect to λ by name."""
+
+    loss: Tensor
+    wrt_w: Tensor
+    wrt_hp: dict[str, Tensor | None]
+
+
+def _gradients(oracle: Oracle, params: Tensors) -> _Gradients:
     w, hp = leaves(params), leaves(oracle.hparams)
     with torch.enable_grad():
         loss = replace(oracle, hparams=hp).loss(w)
         grads = torch.autograd.grad(loss, (*w.values(), *hp.values()), allow_unused=True)
     pairs = zip(w.items(), grads[: len(w)], strict=True)
     wrt_w = {name: torch.zeros_like(p) if g is None else g for (name, p), g in pairs}
-    return loss.detach(), flatten(wrt_w), dict(zip(hp, grads[len(w) :], strict=True))
+    return _Gradients(loss.detach(), flatten(wrt_w), dict(zip(hp, grads[len(w) :], strict=True)))
+
+
+def _divided(ahead: _Gradients, behind: _Gradients, width: float) -> tuple[Tensor, dict[str, Tensor | None]]:
+    """The differences of both gradients over the width between them."""
+    mixed: dict[str, Tensor | None] = {}
+    for name, a in ahead.wrt_hp.items():
+        b = behind.wrt_hp[name]
+        mixed[name] = None if a is None or b is None else (a - b) / width
+    return (ahead.wrt_w - behind.wrt_w) / width, mixed

@@ -2,21 +2,21 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from weakref import WeakSet
 
 import torch
 from torch import Tensor
 
+from hypergrad.compile.cache import WeakCache
 from hypergrad.core.autodiff import Tensors, flatten, unflatten
 from hypergrad.core.operator import Operator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation, require_finite
 from hypergrad.problem.oracle import Oracle
-from hypergrad.product.base import Product, Stationarity, shapes_of
+from hypergrad.product.base import Product, Stationarity, require_minimisation, shapes_of
 from hypergrad.product.reverse import Reverse
 from hypergrad.taylor.elementary import Elementary
 
-_RIGHT: "WeakSet[InnerProblem]" = WeakSet()
+_CHECKED = WeakCache[None]()
 """Problems on which a product was found to be right."""
 
 
@@ -24,23 +24,21 @@ _RIGHT: "WeakSet[InnerProblem]" = WeakSet()
 class ForwardOverReverse(Product):
     """H v as the derivative of ∇_w g along v: no graph of the gradient is kept, and each product passes forward anew.
 
-    It takes less memory than `Reverse` and, eagerly on a CPU, three to ten times as long. φ must be ∇_w g, because
-    forward mode gives (∂φ/∂w) v, which is the transposed product only where ∂φ/∂w is symmetric.
+    It needs less memory than `Reverse` and, eagerly on a CPU, three to ten times the time. φ must be ∇_w g, because
+    forward mode gives (∂φ/∂w) v, which is the transposed product only where ∂φ/∂w is symmetric. The first product on a
+    problem is checked against `Reverse`.
 
     Source: Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation (1994).
     """
 
     def linearize(self, oracle: Oracle, params: Tensors) -> Stationarity:
-        problem = oracle.problem
-        if not problem.is_minimisation:
-            raise ValueError(
-                f"ForwardOverReverse needs an optimality condition that is the gradient of the inner loss, but "
-                f"{type(problem).__name__} has one of its own. Use Reverse."
-            )
+        require_minimisation(self, oracle.problem)
         w, product = self._product(oracle, params)
-        if problem not in _RIGHT:
-            _require_right(product, Reverse().linearize(oracle, params), problem)
-            _RIGHT.add(problem)
+
+        def check() -> None:
+            _require_right(product, Reverse().linearize(oracle, params), oracle.problem)
+
+        _CHECKED.get(oracle.problem, None, check)
 
         def mixed(v: Tensor) -> Mapping[str, Tensor | None]:
             return Reverse().linearize(oracle, params).mixed(v)
@@ -64,7 +62,7 @@ class ForwardOverReverse(Product):
 
 
 def _require_right(product: Callable[[Tensor], Tensor], exact: Stationarity, problem: InnerProblem) -> None:
-    """Hold one product against reverse mode: forward mode of torch is wrong for some operations, without an error.
+    """Check one product against reverse mode: forward mode of torch is wrong for some operations, without an error.
 
     Raises:
         ValueError: if forward mode has no rule for an operation of the inner loss, or a wrong one.
@@ -79,7 +77,7 @@ def _require_right(product: Callable[[Tensor], Tensor], exact: Stationarity, pro
         raise ValueError(
             f"ForwardOverReverse cannot serve the inner loss of {name}: {reason}. Use Reverse (product=reverse)."
         ) from error
-    # Beside the gradient, so that a Hessian that is zero but for rounding is right.
+    # Relative to the gradient too, so that a Hessian that is zero but for rounding is right.
     size = max(torch.linalg.vector_norm(x).item() for x in (wanted, exact.phi)) or 1.0
     off = torch.linalg.vector_norm(found - wanted).item() / size
     if not off <= torch.finfo(v.dtype).eps ** 0.5:

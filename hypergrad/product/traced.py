@@ -33,20 +33,20 @@ class Traced(Product):
     """Exact products, beside a trace of them on which the Krylov solvers iterate.
 
     The trace is a plain list of tensor operations without a forward pass, a graph, or anything that does not depend on
-    v, in single precision where it is large: about twice as fast as reverse mode on a CPU. It is made once
-    for a problem, and holds a copy of its data in that precision. What the solvers claim rests on exact products, one
-    after each cycle of iterations: where the trace does not lead to the residual that it promised (the problem's data
-    changed, its loss branches on values, the precision is too low), they go on without it, and
-    `stats["adjoint_remark"]` says so.
+    v, in single precision where it is large. It is about twice as fast as reverse mode on a CPU. It is made once for a
+    problem, and holds a copy of its data in that precision. The solvers check it: they form one exact product after
+    each cycle of iterations. If the trace did not lead to the residual that it promised (the problem's data changed,
+    its loss branches on values, the precision is too low), they go on without it, and say so in
+    `stats["adjoint_remark"]`.
 
     Attributes:
-        precision: of the traced products, "float32", "float64", or "auto": single precision where a product takes 1e8
-            operations or more, for it is halved there; below, the iterations that rounding adds cost more.
+        precision: of the traced products, "float32", "float64", or "auto". The last is single precision if a product
+            takes 1e8 operations or more, where it halves the time; below, the iterations that rounding adds cost more.
         exact: how the exact products are formed.
-        compile: run the trace through torch.compile, and several iterations of CG at a time, which takes half a
-            minute once for a problem and a C++ compiler; where that fails, or the first result is another one, the
-            trace is run as it is.
-        least_flops: a product of fewer floating-point operations is not traced, which costs seconds, once, ≥ 0.
+        compile: run the trace through torch.compile, and several iterations of CG at a time. It requires a C++
+            compiler, and half a minute once for a problem. If it fails, or the first result differs, the trace is run
+            as it is.
+        least_flops: a product of fewer floating-point operations is not traced, because tracing takes seconds; ≥ 0.
 
     Source: on iterative refinement, Higham, "Accuracy and stability of numerical algorithms", SIAM (2002).
     """
@@ -86,6 +86,29 @@ class Traced(Product):
             return compile_operator(near, oracle.problem, key, trace, shared) if self.compile else near
 
         return replace(exact, product=replace(exact.product, approximate=approximate))
+
+    @torch.no_grad()
+    def _approximate(self, oracle: Oracle, params: Tensors, exact: Stationarity) -> Operator:
+        """The trace as an operator.
+
+        Raises:
+            CannotApproximateError: if there is none, or it does not pay.
+        """
+        flops = _flops(oracle.problem, exact)
+        if flops < self.least_flops:
+            raise CannotApproximateError(f"a product takes no more than {flops:.1e} operations")
+        dtype = _PRECISIONS[self.precision] or (torch.float32 if flops >= _LARGE_FLOPS else exact.phi.dtype)
+        key, point, trace = _trace(oracle, params, dtype)
+        shared = [cast(value, dtype) for value in trace.prepare(*point)]
+        near = replace(
+            exact.product,
+            matvec=lambda v: trace.product(*shared, v),
+            columns=torch.vmap(lambda v: trace.product(*shared, v), in_dims=1, out_dims=1),
+            dtype=dtype,
+            name=f"a trace of the product in {str(dtype).removeprefix('torch.')}",
+            approximate=None,
+        )
+        return compile_operator(near, oracle.problem, key, trace, shared) if self.compile else near
 
 
 def _flops(problem: InnerProblem, exact: Stationarity) -> int:

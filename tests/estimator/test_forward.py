@@ -113,10 +113,10 @@ def test_online_updates_while_one_training_goes_on():
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_online_is_exact_as_long_as_the_hyperparameters_rest(solver):
     problem, solver, hparams, start = case("network", solver)
-    online, params, adjoint = hg.Forward(solver=solver, inner_steps=4, online=True), start, None
+    online, params, carry = hg.Forward(solver=solver, inner_steps=4, online=True), start, None
     for k in range(3):
-        found = online.estimate(problem, hparams, params, inner_step=4 * k, adjoint=adjoint)
-        params, adjoint = found.params, found.adjoint
+        found = online.estimate(problem, hparams, params, inner_step=4 * k, carry=carry)
+        params, carry = found.params, found.carry
     whole = hg.Unrolled(solver=solver, inner_steps=12).estimate(problem, hparams, start)
     assert relative_error(found.grad, whole.grad) <= 1e-10
 
@@ -124,11 +124,14 @@ def test_online_is_exact_as_long_as_the_hyperparameters_rest(solver):
 def test_online_does_not_mix_two_runs():
     problem, solver, hparams, start = case("quadratic", "momentum")
     online = hg.Forward(solver=solver, inner_steps=STEPS, online=True)
-    adjoint = online.estimate(problem, hparams, start).adjoint
-    with pytest.raises(ValueError, match=r"of shape \(18, 15\), does not belong to the parameters that were given"):
-        online.estimate(problem, hparams, start, adjoint=adjoint)
-    with pytest.raises(ValueError, match=r"of shape \(7,\), does not belong"):
-        online.estimate(problem, hparams, start, adjoint=torch.zeros(7))
+    carry = online.estimate(problem, hparams, start).carry
+    message = "do not belong to the parameters that were given, whose state has 14 entries, and 17 hyperparameters"
+    with pytest.raises(ValueError, match=message):
+        online.estimate(problem, hparams, start, carry=carry)
+    with pytest.raises(ValueError, match=message):
+        online.estimate(problem, hparams, start, carry={"state": start})
+    with pytest.raises(ValueError, match="this one is a tensor.* Continue that run with the version that began it"):
+        online.estimate(problem, hparams, start, carry=torch.zeros(18, 15))
 
 
 # --- what is refused

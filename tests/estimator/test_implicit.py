@@ -13,14 +13,14 @@ def test_the_adjoint_of_an_earlier_estimate_spares_products():
     problem = PROBLEMS["quadratic-stiff"]
     hparams, estimator = problem.init_hparams(), hg.Implicit(solver=HEAVY_BALL, inner_steps=2000, inner_tol=1e-10)
     first = estimator.estimate(problem, hparams, problem.init_params())
-    assert first.adjoint is not None
-    kept = first.adjoint.clone()
+    assert first.carry is not None
+    kept = first.carry.clone()
     near = {name: 1.0001 * value for name, value in hparams.items()}
     cold = estimator.estimate(problem, near, first.params)
-    warm = estimator.estimate(problem, near, first.params, adjoint=first.adjoint)
+    warm = estimator.estimate(problem, near, first.params, carry=first.carry)
     assert int(warm.stats["num_matvecs"]) < int(cold.stats["num_matvecs"])
     assert relative_error(warm.grad, cold.grad) <= 1e-4
-    assert torch.equal(first.adjoint, kept)
+    assert torch.equal(first.carry, kept)
 
 
 @pytest.mark.parametrize(("kind", "at_the_fourth"), [("exponential", 0.9**3), ("quadratic", 1 / 16), ("cubic", 1 / 64)])

@@ -91,8 +91,8 @@ def test_the_products_are_of_the_size_of_the_support(product, monkeypatch):
     assert sizes == {size}
     assert size < 30
     assert found.stats["support_size"] == found.stats["num_matvecs"] == size
-    assert found.adjoint is not None
-    assert torch.equal(found.adjoint != 0, found.params["weight"] != 0)
+    assert found.carry is not None
+    assert torch.equal(found.carry != 0, found.params["weight"] != 0)
     part = problem.restriction(found.params, hparams)
     assert part.problem.X.shape == (40, size)
     exact = BY_GRADIENT.estimate(problem, hparams, start)
@@ -104,8 +104,8 @@ def test_an_adjoint_of_another_support_is_a_start_and_no_more():
     hparams = problem.init_hparams()
     first = BY_GRADIENT.estimate(problem, {"l1": 2 * hparams["l1"]}, problem.init_params())
     cold = BY_GRADIENT.estimate(problem, hparams, problem.init_params())
-    warm = BY_GRADIENT.estimate(problem, hparams, first.params, adjoint=first.adjoint)
-    again = BY_GRADIENT.estimate(problem, hparams, cold.params, adjoint=cold.adjoint)
+    warm = BY_GRADIENT.estimate(problem, hparams, first.params, carry=first.carry)
+    again = BY_GRADIENT.estimate(problem, hparams, cold.params, carry=cold.carry)
     assert first.stats["support_size"] != cold.stats["support_size"]
     assert relative_error(warm.grad, cold.grad) <= 1e-9
     assert int(again.stats["num_matvecs"]) < int(cold.stats["num_matvecs"])
@@ -117,8 +117,8 @@ def test_an_empty_support_has_a_hypergradient_of_zero_and_says_so():
     assert found.grad["l1"].item() == 0
     assert found.stats["support_size"] == found.stats["num_matvecs"] == found.stats["error_estimate"] == 0
     assert found.stats["adjoint_status"] == found.stats["inner_status"] == "converged"
-    assert found.adjoint is not None
-    assert torch.equal(found.adjoint, torch.zeros(70))
+    assert found.carry is not None
+    assert torch.equal(found.carry, torch.zeros(70))
 
 
 # --- where the support may change, the error is unknown

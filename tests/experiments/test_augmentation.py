@@ -86,8 +86,8 @@ def test_the_indirect_term_is_minus_the_mixed_derivative_along_the_adjoint(effec
         solver=SOLVER, linsolve=hg.Neumann(num_terms=50), product=hg.GaussNewton(), inner_steps=steps, inner_tol=0.0
     )
     found = implicit.estimate(problem, hparams, problem.init_params())
-    assert found.adjoint is not None
-    v, batch = found.adjoint, problem.inner_batch(steps)
+    assert found.carry is not None
+    v, batch = found.carry, problem.inner_batch(steps)
 
     def along(hp):
         return flatten(problem.inner_loss_and_gradient(found.params, hp, batch)[1]) @ v

@@ -84,11 +84,11 @@ def test_the_warning_of_an_ill_conditioned_system_names_it(exponent):
     problem = hg.Quadratic(size=SIZE, condition=10.0**exponent, curvature=1.0, penalty=1e-12)
     hparams = problem.init_hparams()
     solved = hg.Implicit(inner_steps=0, linsolve=hg.CG(tol=1e-6, max_iter=5000), error_bar=False)
-    stats = solved.estimate(problem, hparams, problem.solution(hparams)).stats
-    condition, residual = float(stats["adjoint_condition"]), float(stats["adjoint_residual"])
-    assert stats["adjoint_status"] == "converged"
+    found = solved.estimate(problem, hparams, problem.solution(hparams))
+    condition, residual = float(found.stats["adjoint_condition"]), float(found.stats["adjoint_residual"])
+    assert found.stats["adjoint_status"] == "converged"
     assert 0.5 <= condition / 10.0**exponent <= 1 + 1e-6
-    told = inexactness(stats)
+    told = inexactness(found)
     if condition * residual <= 1:
         assert told == {}
         assert exponent < 8
@@ -98,9 +98,9 @@ def test_the_warning_of_an_ill_conditioned_system_names_it(exponent):
         assert exponent > 5
 
     unsolved = replace(solved, linsolve=hg.CG(tol=1e-6, max_iter=4))
-    stats = unsolved.estimate(problem, hparams, problem.solution(hparams)).stats
-    (sentence,) = inexactness(stats).values()
-    assert f"products, at a condition number κ of {stats['adjoint_condition']:.1e} or more." in sentence
+    found = unsolved.estimate(problem, hparams, problem.solution(hparams))
+    (sentence,) = inexactness(found).values()
+    assert f"products, at a condition number κ of {found.stats['adjoint_condition']:.1e} or more." in sentence
     assert "or add damping" in sentence
 
 
@@ -108,5 +108,5 @@ def test_without_it_the_warning_does_without():
     problem = hg.Quadratic(size=SIZE, condition=1e3)
     hparams = problem.init_hparams()
     short = hg.Implicit(inner_steps=0, linsolve=hg.GMRES(max_iter=3), error_bar=False)
-    (sentence,) = inexactness(short.estimate(problem, hparams, problem.solution(hparams)).stats).values()
+    (sentence,) = inexactness(short.estimate(problem, hparams, problem.solution(hparams))).values()
     assert "after 3 products. Give the linear solver more products" in sentence

@@ -259,18 +259,18 @@ def require_right(problem, found, estimator):
     at, batch = problem.init_hparams(), problem.inner_batch(estimator.inner_steps)
 
     def gradients(t):
-        w, lam = leaves(unflatten(flatten(found.params) + t * found.adjoint, found.params)), leaves(at)
+        w, lam = leaves(unflatten(flatten(found.params) + t * found.carry, found.params)), leaves(at)
         loss = problem.inner_loss(w, lam, batch)
         grads = torch.autograd.grad(loss, [*w.values(), *lam.values()], allow_unused=True, materialize_grads=True)
         return torch.cat([grad.reshape(-1) for grad in grads])
 
-    h = 1e-5 / found.adjoint.norm()
+    h = 1e-5 / found.carry.norm()
     along = (gradients(h) - gradients(-h)) / (2 * h)
-    n = found.adjoint.numel()
+    n = found.carry.numel()
     point = leaves(found.params)
     loss = problem.outer_loss(point, at, problem.outer_batch(0))
     df_dw = flatten(dict(zip(point, torch.autograd.grad(loss, list(point.values())), strict=True)))
-    assert (along[:n] + estimator.damping * found.adjoint - df_dw).norm() <= 1e-6 * df_dw.norm()
+    assert (along[:n] + estimator.damping * found.carry - df_dw).norm() <= 1e-6 * df_dw.norm()
     assert relative_error(found.grad, unflatten(-along[n:], at)) <= 1e-5
 
 

@@ -8,7 +8,7 @@ from tables import PROBLEMS
 
 import hypergrad as hg
 from hypergrad.callback.base import Callback
-from hypergrad.estimator.trial import trial
+from hypergrad.estimator.dev_loss import train_and_evaluate
 from hypergrad.outer.journal import Journal
 from hypergrad.outer.objective import OuterObjective
 
@@ -22,7 +22,7 @@ def test_a_run_and_a_search_spend_the_same_on_the_same_training():
     run, search = Journal(objective.u), Journal(objective.u)
     ran = run.record(objective, 0)
     with search.ledger.counting():
-        found = trial(problem, NEWTON, ran.hparams)
+        found = train_and_evaluate(problem, NEWTON, ran.hparams)
     tried = search.ledger.record(0, problem, ran.hparams, found)
     assert tried.grad == {}
     assert ran.num_inner_steps == tried.num_inner_steps > 0

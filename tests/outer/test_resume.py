@@ -225,6 +225,27 @@ def quick(folder, **settings):
     return trainer(folder, **({"problem": PROBLEMS["ridge"], "estimator": IMPLICIT, "steps": 4} | settings))
 
 
+ONLINE = hg.Forward(solver=hg.Momentum(lr=0.02), inner_steps=5, online=True)
+
+
+def test_online_forward_mode_goes_on_to_the_same_bits(tmp_path):
+    settings = {"problem": PROBLEMS["quadratic"], "estimator": ONLINE}
+    quick(tmp_path / "whole", steps=6, **settings).fit()
+    quick(tmp_path / "cut", steps=4, **settings).fit()
+    quick(tmp_path / "cut", steps=6, **settings).fit(resume=tmp_path / "cut")
+    assert rows_of(tmp_path / "cut") == rows_of(tmp_path / "whole")
+    require_same(state_file.read(tmp_path / "cut"), state_file.read(tmp_path / "whole"))
+
+
+def test_the_packed_derivatives_of_an_earlier_version_are_refused(tmp_path):
+    settings = {"problem": PROBLEMS["quadratic"], "estimator": ONLINE}
+    quick(tmp_path, **settings).fit()
+    (path, *_) = reversed(state_file.found(tmp_path))
+    torch.save(torch.load(path, weights_only=True) | {"adjoint": torch.zeros(9, 15)}, path)
+    with pytest.raises(ValueError, match="Continue that run with the version that began it, or begin a new run"):
+        quick(tmp_path, steps=6, **settings).fit(resume=path)
+
+
 def test_more_steps_can_be_added_to_a_run_that_ended(tmp_path):
     quick(tmp_path / "long", steps=6).fit()
     quick(tmp_path / "short").fit()

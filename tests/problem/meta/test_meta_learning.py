@@ -156,7 +156,7 @@ def test_the_implicit_meta_gradient_solves_its_system_and_does_not_depend_on_the
         assert found[name].stats["inner_status"] == "converged"
         assert float(found[name].stats["adjoint_residual"]) < 1e-6
         # (I + H/ρ) v = g with v = ρ (H + ρ I)⁻¹ g, by products with the Hessian of the support losses alone
-        adjoint = found[name].adjoint
+        adjoint = found[name].carry
         assert adjoint is not None
         assert residual_by_hand(problem, found[name].params, adjoint) < 1e-6
     for other in ways:

@@ -1,0 +1,98 @@
+"""What an estimate rests on, in numbers: one report for each part of the work, and all of them in one flat view."""
+
+import math
+from dataclasses import dataclass
+
+from hypergrad.core.status import Status
+from hypergrad.training.report import TrainingReport
+
+
+@dataclass(frozen=True)
+class AdjointReport:
+    """How well an implicit estimator solved its adjoint system.
+
+    Attributes:
+        num_matvecs: products with the Hessian.
+        residual: ‖b − A v‖ / ‖b‖, dimensionless.
+        status: converged, or why the tolerance was not met.
+        remark: what the linear solver chose, and why; "" where there was nothing to choose.
+        condition: the condition number κ, estimated from below, see `LinearSolution`; NaN where it is not known.
+        support_size: entries of w that move with λ, where some do not, as in a sparse solution; where it is 0, the
+            indirect term is exactly zero. None where all move.
+    """
+
+    num_matvecs: int
+    residual: float
+    status: Status
+    remark: str = ""
+    condition: float = math.nan
+    support_size: int | None = None
+
+
+@dataclass(frozen=True)
+class UnrollingReport:
+    """What it took to differentiate through training.
+
+    Attributes:
+        num_matvecs: products with the Hessian, by the sweep through the steps.
+        truncation_bias: an estimate of ‖dropped terms‖ / ‖dF/dλ‖, see `hypergrad.estimator.tally`; None where no step
+            can be dropped.
+    """
+
+    num_matvecs: int
+    truncation_bias: float | None = None
+
+
+@dataclass(frozen=True)
+class ErrorBar:
+    """An estimate of ‖estimate − dF/dλ‖.
+
+    Attributes:
+        estimate: in the units of the hypergradient; NaN where it is unknown.
+        status: "estimated", or "unknown: …" with the assumption that failed.
+        num_matvecs: products with the Hessian.
+    """
+
+    estimate: float
+    status: str
+    num_matvecs: int
+
+    @classmethod
+    def unknown(cls, why: str, num_matvecs: int = 0) -> "ErrorBar":
+        """No estimate, and why."""
+        return cls(math.nan, f"unknown: {why}", num_matvecs)
+
+
+Report = TrainingReport | AdjointReport | UnrollingReport | ErrorBar
+
+_KEYS: dict[type, dict[str, str]] = {
+    TrainingReport: {
+        "loss": "inner_loss",
+        "grad_norm": "inner_grad_norm",
+        "steps": "inner_steps",
+        "status": "inner_status",
+        "remark": "training_remark",
+    },
+    AdjointReport: {
+        "num_matvecs": "num_matvecs",
+        "residual": "adjoint_residual",
+        "status": "adjoint_status",
+        "remark": "adjoint_remark",
+        "condition": "adjoint_condition",
+        "support_size": "support_size",
+    },
+    UnrollingReport: {"num_matvecs": "num_matvecs", "truncation_bias": "truncation_bias"},
+    ErrorBar: {"estimate": "error_estimate", "status": "error_status", "num_matvecs": "error_matvecs"},
+}
+"""The fields of each report by their names in logs."""
+
+
+def flat(*reports: Report | None) -> dict[str, float | int | str]:
+    """All numbers of the reports by their names in logs, as plain values; None, a report or a field, adds nothing."""
+    numbers: dict[str, float | int | str] = {}
+    for report in reports:
+        for name, key in _KEYS[type(report)].items() if report is not None else ():
+            value = getattr(report, name)
+            if value is not None:
+                numbers[key] = str(value) if isinstance(value, Status) else value
+    return numbers
