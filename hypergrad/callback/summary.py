@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from hypergrad.callback.base import OUTER_LOSS, Callback, Record, Result, Run, claim
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _RISE = 1.01
 
@@ -22,7 +24,9 @@ class Summary(Callback):
         console: where to print; standard output when None.
     """
 
-    def __init__(self, folder: str | Path, console: Console | None = None) -> None:
+    def __init__(self, folder: str | Path, console: "Console | None" = None) -> None:
+        from rich.console import Console
+
         self.folder = Path(folder)
         self.console = console or Console()
 
@@ -30,6 +34,8 @@ class Summary(Callback):
         claim(self.folder / "summary.json", run)
 
     def on_end(self, result: Result) -> None:
+        from rich.table import Table
+
         columns, unit = _columns(result)
         rows = {name: record.scalars() for name, record in columns.items()}
         remarks = {key: str(result.last.stats.get(key, "")) for key in ("training_remark", "adjoint_remark")}

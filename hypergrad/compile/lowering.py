@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
-from torch._functorch.compile_utils import fx_graph_cse
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
@@ -46,7 +45,8 @@ def lowered(traced: fx.GraphModule, early: Sequence[Tensor], late: Sequence[Tens
     Raises:
         CannotCompileError: if there is no compiler, or no way to compile it.
     """
-    # Imported here, because the import of Inductor takes seconds.
+    # Imported here, because the import of Inductor takes seconds, and that of sympy half a second.
+    from torch._functorch.compile_utils import fx_graph_cse
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx_inner
     from torch._inductor.decomposition import select_decomp_table

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -50,6 +49,8 @@ class LBFGSB(Optimizer):
         Raises:
             ValueError: if there is no closure.
         """
+        from scipy.optimize import minimize
+
         if closure is None:
             raise ValueError("LBFGSB needs a closure that evaluates the loss again.")
         kept: dict[str, Any] = self.state[self._params[0]]
