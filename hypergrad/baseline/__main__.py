@@ -5,14 +5,7 @@ from typing import Any
 
 from hypergrad.baseline.budget import Budget
 from hypergrad.baseline.search import search
-from hypergrad.cli.command import (
-    built,
-    command,
-    configured_callbacks,
-    configured_estimator,
-    configured_problem,
-    configured_search,
-)
+from hypergrad.cli.command import built, command, configured, configured_callbacks, configured_problem
 
 
 def main() -> None:
@@ -41,7 +34,7 @@ def main() -> None:
         with configured_problem(cfg) as problem:
             callbacks = configured_callbacks(cfg, without=("checkpoint",))
             config = built(cfg) | {"budget": settings["budget"]}
-            estimator, method = configured_estimator(cfg), configured_search(cfg)
+            estimator, method = configured(cfg, "estimator"), configured(cfg, "baseline")
             return search(problem, estimator, method, budget, callbacks, config).best.outer_loss
 
     command(task, sweeps=False)

@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from hypergrad.cli.command import command, configured_jackknife, configured_problem, configured_solver, run_folder
+from hypergrad.cli.command import command, configured, configured_problem, run_folder
 from hypergrad.core.errors import NotOptimalError
 from hypergrad.influence.examples import influences, require_supervised
 from hypergrad.training.training import train
@@ -31,14 +31,14 @@ def main() -> None:
     sys.argv[1:] = [folder, "+sensitivity=jackknife", *rest]
 
     def task(cfg: Any) -> None:
-        with configured_problem(cfg) as configured:
-            problem = require_supervised(configured)
+        with configured_problem(cfg) as given:
+            problem = require_supervised(given)
             problem.batch_size = None  # influences are of a solution on all of train
             hparams = problem.init_hparams()
-            solver = configured_solver(cfg)
+            solver = configured(cfg, "solver")
             found = train(problem, solver, hparams, problem.init_params(), max_steps=settings["steps"], tol=_TOL)
             try:
-                examples = influences(problem, found.params, hparams, jackknife=configured_jackknife(cfg))
+                examples = influences(problem, found.params, hparams, jackknife=configured(cfg, "sensitivity"))
             except NotOptimalError as error:
                 error.add_note(
                     f"{type(solver).__name__} took {found.steps} steps and ended {found.status}; allow more with "
