@@ -58,8 +58,7 @@ class Comparison(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the table.
 
-        Raises:
-            SystemExit: if a run failed.
+        Also raised, by what it calls: SystemExit if a run failed.
         """
         folder = Path(config.hydra.sweep.dir).resolve()
         table = Table(

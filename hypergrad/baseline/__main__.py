@@ -11,8 +11,7 @@ from hypergrad.cli.command import built, command, configured, configured_callbac
 def main() -> None:
     """Run the search that the arguments name.
 
-    Raises:
-        SystemExit: if the budget is none.
+    Also raised, by what it calls: SystemExit if the budget is none.
     """
     settings = {"method": "tpe", "budget": "100"}
     rest = []

@@ -34,8 +34,9 @@ class Budget:
 
         Raises:
             ValueError: if it is none of them.
-            FileNotFoundError: if a folder of that name holds no run.
-        """  # noqa: DOC502
+
+        Also raised, by what it calls: FileNotFoundError if a folder of that name holds no run.
+        """
         folder, _, unit = text.rpartition(":")
         if unit not in _TAGS:
             folder, unit = text, "gradients"

@@ -46,8 +46,7 @@ def directional_derivative(function: DevLoss, point: Tensors, direction: Tensors
     Returns:
         The estimate of the smallest uncertainty.
 
-    Raises:
-        HypergradError: what F raised, if fewer than three steps are left.
+    Also raised, by what it calls: the HypergradError of F, if fewer than three steps are left.
     """
     eps = torch.finfo(next(iter(point.values())).dtype).eps
     rounding = eps * abs(function(point).item())

@@ -42,8 +42,7 @@ def configured(cfg: DictConfig, *keys: str) -> Any:
 
     From here on, the config has the public names of what it names, as `hypergrad.Ridge`.
 
-    Raises:
-        ValueError: if it names an object of this library that does not exist.
+    Also raised, by what it calls: ValueError if it names an object of this library that does not exist.
     """
     for (*way, last), target in targets(OmegaConf.to_container(cfg)):
         node: Any = cfg
@@ -127,8 +126,9 @@ def command(task: Callable[[DictConfig], float | None], *, sweeps: bool = True) 
         sweeps: whether the task can be run with `-m`.
 
     Raises:
-        SystemExit: with what went wrong, after an error.
         KeyboardInterrupt: with its traceback, where HYDRA_FULL_ERROR asks for it.
+
+    Also raised, by what it calls: SystemExit with what went wrong, after an error.
     """
     wants_traceback = os.environ.get(_FULL_ERROR) == "1"
     # Makes Hydra hand every error on to us instead of printing its own report.

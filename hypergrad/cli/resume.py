@@ -21,8 +21,9 @@ def resumed(arguments: list[str]) -> list[str]:
 
     Raises:
         FileNotFoundError: if there is nothing to go on from.
-        CheckpointError: if the state cannot be read.
-    """  # noqa: DOC502
+
+    Also raised, by what it calls: CheckpointError if the state cannot be read.
+    """
     chosen = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
     if not chosen or chosen[-1] in ("", "null"):
         return arguments

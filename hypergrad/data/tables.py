@@ -59,11 +59,10 @@ def diabetes(*, seed: int = 0, dev: float = 0.25, test: float = 0.25, quadratic:
     Returns:
         The splits, in torch's default dtype.
 
-    Raises:
-        ValueError: if a part would be empty.
+    Also raised, by what it calls: ValueError if a part would be empty.
 
     Source: Efron, Hastie, Johnstone & Tibshirani, "Least angle regression", Annals of Statistics (2004).
-    """  # noqa: DOC502
+    """
     from sklearn.datasets import load_diabetes
 
     X, y = (np.asarray(array) for array in load_diabetes(return_X_y=True))
@@ -88,11 +87,10 @@ def breast_cancer(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Sp
     Returns:
         The splits, in torch's default dtype.
 
-    Raises:
-        ValueError: if a part would be empty.
+    Also raised, by what it calls: ValueError if a part would be empty.
 
     Source: Street, Wolberg & Mangasarian, "Nuclear feature extraction for breast tumor diagnosis", SPIE (1993).
-    """  # noqa: DOC502
+    """
     from sklearn.datasets import load_breast_cancer
 
     return _standardised(*load_breast_cancer(return_X_y=True), seed=seed, dev=dev, test=test)

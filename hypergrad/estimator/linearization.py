@@ -35,9 +35,8 @@ class Linearization:
     ) -> "Linearization":
         """Linearise at (params, hparams), neither of which is changed, on an inner and an outer batch.
 
-        Raises:
-            NonFiniteError: if a loss or φ is NaN or infinite.
-            ValueError: if the outer loss depends on no parameter, or φ is not what the products need.
+        Also raised, by what it calls: NonFiniteError if a loss or φ is NaN or infinite; ValueError if the outer loss
+        depends on no parameter, or φ is not what the products need.
         """
         inner_batch, outer_batch = batches
         w, hp = leaves(params), leaves(hparams)

@@ -62,10 +62,9 @@ class TrainingRun:
     ) -> "TrainingRun":
         """Look at where training starts; neither λ nor the parameters are changed.
 
-        Raises:
-            NonFiniteError: if the inner loss or its gradient is NaN or infinite there.
-            ValueError: if the solver cannot train the problem, or a coefficient names no hyperparameter, or one of the
-                wrong shape.
+        Also raised, by what it calls: NonFiniteError if the inner loss or its gradient is NaN or infinite there;
+        ValueError if the solver cannot train the problem, or a coefficient names no hyperparameter, or one of the wrong
+        shape.
         """
         solver.require(problem)
         solver.validate(hparams, steps, params)
@@ -100,8 +99,9 @@ class TrainingRun:
 
         Raises:
             DivergenceError: if training blew up.
-            NonFiniteError: if the outer loss is NaN or infinite.
             ValueError: if it depends on no parameter.
+
+        Also raised, by what it calls: NonFiniteError if the outer loss is NaN or infinite.
         """
         problem, solver, hparams = self.dynamics.problem, self.dynamics.solver, self.dynamics.hparams
         first, steps = self.dynamics.first_step, self.inner_steps

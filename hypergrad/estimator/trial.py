@@ -41,9 +41,10 @@ def trial(
 
     Raises:
         TypeError: if the estimator has no solver.
-        HypergradError: if training diverges, or a loss is not finite.
-        ValueError: if the solver cannot train the problem.
-    """  # noqa: DOC502
+
+    Also raised, by what it calls: HypergradError if training diverges, or a loss is not finite; ValueError if the
+    solver cannot train the problem.
+    """
     solver = getattr(estimator, "solver", None)
     if not isinstance(solver, InnerSolver):
         raise TypeError(f"A trial trains with the solver of an estimator, but {type(estimator).__name__} has none.")

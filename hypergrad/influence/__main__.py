@@ -14,8 +14,7 @@ _TOL = 1e-9
 def main() -> None:
     """Train at the initial hyperparameters, print the examples that matter most, and write all of them as CSV.
 
-    Raises:
-        SystemExit: if `top` or `steps` is not a positive number.
+    Also raised, by what it calls: SystemExit if `top` or `steps` is not a positive number.
     """
     settings = {"top": 10, "steps": 10000}
     rest = []

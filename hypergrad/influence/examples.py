@@ -72,11 +72,9 @@ def influences(
     Returns:
         The influences, at weights of 1 of the examples.
 
-    Raises:
-        TypeError: if the problem is no `Supervised`.
-        ValueError: if the model draws random numbers in training, or its loss is not a mean over examples.
-        NotOptimalError: if the parameters are no solution.
-    """  # noqa: DOC502
+    Also raised, by what it calls: TypeError if the problem is no `Supervised`; ValueError if the model draws random
+    numbers in training, or its loss is not a mean over examples; NotOptimalError if the parameters are no solution.
+    """
     problem = require_supervised(problem)
     weighted = problem.weighted(_WEIGHTS)
     with_weights = hparams | {_WEIGHTS: weighted.init_hparams()[_WEIGHTS]}

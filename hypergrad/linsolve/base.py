@@ -59,10 +59,8 @@ class LinearSolver(ABC):
         Returns:
             The solution, its relative residual, and the products it took.
 
-        Raises:
-            NonFiniteError: if b, or a product with A, is NaN or infinite.
-            IndefiniteError: if A is met to be not positive definite.
-            DivergenceError: if the iteration grows.
+        Also raised, by what it calls: NonFiniteError if b, or a product with A, is NaN or infinite; IndefiniteError if
+        A is met to be not positive definite; DivergenceError if the iteration grows.
         """
         A = Operator.of(matvec)
         if b.ndim == 1:

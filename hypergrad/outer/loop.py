@@ -21,7 +21,7 @@ class Loop:
         TypeError: if the trainer's optimiser is none.
         ValueError: if there is a scheduler for an optimiser without a learning rate, or patience for a dev loss that
             is another one in each step.
-    """  # noqa: DOC502
+    """
 
     def __init__(self, trainer: "Trainer") -> None:
         self.trainer = trainer
@@ -104,9 +104,8 @@ class Loop:
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a state, as if it had been reached here.
 
-        Raises:
-            CheckpointError: if it is of another run.
-        """  # noqa: DOC502
+        Also raised, by what it calls: CheckpointError if it is of another run.
+        """
         require_same(self.identity, state["identity"])
         self.journal.restore(state)
         _, last, _ = self.journal.records()

@@ -48,8 +48,7 @@ class OuterObjective:
     def evaluate(self, step: int, last: Record | None) -> Record:
         """The record at the present u, as outer step `step`; `last` is the one before, for errors to refer to.
 
-        Raises:
-            HypergradError: what the estimator raises, with where that was.
+        Also raised, by what it calls: the HypergradError of the estimator, with where that was.
         """
         if last is None:
             self.begin = time.perf_counter()  # not before: an optimiser's first import takes a second

@@ -69,9 +69,8 @@ class InnerProblem(nn.Module, ABC):
     def inner_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
         """g(w, λ) and ∇_w g(w, λ), differentiable where grad mode is enabled.
 
-        Raises:
-            TypeError: if the inner loss is not a tensor.
-            ValueError: if it is not a scalar, or depends on no parameter.
+        Also raised, by what it calls: TypeError if the inner loss is not a tensor; ValueError if it is not a scalar, or
+        depends on no parameter.
         """
         name = f"{type(self).__name__}.inner_loss"
         return value_and_gradient(lambda w: require_scalar(self.inner_loss(w, hparams, batch), name), params, name)
@@ -153,8 +152,7 @@ class InnerProblem(nn.Module, ABC):
     def init_hparams(self) -> Tensors:
         """The initial λ in natural units, in the dtype and on the device of `init_params()`.
 
-        Raises:
-            TypeError: if `init_params` or `hyperparameters` does not return what it promises.
+        Also raised, by what it calls: TypeError if `init_params` or `hyperparameters` does not return what it promises.
         """
         name = type(self).__name__
         params, spaces = self.init_params(), self.hyperparameters()

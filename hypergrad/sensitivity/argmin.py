@@ -58,9 +58,10 @@ def argmin(
         The function; λ goes in, and w comes out, in the structures given here.
 
     Raises:
-        NotOptimalError: if φ(w₀, λ₀) is not zero.
         ValueError: if `at` or `order` is none of the above.
-    """  # noqa: DOC502
+
+    Also raised, by what it calls: NotOptimalError if φ(w₀, λ₀) is not zero.
+    """
     if at not in ("raise", "resolve"):
         raise ValueError(f'argmin\'s at must be "raise" or "resolve", but it is {at!r}.')
     if isinstance(order, bool) or not isinstance(order, int) or order < 0:

@@ -86,8 +86,7 @@ def _compiled(optimum: Optimum, order: int, direction: Tensors) -> Terms:
 def _made(optimum: Optimum, order: int, direction: Tensors, inverse: Tensor, point: Packed) -> Lowered:
     """(inverse, *point) and (*δ) ↦ the terms, each of shape (n,) or (m, n), and their largest entry, compiled.
 
-    Raises:
-        CannotCompileError: if it cannot be.
+    Also raised, by what it calls: CannotCompileError if it cannot be.
     """
     problem, names = optimum.condition.problem, list(direction)
 

@@ -58,7 +58,7 @@ class Expansion:
 
         Raises:
             ValueError: if k is another number, or there are more than 3000 different derivatives.
-        """  # noqa: DOC502
+        """
         k = self.order if order is None else order
         if not 1 <= k <= self.order:
             raise ValueError(f"The order must be from 1 to {self.order}, that of the expansion, but it is {k}.")

@@ -48,9 +48,10 @@ class InfinitesimalJackknife:
         """Expand around a fit; see `TaylorExpansion.at`.
 
         Raises:
-            NotOptimalError: if the parameters are not the solution.
             ValueError: if there is no hyperparameter of that name with one axis.
-        """  # noqa: DOC502
+
+        Also raised, by what it calls: NotOptimalError if the parameters are not the solution.
+        """
         optimum = Optimum.at(inner, params, hparams, linsolve=self.linsolve, tol=self.tol, inner_step=inner_step)
         weights = optimum.hparams.get(self.weights)
         if weights is None and len(optimum.hparams) == 1 and isinstance(hparams, Tensor):

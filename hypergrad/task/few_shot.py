@@ -31,7 +31,7 @@ class FewShot(TaskFamily):
 
     Source: Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, "Matching networks for one shot learning", NIPS
     (2016).
-    """  # noqa: DOC502
+    """
 
     data: Splits = field(repr=False)
     ways: int = 3

@@ -90,7 +90,7 @@ def compile_pushes(
 
     Returns:
         The steps, and what was done, or not done and why, in one line.
-    """  # noqa: DOC501
+    """  # noqa: DOC501 (it is caught here)
     known = _PUSHES.setdefault(dynamics.problem, {})
     try:
         if len(steps) < 2:

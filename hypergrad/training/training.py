@@ -69,9 +69,10 @@ def train(
         The parameters, the steps taken, and the loss and ‖φ‖ at the end.
 
     Raises:
-        NonFiniteError: if the loss or its gradient is NaN or infinite at the start.
         DivergenceError: if training blew up; the message names the step, the loss, and the learning rate's bound.
-        ValueError: if the solver cannot train the problem.
+
+    Also raised, by what it calls: NonFiniteError if the loss or its gradient is NaN or infinite at the start;
+    ValueError if the solver cannot train the problem.
     """
     solver.require(problem)
     hparams, params = detach(hparams), detach(params)

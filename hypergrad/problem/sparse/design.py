@@ -107,7 +107,7 @@ class _SparseProduct(torch.autograd.Function):
     """X w for a constant CSR X with its transpose; the derivative is the same product with both exchanged."""
 
     @staticmethod
-    def forward(ctx: Any, X: Tensor, Xt: Tensor, w: Tensor) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, X: Tensor, Xt: Tensor, w: Tensor) -> Tensor:
         ctx.transposed = (Xt, X)
         return X @ w
 

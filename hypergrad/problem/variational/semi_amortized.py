@@ -53,7 +53,7 @@ class SemiAmortized(InnerProblem):
         TypeError: if a number is no integer.
 
     Source: Kim, Wiseman, Miller, Sontag & Rush, "Semi-amortized variational autoencoders", ICML (2018).
-    """  # noqa: DOC502
+    """
 
     images: Tensor
     X_train: Tensor
