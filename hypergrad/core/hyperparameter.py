@@ -49,7 +49,7 @@ class Hyperparameter:
         return cast(Tensor, self._transform(unconstrained))
 
     def to_unconstrained(self, natural: Tensor) -> Tensor:
-        """U = transform⁻¹(λ); its shape is that of λ but for constraints that couple the entries, such as simplex."""
+        """u = transform⁻¹(λ); its shape is that of λ but for constraints that couple the entries, such as simplex."""
         return cast(Tensor, self._transform.inv(natural))
 
     @property

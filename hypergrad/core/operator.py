@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 Matvec = Callable[[Tensor], Tensor]
-"""V ↦ A V, of shape (n,), for square A; it must return a new tensor, and not change its argument."""
+"""v ↦ A v, of shape (n,), for square A; it must return a new tensor, and not change its argument."""
 
 
 class CannotApproximateError(Exception):
@@ -18,7 +18,7 @@ class CannotApproximateError(Exception):
 
 @dataclass(frozen=True)
 class Operator:
-    """V ↦ A V on vectors of shape (n,), or on the columns of a matrix of shape (n, k).
+    """v ↦ A v on vectors of shape (n,), or on the columns of a matrix of shape (n, k).
 
     Attributes:
         matvec: v ↦ A v on vectors of shape (n,).

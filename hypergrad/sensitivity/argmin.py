@@ -87,7 +87,7 @@ class Argmin:
     tol: float | None
 
     def __call__(self, hparams: Any) -> Any:
-        """W*(λ).
+        """w*(λ).
 
         Raises:
             ValueError: if λ is not shaped as λ₀, or differs from it where that is refused.
@@ -142,7 +142,7 @@ class Argmin:
             return flatten(condition.problem.optimality(unflatten(w, condition.like), hparams, condition.batch))
 
     def _solution_and_inverse(self, flat: Tensor) -> tuple[Tensor, Tensor]:
-        """W*(λ), shape (n,), and (∂φ/∂w)⁻¹ there, shape (n, n), at a λ that no transform wraps."""
+        """w*(λ), shape (n,), and (∂φ/∂w)⁻¹ there, shape (n, n), at a λ that no transform wraps."""
         optimum = self._optimum_at(flat)
         w = flatten(optimum.params)
         return w, optimum.solve(torch.eye(len(w), dtype=w.dtype, device=w.device))

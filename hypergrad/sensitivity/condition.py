@@ -34,7 +34,7 @@ class Condition:
     def path(
         self, w: Tensor, hparams: Tensors, direction: Tensors, order: int, solve: Callable[[Tensor], Tensor]
     ) -> list[Tensor]:
-        """W₁, …, w_K of the path w(t) = Σ_k w_k tᵏ on which φ stays zero as λ moves along δ.
+        """w₁, …, w_K of the path w(t) = Σ_k w_k tᵏ on which φ stays zero as λ moves along δ.
 
         Args:
             w: w₀, shape (n,).

@@ -75,7 +75,7 @@ class Expansion:
         return [self.optimum.shaped(term) for term in self.flat_terms(self._step_to(hparams))]
 
     def predict(self, hparams: Any) -> Any:
-        """W*(λ) to the order of the expansion, or at m of them, with one more axis in front.
+        """w*(λ) to the order of the expansion, or at m of them, with one more axis in front.
 
         It warns where the terms suggest that the series does not converge at λ.
         """

@@ -75,7 +75,7 @@ class Jackknifed:
         return self.optimum.shaped(torch.cat([self._predict(weights) for weights in kept]))
 
     def predict(self, weights: Tensor) -> Any:
-        """W*(ω) at other weights, shape (n,), or at m of them, shape (m, n).
+        """w*(ω) at other weights, shape (n,), or at m of them, shape (m, n).
 
         Raises:
             ValueError: if they have another shape.

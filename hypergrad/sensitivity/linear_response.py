@@ -77,7 +77,7 @@ class Response:
         return -torch.stack([self._mixed(v)[name].reshape(-1) for v in adjoints])
 
     def predict(self, hparams: Any) -> Any:
-        """W₀ + (dw*/dλ)(λ − λ₀), or at m of them along one more axis in front; the error is O(‖λ − λ₀‖²)."""
+        """w₀ + (dw*/dλ)(λ − λ₀), or at m of them along one more axis in front; the error is O(‖λ − λ₀‖²)."""
         return Expansion(self.optimum, 1).predict(hparams)
 
     def pull(self, u: Tensor) -> Tensors:

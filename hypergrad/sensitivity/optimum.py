@@ -22,7 +22,7 @@ from hypergrad.sensitivity.inner import Inner, as_problem, require_optimal
 
 @dataclass(frozen=True)
 class Optimum:
-    """W₀ = w*(λ₀), where φ(w₀, λ₀) = 0.
+    """w₀ = w*(λ₀), where φ(w₀, λ₀) = 0.
 
     Attributes:
         condition: φ.
@@ -75,13 +75,13 @@ class Optimum:
 
     @cached_property
     def inverse(self) -> Callable[[Tensor], LinearSolution]:
-        """B ↦ (∂φ/∂w)⁻¹ b for all derivatives alike: one factorisation, or one preconditioner."""
+        """b ↦ (∂φ/∂w)⁻¹ b for all derivatives alike: one factorisation, or one preconditioner."""
         product = self.stationarity.product
         return self.linsolve.inverse(product if product.symmetric else self._forward(), self.stationarity.phi)
 
     @cached_property
     def adjoint_inverse(self) -> Callable[[Tensor], LinearSolution]:
-        """B ↦ (∂φ/∂w)⁻ᵀ b."""
+        """b ↦ (∂φ/∂w)⁻ᵀ b."""
         product = self.stationarity.product
         return self.inverse if product.symmetric else self.linsolve.inverse(product, self.stationarity.phi)
 
@@ -127,12 +127,12 @@ class Optimum:
         return {name: named[name].detach().to(value) for name, value in self.hparams.items()}
 
     def unflattened(self, rows: Tensor) -> Tensors:
-        """M directions in flat λ, shape (m, d), by name."""
+        """m directions in flat λ, shape (m, d), by name."""
         pieces = zip(self.hparams.items(), rows.split([x.numel() for x in self.hparams.values()], dim=1), strict=True)
         return {name: piece.reshape(-1, *x.shape) for (name, x), piece in pieces}
 
     def _forward(self) -> Operator:
-        """V ↦ (∂φ/∂w) v, the derivative of u ↦ (∂φ/∂w)ᵀ u, which is linear."""
+        """v ↦ (∂φ/∂w) v, the derivative of u ↦ (∂φ/∂w)ᵀ u, which is linear."""
         condition = self.condition
         w = leaves(self.params)
         with torch.enable_grad():

@@ -67,7 +67,7 @@ class Solved(Function):
 
 
 class Inverse(Function):
-    """B ↦ (∂φ/∂w)⁻¹ b, or (∂φ/∂w)⁻ᵀ b, at one of several optima, by its linear solver; its derivatives are solves too.
+    """b ↦ (∂φ/∂w)⁻¹ b, or (∂φ/∂w)⁻ᵀ b, at one of several optima, by its linear solver; its derivatives are solves too.
 
     Its rules hold at any depth of nesting, because a linear function needs nothing of its argument but the tangent.
     Under `vmap` each b is solved for at its own optimum, one after the other.

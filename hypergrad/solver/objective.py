@@ -72,7 +72,7 @@ class Objective:
         return cls(problem, detach(hparams), like, batch)
 
     def __call__(self, w: Tensor) -> Trial:
-        """G and its gradient at w, without a graph."""
+        """g and its gradient at w, without a graph."""
         with torch.no_grad():
             loss, grad = self.problem.inner_loss_and_gradient(unflatten(w, self.like), self.hparams, self.batch)
             return Trial(w, loss.item(), flatten(grad))

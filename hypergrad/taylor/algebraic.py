@@ -21,7 +21,7 @@ def _shaped(coefs: Coefficients) -> Polynomial:
 
 @rule_for("add", "sub", "subtract", "__add__", "__radd__", "__sub__")
 def add(func: Callable, x: Any, y: Any, *, alpha: float = 1) -> Polynomial:
-    """X ± α y."""
+    """x ± α y."""
     degree = degree_of(x, y)
     scale = -alpha if func.__name__ in ("sub", "subtract", "__sub__") else alpha
     sums: list[Any] = []
@@ -33,13 +33,13 @@ def add(func: Callable, x: Any, y: Any, *, alpha: float = 1) -> Polynomial:
 
 @rule_for("rsub", "__rsub__")
 def rsub(func: Callable, x: Any, y: Any) -> Polynomial:
-    """Y − x."""
+    """y − x."""
     return add(torch.sub, y, x)
 
 
 @rule_for("mul", "multiply", "__mul__", "__rmul__")
 def mul(func: Callable, x: Any, y: Any) -> Polynomial:
-    """X y."""
+    """x y."""
     if x is y:
         return Polynomial([squared(x.coefs, k) for k in range(len(x.coefs))])
     if not isinstance(y, Polynomial):
@@ -51,7 +51,7 @@ def mul(func: Callable, x: Any, y: Any) -> Polynomial:
 
 @rule_for("div", "divide", "true_divide", "__truediv__", "__div__")
 def div(func: Callable, x: Any, y: Any, *, rounding_mode: str | None = None) -> Polynomial:
-    """X / y.
+    """x / y.
 
     Raises:
         CannotExpandError: if it rounds.
@@ -65,7 +65,7 @@ def div(func: Callable, x: Any, y: Any, *, rounding_mode: str | None = None) -> 
 
 @rule_for("__rtruediv__", "__rdiv__", "reciprocal")
 def rdiv(func: Callable, x: Polynomial, y: Any = 1) -> Polynomial:
-    """Y / x."""
+    """y / x."""
     return div(torch.div, y, x)
 
 

@@ -41,7 +41,7 @@ def solve(x: Coefficients, y0: Tensor, next_u: Next) -> list[Any]:
 
 
 def integrate(x: Coefficients, y0: Tensor, u: Coefficients) -> Polynomial:
-    """Y with y(0) = y₀ and y′ = u x′, for known u."""
+    """y with y(0) = y₀ and y′ = u x′, for known u."""
     dx = derivative(x)
     return Polynomial([y0, *[integral(dx, u, k) for k in range(1, len(x))]])
 
@@ -141,13 +141,13 @@ def erf(func: Callable, x: Polynomial) -> Polynomial:
 
 @rule_for("silu")
 def silu(func: Callable, x: Polynomial, inplace: bool = False) -> Polynomial:
-    """X σ(x)."""
+    """x σ(x)."""
     return Polynomial(convolve(times, x.coefs, _sigmoid(x.coefs)))
 
 
 @rule_for("gelu")
 def gelu(func: Callable, x: Any, approximate: str = "none") -> Any:
-    """X Φ(x), or its approximation by tanh."""
+    """x Φ(x), or its approximation by tanh."""
     if approximate == "none":
         return x * (1 + torch.erf(x / math.sqrt(2))) / 2
     return x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2

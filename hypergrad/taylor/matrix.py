@@ -14,7 +14,7 @@ from hypergrad.taylor.series import Coefficients, convolved
 
 
 def _solved(A: Coefficients, b: Coefficients) -> list[Any]:
-    """X = A⁻¹ b from A x = b: x_k = A₀⁻¹ (b_k − Σ_{i<k} A_{k−i} x_i)."""
+    """x = A⁻¹ b from A x = b: x_k = A₀⁻¹ (b_k − Σ_{i<k} A_{k−i} x_i)."""
     x: list[Any] = []
     for k in range(len(A)):
         known, top = convolved(lambda c, M: M @ c, x, A, k), b[k]

@@ -27,7 +27,7 @@ def _apply(func: Callable, args: tuple, kwargs: dict, a: Tensor, b: Tensor) -> T
 
 @rule_for("__rmatmul__")
 def rmatmul(func: Callable, y: Any, x: Any) -> Polynomial:
-    """X y."""
+    """x y."""
     return bilinear(torch.matmul, x, y)
 
 

@@ -51,7 +51,7 @@ def _is_float(value: Any) -> bool:
 
 
 def _pushed(function: Callable[[Tensor], tuple[Tensor, ...]]) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """T ↦ f′(t)."""
+    """t ↦ f′(t)."""
 
     def derivative(t: Tensor) -> tuple[Tensor, ...]:
         values, pull = torch.func.vjp(function, t)[:2]

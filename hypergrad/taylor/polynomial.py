@@ -129,7 +129,7 @@ def by_nesting(func: Callable, *args: Any, **kwargs: Any) -> Any:
 
 
 def _evaluate(coefs: Coefficients, t: Tensor) -> Tensor:
-    """X(t) by Horner's scheme."""
+    """x(t) by Horner's scheme."""
     value: Tensor | None = None
     for c in reversed(coefs):
         value = c if value is None else value * t if c is None else value * t + c

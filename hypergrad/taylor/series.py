@@ -40,7 +40,7 @@ def squared(a: Coefficients, k: int) -> Any:
 
 
 def quotient(a: Coefficients, b: Coefficients) -> list[Any]:
-    """C = a / b from b c = a: c_k = (a_k − Σ_{i<k} cᵢ b_{k−i}) / b₀."""
+    """c = a / b from b c = a: c_k = (a_k − Σ_{i<k} cᵢ b_{k−i}) / b₀."""
     c: list[Any] = []
     for k in range(len(a)):
         known, top = convolved(times, c, b, k), a[k]
@@ -50,7 +50,7 @@ def quotient(a: Coefficients, b: Coefficients) -> list[Any]:
 
 
 def power(a: Coefficients, exponent: float) -> list[Any]:
-    """C = aᵖ from a c′ = p a′ c: c_k = Σ_{i≥1} (p i − (k − i)) aᵢ c_{k−i} / (k a₀)."""
+    """c = aᵖ from a c′ = p a′ c: c_k = Σ_{i≥1} (p i − (k − i)) aᵢ c_{k−i} / (k a₀)."""
     c: list[Any] = [a[0] ** exponent]
     for k in range(1, len(a)):
         total: Tensor | None = None
@@ -64,7 +64,7 @@ def power(a: Coefficients, exponent: float) -> list[Any]:
 
 
 def integer_power(a: Coefficients, exponent: int) -> Coefficients:
-    """Aᵖ by repeated squaring, which a₀ = 0 does not trouble; p ≥ 1."""
+    """aᵖ by repeated squaring, which a₀ = 0 does not trouble; p ≥ 1."""
     if exponent == 1:
         return a
     half = integer_power(a, exponent // 2)

@@ -45,7 +45,7 @@ def softmax(func: Callable, x: Polynomial, dim: int | None = None, *args: Any, *
 
 @rule_for("logsumexp")
 def logsumexp(func: Callable, x: Polynomial, dim: Any, keepdim: bool = False) -> Any:
-    """Log Σ exp x along one dimension.
+    """log Σ exp x along one dimension.
 
     Raises:
         CannotExpandError: if there are several.

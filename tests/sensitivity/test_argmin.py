@@ -154,7 +154,7 @@ def test_a_root_with_a_nonsymmetric_jacobian_and_a_fixed_point():
 
 
 def kkt(z: dict[str, Tensor], given: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Min ½ xᵀQx + pᵀx s.t. Gx ≤ h, Ax = b: stationarity, complementary slackness, feasibility."""
+    """min ½ xᵀQx + pᵀx s.t. Gx ≤ h, Ax = b: stationarity, complementary slackness, feasibility."""
     Q, G, E = given["Q"], given["G"], given["A"]
     return {
         "x": Q @ z["x"] + given["p"] + G.T @ z["dual"] + E.T @ z["nu"],
