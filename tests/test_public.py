@@ -17,7 +17,7 @@ IMPORTS = [
     for node in ast.parse((PACKAGE / "__init__.py").read_text()).body
     if isinstance(node, ast.ImportFrom) and node.module != "types"
 ]
-NAMES = [node.names[0].asname for node in IMPORTS]
+NAMES = [str(node.names[0].asname) for node in IMPORTS]
 SLOW = (
     *("hydra", "omegaconf", "yaml", "rich", "sklearn", "scipy", "matplotlib", "tensorboard", "optuna", "sympy"),
     *("torch._dynamo", "torch._inductor", "torch.utils.tensorboard"),

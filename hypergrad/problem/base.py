@@ -1,6 +1,7 @@
 """The promise of a problem: what is trained, what is tuned, and the two losses."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,7 +125,7 @@ class InnerProblem(nn.Module, ABC):
         """The best response w*(λ) in closed form, for problems that have one."""
         raise NotImplementedError(f"{type(self).__name__} knows no closed form of its solution.")
 
-    def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
+    def metrics(self, params: Tensors, hparams: Tensors) -> Mapping[str, Tensor | float]:
         """Further numbers to record at each outer step; `test_loss` is shown beside the inner and dev loss."""
         return {}
 
