@@ -419,6 +419,6 @@ def test_a_small_disk_that_fills_up_loses_nothing_that_was_saved(tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"PYTHONPATH": str(here.parents[1])},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, here.parents[:2]))},
     )
     assert "went on" in done.stdout, done.stderr
