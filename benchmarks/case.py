@@ -86,7 +86,7 @@ def _digest(arrays: dict[str, np.ndarray], start: hg.Tensors, inner_tol: float) 
 
 
 def _train(problem: PenalisedClassifier, start: Tensors, hparams: Tensors) -> np.ndarray:
-    """W after L-BFGS.
+    """w after L-BFGS.
 
     Raises:
         RuntimeError: if ∇g stays above the problem's `inner_tol`.

@@ -5,242 +5,160 @@
 An `InnerProblem` says what is trained and tuned, a `HypergradEstimator` forms dF/dλ, a `Trainer` steps λ.
 """
 
-from torch.distributions.constraints import interval, positive, simplex, unit_interval
+# In the form that says to type checkers that a name is public (PEP 484), so that each is written once.
+from types import ModuleType as _ModuleType
 
-from hypergrad.baseline.base import Search
-from hypergrad.baseline.budget import Budget
-from hypergrad.baseline.grid import GridSearch
-from hypergrad.baseline.random import RandomSearch
-from hypergrad.baseline.search import search
-from hypergrad.baseline.tpe import TPE
-from hypergrad.callback.base import Result
-from hypergrad.check.comparison import check_hypergradient
-from hypergrad.check.report import Check
-from hypergrad.core.autodiff import Tensors
-from hypergrad.core.errors import (
-    CheckpointError,
-    DivergenceError,
-    ExtrapolationWarning,
-    FixedPointOverflowError,
-    HypergradError,
-    IndefiniteError,
-    NonFiniteError,
-    NoTaylorRuleWarning,
-    NotCompiledWarning,
-    NotConvergedWarning,
-    NotOptimalError,
-    ReversalError,
-    UnusedHyperparameterError,
-)
-from hypergrad.core.hyperparameter import Hyperparameter
-from hypergrad.core.operator import Operator
-from hypergrad.data.images import digits, idx_images, mnist5k
-from hypergrad.data.tables import Split, Splits, breast_cancer, diabetes, sparse_regression
-from hypergrad.effect.affine_network import AffineNetwork
-from hypergrad.effect.base import Effect
-from hypergrad.effect.buffer import Buffer
-from hypergrad.effect.class_weights import ClassWeights
-from hypergrad.effect.example_weights import ExampleWeights
-from hypergrad.effect.init_scale import InitScale
-from hypergrad.effect.input_scale import InputScale
-from hypergrad.effect.l1 import L1
-from hypergrad.effect.l2 import L2
-from hypergrad.effect.label_smoothing import LabelSmoothing
-from hypergrad.effect.random_affine import RandomAffine
-from hypergrad.estimator.base import HypergradEstimator, Hypergradient
-from hypergrad.estimator.forward import Forward
-from hypergrad.estimator.implicit import Implicit
-from hypergrad.estimator.unrolled import Unrolled
-from hypergrad.functional import hypergradient
-from hypergrad.linsolve.auto import Auto
-from hypergrad.linsolve.base import LinearSolution, LinearSolver, Preconditioner
-from hypergrad.linsolve.cg import CG
-from hypergrad.linsolve.dense import Dense
-from hypergrad.linsolve.gmres import GMRES
-from hypergrad.linsolve.jacobi import Jacobi
-from hypergrad.linsolve.minres import MINRES
-from hypergrad.linsolve.neumann import Neumann
-from hypergrad.linsolve.nystrom import Nystrom
-from hypergrad.outer.acceptance import Acceptance
-from hypergrad.outer.lbfgsb import LBFGSB
-from hypergrad.outer.trainer import Trainer, fit
-from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.k_fold import KFold, k_fold
-from hypergrad.problem.layers.convex_layer import ConvexLayer, cvxpy_layer
-from hypergrad.problem.layers.total_variation import TotalVariation
-from hypergrad.problem.learning_to_learn import LearningToLearn
-from hypergrad.problem.meta.meta_learning import MetaLearning
-from hypergrad.problem.quadratic import Quadratic
-from hypergrad.problem.ridge import Ridge
-from hypergrad.problem.sparse.elastic_net import ElasticNet
-from hypergrad.problem.sparse.l1 import L1Problem
-from hypergrad.problem.sparse.lasso import Lasso
-from hypergrad.problem.sparse.sparse_logistic import SparseLogistic
-from hypergrad.problem.supervised.distillation import Distillation
-from hypergrad.problem.supervised.hyper_cleaning import HyperCleaning
-from hypergrad.problem.supervised.supervised import Supervised
-from hypergrad.problem.tied import Tied
-from hypergrad.problem.variational.mean_field import MeanField
-from hypergrad.problem.variational.semi_amortized import SemiAmortized
-from hypergrad.product.base import Product
-from hypergrad.product.differences import CentredDifferences
-from hypergrad.product.forward_over_reverse import ForwardOverReverse
-from hypergrad.product.gauss_newton import GaussNewton
-from hypergrad.product.reverse import Reverse
-from hypergrad.product.traced import Traced
-from hypergrad.sensitivity.argmin import argmin
-from hypergrad.sensitivity.inner import Root
-from hypergrad.sensitivity.jackknife import InfinitesimalJackknife
-from hypergrad.sensitivity.linear_response import LinearResponse
-from hypergrad.sensitivity.taylor_expansion import TaylorExpansion
-from hypergrad.solver.adam import Adam
-from hypergrad.solver.adamw import AdamW
-from hypergrad.solver.base import InnerSolver
-from hypergrad.solver.coordinate_descent import CoordinateDescent
-from hypergrad.solver.fixed_point import FixedPoint
-from hypergrad.solver.gradient_descent import GradientDescent
-from hypergrad.solver.lbfgs import LBFGS
-from hypergrad.solver.momentum import Momentum
-from hypergrad.solver.newton import Newton
-from hypergrad.solver.proximal_gradient import ProximalGradient
-from hypergrad.solver.rmsprop import RMSprop
-from hypergrad.solver.schedule import Cosine, Schedule, StepDecay, Warmup
-from hypergrad.tape.auto import AutoTape
-from hypergrad.tape.base import Tape
-from hypergrad.tape.checkpoint import Checkpoint
-from hypergrad.tape.graph import Graph
-from hypergrad.tape.reversible import Reversible
-from hypergrad.tape.store import Store
-from hypergrad.task.base import TaskFamily, Tasks
-from hypergrad.task.few_shot import FewShot
-from hypergrad.task.sinusoids import Sinusoids
-from hypergrad.taylor.nested import append_jvp
+from hypergrad.outer.acceptance import Acceptance as Acceptance
+from hypergrad.solver.adam import Adam as Adam
+from hypergrad.solver.adamw import AdamW as AdamW
+from hypergrad.estimator.report import AdjointReport as AdjointReport
+from hypergrad.effect.affine_network import AffineNetwork as AffineNetwork
+from hypergrad.linsolve.auto import Auto as Auto
+from hypergrad.tape.auto import AutoTape as AutoTape
+from hypergrad.baseline.budget import Budget as Budget
+from hypergrad.effect.buffer import Buffer as Buffer
+from hypergrad.linsolve.cg import CG as CG
+from hypergrad.callback.base import Callback as Callback
+from hypergrad.product.differences import CentredDifferences as CentredDifferences
+from hypergrad.check.report import Check as Check
+from hypergrad.tape.checkpoint import Checkpoint as Checkpoint
+from hypergrad.core.errors import CheckpointError as CheckpointError
+from hypergrad.effect.class_weights import ClassWeights as ClassWeights
+from hypergrad.problem.layers.convex_layer import ConvexLayer as ConvexLayer
+from hypergrad.solver.coordinate_descent import CoordinateDescent as CoordinateDescent
+from hypergrad.solver.schedule import Cosine as Cosine
+from hypergrad.linsolve.dense import Dense as Dense
+from hypergrad.problem.supervised.distillation import Distillation as Distillation
+from hypergrad.core.errors import DivergenceError as DivergenceError
+from hypergrad.effect.base import Effect as Effect
+from hypergrad.problem.sparse.elastic_net import ElasticNet as ElasticNet
+from hypergrad.estimator.report import ErrorBar as ErrorBar
+from hypergrad.effect.example_weights import ExampleWeights as ExampleWeights
+from hypergrad.core.errors import ExtrapolationWarning as ExtrapolationWarning
+from hypergrad.task.few_shot import FewShot as FewShot
+from hypergrad.solver.fixed_point import FixedPoint as FixedPoint
+from hypergrad.core.errors import FixedPointOverflowError as FixedPointOverflowError
+from hypergrad.estimator.forward import Forward as Forward
+from hypergrad.product.forward_over_reverse import ForwardOverReverse as ForwardOverReverse
+from hypergrad.linsolve.gmres import GMRES as GMRES
+from hypergrad.product.gauss_newton import GaussNewton as GaussNewton
+from hypergrad.solver.gradient_descent import GradientDescent as GradientDescent
+from hypergrad.tape.graph import Graph as Graph
+from hypergrad.baseline.grid import GridSearch as GridSearch
+from hypergrad.problem.supervised.hyper_cleaning import HyperCleaning as HyperCleaning
+from hypergrad.core.errors import HypergradError as HypergradError
+from hypergrad.estimator.base import HypergradEstimator as HypergradEstimator
+from hypergrad.estimator.base import Hypergradient as Hypergradient
+from hypergrad.core.hyperparameter import Hyperparameter as Hyperparameter
+from hypergrad.estimator.implicit import Implicit as Implicit
+from hypergrad.core.errors import IndefiniteError as IndefiniteError
+from hypergrad.sensitivity.jackknife import InfinitesimalJackknife as InfinitesimalJackknife
+from hypergrad.effect.init_scale import InitScale as InitScale
+from hypergrad.problem.base import InnerProblem as InnerProblem
+from hypergrad.solver.base import InnerSolver as InnerSolver
+from hypergrad.effect.input_scale import InputScale as InputScale
+from hypergrad.callback.jsonl import JSONLines as JSONLines
+from hypergrad.linsolve.jacobi import Jacobi as Jacobi
+from hypergrad.problem.k_fold import KFold as KFold
+from hypergrad.effect.l1 import L1 as L1
+from hypergrad.problem.sparse.l1 import L1Problem as L1Problem
+from hypergrad.effect.l2 import L2 as L2
+from hypergrad.solver.lbfgs import LBFGS as LBFGS
+from hypergrad.outer.lbfgsb import LBFGSB as LBFGSB
+from hypergrad.effect.label_smoothing import LabelSmoothing as LabelSmoothing
+from hypergrad.problem.sparse.lasso import Lasso as Lasso
+from hypergrad.problem.learning_to_learn import LearningToLearn as LearningToLearn
+from hypergrad.sensitivity.linear_response import LinearResponse as LinearResponse
+from hypergrad.linsolve.base import LinearSolution as LinearSolution
+from hypergrad.linsolve.base import LinearSolver as LinearSolver
+from hypergrad.linsolve.minres import MINRES as MINRES
+from hypergrad.problem.variational.mean_field import MeanField as MeanField
+from hypergrad.problem.meta.meta_learning import MetaLearning as MetaLearning
+from hypergrad.solver.momentum import Momentum as Momentum
+from hypergrad.linsolve.neumann import Neumann as Neumann
+from hypergrad.solver.newton import Newton as Newton
+from hypergrad.core.errors import NoTaylorRuleWarning as NoTaylorRuleWarning
+from hypergrad.core.errors import NonFiniteError as NonFiniteError
+from hypergrad.core.errors import NotCompiledWarning as NotCompiledWarning
+from hypergrad.core.errors import NotConvergedWarning as NotConvergedWarning
+from hypergrad.core.errors import NotOptimalError as NotOptimalError
+from hypergrad.linsolve.nystrom import Nystrom as Nystrom
+from hypergrad.core.operator import Operator as Operator
+from hypergrad.problem.oracle import Oracle as Oracle
+from hypergrad.linsolve.base import Preconditioner as Preconditioner
+from hypergrad.product.base import Product as Product
+from hypergrad.callback.progress import ProgressBar as ProgressBar
+from hypergrad.solver.proximal_gradient import ProximalGradient as ProximalGradient
+from hypergrad.problem.quadratic import Quadratic as Quadratic
+from hypergrad.solver.rmsprop import RMSprop as RMSprop
+from hypergrad.effect.random_affine import RandomAffine as RandomAffine
+from hypergrad.baseline.random import RandomSearch as RandomSearch
+from hypergrad.callback.base import Result as Result
+from hypergrad.core.errors import ReversalError as ReversalError
+from hypergrad.product.reverse import Reverse as Reverse
+from hypergrad.tape.reversible import Reversible as Reversible
+from hypergrad.problem.ridge import Ridge as Ridge
+from hypergrad.sensitivity.inner import Root as Root
+from hypergrad.solver.schedule import Schedule as Schedule
+from hypergrad.baseline.base import Search as Search
+from hypergrad.problem.variational.semi_amortized import SemiAmortized as SemiAmortized
+from hypergrad.task.sinusoids import Sinusoids as Sinusoids
+from hypergrad.problem.sparse.sparse_logistic import SparseLogistic as SparseLogistic
+from hypergrad.data.tables import Split as Split
+from hypergrad.data.tables import Splits as Splits
+from hypergrad.callback.state_saver import StateSaver as StateSaver
+from hypergrad.core.status import Status as Status
+from hypergrad.solver.schedule import StepDecay as StepDecay
+from hypergrad.tape.store import Store as Store
+from hypergrad.callback.summary import Summary as Summary
+from hypergrad.problem.supervised.supervised import Supervised as Supervised
+from hypergrad.baseline.tpe import TPE as TPE
+from hypergrad.tape.base import Tape as Tape
+from hypergrad.task.base import TaskFamily as TaskFamily
+from hypergrad.task.base import Tasks as Tasks
+from hypergrad.sensitivity.taylor_expansion import TaylorExpansion as TaylorExpansion
+from hypergrad.callback.tensorboard import TensorBoard as TensorBoard
+from hypergrad.core.autodiff import Tensors as Tensors
+from hypergrad.problem.tied import Tied as Tied
+from hypergrad.problem.layers.total_variation import TotalVariation as TotalVariation
+from hypergrad.product.traced import Traced as Traced
+from hypergrad.outer.trainer import Trainer as Trainer
+from hypergrad.training.training import Training as Training
+from hypergrad.training.report import TrainingReport as TrainingReport
+from hypergrad.estimator.unrolled import Unrolled as Unrolled
+from hypergrad.estimator.report import UnrollingReport as UnrollingReport
+from hypergrad.core.errors import UnusedHyperparameterError as UnusedHyperparameterError
+from hypergrad.solver.schedule import Warmup as Warmup
+from hypergrad.taylor.nested import append_jvp as append_jvp
+from hypergrad.sensitivity.argmin import argmin as argmin
+from hypergrad.data.tables import breast_cancer as breast_cancer
+from hypergrad.check.comparison import check_hypergradient as check_hypergradient
+from hypergrad.problem.layers.convex_layer import cvxpy_layer as cvxpy_layer
+from hypergrad.data.tables import diabetes as diabetes
+from hypergrad.data.images import digits as digits
+from hypergrad.data.selection import first_of as first_of
+from hypergrad.outer.trainer import fit as fit
+from hypergrad.functional import hypergradient as hypergradient
+from hypergrad.data.images import idx_images as idx_images
+from torch.distributions.constraints import interval as interval
+from hypergrad.problem.k_fold import k_fold as k_fold
+from hypergrad.data.selection import long_tailed as long_tailed
+from hypergrad.model.cell import mixed_cell as mixed_cell
+from hypergrad.data.images import mnist5k as mnist5k
+from hypergrad.problem.supervised.supervised import on_splits as on_splits
+from hypergrad.model.network import perceptron as perceptron
+from torch.distributions.constraints import positive as positive
+from hypergrad.baseline.search import search as search
+from torch.distributions.constraints import simplex as simplex
+from hypergrad.model.network import softmax_regression as softmax_regression
+from hypergrad.data.tables import sparse_regression as sparse_regression
+from torch.distributions.constraints import unit_interval as unit_interval
 
-__all__ = [
-    "Acceptance",
-    "Adam",
-    "AffineNetwork",
-    "AdamW",
-    "Auto",
-    "AutoTape",
-    "Budget",
-    "Buffer",
-    "CG",
-    "CentredDifferences",
-    "Check",
-    "Checkpoint",
-    "CheckpointError",
-    "ClassWeights",
-    "ConvexLayer",
-    "CoordinateDescent",
-    "Cosine",
-    "Dense",
-    "Distillation",
-    "DivergenceError",
-    "Effect",
-    "ElasticNet",
-    "ExampleWeights",
-    "ExtrapolationWarning",
-    "FewShot",
-    "FixedPoint",
-    "FixedPointOverflowError",
-    "Forward",
-    "ForwardOverReverse",
-    "GMRES",
-    "GaussNewton",
-    "GradientDescent",
-    "Graph",
-    "GridSearch",
-    "HypergradError",
-    "HypergradEstimator",
-    "HyperCleaning",
-    "Hypergradient",
-    "Hyperparameter",
-    "Implicit",
-    "IndefiniteError",
-    "InfinitesimalJackknife",
-    "InitScale",
-    "InnerProblem",
-    "InnerSolver",
-    "InputScale",
-    "Jacobi",
-    "KFold",
-    "L1",
-    "L1Problem",
-    "L2",
-    "LBFGS",
-    "LBFGSB",
-    "LabelSmoothing",
-    "Lasso",
-    "LearningToLearn",
-    "LinearResponse",
-    "LinearSolution",
-    "LinearSolver",
-    "MINRES",
-    "MeanField",
-    "MetaLearning",
-    "Momentum",
-    "Neumann",
-    "Newton",
-    "NoTaylorRuleWarning",
-    "NonFiniteError",
-    "NotCompiledWarning",
-    "NotConvergedWarning",
-    "NotOptimalError",
-    "Nystrom",
-    "Operator",
-    "Preconditioner",
-    "Product",
-    "ProximalGradient",
-    "Quadratic",
-    "RMSprop",
-    "RandomAffine",
-    "RandomSearch",
-    "Result",
-    "ReversalError",
-    "Reverse",
-    "Reversible",
-    "Ridge",
-    "Root",
-    "Schedule",
-    "Search",
-    "SemiAmortized",
-    "Sinusoids",
-    "SparseLogistic",
-    "Split",
-    "Splits",
-    "StepDecay",
-    "Store",
-    "Supervised",
-    "Tape",
-    "TPE",
-    "TaskFamily",
-    "Tasks",
-    "TaylorExpansion",
-    "Tensors",
-    "Tied",
-    "TotalVariation",
-    "Traced",
-    "Trainer",
-    "Unrolled",
-    "UnusedHyperparameterError",
-    "Warmup",
-    "append_jvp",
-    "argmin",
-    "breast_cancer",
-    "check_hypergradient",
-    "cvxpy_layer",
-    "diabetes",
-    "digits",
-    "fit",
-    "hypergradient",
-    "idx_images",
-    "interval",
-    "k_fold",
-    "mnist5k",
-    "positive",
-    "search",
-    "simplex",
-    "sparse_regression",
-    "unit_interval",
+# Not by name, and not in a way that type checkers read: what stands above is the list.
+globals()["__all__"] = [
+    name for name, value in globals().items() if name[0] != "_" and not isinstance(value, _ModuleType)
 ]
+
+
+def __dir__() -> list[str]:
+    return globals()["__all__"]

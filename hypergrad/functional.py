@@ -49,13 +49,12 @@ def hypergradient(
         error estimate exceeds the norm of the hypergradient, for example because w is not a solution. Errors name the
         entries of a list by their index, and a single tensor "params" or "hparams".
 
-    Raises:
-        TypeError: if an argument is not such a structure of floating-point tensors, or a loss is not a tensor.
-        ValueError: if a structure is empty, or a loss is not a scalar or depends on none of its arguments.
-        NonFiniteError: if a loss, gradient or product is NaN or infinite.
-        IndefiniteError: if a linear solver requires a positive definite Hessian, but the Hessian is not.
-        UnusedHyperparameterError: if the estimate cannot depend on a hyperparameter.
-    """  # noqa: DOC502
+    Also raised, by what it calls: TypeError if an argument is no such structure of floating-point tensors, or a loss is
+    not a tensor; ValueError if a structure is empty, or a loss is not a scalar or depends on none of its arguments;
+    NonFiniteError if a loss, gradient or product is NaN or infinite; IndefiniteError if a linear solver that needs a
+    positive definite Hessian meets another one; UnusedHyperparameterError if the estimate could not depend on a
+    hyperparameter.
+    """
     w, to_params = by_name("params", params)
     hp, to_hparams = by_name("hparams", hparams)
     problem = FunctionProblem(

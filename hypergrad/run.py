@@ -7,12 +7,11 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from hypergrad.cli.command import built, command, configured_callbacks, configured_problem
+from hypergrad.cli.command import built, command, configured, configured_callbacks, configured_problem
 from hypergrad.cli.resume import resumed
 from hypergrad.outer.trainer import Trainer
 
@@ -34,12 +33,12 @@ def tune(cfg: DictConfig) -> float:
     with configured_problem(cfg) as problem:
         trainer = Trainer(
             problem=problem,
-            estimator=instantiate(cfg.estimator),
-            optimizer=instantiate(cfg.optimizer),
+            estimator=configured(cfg, "estimator"),
+            optimizer=configured(cfg, "optimizer"),
             outer_steps=cfg.outer_steps,
             warm_start=cfg.warm_start,
-            scheduler=instantiate(cfg.get("scheduler")),
-            acceptance=instantiate(cfg.get("acceptance")),
+            scheduler=configured(cfg, "scheduler"),
+            acceptance=configured(cfg, "acceptance"),
             max_grad_norm=cfg.max_grad_norm,
             monitor=cfg.monitor,
             patience=cfg.patience,
@@ -61,8 +60,7 @@ class Comparison(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the table.
 
-        Raises:
-            SystemExit: if a run failed.
+        Also raised, by what it calls: SystemExit if a run failed.
         """
         folder = Path(config.hydra.sweep.dir).resolve()
         # A launcher may keep its own files there, in a hidden folder.

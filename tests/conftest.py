@@ -2,8 +2,8 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # each worker has a core; before torch reads it, and for what tests start
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import pytest
+import torch
 
 
 @pytest.fixture(autouse=True)

@@ -159,7 +159,7 @@ def test_scales_of_initial_weights_through_training_are_those_of_differences():
     assert result.last.outer_loss < result.first.outer_loss
 
 
-EXAMPLES = "problem.hyperparameters.weights._target_=hypergrad.effect.example_weights.ExampleWeights"
+EXAMPLES = "problem.hyperparameters.weights._target_=hypergrad.ExampleWeights"
 
 
 @pytest.mark.parametrize("weights", [[], [EXAMPLES]], ids=["of classes", "of examples"])

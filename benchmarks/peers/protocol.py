@@ -38,8 +38,9 @@ def serve(load: Callable[[dict[str, np.ndarray]], dict[str, tuple[Work, int]]], 
 
         def calls(work: Work = work, request: dict = request) -> tuple[np.ndarray, float]:
             begin = time.perf_counter()
-            for _ in range(request["calls"]):
-                found = work(request["budget"], request["scale"])
+            for _ in range(request["calls"] - 1):
+                work(request["budget"], request["scale"])
+            found = work(request["budget"], request["scale"])
             return found, (time.perf_counter() - begin) / request["calls"]
 
         (found, seconds), megabytes = peak_megabytes(calls)

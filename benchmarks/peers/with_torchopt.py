@@ -45,7 +45,7 @@ def hypergradient(data: dict[str, Tensor], shapes: list[list[int]], solve) -> np
 
 
 def inner_loss(data: dict[str, Tensor], shapes: list[list[int]], w: Tensor, l2: Tensor) -> Tensor:
-    """G = cross-entropy + Σ_i λ_i w_i² / 2."""
+    """g = cross-entropy + Σ_i λ_i w_i² / 2."""
     return cross_entropy(logits(shapes, w, data["X"]), data["y"]) + (l2 * w * w).sum() / 2
 
 

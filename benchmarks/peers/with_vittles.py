@@ -144,8 +144,9 @@ def main() -> None:
         name, order = request["contestant"], request["order"]
         work: Callable[[], object] = partial(contestants[name], order) if order else builders[name]
         begin = clock()
-        for _ in range(request["calls"]):
-            found = work()
+        for _ in range(request["calls"] - 1):
+            work()
+        found = work()
         seconds = (clock() - begin) / request["calls"]
         if order:
             np.save(request["result"], np.asarray(found))

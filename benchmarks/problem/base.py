@@ -33,7 +33,7 @@ class PenalisedClassifier(hg.InnerProblem):
 
     @abstractmethod
     def hessian_product(self, params: hg.Tensors, l2: Tensor) -> Callable[[Tensor], Tensor]:
-        """V ↦ (∂²g/∂w²) v on flat vectors, written out by hand; `l2` is λ, flat."""
+        """v ↦ (∂²g/∂w²) v on flat vectors, written out by hand; `l2` is λ, flat."""
 
     def hyperparameters(self) -> dict[str, hg.Hyperparameter]:
         return {

@@ -14,7 +14,7 @@ def main() -> None:
         for name, images in numbers["pictures"].items()
     }
     figure = Figure(figsize=(9, 11), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[len(pictures), 4])
+    (above,), (below,) = figure.subfigures(2, 1, squeeze=False, height_ratios=[len(pictures), 4])
     for axis, (name, images) in zip(above.subplots(len(pictures)), pictures.items(), strict=True):
         axis.imshow(np.hstack([image.reshape(28, 28) for image in images]), cmap="gray")
         axis.set_title(name, loc="left", fontsize="small")

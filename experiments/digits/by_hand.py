@@ -1,7 +1,7 @@
 """A handwritten loop: train with L-BFGS, solve for the adjoint by CG, step log λ with Adam. Plain torch."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ class Point(NamedTuple):
 
 
 def tune(
-    parts: list[tuple[Tensor, Tensor]],
+    parts: Sequence[tuple[Tensor, Tensor]],
     per: str,
     *,
     init: float,

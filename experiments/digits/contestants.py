@@ -62,8 +62,7 @@ class Curve(Callback):
 
 def handwritten(seed: int, penalties: int) -> list[Point]:
     """The reference: `by_hand`."""
-    parts = list(hg.digits(seed=seed, test=0.5))
-    return by_hand.tune(parts, PER[penalties], init=INIT, steps=STEPS, lr=0.1, tol=TOL)
+    return by_hand.tune(hg.digits(seed=seed, test=0.5), PER[penalties], init=INIT, steps=STEPS, lr=0.1, tol=TOL)
 
 
 def ours(

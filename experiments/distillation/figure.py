@@ -10,7 +10,7 @@ def main() -> None:
     """Draw the ten learned images above ten real ones, and test accuracy over the outer steps."""
     numbers = load("distillation")
     figure = Figure(figsize=(10, 5.5), layout="constrained")
-    above, below = figure.subfigures(2, 1)
+    (above,), (below,) = figure.subfigures(2, 1, squeeze=False)
     axes = above.subplots(2, 10)
     for row, (name, images) in zip(axes, numbers["0"]["images"].items(), strict=True):
         row[0].set_title(name, loc="left", fontsize="small")

@@ -120,7 +120,7 @@ def last(history: dict[str, list[float]]) -> dict[str, float]:
 
 def measured(seed: int, sizes: dict[str, int]) -> dict[str, Any]:
     """The references and the runs of a seed."""
-    data = hg.idx_images(seed=seed, **sizes)
+    data = hg.idx_images(train=sizes["train"], dev=sizes["dev"], test=sizes["test"], seed=seed)
     problem = hg.HyperCleaning(data, l2=L2, seed=seed)
     batch_size = min(BATCH_SIZE, sizes["train"] // 2)
     in_batches = hg.HyperCleaning(data, l2=L2, batch_size=batch_size, seed=seed)
@@ -141,7 +141,7 @@ def main() -> None:
     """Measure, keep the numbers, and print the tables."""
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float32)
-    sizes = dict(zip(("train", "dev", "test"), map(int, sys.argv[1:] or SIZES), strict=True))
+    sizes: dict[str, int] = dict(zip(("train", "dev", "test"), map(int, sys.argv[1:] or SIZES), strict=True))
     numbers: dict[str, Any] = {}
     for seed in SEEDS:
         numbers[str(seed)] = measured(seed, sizes)

@@ -44,7 +44,7 @@ def line_search(problem: hg.LearningToLearn, num_steps: int, largest: float, cou
     grid = torch.linspace(largest / count, largest, count).tolist()
     best = min(grid, key=lambda rate: losses(problem, rate, num_steps)[0])
     bounds = (max(best - largest / count, 1e-9), min(best + largest / count, largest))
-    found = minimize_scalar(
+    found: Any = minimize_scalar(
         lambda rate: losses(problem, rate, num_steps)[0], bounds=bounds, method="bounded", options={"xatol": 1e-10}
     )
     return float(found.x)

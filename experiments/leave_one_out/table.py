@@ -48,7 +48,7 @@ class Logistic:
         return cls(X, (rule + torch.randn(n, generator=generator) > 0).to(X), penalty)
 
     def loss(self, w: Tensor, weights: Tensor) -> Tensor:
-        """The objective g(w, ω), shape ()."""
+        """g(w, ω), shape ()."""
         z = self.X @ w
         return (weights * (softplus(z) - self.y * z)).sum() + self.penalty * w @ w / 2
 

@@ -71,7 +71,8 @@ def brute_force(problem: hg.Supervised) -> float:
 
     best = min(torch.linspace(-6, -14, 9).tolist(), key=dev_loss)
     bounds = (best - 1, best + 1)
-    return float(minimize_scalar(dev_loss, bounds=bounds, method="bounded", options={"xatol": 1e-5}).x)
+    found: Any = minimize_scalar(dev_loss, bounds=bounds, method="bounded", options={"xatol": 1e-5})
+    return float(found.x)
 
 
 class Path(Callback):

@@ -27,13 +27,13 @@ def main() -> None:
     adapting.legend(fontsize="small")
     for axes, data in zip(images, ("digits", "Fashion-MNIST"), strict=True):
         for color, (shots, marker) in enumerate(((1, "o"), (5, "s"))):
-            rows = numbers[f"{data}, {shots} of each class"]
-            for position, found in enumerate(rows.values()):
+            for position, found in enumerate(numbers[f"{data}, {shots} of each class"].values()):
                 accuracy = [row["test_accuracy"] for row in found]
                 where = [position + 0.2 * color] * len(accuracy)
                 axes.plot(accuracy, where, f"C{color}{marker}", label=None if position else f"{shots} of each class")
-        labels = list(rows) if data == "digits" else [""] * len(rows)
-        axes.set(xlabel="accuracy, held-out classes", title=data, yticks=range(len(rows)), yticklabels=labels)
+        methods = list(numbers[f"{data}, 5 of each class"])
+        labels = methods if data == "digits" else [""] * len(methods)
+        axes.set(xlabel="accuracy, held-out classes", title=data, yticks=range(len(methods)), yticklabels=labels)
     images[0].legend(fontsize="small")
     draw("maml", figure)
 

@@ -41,7 +41,7 @@ class PerSignal(hg.LinearSolver):
         blocks = A(torch.eye(m, dtype=b.dtype).repeat(len(b) // m, 1)).view(-1, m, m)
         x = torch.linalg.solve(blocks, b.view(-1, m))
         residual = torch.linalg.vector_norm((blocks @ x[..., None]).reshape(-1) - b).item()
-        return hg.LinearSolution(x.reshape(-1), residual, m, "converged")
+        return hg.LinearSolution(x.reshape(-1), residual, m, hg.Status.CONVERGED)
 
 
 class Penalised(hg.TotalVariation):

@@ -35,7 +35,7 @@ OPTIMIZER = partial(torch.optim.Adam, lr=0.3)
 
 def drawn(seed: int) -> tuple[hg.Splits, torch.Tensor]:
     """Fashion-MNIST with long-tailed train classes, and the classes from the most common to the rarest."""
-    data = hg.idx_images(seed=seed, **SIZES)
+    data = hg.idx_images(train=SIZES["train"], dev=SIZES["dev"], test=SIZES["test"], seed=seed)
     order = torch.randperm(10, generator=torch.Generator().manual_seed(seed))
     rank = order.argsort()
     ranked = hg.Splits(*(hg.Split(X, rank[y]) for X, y in data))

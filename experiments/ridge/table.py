@@ -5,6 +5,7 @@ python -m experiments.ridge.table
 
 import statistics
 from functools import partial
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -39,7 +40,7 @@ def brute_force(problem: hg.Ridge) -> float | None:
     best = min(grid, key=lambda x: losses(problem, x)[0])
     if best == grid[0]:
         return None
-    found = minimize_scalar(
+    found: Any = minimize_scalar(
         lambda x: losses(problem, x)[0], bounds=(best - 0.02, best + 0.02), method="bounded", options={"xatol": 1e-9}
     )
     return float(found.x)

@@ -32,7 +32,9 @@ def problem_of(seed: int, *, encoder: bool = True, start: hg.Tensors | None = No
     """The problem of `experiment=savi`, without test images at each step, from networks trained before where given."""
     torch.manual_seed(seed)
     networks = {"encoder": perceptron(784, 16, (100,)) if encoder else None, "decoder": perceptron(8, 784, (100,))}
-    for part, network in networks.items() if start else ():
+    for part, network in networks.items():
+        if start is None:
+            break
         network.load_state_dict({k.removeprefix(f"{part}."): x for k, x in start.items() if k.startswith(part)})
     return hg.SemiAmortized(hg.mnist5k(seed=seed, dev=0.1, test=0.2), **networks, num_test=0, seed=seed)
 

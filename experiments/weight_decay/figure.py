@@ -41,10 +41,11 @@ def main() -> None:
     low, high = np.percentile(penalties, [1, 99])
     axes = [figure.add_subplot(below[i]) for i in range(10)]
     figure.supxlabel("log₁₀ of the penalty on each weight of softmax regression, by class, seed 0", fontsize="medium")
-    for axis, image in zip(axes, penalties.reshape(10, 28, 28), strict=True):
-        shown = axis.imshow(image, vmin=low, vmax=high, cmap="viridis")
+    images = zip(axes, penalties.reshape(10, 28, 28), strict=True)
+    shown = [axis.imshow(image, vmin=low, vmax=high, cmap="viridis") for axis, image in images]
+    for axis in axes:
         axis.set_axis_off()
-    figure.colorbar(shown, ax=axes, fraction=0.02)
+    figure.colorbar(shown[-1], ax=axes, fraction=0.02)
     draw("weight_decay", figure)
 
 

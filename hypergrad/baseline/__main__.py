@@ -5,22 +5,14 @@ from typing import Any
 
 from hypergrad.baseline.budget import Budget
 from hypergrad.baseline.search import search
-from hypergrad.cli.command import (
-    built,
-    command,
-    configured_callbacks,
-    configured_estimator,
-    configured_problem,
-    configured_search,
-)
+from hypergrad.cli.command import built, command, configured, configured_callbacks, configured_problem
 from hypergrad.cli.settings import own_settings
 
 
 def main() -> None:
     """Run the search that the arguments choose.
 
-    Raises:
-        SystemExit: if the budget is not valid.
+    Also raised, by what it calls: SystemExit if the budget is none.
     """
     settings, rest = own_settings(sys.argv[1:], {"method": "tpe", "budget": "100"})
     try:
@@ -35,7 +27,7 @@ def main() -> None:
         with configured_problem(cfg) as problem:
             callbacks = configured_callbacks(cfg, without=("checkpoint",))
             config = built(cfg) | {"budget": settings["budget"]}
-            estimator, method = configured_estimator(cfg), configured_search(cfg)
+            estimator, method = configured(cfg, "estimator"), configured(cfg, "baseline")
             return search(problem, estimator, method, budget, callbacks, config).best.outer_loss
 
     command(task, sweeps=False)

@@ -35,9 +35,10 @@ class Budget:
         inner steps.
 
         Raises:
-            ValueError: if the text is none of these.
-            FileNotFoundError: if the folder holds no run.
-        """  # noqa: DOC502
+            ValueError: if it is none of them.
+
+        Also raised, by what it calls: FileNotFoundError if a folder of that name holds no run.
+        """
         folder, _, unit = text.rpartition(":")
         if unit not in _TAGS:
             folder, unit = text, "gradients"

@@ -1,9 +1,11 @@
 """A progress bar."""
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING
 
 from hypergrad.callback.base import Callback, Record, Result, Run
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _LINES = 10
 
@@ -15,10 +17,14 @@ class ProgressBar(Callback):
         console: where to draw; standard output when None.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: "Console | None" = None) -> None:
+        from rich.console import Console
+
         self.console = console or Console()
 
     def on_start(self, run: Run) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
         self._total, self._unit = run.outer_steps, "trial" if "budget" in run.config else "outer step"
         self._bar = Progress(
             TextColumn(self._unit),

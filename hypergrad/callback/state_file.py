@@ -21,8 +21,7 @@ def write(folder: Path, state: dict[str, Any], keep: int) -> Path:
     Returns:
         Where it stands.
 
-    Raises:
-        OSError: if the disk is full or refuses; the earlier files are as they were.
+    Also raised, by what it calls: OSError if the disk is full or refuses; the earlier files are as they were.
     """
     path, temporary = folder / f"state-{state['step']:06d}.pt", folder / "state.tmp"
     try:

@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from hypergrad.callback.base import OUTER_LOSS, Callback, Record, Result, Run, claim
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 _RISE = 1.01
 
@@ -22,7 +25,9 @@ class Summary(Callback):
         console: where to print; standard output when None.
     """
 
-    def __init__(self, folder: str | Path, console: Console | None = None) -> None:
+    def __init__(self, folder: str | Path, console: "Console | None" = None) -> None:
+        from rich.console import Console
+
         self.folder = Path(folder)
         self.console = console or Console()
 
@@ -71,8 +76,10 @@ def _content(result: Result) -> dict[str, object]:
     }
 
 
-def _table(result: Result) -> Table:
+def _table(result: Result) -> "Table":
     """Each hyperparameter and loss, before and after."""
+    from rich.table import Table
+
     columns, unit = _columns(result)
     rows = {name: record.scalars() for name, record in columns.items()}
     table = Table("", *columns, title=f"{result.last.step} {unit}", title_justify="left")

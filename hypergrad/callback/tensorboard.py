@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hypergrad.callback.base import Callback, Record, Result, Run
 from hypergrad.callback.landscape import landscape, require_drawable
 from hypergrad.callback.picture import picture
@@ -45,6 +43,8 @@ class TensorBoard(Callback):
         self._make_writer = lambda purge_step: SummaryWriter(str(self.folder), purge_step=purge_step)
 
     def on_start(self, run: Run) -> None:
+        import yaml
+
         self._run, self._spaces = run, run.problem.hyperparameters()
         self._shapes = run.problem.pictures() | self.images
         self._require(run)
@@ -110,8 +110,7 @@ def _is_positive(space: Hyperparameter) -> bool:
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, bool | str | float | int]:
     """Nested settings as one level with dotted names, as the HParams table takes them; lists become text.
 
-    What Hydra builds goes by the name of its class: `estimator._target_: hypergrad.estimator.implicit.Implicit` is
-    `estimator: Implicit`.
+    What Hydra builds goes by the name of its class: `estimator._target_: hypergrad.Implicit` is `estimator: Implicit`.
     """
     flat: dict[str, bool | str | float | int] = {}
     for key, value in config.items():

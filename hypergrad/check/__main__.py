@@ -10,8 +10,7 @@ from hypergrad.cli.command import command, configured_estimators, configured_pro
 def check(cfg: Any) -> None:
     """Check every configured estimator, or the chosen one, at the problem's initial hyperparameters.
 
-    Raises:
-        SystemExit: if a row does not agree with its witness.
+    Also raised, by what it calls: SystemExit if a row does not agree.
     """
     with configured_problem(cfg) as problem:
         found = check_hypergradient(problem, estimators=configured_estimators())

@@ -51,8 +51,7 @@ def directional_derivative(function: DevLoss, point: Tensors, direction: Tensors
     Returns:
         The estimate with the smallest uncertainty.
 
-    Raises:
-        HypergradError: from F, if fewer than three steps are left.
+    Also raised, by what it calls: the HypergradError of F, if fewer than three steps are left.
     """
     eps = torch.finfo(next(iter(point.values())).dtype).eps
     rounding = eps * abs(function(point).item())

@@ -1,10 +1,11 @@
 """The result of a check, for programs and for people."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 AGREES = "agrees"
 DISAGREES = "disagrees"
@@ -58,9 +59,12 @@ class Check:
         """Whether every row agrees."""
         return all(row.verdict == AGREES for row in self.rows)
 
-    def table(self) -> Table:
+    def table(self) -> "Table":
         """The rows as a table; "off by" is the relative error, "bar" the estimator's own, "cost" Hessian products."""
-        # Without edges, it fits into 80 columns.
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+
+        # Without edges, so that it fits 80 columns.
         table = Table(title="hypergradients against retraining", title_justify="left", box=SIMPLE_HEAD, padding=0)
         table.show_edge = False
         names = ("estimator", "along", "derivative", "witness", "±", "off by", "bar", "cost", "s", "verdict")
@@ -70,8 +74,10 @@ class Check:
             table.add_row(*_cells(row))
         return table
 
-    def print(self, console: Console | None = None) -> None:
-        """Print the table and a summary; on standard output when `console` is None."""
+    def print(self, console: "Console | None" = None) -> None:
+        """Print the table and what it comes to; on standard output when `console` is None."""
+        from rich.console import Console
+
         console = console or Console()
         console.print(self.table())
         for message in dict.fromkeys(f"{row.estimator}: {row.verdict}" for row in self.rows if _is_error(row)):

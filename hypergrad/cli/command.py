@@ -18,15 +18,13 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from hypergrad.baseline.base import Search
 from hypergrad.callback.base import Callback
 from hypergrad.cli.explain import explain
+from hypergrad.cli.target import targets
 from hypergrad.core.errors import Terminated
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.k_fold import k_fold
-from hypergrad.sensitivity.jackknife import InfinitesimalJackknife
-from hypergrad.solver.base import InnerSolver
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -37,6 +35,24 @@ def config_path() -> str:
     if importlib.util.find_spec("hypergrad.configs"):
         return "pkg://hypergrad.configs"
     return str(Path(__file__).resolve().parents[2] / "configs")
+
+
+def configured(cfg: DictConfig, *keys: str) -> Any:
+    """What the part of a config at these keys builds; None where there is no such part.
+
+    From here on, the config has the public names of what it names, as `hypergrad.Ridge`.
+
+    Also raised, by what it calls: ValueError if it names an object of this library that does not exist.
+    """
+    for (*way, last), target in targets(OmegaConf.to_container(cfg)):
+        node: Any = cfg
+        for key in way:
+            node = node[key]
+        node[last] = target
+    part: Any = cfg
+    for key in keys:
+        part = part.get(key)
+    return instantiate(part)
 
 
 @contextmanager
@@ -59,8 +75,8 @@ def configured_problem(cfg: DictConfig) -> Iterator[InnerProblem]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(_DTYPES[cfg.dtype])
     try:
-        torch.manual_seed(cfg.seed)  # for the initial weights of a module
-        problem = instantiate(cfg.problem)
+        torch.manual_seed(cfg.seed)  # of the initial weights of a module
+        problem = configured(cfg, "problem")
         if not isinstance(problem, InnerProblem):
             raise TypeError(f"problem must be an InnerProblem, but {cfg.problem._target_} returned a {type(problem)}.")
         problem = problem.to(device=cfg.device, dtype=_DTYPES[cfg.dtype])
@@ -81,7 +97,7 @@ def configured_estimators() -> dict[str, HypergradEstimator]:
         names = GlobalHydra.instance().config_loader().get_group_options("estimator")
     overrides = [override for override in overrides if not override.startswith("estimator=")]
     composed = {name: hydra.compose("config", [*overrides, f"estimator={name}"]) for name in names}
-    return {name: instantiate(cfg.estimator) for name, cfg in composed.items()}
+    return {name: configured(cfg, "estimator") for name, cfg in composed.items()}
 
 
 def built(cfg: DictConfig) -> dict[str, Any]:
@@ -91,34 +107,15 @@ def built(cfg: DictConfig) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in inside}
 
 
-def configured_estimator(cfg: DictConfig) -> HypergradEstimator:
-    """The estimator that a config names."""
-    return instantiate(cfg.estimator)
-
-
-def configured_solver(cfg: DictConfig) -> InnerSolver:
-    """The inner solver that a config names."""
-    return instantiate(cfg.solver)
-
-
-def configured_jackknife(cfg: DictConfig) -> InfinitesimalJackknife:
-    """The jackknife that a config names."""
-    return instantiate(cfg.sensitivity)
-
-
 def run_folder() -> Path:
     """The folder of the present run."""
     return Path(HydraConfig.get().runtime.output_dir)
 
 
-def configured_search(cfg: DictConfig) -> Search:
-    """The search without gradients that a config names."""
-    return instantiate(cfg.baseline)
-
-
 def configured_callbacks(cfg: DictConfig, *, without: tuple[str, ...] = ()) -> list[Callback]:
-    """The callbacks that a config names, except those named `without` and those set to null."""
-    return [instantiate(part) for name, part in cfg.callback.items() if part is not None and name not in without]
+    """The callbacks that a config names, but for those of some names, and those set to null."""
+    names = [name for name, part in cfg.callback.items() if part is not None and name not in without]
+    return [configured(cfg, "callback", str(name)) for name in names]
 
 
 def command(task: Callable[[DictConfig], float | None], *, sweeps: bool = True) -> None:
@@ -129,8 +126,9 @@ def command(task: Callable[[DictConfig], float | None], *, sweeps: bool = True) 
         sweeps: whether the task can run with `-m`.
 
     Raises:
-        SystemExit: with the message, after an error.
-        KeyboardInterrupt: with its traceback, if HYDRA_FULL_ERROR=1.
+        KeyboardInterrupt: with its traceback, where HYDRA_FULL_ERROR asks for it.
+
+    Also raised, by what it calls: SystemExit with what went wrong, after an error.
     """
     wants_traceback = os.environ.get(_FULL_ERROR) == "1"
     # With this, Hydra raises every error instead of printing its own report.

@@ -21,9 +21,10 @@ def resumed(arguments: list[str]) -> list[str]:
         Arguments for Hydra, which do not overwrite the config with which the run started.
 
     Raises:
-        FileNotFoundError: if the folder holds no run to continue.
-        CheckpointError: if the state cannot be read.
-    """  # noqa: DOC502
+        FileNotFoundError: if there is nothing to go on from.
+
+    Also raised, by what it calls: CheckpointError if the state cannot be read.
+    """
     chosen = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
     if not chosen or chosen[-1] in ("", "null"):
         return arguments

@@ -52,8 +52,7 @@ class _Around:
     def find(self, name: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Callable[..., Any]:
         """The compiled function of this name, made at the first call.
 
-        Raises:
-            CannotCompileError: if there is none.
+        Also raised, by what it calls: CannotCompileError if there is none.
         """
         return _COMPILED.get(self.problem, (self.key, name), lambda: compile_checked(function, arguments))
 

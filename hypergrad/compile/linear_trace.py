@@ -50,8 +50,7 @@ def trace_linear(function: Callable[..., Tensor], point: list[Tensor], v: Tensor
     Returns:
         The two halves.
 
-    Raises:
-        CannotCompileError: if it draws random numbers, or an operation cannot be traced.
+    Also raised, by what it calls: CannotCompileError if it draws random numbers, or an operation cannot be traced.
     """
     whole = trace(function, [*point, v], _DECOMPOSED)
     _fold_constants(whole)

@@ -79,8 +79,7 @@ def trace_nested(function: Callable[..., Any], *arguments: Any) -> tuple[Nested,
     Returns:
         The function, and its trace on the tensors alone.
 
-    Raises:
-        CannotCompileError: see `trace`.
+    Also raised, by what it calls: CannotCompileError, as in `trace`.
     """
     values, structure = tree_flatten(arguments)
     result: list[TreeSpec] = []

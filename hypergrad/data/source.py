@@ -23,8 +23,10 @@ def read(source: Any, name: str) -> Split:
         X of shape (n, …) and y of shape (n, …).
 
     Raises:
-        TypeError: if it is not one of these.
-        ValueError: if it is empty, its lengths differ, it holds NaN, or reading it twice gives different examples.
+        TypeError: if it is none of these.
+
+    Also raised, by what it calls: ValueError if it is empty, its lengths differ, it holds NaN, or reading it twice
+    gives different examples.
     """
     if isinstance(source, DataLoader) and not isinstance(source.dataset, IterableDataset):
         pair = _of_dataset(source.dataset, source.collate_fn, name)

@@ -60,8 +60,7 @@ def diabetes(*, seed: int = 0, dev: float = 0.25, test: float = 0.25, quadratic:
     Returns:
         The splits, in torch's default dtype.
 
-    Raises:
-        ValueError: if a part would be empty.
+    Also raised, by what it calls: ValueError if a part would be empty.
 
     Source: Efron, Hastie, Johnstone & Tibshirani, "Least angle regression", Annals of Statistics (2004).
     """
@@ -89,8 +88,7 @@ def breast_cancer(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Sp
     Returns:
         The splits, in torch's default dtype.
 
-    Raises:
-        ValueError: if a part would be empty.
+    Also raised, by what it calls: ValueError if a part would be empty.
 
     Source: Street, Wolberg & Mangasarian, "Nuclear feature extraction for breast tumor diagnosis", SPIE (1993).
     """

@@ -41,9 +41,8 @@ class CombinedEffects:
     def spaces(self, site: Site) -> dict[str, Hyperparameter]:
         """Every hyperparameter at a site.
 
-        Raises:
-            ValueError: if an effect does not fit there.
-        """  # noqa: DOC502
+        Also raised, by what it calls: ValueError if an effect does not fit there.
+        """
         return {name: one.space(site) if isinstance(one, Effect) else one for name, one in self._declared.items()}
 
     @property

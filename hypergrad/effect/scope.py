@@ -71,7 +71,7 @@ class Scoped(Effect):
 
         Raises:
             ValueError: if a pattern matches no parameter, or the chosen ones do not share their inputs or outputs.
-        """  # noqa: DOC502
+        """
         missed = [pattern for pattern in self.on if not any(fnmatchcase(known, pattern) for known in params)]
         if missed:
             raise ValueError(

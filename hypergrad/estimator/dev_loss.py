@@ -39,10 +39,11 @@ def train_and_evaluate(
         params: where training starts; `problem.init_params()` when None.
 
     Raises:
-        TypeError: if the estimator says no training.
-        HypergradError: if training diverges, or a loss is not finite.
-        ValueError: if the solver cannot train the problem.
-    """  # noqa: DOC502
+        TypeError: if the estimator has no training.
+
+    Also raised, by what it calls: HypergradError if training diverges, or a loss is not finite; ValueError if the solver
+    cannot train the problem.
+    """
     if estimator.training is None:
         name = type(estimator).__name__
         raise TypeError(f"A trial trains as an estimator does, but {name}.training is None; make it an hg.Training.")

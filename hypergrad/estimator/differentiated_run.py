@@ -59,10 +59,9 @@ class DifferentiatedRun:
     ) -> "DifferentiatedRun":
         """Look at where training starts; neither λ nor the parameters are changed.
 
-        Raises:
-            NonFiniteError: if the inner loss or its gradient is NaN or infinite there.
-            ValueError: if the solver cannot train the problem, or a coefficient names no hyperparameter, or one of the
-                wrong shape.
+        Also raised, by what it calls: NonFiniteError if the inner loss or its gradient is NaN or infinite there;
+        ValueError if the solver cannot train the problem, or a coefficient names no hyperparameter, or one of the wrong
+        shape.
         """
         solver.require(problem)
         solver.validate(hparams, steps, params)
@@ -97,8 +96,9 @@ class DifferentiatedRun:
 
         Raises:
             DivergenceError: if training blew up.
-            NonFiniteError: if the outer loss is NaN or infinite.
             ValueError: if it depends on no parameter.
+
+        Also raised, by what it calls: NonFiniteError if the outer loss is NaN or infinite.
         """
         problem, solver, hparams = self.dynamics.problem, self.dynamics.solver, self.dynamics.hparams
         ends = self.dynamics.oracle(self.inner_steps).evaluate(solver.params(state))

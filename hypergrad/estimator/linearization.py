@@ -34,9 +34,8 @@ class Linearization:
     def at(cls, point: Point) -> "Linearization":
         """Linearise at a point, which is not changed.
 
-        Raises:
-            NonFiniteError: if a loss or φ is NaN or infinite.
-            ValueError: if the outer loss depends on no parameter, or φ is not what the products need.
+        Also raised, by what it calls: NonFiniteError if a loss or φ is NaN or infinite; ValueError if the outer loss
+        depends on no parameter, or φ is not what the products need.
         """
         problem = point.oracle.problem
         w, hp = leaves(point.params), leaves(point.oracle.hparams)

@@ -112,10 +112,9 @@ class Unrolled(HypergradEstimator):
         Returns:
             The cost of every tape; `print` shows it as a table.
 
-        Raises:
-            NonFiniteError: if the inner loss or its gradient is NaN or infinite at the start.
-            ValueError: if no tape fits into the budget of an `AutoTape`.
-        """  # noqa: DOC502
+        Also raised, by what it calls: NonFiniteError if the inner loss or its gradient is NaN or infinite at the start;
+        ValueError if no tape fits into the budget of an `AutoTape`.
+        """
         if self._horizon == 0:
             return Plan({"no tape": TapeCost(memory=0, gradients=self.inner_steps)}, 0)
         hparams = problem.init_hparams() if hparams is None else hparams

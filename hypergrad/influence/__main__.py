@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from hypergrad.cli.command import command, configured_jackknife, configured_problem, configured_solver, run_folder
+from hypergrad.cli.command import command, configured, configured_problem, run_folder
 from hypergrad.cli.settings import own_settings
 from hypergrad.core.errors import NotOptimalError
 from hypergrad.influence.examples import Influences, influences, require_supervised
@@ -16,9 +16,8 @@ _TOL = 1e-9
 def main() -> None:
     """Train at the initial hyperparameters, print the examples that matter most, and write all of them as CSV.
 
-    Raises:
-        SystemExit: if `top` or `steps` is not a positive integer.
-    """  # noqa: DOC502
+    Also raised, by what it calls: SystemExit if `top` or `steps` is not a positive integer.
+    """
     settings, rest = own_settings(sys.argv[1:], {"top": "10", "steps": "10000"})
     top, steps = (_positive(name, settings[name]) for name in ("top", "steps"))
     folder = "hydra.run.dir='outputs/${name}-influence/${now:%Y-%m-%d_%H-%M-%S-%f}'"
@@ -37,8 +36,7 @@ def main() -> None:
 def _positive(name: str, value: str) -> int:
     """The integer that a setting holds.
 
-    Raises:
-        SystemExit: if it is not a positive integer.
+    Also raised, by what it calls: SystemExit if it is not a positive integer.
     """
     if not value.isdecimal() or int(value) < 1:
         sys.exit(f"error: {name} must be an integer of at least 1, but it is {value!r}.")
@@ -51,13 +49,16 @@ def _trained_influences(cfg: Any, max_steps: int) -> Influences:
     Raises:
         NotOptimalError: if training did not reach a solution.
     """
-    with configured_problem(cfg) as configured:
-        problem = require_supervised(configured)
+    with configured_problem(cfg) as given:
+        problem = require_supervised(given)
         problem.batch_size = None  # influences need a solution on all of train
-        hparams, training = problem.init_hparams(), Training(solver=configured_solver(cfg), steps=max_steps, tol=_TOL)
+        hparams, training = (
+            problem.init_hparams(),
+            Training(solver=configured(cfg, "solver"), steps=max_steps, tol=_TOL),
+        )
         found = training.run(problem, hparams, problem.init_params())
         try:
-            return influences(problem, found.params, hparams, jackknife=configured_jackknife(cfg))
+            return influences(problem, found.params, hparams, jackknife=configured(cfg, "sensitivity"))
         except NotOptimalError as error:
             error.add_note(
                 f"{type(training.solver).__name__} took {found.report.steps} steps and ended {found.report.status}; "

@@ -73,11 +73,9 @@ def influences(
     Returns:
         The influences, at weight 1 for every example.
 
-    Raises:
-        TypeError: if the problem is not a `Supervised`.
-        ValueError: if the model draws random numbers in training, or its loss is not a mean over examples.
-        NotOptimalError: if the parameters are not a solution.
-    """  # noqa: DOC502
+    Also raised, by what it calls: TypeError if the problem is no `Supervised`; ValueError if the model draws random
+    numbers in training, or its loss is not a mean over examples; NotOptimalError if the parameters are no solution.
+    """
     problem = require_supervised(problem)
     weighted = problem.weighted(_WEIGHTS)
     with_weights = hparams | {_WEIGHTS: weighted.init_hparams()[_WEIGHTS]}

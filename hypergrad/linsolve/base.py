@@ -64,10 +64,8 @@ class LinearSolver(ABC):
         Returns:
             The solution, its relative residual, and the products spent.
 
-        Raises:
-            NonFiniteError: if b, or a product with A, is NaN or infinite.
-            IndefiniteError: if A turns out not to be positive definite.
-            DivergenceError: if the iteration grows.
+        Also raised, by what it calls: NonFiniteError if b, or a product with A, is NaN or infinite; IndefiniteError if
+        A is met to be not positive definite; DivergenceError if the iteration grows.
         """
         A = Operator.of(matvec)
         if b.ndim == 1:

@@ -26,9 +26,8 @@ def block_cycle(A: Operator, inverse: Matvec | None, R: Tensor, tol: float, max_
     Returns:
         The correction D, shape (n, k).
 
-    Raises:
-        NonFiniteError: if a product is NaN or infinite.
-        IndefiniteError: if PᵀAP is not positive definite.
+    Also raised, by what it calls: NonFiniteError if a product is NaN or infinite; IndefiniteError if PᵀAP is met to be
+    not positive definite.
 
     Source: O'Leary, "The block conjugate gradient algorithm and related methods", Linear Algebra Appl. (1980);
     Dubrulle, "Retooling the method of block conjugate gradients", ETNA (2001).

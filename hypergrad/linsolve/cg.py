@@ -93,7 +93,7 @@ class Prepared(Preconditioner):
 
     product: Matvec
 
-    def prepare(self, A: Operator, like: Tensor) -> tuple[Matvec | None, int]:
+    def prepare(self, A: Operator, like: Tensor) -> tuple[Matvec, int]:
         return self.product, 0
 
 

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from scipy.linalg import eigvalsh_tridiagonal
 
 
 @dataclass
@@ -38,6 +37,8 @@ class Lanczos:
         is_sound = all(0 < alpha < math.inf for alpha in self.steps) and all(0 <= b < math.inf for b in self.ratios)
         if not self.steps or not is_sound:
             return None
+        from scipy.linalg import eigvalsh_tridiagonal
+
         diagonal = [1 / alpha for alpha in self.steps]
         above = [math.sqrt(beta) / alpha for alpha, beta in zip(self.steps, self.ratios, strict=True)]
         for i in range(1, len(diagonal)):

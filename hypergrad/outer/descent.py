@@ -53,8 +53,7 @@ class Descent:
     def step(self, record: Record) -> Record | None:
         """One outer step from a record to the next; None where the acceptance takes no step.
 
-        Raises:
-            NonFiniteError: if the step leads to values that are not finite.
+        Also raised, by what it calls: NonFiniteError if the step leads to values that are not finite.
         """
         before = self.objective.snapshot().u
         self._move(record)

@@ -52,8 +52,7 @@ class Journal:
     def record(self, objective: OuterObjective, step: int) -> Record:
         """The record of one evaluation as outer step `step`, with what the run has spent by then.
 
-        Raises:
-            HypergradError: what the estimator raises, with where that was.
+        Also raised, by what it calls: the HypergradError of the estimator, with where that was.
         """
         try:
             with self.ledger.counting():

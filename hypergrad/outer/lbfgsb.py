@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -64,6 +63,8 @@ class LBFGSB(Optimizer):
 
     def _minimised(self, kept: dict[str, Any], closure: Callable[[], float]) -> Tensor:
         """Where scipy's routine gets from the first point in as many iterations as are kept, shape (n,)."""
+        from scipy.optimize import minimize
+
         known = {_key(u): (loss, grad) for u, loss, grad in kept["tried"]}
 
         def evaluate(x: np.ndarray) -> tuple[float, np.ndarray]:

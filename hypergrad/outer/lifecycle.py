@@ -12,8 +12,7 @@ from hypergrad.outer.termination import terminable
 def running(callbacks: Sequence[Callback], run: Run, journal: Journal) -> Iterator[None]:
     """Start the callbacks, and tell those that did start if an error or a signal ends what is done within.
 
-    Raises:
-        BaseException: whatever ended it, after the callbacks have kept what was reached.
+    Also raised, by what it calls: whatever ended it, after the callbacks have kept what was reached.
     """
     started: list[Callback] = []
     try:

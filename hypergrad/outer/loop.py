@@ -82,9 +82,8 @@ class Loop:
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a state, as if it had been reached here.
 
-        Raises:
-            CheckpointError: if it is of another run.
-        """  # noqa: DOC502
+        Also raised, by what it calls: CheckpointError if it is of another run.
+        """
         require_same(self.identity, state["identity"])
         self.journal.restore(state)
         self.objective.restore(state)

@@ -70,9 +70,8 @@ class OuterObjective:
     def evaluate(self, step: int) -> Evaluation:
         """The hypergradient at the present u, as outer step `step`; the gradients of u are set to its pull-back.
 
-        Raises:
-            HypergradError: what the estimator raises.
-        """  # noqa: DOC502
+        Also raised, by what it calls: the HypergradError of the estimator.
+        """
         hparams, problem = self.hparams(), self.problem.at_outer_step(step)
         # A copy, because u moves in place, and is λ itself where there is no constraint.
         natural = {name: value.detach().clone() for name, value in hparams.items()}

@@ -90,10 +90,9 @@ class Trainer:
         Returns:
             The final hyperparameters and parameters, with the records.
 
-        Raises:
-            CheckpointError: if the state to go on from is of another run, or cannot be read.
-            BaseException: whatever stopped the run, after the callbacks have kept what was reached.
-        """  # noqa: DOC502
+        Also raised, by what it calls: CheckpointError if the state to go on from is of another run, or cannot be read;
+        whatever stopped the run, after the callbacks have kept what was reached.
+        """
         config = config or {"estimator": repr(self.estimator), "outer_steps": self.outer_steps}
         loop = self._loop()
         if resume is not None:

@@ -10,8 +10,7 @@ from hypergrad.plot.history import read
 def main(arguments: list[str] | None = None) -> None:
     """Draw every figure of the runs as PNG and SVG.
 
-    Raises:
-        SystemExit: with a message, after an error.
+    Also raised, by what it calls: SystemExit with what went wrong.
     """
     parser = argparse.ArgumentParser(prog="python -m hypergrad.plot", description="Draws runs as PNG and SVG.")
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs, or folders that hold runs")

@@ -1,6 +1,7 @@
 """The promise of a problem: what is trained, what is tuned, and the two losses."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,9 +73,8 @@ class InnerProblem(nn.Module, ABC):
     def inner_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
         """g(w, λ) and ∇_w g(w, λ), differentiable if grad mode is enabled.
 
-        Raises:
-            TypeError: if the inner loss is not a tensor.
-            ValueError: if it is not a scalar, or depends on no parameter.
+        Also raised, by what it calls: TypeError if the inner loss is not a tensor; ValueError if it is not a scalar, or
+        depends on no parameter.
         """
         name = f"{type(self).__name__}.inner_loss"
         return value_and_gradient(lambda w: require_scalar(self.inner_loss(w, hparams, batch), name), params, name)
@@ -128,8 +128,8 @@ class InnerProblem(nn.Module, ABC):
         """The best response w*(λ) in closed form, for problems that have one."""
         raise NotImplementedError(f"{type(self).__name__} has no closed form of its solution; train it with a solver.")
 
-    def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
-        """Further numbers to record at each outer step; `test_loss` is shown next to the inner and dev loss."""
+    def metrics(self, params: Tensors, hparams: Tensors) -> Mapping[str, Tensor | float]:
+        """Further numbers to record at each outer step; `test_loss` is shown beside the inner and dev loss."""
         return {}
 
     def pictures(self) -> dict[str, tuple[int, ...]]:
@@ -156,8 +156,7 @@ class InnerProblem(nn.Module, ABC):
     def init_hparams(self) -> Tensors:
         """The initial λ in natural units, in the dtype and on the device of `init_params()`.
 
-        Raises:
-            TypeError: if `init_params` or `hyperparameters` does not return the promised type.
+        Also raised, by what it calls: TypeError if `init_params` or `hyperparameters` does not return what it promises.
         """
         name = type(self).__name__
         params, spaces = self.init_params(), self.hyperparameters()

@@ -135,9 +135,10 @@ def k_fold(problem: InnerProblem, folds: int = 5, *, seed: int = 0) -> KFold:
         A problem for any estimator; its parameters are stacked along a new first axis.
 
     Raises:
-        NotImplementedError: if the problem does not define `pooled_targets` and `on_examples`.
         ValueError: if K is out of range.
-    """  # noqa: DOC502
+
+    Also raised, by what it calls: NotImplementedError if the problem does not say how its examples are parted.
+    """
     targets = problem.pooled_targets()
     if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= len(targets):
         raise ValueError(f"folds must be an integer from 2 to the {len(targets)} examples, but it is {folds!r}.")

@@ -1,6 +1,7 @@
 """A problem that is another problem with different hyperparameters."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from copy import copy
 from typing import Any, Self
 
@@ -80,5 +81,5 @@ class Wrapper(InnerProblem):
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         return self.problem.outer_loss(params, self.untied(hparams), batch)
 
-    def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
+    def metrics(self, params: Tensors, hparams: Tensors) -> Mapping[str, Tensor | float]:
         return self.problem.metrics(params, self.untied(hparams))

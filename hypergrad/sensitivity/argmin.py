@@ -59,8 +59,9 @@ def argmin(
         The function from λ to w, in the structures given here.
 
     Raises:
-        NotOptimalError: if φ(w₀, λ₀) is not zero.
-        ValueError: if `at` or `order` is not one of the above.
+        ValueError: if `at` or `order` is none of the above.
+
+    Also raised, by what it calls: NotOptimalError if φ(w₀, λ₀) is not zero.
     """
     if at not in ("raise", "resolve"):
         raise ValueError(f'argmin\'s at must be "raise" or "resolve", but it is {at!r}.')

@@ -79,8 +79,7 @@ def _trace_and_compile(
 ) -> InductorProgram:
     """(inverse, *point) and (*δ) ↦ the terms, each of shape (n,) or (m, n), and their largest entry, compiled.
 
-    Raises:
-        CannotCompileError: if they cannot be compiled.
+    Also raised, by what it calls: CannotCompileError if it cannot be.
     """
     problem, names = optimum.condition.problem, list(direction)
 

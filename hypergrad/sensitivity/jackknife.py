@@ -48,8 +48,9 @@ class InfinitesimalJackknife:
         """Expand around a fit; see `TaylorExpansion.at`.
 
         Raises:
-            NotOptimalError: if the parameters are not the solution.
             ValueError: if there is no hyperparameter of that name with one axis.
+
+        Also raised, by what it calls: NotOptimalError if the parameters are not the solution.
         """
         optimum = Optimum.at(inner, params, hparams, linsolve=self.linsolve, tol=self.tol, inner_step=inner_step)
         weights = optimum.hparams.get(self.weights)

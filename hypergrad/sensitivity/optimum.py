@@ -63,8 +63,7 @@ class Optimum:
         Returns:
             The optimum.
 
-        Raises:
-            NotOptimalError: if φ is not zero there.
+        Also raised, by what it calls: NotOptimalError if φ is not zero there.
         """
         w, to_params = by_name("params", params)
         hp, to_hparams = by_name("hparams", hparams)
@@ -102,8 +101,7 @@ class Optimum:
     def terms(self, direction: Tensors, order: int) -> list[Tensor]:
         """The terms w₁, …, w_K of the Taylor series along δ by name, each of shape (n,) or (m, n).
 
-        Raises:
-            NonFiniteError: if one is NaN or infinite.
+        Also raised, by what it calls: NonFiniteError if one is NaN or infinite.
         """
 
         def solve(rest: Tensor) -> Tensor:

@@ -59,8 +59,7 @@ class TaylorExpansion:
         Returns:
             The expansion.
 
-        Raises:
-            NotOptimalError: if φ(w₀, λ₀) is not zero.
+        Also raised, by what it calls: NotOptimalError if φ(w₀, λ₀) is not zero.
         """
         optimum = Optimum.at(inner, params, hparams, linsolve=self.linsolve, tol=self.tol, inner_step=inner_step)
         return Expansion(optimum, self.order, self.compile)

@@ -61,7 +61,8 @@ class Solved(Function):
         return (None,) * ctx.num_outputs
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, flat: Tensor, solve: Callable[[Tensor], tuple[Tensor, ...]]) -> Any:
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        flat, solve = args
         found = [Solved.apply(row, solve) for row in flat.movedim(in_dims[0], 0)]
         return tuple(torch.stack(values) for values in zip(*found, strict=True)), (0,) * len(found[0])  # type: ignore[arg-type]
 
@@ -94,9 +95,8 @@ class Inverse(Function):
         return Inverse.apply(tangent, which, ctx.optima, ctx.is_adjoint)  # type: ignore[return-value]
 
     @staticmethod
-    def vmap(
-        info: Any, in_dims: Any, b: Tensor, which: Tensor, optima: list[Optimum], is_adjoint: bool
-    ) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Tensor, int]:
+        b, which, optima, is_adjoint = args
         rows, places = (
             [x] * info.batch_size if dim is None else x.movedim(dim, 0)
             for x, dim in zip((b, which), in_dims[:2], strict=True)

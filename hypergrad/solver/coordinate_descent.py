@@ -6,7 +6,6 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
-from scipy import sparse
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.cost import spend
@@ -87,6 +86,8 @@ def _as_elastic_net(problem: Lasso, hparams: Tensors) -> tuple[Any, Any, float, 
     Raises:
         ValueError: if an l1 is not positive.
     """
+    from scipy import sparse
+
     X, y = problem.X.to_scipy(), problem.y.cpu().numpy()
     n, p = X.shape
     penalties = (hparams["l1"], problem.l2(hparams))

@@ -84,8 +84,7 @@ class Newton(InnerSolver):
     def _inverse_times(self, product: Operator, grad: Tensor) -> Tensor:
         """(H + δI)⁻¹ ∇g with the smallest δ of the ladder.
 
-        Raises:
-            IndefiniteError: if no δ is large enough.
+        Also raised, by what it calls: IndefiniteError if no δ is large enough.
         """
         try:
             return self._solve(product, grad)

@@ -56,8 +56,9 @@ def require_coefficient(owner: object, name: str, limits: Range) -> None:
     """Require that field `name` is the name of a hyperparameter, or a finite number in range, or a schedule over them.
 
     Raises:
-        TypeError: if it is none of them.
         ValueError: if the number is out of range.
+
+    Also raised, by what it calls: TypeError if it is none of them.
     """
     value = getattr(owner, name)
     base = root(value)

@@ -102,8 +102,8 @@ class Dynamics:
             t: the number of the step.
             hparams: λ as leaves of this step's own; those of the run when None.
 
-        Raises:
-            ValueError: if the solver needs the same batch at every step, and that of the next step is another one.
+        Also raised, by what it calls: ValueError if the solver needs the same batch at every step, and that of the next
+        step is another one.
         """
         hparams, batch = self.hparams if hparams is None else hparams, self.batch(t)
         if self.solver.same_batch:

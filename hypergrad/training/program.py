@@ -52,9 +52,8 @@ class Program:
 def write(dynamics: Dynamics, state: State, piece: range, batches: Batches, with_pull_back: bool) -> Program:
     """The program of pieces like `piece`, from traces of one step and, where it is wanted, its pull-back at `state`.
 
-    Raises:
-        CannotCompileError: if they cannot be traced.
-    """  # noqa: DOC502
+    Also raised, by what it calls: CannotCompileError if they cannot be traced.
+    """
     hparams, inputs, length = detach(dynamics.hparams), step_inputs(dynamics, batches, piece), len(piece)
     here = select_step(batches, inputs, 0)
     names = {group: tuple(tensors) for group, tensors in state.items()}

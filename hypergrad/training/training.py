@@ -73,9 +73,10 @@ class Training:
             ran out and the inner loss is higher than at the start.
 
         Raises:
-            NonFiniteError: if the loss or its gradient is NaN or infinite at the start.
             DivergenceError: if training blew up; the message names the step, the loss, and the learning rate's bound.
-            ValueError: if the solver cannot train the problem.
+
+        Also raised, by what it calls: NonFiniteError if the loss or its gradient is NaN or infinite at the start;
+        ValueError if the solver cannot train the problem.
         """
         solver = self.solver
         solver.require(problem)

@@ -47,7 +47,7 @@ def test_the_remark_on_the_adjoint_system_is_the_solvers(tmp_path):
 
 def test_what_is_monitored_stands_in_the_table(tmp_path):
     class Watched(hg.Ridge):
-        def metrics(self, params, hparams):
+        def metrics(self, params, hparams) -> dict[str, torch.Tensor | float]:
             return {"watch_loss": (hparams["l2"] - 0.8).square()}
 
     console = Console(record=True, width=200)

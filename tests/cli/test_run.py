@@ -188,7 +188,12 @@ def main(tmp_path, monkeypatch, capsys):
         (["problem._target_=nowhere.Thing"], "No module named 'nowhere'"),
         (
             ["problem._target_=hypergrad.data.tables.diabets"],
-            "The module hypergrad.data.tables has no 'diabets'. Did you mean 'diabetes'?",
+            "problem._target_: hypergrad has nothing of the name hypergrad.data.tables.diabets. Did you mean "
+            "hypergrad.diabetes?",
+        ),
+        (
+            ["problem._target_=torch.nn.functional.crossentropy"],
+            "The module torch.nn.functional has no 'crossentropy'. Did you mean 'cross_entropy'?",
         ),
         (["~experiment"], "No problem is configured"),
         (["problem._target_=builtins.dict"], "problem must be an InnerProblem"),

@@ -113,10 +113,10 @@ def test_online_updates_while_one_training_goes_on():
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_online_is_exact_as_long_as_the_hyperparameters_rest(solver):
     problem, solver, hparams, start = case("network", solver)
-    online, params, carry = hg.Forward(solver=solver, inner_steps=4, online=True), start, None
-    for k in range(3):
-        found = online.estimate(problem, hparams, params, inner_step=4 * k, carry=carry)
-        params, carry = found.params, found.carry
+    online = hg.Forward(solver=solver, inner_steps=4, online=True)
+    found = online.estimate(problem, hparams, start)
+    for k in (1, 2):
+        found = online.estimate(problem, hparams, found.params, inner_step=4 * k, carry=found.carry)
     whole = hg.Unrolled(solver=solver, inner_steps=12).estimate(problem, hparams, start)
     assert relative_error(found.grad, whole.grad) <= 1e-10
 

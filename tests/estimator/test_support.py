@@ -81,9 +81,9 @@ def test_the_products_are_of_the_size_of_the_support(product, monkeypatch):
     hparams, start = problem.init_hparams(), problem.init_params()
 
     class Watched(hg.Dense):
-        def solve_unit(self, matvec, b, x0):
+        def solve_unit(self, A, b, x0):
             sizes.add(len(b))
-            return super().solve_unit(matvec, b, x0)
+            return super().solve_unit(A, b, x0)
 
     estimator = hg.Implicit(solver=hg.ProximalGradient(), linsolve=Watched(), product=product, inner_tol=1e-12)
     found = estimator.estimate(problem, hparams, start)

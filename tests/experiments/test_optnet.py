@@ -83,7 +83,7 @@ def test_bad_settings_are_refused(settings):
 
 
 def test_a_declarative_node_with_equality_constraints():
-    """Min ½ ‖x − a‖² + Σ x⁴/4 on the ellipsoid Σ c x² = 1: the gradient of a loss of x by a and c is that of refits."""
+    """min ½ ‖x − a‖² + Σ x⁴/4 on the ellipsoid Σ c x² = 1: the gradient of a loss of x by a and c is that of refits."""
 
     def lagrangian(z, hp):
         x, nu = z["x"], z["nu"]

@@ -48,6 +48,7 @@ def test_the_choice_is_right_and_said(A, columns, choice):
     matvec = operator(A)
     found = hg.Auto(tol=1e-9).solve(matvec, b)
     assert found.converged
+    assert isinstance(matvec.matvec, Counted)
     assert found.num_matvecs == matvec.matvec.count
     assert (found.x - torch.linalg.solve(A, b)).norm() <= 1e-6 * found.x.norm()
     assert re.match(choice, found.remark), found.remark

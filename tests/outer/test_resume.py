@@ -314,7 +314,7 @@ def test_the_state_of_another_experiment_is_refused(tmp_path):
 class Watched(hg.Ridge):
     """With a metric that is least at l2 = 0.9, which descent on the dev loss passes by."""
 
-    def metrics(self, params, hparams):
+    def metrics(self, params, hparams) -> dict[str, torch.Tensor | float]:
         return {"watch_loss": (hparams["l2"] - 0.9).square()}
 
 

@@ -223,7 +223,7 @@ def test_what_cannot_be_monitored_is_refused():
         hg.fit(PROBLEMS["quadratic"], EXACT, SGD, 0, progress=False, monitor="watch_loss")
 
     class Undefined(hg.Ridge):
-        def metrics(self, params, hparams):
+        def metrics(self, params, hparams) -> dict[str, torch.Tensor | float]:
             return {"watch_loss": math.nan}
 
     with pytest.raises(hg.NonFiniteError, match="monitored watch_loss is NaN at outer step 0"):

@@ -83,7 +83,7 @@ class OnceDifferentiable(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride] (of the decorator)
         (x,) = ctx.saved_tensors
         return 2 * x * grad
 

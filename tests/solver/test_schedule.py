@@ -123,7 +123,7 @@ def test_a_schedule_out_of_range_is_refused(kind, setting, message):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_schedule_has_a_config_with_all_of_its_settings(path):
     config = yaml.safe_load(path.read_text())
-    kind = getattr(hypergrad.solver.schedule, config.pop("_target_").rsplit(".", 1)[1])
+    kind = getattr(hg, config.pop("_target_").rsplit(".", 1)[1])
     assert set(config) == {field.name for field in fields(kind)}
     kind(**config | ({"steps": 5} if "steps" in config else {}))
     assert len(CONFIGS) == len(hg.Schedule.__subclasses__())

@@ -53,7 +53,7 @@ class MetaLearning(InnerProblem):
 
     Source: Finn, Abbeel & Levine, "Model-agnostic meta-learning for fast adaptation of deep networks", ICML (2017);
     Rajeswaran, Finn, Kakade & Levine, "Meta-learning with implicit gradients", NeurIPS (2019).
-    """  # noqa: DOC502
+    """
 
     X_support: Tensor
     y_support: Tensor
@@ -125,9 +125,9 @@ class MetaLearning(InnerProblem):
     def inner_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
         """As promised.
 
-        Raises:
-            ValueError: if the gradient is to be differentiated again, and a layer has no second derivative.
-        """  # noqa: DOC502
+        Also raised, by what it calls: ValueError if the gradient is to be differentiated again, and a layer of the
+        model allows no such thing.
+        """
         if torch.is_grad_enabled():
             self._twice.require(self.X_support[0], self.y_support[0])
         return super().inner_loss_and_gradient(params, hparams, batch)

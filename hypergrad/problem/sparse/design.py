@@ -5,7 +5,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from scipy import sparse
 from torch import Tensor, nn
 
 from hypergrad.linsolve.spectrum import largest_eigenvalue
@@ -68,6 +67,8 @@ class Design(nn.Module):
         """X for scikit-learn's coordinate descent: an array by columns, or a CSC matrix; a view on a CPU."""
         if self.Xt is None:
             return self.X.cpu().numpy()
+        from scipy import sparse
+
         # scikit-learn reads 32-bit indices only.
         arrays = (self.Xt.values(), self.Xt.col_indices().int(), self.Xt.crow_indices().int())
         return sparse.csc_array(tuple(a.cpu().numpy() for a in arrays), shape=self.shape)
@@ -79,21 +80,24 @@ def as_matrix(X: Any, dtype: torch.dtype) -> Tensor:
     Raises:
         TypeError: if X has another type.
     """
-    if sparse.issparse(X):
-        X = X.tocsr()
-        X.sum_duplicates()
-        arrays = (torch.as_tensor(a) for a in (X.indptr, X.indices, X.data))
-        crow, col, values = arrays
-        return _csr(crow.long(), col.long(), values.to(dtype), X.shape)
-    if not isinstance(X, Tensor):
+    if isinstance(X, Tensor):
+        return X if X.layout == torch.strided else X.to_sparse_csr()
+    from scipy import sparse
+
+    if not sparse.issparse(X):
         raise TypeError(f"X must be a tensor or a scipy.sparse matrix, but it is a {type(X).__name__}.")
-    return X if X.layout == torch.strided else X.to_sparse_csr()
+    X = X.tocsr()
+    X.sum_duplicates()
+    crow, col, values = (torch.as_tensor(a) for a in (X.indptr, X.indices, X.data))
+    return _csr(crow.long(), col.long(), values.to(dtype), X.shape)
 
 
 def rows_of(designs: list[Design], index: Tensor) -> Design:
     """The rows at positions `index` of designs stacked on top of each other."""
     if all(design.Xt is None for design in designs):
         return Design(torch.cat([design.X for design in designs])[index])
+    from scipy import sparse
+
     matrix = sparse.vstack([design.to_scipy() for design in designs]).tocsr()[index.cpu().numpy()]
     X = designs[0].X
     return Design(as_matrix(matrix, X.dtype).to(X.device))
@@ -103,7 +107,7 @@ class _SparseProduct(torch.autograd.Function):
     """X w for a constant CSR X and its transpose; the derivative is the same product with the two exchanged."""
 
     @staticmethod
-    def forward(ctx: Any, X: Tensor, Xt: Tensor, w: Tensor) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, X: Tensor, Xt: Tensor, w: Tensor) -> Tensor:
         ctx.transposed = (Xt, X)
         return X @ w
 

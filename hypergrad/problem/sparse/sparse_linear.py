@@ -87,7 +87,7 @@ class SparseLinear(L1Problem):
         """The L2 penalty, shape () or (p,); zero if the problem has none."""
         return hparams["l2"] if "l2" in self._hyperparameters else self.y.new_zeros(())
 
-    def smoothness(self, hparams: Tensors) -> Tensor:
+    def smoothness(self, hparams: Tensors) -> Tensor | None:
         return 2 * self.l2(hparams).max() + self.curvature * self.X.largest_singular_value**2 / len(self.y)
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:

@@ -39,7 +39,7 @@ class Distillation(InnerProblem):
 
     Source: Maclaurin, Duvenaud & Adams, "Gradient-based hyperparameter optimization through reversible learning", ICML
     (2015); Wang, Zhu, Torralba & Efros, "Dataset distillation" (2018).
-    """  # noqa: DOC502
+    """
 
     labels: Tensor
     first: Tensor

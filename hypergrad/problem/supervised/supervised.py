@@ -130,9 +130,9 @@ class Supervised(InnerProblem):
     def inner_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
         """As promised.
 
-        Raises:
-            ValueError: if the gradient is to be differentiated again, and a layer has no second derivative.
-        """  # noqa: DOC502
+        Also raised, by what it calls: ValueError if the gradient is to be differentiated again, and a layer of the
+        model allows no such thing.
+        """
         if torch.is_grad_enabled():
             self._twice.require(self.X[:_PROBE], self.y[:_PROBE])
         return super().inner_loss_and_gradient(params, hparams, batch)

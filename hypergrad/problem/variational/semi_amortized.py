@@ -54,7 +54,7 @@ class SemiAmortized(InnerProblem):
         TypeError: if a number is not an integer.
 
     Source: Kim, Wiseman, Miller, Sontag & Rush, "Semi-amortized variational autoencoders", ICML (2018).
-    """  # noqa: DOC502
+    """
 
     images: Tensor
     X_train: Tensor
