@@ -41,8 +41,8 @@ def train_and_evaluate(
     Raises:
         TypeError: if the estimator has no training.
 
-    Also raised, by what it calls: HypergradError if training diverges, or a loss is not finite; ValueError if the solver
-    cannot train the problem.
+    Also raised, by what it calls: HypergradError if training diverges, or a loss is not finite; ValueError if the
+    solver cannot train the problem.
     """
     if estimator.training is None:
         name = type(estimator).__name__

@@ -165,8 +165,8 @@ def _report(solved: LinearSolution, part: Restriction) -> AdjointReport:
 def _require_dependence(point: Point) -> None:
     """Refuse a coefficient of the solver before training, which may end where the adjoint system has no solution.
 
-    Also raised, by what it calls: UnusedHyperparameterError if neither the gradient of the inner loss nor the outer loss
-    holds one.
+    Also raised, by what it calls: UnusedHyperparameterError if neither the gradient of the inner loss nor the outer
+    loss holds one.
     """
     here = Linearization.at(point)
     add_terms(here.direct, here.indirect(here.df_dw), _HINT)

@@ -52,10 +52,8 @@ def _trained_influences(cfg: Any, max_steps: int) -> Influences:
     with configured_problem(cfg) as given:
         problem = require_supervised(given)
         problem.batch_size = None  # influences need a solution on all of train
-        hparams, training = (
-            problem.init_hparams(),
-            Training(solver=configured(cfg, "solver"), steps=max_steps, tol=_TOL),
-        )
+        hparams = problem.init_hparams()
+        training = Training(solver=configured(cfg, "solver"), steps=max_steps, tol=_TOL)
         found = training.run(problem, hparams, problem.init_params())
         try:
             return influences(problem, found.params, hparams, jackknife=configured(cfg, "sensitivity"))
