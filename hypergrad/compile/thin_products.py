@@ -7,7 +7,7 @@ from torch import fx
 
 _ATEN = torch.ops.aten
 _THIN = 32
-"""Most columns of a thin product. Measured at 10 (91 against 129 µs, benchmarks/README.md); the limit is a judgement."""
+"""Most columns of a thin product. Measured at 10 (91 against 129 µs, see benchmarks); the limit is a judgement."""
 
 
 def is_thin(product: fx.Node) -> bool:

@@ -39,14 +39,17 @@ def train_and_evaluate(
         params: where training starts; `problem.init_params()` when None.
 
     Raises:
-        TypeError: if the estimator says no training.
+        TypeError: if the estimator has no training.
         HypergradError: if training diverges, or a loss is not finite.
         ValueError: if the solver cannot train the problem.
     """  # noqa: DOC502
     if estimator.training is None:
         name = type(estimator).__name__
-        raise TypeError(f"A trial trains as an estimator does, but {name}.training is None; make it an hg.Training.")
-    # Compiling costs more than one training does.
+        raise TypeError(
+            f"The dev loss is evaluated after the training of an estimator, but {name}.training is None; let it return "
+            "a hypergrad.training.training.Training."
+        )
+    # Compiling takes seconds, which many a training does not.
     training = replace(estimator.training, compile=False)
     start = problem.init_params() if params is None else params
     training.solver.validate(hparams, training.steps, start)

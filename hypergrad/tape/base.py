@@ -29,7 +29,7 @@ class Footprint:
 
 @dataclass(frozen=True)
 class TapeCost:
-    """What a run there and back takes.
+    """What training and the way back take.
 
     Attributes:
         memory: bytes of the trajectory and of the graphs that live at a time.
