@@ -139,10 +139,11 @@ class InnerSolver:
     def coefficients_at(self, hparams: Tensors, t: int, params: Tensors) -> Coefficients:
         """The coefficients in step t for each of the parameter tensors, as `step` receives them."""
         numbers, others = self._numbers_and_others
-        found = {field: dict.fromkeys(params, value) for field, value in numbers.items()}
-        for field, value in others.items():
-            found[field] = by_tensor(coefficient(value, hparams, t), params, self.groups)
-        return found
+        fixed = {field: dict.fromkeys(params, value) for field, value in numbers.items()}
+        if not others:
+            return fixed
+        moving = {field: coefficient(value, hparams, t) for field, value in others.items()}
+        return {**fixed, **self.by_tensor(moving, params)}
 
     def values_at(self, hparams: Tensors, t: int) -> dict[str, float | Tensor]:
         """The coefficients in step t: each a number or of shape () for all tensors, or of shape (G,) for G groups."""
@@ -198,7 +199,9 @@ class InnerSolver:
     def _numbers_and_others(self) -> tuple[dict[str, float], dict[str, Coefficient]]:
         # Told apart once and not in every step, whose own arithmetic may take as little as this.
         declared = self.coefficients()
-        numbers = {field: value for field, value in declared.items() if isinstance(value, (int, float))}
+        numbers: dict[str, float] = {
+            field: value for field, value in declared.items() if isinstance(value, (int, float))
+        }
         return numbers, {field: value for field, value in declared.items() if field not in numbers}
 
     @classmethod
