@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hypergrad.solver.base import State
-from hypergrad.training.dynamics import Dynamics, Partial, Passage, detached, entries
+from hypergrad.training.dynamics import Dynamics, Passage
+from hypergrad.training.states import Partial, detached, entries
 
 
 @dataclass(frozen=True)
