@@ -118,7 +118,7 @@ class Implicit(HypergradEstimator):
             **inner_stats,
             "num_matvecs": solved.num_matvecs,
             "adjoint_residual": solved.residual,
-            "adjoint_status": solved.status,
+            "adjoint_status": solved.status.value,
             "adjoint_remark": solved.remark,
             "adjoint_condition": solved.condition,
         }
