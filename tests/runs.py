@@ -1,4 +1,4 @@
-"""The training runs that tapes and forward mode are held against: problems × solvers, all with something to tune."""
+"""The training runs that tapes and forward mode are checked against: problems × solvers, all with something to tune."""
 
 import torch
 from tables import synthetic

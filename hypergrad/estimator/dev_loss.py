@@ -46,8 +46,11 @@ def train_and_evaluate(
     """
     if estimator.training is None:
         name = type(estimator).__name__
-        raise TypeError(f"A trial trains as an estimator does, but {name}.training is None; make it an hg.Training.")
-    # Compiling costs more than one training does.
+        raise TypeError(
+            f"The dev loss is evaluated after the training of an estimator, but {name}.training is None; let it return "
+            "an hg.Training."
+        )
+    # Compiling takes seconds, which many a training does not.
     training = replace(estimator.training, compile=False)
     start = problem.init_params() if params is None else params
     training.solver.validate(hparams, training.steps, start)

@@ -12,8 +12,9 @@ from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation, blew_up, require_finite
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.training.divergence import explain_divergence
-from hypergrad.training.dynamics import Dynamics, Partial, as_leaves, filled, state_vjp
+from hypergrad.training.dynamics import Dynamics
 from hypergrad.training.report import TrainingReport
+from hypergrad.training.states import Partial, as_leaves, filled, state_vjp
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from hypergrad.estimator.report import UnrollingReport
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver, State, require_differentiable
 from hypergrad.solver.gradient_descent import GradientDescent
-from hypergrad.training.dynamics import Partial, entries
 from hypergrad.training.jvp_steps import JvpSteps, compile_jvp_steps, jvp_step
+from hypergrad.training.states import Partial, entries
 from hypergrad.training.training import Training
 
 _HINT = "it enters neither the training steps nor the outer loss."

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 
 from hypergrad.core.autodiff import Tensors
-from hypergrad.training.dynamics import Partial
+from hypergrad.training.states import Partial
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """The promise of an inner solver: a dynamics on named tensors."""
 
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -30,11 +30,21 @@ parameters; which those are is said by each solver. The number of the step is no
 class InnerSolver:
     """How the inner problem is trained: s_{t+1} = Φ(s_t, λ, t), each step a pure function of its arguments.
 
-    A solver defines `update`, or `step` where it needs more than the gradient. A step can be differentiated where grad
-    mode is enabled, and keeps no graph under `torch.no_grad()`.
+    A solver of your own is a frozen keyword-only dataclass that defines `update`, as in
 
-    A coefficient such as the learning rate is a number, a `Schedule`, or the name of a hyperparameter, whose first axis
-    is the inner step and whose second axis is the group of tensors. For T inner steps and G groups it has shape
+        lr: Coefficient = ranged(0.1, above=0)
+
+        def update(self, state, grad, coefficients, t):
+            return {"params": {k: w - coefficients["lr"][k] * grad[k] for k, w in state["params"].items()}}
+
+    or `step`, if it needs more than the gradient at its parameters, and `init`, if its state holds more than those. The
+    state that comes out has the groups, names and shapes of the one that went in. A step can be differentiated if grad
+    mode is enabled, and keeps no graph under `torch.no_grad()`; so it is composed of operations of torch, and changes
+    none of its arguments. To be compiled, it may not branch on t or on values of tensors.
+
+    A coefficient is a field made by `hypergrad.solver.coefficient.ranged`. Its value is a number, a `Schedule`, or the
+    name of a hyperparameter, whose first axis is the inner step and whose second axis is the group of tensors. For T
+    inner steps and G groups the hyperparameter has shape
 
     - () for one value,
     - (T,) for one per step,
@@ -42,12 +52,16 @@ class InnerSolver:
     - (T, G) for one per step and group.
 
     Attributes:
-        groups: glob patterns such as ("*.weight", "*.bias"), of which each parameter's name must match exactly one, and
-            which number the groups; None makes each tensor a group, in the order of `init_params()`.
+        groups: glob patterns such as ("*.weight", "*.bias"). Each parameter's name must match exactly one of them, and
+            belongs to the group of that number. None makes each tensor a group, in the order of `init_params()`.
+
+    Raises:
+        TypeError: at the definition of a subclass whose `step`, `update` or `largest_lr` has a parameter that it is not
+            given.
     """
 
     differentiable: ClassVar[bool] = True
-    """Whether a step can be differentiated, as `Unrolled` does; an implicit estimator needs no such thing."""
+    """Whether a step can be differentiated, which `Unrolled` and `Forward` require and `Implicit` does not."""
     same_batch: ClassVar[bool] = False
     """Whether the steps need the same batch throughout, as those of a line search do."""
     check_every: ClassVar[int] = 20
@@ -84,14 +98,14 @@ class InnerSolver:
         """The state after step t of a run.
 
         Args:
-            oracle: params ↦ (g, ∇g) at this λ and batch.
+            oracle: params ↦ (g, ∇g) at this λ and batch, which are `oracle.hparams` and `oracle.batch`.
             state: after the steps before; not changed.
             coefficients: of this step, by field and then by parameter tensor: `coefficients["lr"][name]` is a number or
                 a tensor of shape ().
             t: steps since `init`, ≥ 0, by which bias corrections go.
 
         Returns:
-            The next state; the given one itself where rounding errors allow no further step.
+            The next state; the given one itself if rounding errors allow no further step.
         """
         _, grad = oracle(state["params"])
         return self.update(state, grad, coefficients, t)
@@ -109,7 +123,7 @@ class InnerSolver:
         return state["params"]
 
     def known(self, state: State) -> tuple[float, float] | None:
-        """The inner loss and the norm of its gradient in a state, where the solver has them; None where it does not."""
+        """The inner loss and the norm of its gradient in a state, if the solver has them; else None."""
         return None
 
     def coefficients(self) -> dict[str, Coefficient]:
@@ -124,7 +138,12 @@ class InnerSolver:
 
     def coefficients_at(self, hparams: Tensors, t: int, params: Tensors) -> Coefficients:
         """The coefficients in step t for each of the parameter tensors, as `step` receives them."""
-        return self.by_tensor(self.values_at(hparams, t), params)
+        numbers, others = self._numbers_and_others
+        fixed = {field: dict.fromkeys(params, value) for field, value in numbers.items()}
+        if not others:
+            return fixed
+        moving = {field: coefficient(value, hparams, t) for field, value in others.items()}
+        return {**fixed, **self.by_tensor(moving, params)}
 
     def values_at(self, hparams: Tensors, t: int) -> dict[str, float | Tensor]:
         """The coefficients in step t: each a number or of shape () for all tensors, or of shape (G,) for G groups."""
@@ -175,6 +194,15 @@ class InnerSolver:
                 f"{type(self).__name__}.groups is set, but no coefficient differs by group; leave it out, or name a "
                 f"hyperparameter of shape (1, {num_groups}) or ({inner_steps}, {num_groups})."
             )
+
+    @cached_property
+    def _numbers_and_others(self) -> tuple[dict[str, float], dict[str, Coefficient]]:
+        # Told apart once and not in every step, whose own arithmetic may take as little as this.
+        declared = self.coefficients()
+        numbers: dict[str, float] = {
+            field: value for field, value in declared.items() if isinstance(value, (int, float))
+        }
+        return numbers, {field: value for field, value in declared.items() if field not in numbers}
 
     @classmethod
     @cache

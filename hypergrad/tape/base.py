@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hypergrad.solver.base import State
-from hypergrad.training.dynamics import Dynamics, Partial, Passage, detached, entries
+from hypergrad.training.dynamics import Dynamics, Passage
+from hypergrad.training.states import Partial, detached, entries
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Footprint:
 
 @dataclass(frozen=True)
 class TapeCost:
-    """What a run there and back takes.
+    """What training and the way back take.
 
     Attributes:
         memory: bytes of the trajectory and of the graphs that live at a time.

@@ -9,7 +9,8 @@ from operator import itemgetter
 from hypergrad.core.validation import require_int
 from hypergrad.solver.base import State
 from hypergrad.tape.base import Footprint, Tape, TapeCost, Trajectory
-from hypergrad.training.dynamics import Dynamics, Passage, detached
+from hypergrad.training.dynamics import Dynamics, Passage
+from hypergrad.training.states import detached
 
 
 @dataclass(frozen=True, kw_only=True)

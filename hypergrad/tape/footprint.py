@@ -11,7 +11,7 @@ from hypergrad.training.dynamics import Dynamics, Stretch
 
 
 def measure(dynamics: Dynamics, state: State, t: int) -> Footprint:
-    """What step t from `state` takes, found by linearising it and the next step: what both hold is shared."""
+    """What step t from `state` takes, found by linearizing it and the next step: what both hold is shared."""
     here, _alive = _saved(dynamics, state, t)
     there, _too = _saved(dynamics, state, t + 1)
     return Footprint(state, sum(size for storage, size in here.items() if storage not in there))

@@ -14,7 +14,7 @@ _ALIGNMENT = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Store(Tape):
-    """Keeps the states s_0, …, s_{T−1} and linearises each step anew: memory ∝ T × state, whatever the activations.
+    """Keeps the states s_0, …, s_{T−1} and linearizes each step anew: memory ∝ T × state, whatever the activations.
 
     Each gradient is evaluated twice, once to train and once on the way back. Of compiled steps only those tensors of
     the state are kept that their pull-back reads: no velocity, unless a learning rate or momentum is tuned.

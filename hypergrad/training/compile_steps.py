@@ -13,9 +13,10 @@ from hypergrad.core.autodiff import detach
 from hypergrad.solver.base import State
 from hypergrad.training.batches import Batches
 from hypergrad.training.compiled_dynamics import CompiledDynamics
-from hypergrad.training.dynamics import Dynamics, entries
+from hypergrad.training.dynamics import Dynamics
 from hypergrad.training.pieces import first_piece, kinds
 from hypergrad.training.program import Program, compiled, write
+from hypergrad.training.states import entries
 from hypergrad.training.step_inputs import select_step, step_inputs
 
 MOST_STEPS = 10

@@ -9,8 +9,9 @@ from hypergrad.core.autodiff import detach
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import State
 from hypergrad.training.batches import Batches
-from hypergrad.training.dynamics import Dynamics, Partial, Passage, state_vjp
+from hypergrad.training.dynamics import Dynamics, Passage
 from hypergrad.training.program import Program
+from hypergrad.training.states import Partial, state_vjp
 from hypergrad.training.step_inputs import stacked_coefficients, step_inputs
 
 

@@ -1,22 +1,17 @@
 """Training as a dynamical system, and the pull-back through its steps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
-from hypergrad.core.autodiff import Tensors, detach, leaves
+from hypergrad.core.autodiff import Tensors, leaves
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.oracle import Oracle
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.training.batches import are_equal
-
-Partial = Mapping[str, Tensor | None]
-"""A term of dF/dλ by name; None where nothing in it depends on a hyperparameter."""
-
-Key = TypeVar("Key")
+from hypergrad.training.states import Partial, as_leaves, filled, state_vjp
 
 
 class Passage(Protocol):
@@ -156,48 +151,3 @@ class Dynamics:
                 f"{type(self.problem).__name__}.inner_batch({step}) and inner_batch({step + 1}) differ. Return all of "
                 "the data at every step, or train on mini-batches with Momentum or Adam."
             )
-
-
-def state_vjp(
-    outputs: State, cotangents: State, state: State, hparams: Mapping[Key, Tensor]
-) -> tuple[Mapping[str, Partial], Mapping[Key, Tensor | None]]:
-    """(∂outputs/∂s)ᵀ c and (∂outputs/∂λ)ᵀ c, shaped as s and λ, with None where nothing depends on an entry."""
-    reached = [(group, name) for group in outputs for name, x in outputs[group].items() if x.requires_grad]
-    inputs = [x for x in entries(state) if x.requires_grad]
-    wanted = (*inputs, *hparams.values())
-    grads: Sequence[Tensor | None] = (None,) * len(wanted)
-    if reached:
-        ys, cs = ([tensors[group][name] for group, name in reached] for tensors in (outputs, cotangents))
-        grads = torch.autograd.grad(ys, wanted, cs, allow_unused=True)
-    found = iter(grads)
-    adjoint = {
-        group: {name: next(found) if x.requires_grad else None for name, x in tensors.items()}
-        for group, tensors in state.items()
-    }
-    return adjoint, dict(zip(hparams, found, strict=True))
-
-
-def filled(adjoint: Mapping[str, Partial], state: State) -> State:
-    """The adjoint of a state with zeros for None."""
-    return {
-        group: {name: torch.zeros_like(state[group][name]) if g is None else g for name, g in grads.items()}
-        for group, grads in adjoint.items()
-    }
-
-
-def entries(state: State) -> list[Tensor]:
-    """The tensors of a state, in order."""
-    return [x for tensors in state.values() for x in tensors.values()]
-
-
-def as_leaves(state: State) -> State:
-    """The same state as new leaves, which require gradients where they are no integers."""
-    return {
-        group: {name: x.detach().requires_grad_(x.is_floating_point()) for name, x in tensors.items()}
-        for group, tensors in state.items()
-    }
-
-
-def detached(state: State) -> State:
-    """The same state outside any graph."""
-    return {group: detach(tensors) for group, tensors in state.items()}

@@ -12,9 +12,10 @@ from hypergrad.core.autodiff import Tensors, detach, jvp, leaves
 from hypergrad.solver.base import State
 from hypergrad.training.batches import Batches
 from hypergrad.training.compile_steps import CHANGED, is_near
-from hypergrad.training.dynamics import Dynamics, as_leaves, detached, entries
+from hypergrad.training.dynamics import Dynamics
 from hypergrad.training.pieces import first_piece, kinds
 from hypergrad.training.program import compiled, pure_step
+from hypergrad.training.states import as_leaves, detached, entries
 from hypergrad.training.step_inputs import StepInputs, changing_coefficients, select_step, step_inputs
 
 Tangents = list[Tensor]

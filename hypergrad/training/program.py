@@ -13,7 +13,8 @@ from hypergrad.core.autodiff import Tensors, detach, leaves
 from hypergrad.problem.oracle import Oracle
 from hypergrad.solver.base import State
 from hypergrad.training.batches import Batches
-from hypergrad.training.dynamics import Dynamics, as_leaves, filled, state_vjp
+from hypergrad.training.dynamics import Dynamics
+from hypergrad.training.states import as_leaves, filled, state_vjp
 from hypergrad.training.step_inputs import (
     StepInputs,
     changing_coefficients,

@@ -1,4 +1,4 @@
-"""Training without a graph: run a solver until the gradient is small, and say so when it blows up."""
+"""Training without a graph: a solver runs until the gradient is small, and a run that blows up is an error."""
 
 from dataclasses import dataclass
 
@@ -41,8 +41,8 @@ class Training:
         solver: the dynamics.
         steps: most inner steps, ≥ 0.
         tol: relative tolerance on ‖φ‖, ≥ 0; 0 takes all steps and looks at φ once, at the end.
-        check_every: inner steps between two looks at φ, each of which costs one gradient, ≥ 1; the solver's own when
-            None. A solver that knows its gradient is looked at after every step.
+        check_every: inner steps between two looks at φ, each of which costs one gradient, ≥ 1; None uses the solver's
+            own. With a solver that knows its gradient, φ is looked at after every step.
         compile: run several steps at a time through torch.compile.
     """
 
@@ -56,6 +56,9 @@ class Training:
         require_instance(self, "solver", InnerSolver)
         require_int(self, "steps", least=0)
         require_real(self, "tol", least=0)
+        require_instance(self, "compile", bool)
+        if self.check_every is not None:
+            require_int(self, "check_every", least=1)
 
     @torch.no_grad()
     def run(self, problem: InnerProblem, hparams: Tensors, params: Tensors, first_step: int = 0) -> Trained:
@@ -68,9 +71,9 @@ class Training:
             first_step: index of the first batch, ≥ 0.
 
         Returns:
-            The parameters, the steps taken, and the loss and ‖φ‖ at the end. The status is `CONVERGED`; `STAGNATED`
-            when rounding errors allowed no further step; `MAX_ITER` when the steps ran out first, or `RISING` when they
-            ran out and the inner loss is higher than at the start.
+            The trained parameters, and a report whose status is `CONVERGED`; `STAGNATED` if rounding errors allowed no
+            further step; `MAX_ITER` if the steps ran out first, or `RISING` if they ran out and the inner loss is
+            higher than at the start.
 
         Raises:
             DivergenceError: if training blew up; the message names the step, the loss, and the learning rate's bound.

@@ -6,6 +6,7 @@ from tables import PROBLEMS, as_matrix, grad_of, relative_error
 
 import hypergrad as hg
 from hypergrad.core.autodiff import central_difference, detach, flatten, unflatten
+from hypergrad.estimator.dev_loss import train_and_evaluate
 from hypergrad.tape.base import TapeCost
 from hypergrad.training.training import Training
 
@@ -360,3 +361,50 @@ def test_no_horizon_at_all_leaves_the_start_and_nothing_else():
     plan = estimator.plan(problem)
     assert plan.horizon == 0
     assert plan.costs["no tape"] == TapeCost(memory=0, gradients=7)
+
+
+# --- the training of an estimator
+
+
+class Constant(hg.HypergradEstimator):
+    """An estimator of one's own, which says nothing about training."""
+
+    inner_steps = 0
+
+    def estimate(self, problem, hparams, params, **_):
+        return hg.Hypergradient(grad=hparams, params=params, outer_loss=0.0)
+
+
+@pytest.mark.parametrize("kind", [hg.Implicit, hg.Unrolled, hg.Forward])
+def test_an_estimator_evaluates_where_its_own_training_ends(kind):
+    problem, estimator = PROBLEMS["ridge"], kind(solver=HEAVY_BALL, inner_steps=30)
+    hparams, start = problem.init_hparams(), problem.init_params()
+    found = estimator.estimate(problem, hparams, start)
+    alone = train_and_evaluate(problem, estimator, hparams)
+    assert alone.outer_loss == found.outer_loss
+    assert relative_error(alone.params, found.params) == 0
+    assert (
+        alone.training.status == found.stats["inner_status"] == ("max_iter" if kind is hg.Implicit else "not_required")
+    )
+    assert alone.training.steps == found.stats["inner_steps"] == 30
+
+
+def test_an_estimator_without_a_training_is_named():
+    problem = PROBLEMS["ridge"]
+    assert Constant().training is None
+    with pytest.raises(TypeError, match="but Constant.training is None; let it return a .*Training"):
+        train_and_evaluate(problem, Constant(), problem.init_hparams())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": -1}, "Training.steps must be at least 0, but it is -1"),
+        ({"tol": -0.1}, "Training.tol must be at least 0, but it is -0.1"),
+        ({"check_every": 0}, "Training.check_every must be at least 1, but it is 0"),
+        ({"solver": "adam"}, "Training.solver must be a.* InnerSolver, but it is 'adam'"),
+    ],
+)
+def test_a_training_out_of_range_is_refused(settings, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        Training(**{"solver": HEAVY_BALL, "steps": 3} | settings)

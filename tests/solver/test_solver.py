@@ -1,15 +1,16 @@
 """SOLVERS × options against torch.optim, and what every step promises."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from tables import PROBLEMS
+from tables import PROBLEMS, relative_error
 
 import hypergrad as hg
 from hypergrad.core.autodiff import flatten
+from hypergrad.solver.coefficient import Coefficient, ranged
 from hypergrad.training.dynamics import Dynamics
 from hypergrad.training.training import Training
 
@@ -189,6 +190,83 @@ def test_an_implicit_estimator_refuses_a_solver_that_ends_elsewhere():
         with pytest.raises(ValueError, match="the weight_decay of .* leads elsewhere. Set it to 0"):
             hg.Implicit(solver=solver)
     hg.Implicit(solver=hg.AdamW(weight_decay=0.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Descent(hg.InnerSolver):
+    """The solver in the docstring of `InnerSolver`."""
+
+    lr: Coefficient = ranged(0.1, above=0)
+
+    def update(self, state, grad, coefficients, t):
+        return {"params": {k: w - coefficients["lr"][k] * grad[k] for k, w in state["params"].items()}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rooting(hg.InnerSolver):
+    """The same by a step of its own, which asks for the condition φ = ∇g."""
+
+    lr: Coefficient = ranged(0.1, above=0)
+
+    def step(self, oracle, state, coefficients, t):
+        assert oracle.problem.is_minimisation
+        phi = oracle.optimality(state["params"])
+        return {"params": {k: w - coefficients["lr"][k] * phi[k] for k, w in state["params"].items()}}
+
+
+@pytest.mark.parametrize("kind", [Descent, Rooting])
+@pytest.mark.parametrize("estimator", [hg.Unrolled, hg.Forward])
+@pytest.mark.parametrize("shape", [(), (9,), (1, 2)], ids=["one", "per step", "per tensor"])
+def test_a_solver_of_ones_own_is_differentiated_through(kind, estimator, shape):
+    class Tuned(hg.Quadratic):
+        def hyperparameters(self):
+            return super().hyperparameters() | {"rate": hg.Hyperparameter(0.02 * torch.ones(shape))}
+
+    problem = Tuned(size=7)
+    hparams, start = problem.init_hparams(), problem.init_params()
+    own, ours = (
+        estimator(solver=solver(lr="rate"), inner_steps=9).estimate(problem, hparams, start)
+        for solver in (kind, hg.GradientDescent)
+    )
+    assert relative_error(own.grad, ours.grad) <= 1e-12
+    assert relative_error(own.params, ours.params) <= 1e-12
+
+
+@pytest.mark.parametrize("kind", [Descent, Rooting])
+def test_a_solver_of_ones_own_trains_to_the_closed_form(kind):
+    ridge = PROBLEMS["ridge"]
+    hparams = ridge.init_hparams()
+    estimator = hg.Implicit(solver=kind(lr=0.1), linsolve=hg.Dense(), inner_steps=5000, inner_tol=1e-12)
+    found = estimator.estimate(ridge, hparams, ridge.init_params())
+    assert relative_error(found.grad, ridge.hypergradient(hparams)) <= 1e-8
+
+
+def test_a_coefficient_of_a_solver_of_ones_own_is_checked():
+    with pytest.raises(ValueError, match="Descent.lr must be greater than 0, but it is -1"):
+        Descent(lr=-1.0)
+
+
+def test_a_solver_for_an_earlier_contract_is_refused_with_the_new_one():
+    with pytest.raises(
+        TypeError, match=r"Old.update has a parameter 'hparams', .* update\(self, state, grad, coef.*ranged"
+    ):
+
+        class Old(hg.InnerSolver):
+            def update(self, state, grad, hparams, t):  # pyright: ignore[reportIncompatibleMethodOverride]
+                return state
+
+    with pytest.raises(TypeError, match=r"Older.step has a parameter '.*step\(self, oracle, state, coefficients, t\)"):
+
+        class Older(hg.InnerSolver):
+            @torch.no_grad()
+            def step(self, problem, state, hparams, t, first_step=0):  # pyright: ignore[reportIncompatibleMethodOverride]
+                return state
+
+    with pytest.raises(TypeError, match=r"Bounded.largest_lr has .*largest_lr\(self, curvature, values\)"):
+
+        class Bounded(hg.Momentum):
+            def largest_lr(self, curvature, hparams, t):  # pyright: ignore[reportIncompatibleMethodOverride]
+                return None
 
 
 def test_a_solver_without_a_dynamics_says_so():

@@ -17,7 +17,7 @@ from hypergrad.training.dynamics import Dynamics
 
 @dataclass(frozen=True, kw_only=True)
 class StoredQuantised(hg.Tape):
-    """Keeps every state of the quantised run, and linearises the steps of `Momentum` there."""
+    """Keeps every state of the quantised run, and linearizes the steps of `Momentum` there."""
 
     reversible: hg.Reversible = hg.Reversible()
 

@@ -10,7 +10,8 @@ from torch import nn
 
 import hypergrad as hg
 from hypergrad.core.autodiff import flatten
-from hypergrad.training.dynamics import Dynamics, entries
+from hypergrad.training.dynamics import Dynamics
+from hypergrad.training.states import entries
 
 TAPES: dict[str, hg.Tape] = {
     "graph": hg.Graph(),
