@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
-from torch._functorch.compile_utils import fx_graph_cse
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
@@ -47,7 +46,8 @@ def compile_with_inductor(traced: fx.GraphModule, early: Sequence[Tensor], late:
     Raises:
         CannotCompileError: if there is no compiler, or the trace cannot be compiled.
     """
-    # Imported here, because the import of Inductor takes seconds.
+    # Imported here, because the import of Inductor takes seconds, and that of sympy half a second.
+    from torch._functorch.compile_utils import fx_graph_cse
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx_inner
     from torch._inductor.decomposition import select_decomp_table
