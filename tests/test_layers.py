@@ -36,6 +36,7 @@ LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 HYDRA = {("cli", "command"), ("run",)}
 FAMILIES = {"effect", "task", "problem", "product", "solver", "linsolve", "tape", "estimator", "callback", "baseline"}
+PROMISES = {"__init__", "base"}
 ELSEWHERE = {"acceptance": "outer", "optimizer": "outer", "schedule": "solver"}
 """Groups of configs whose code has no folder of their name."""
 
@@ -65,6 +66,34 @@ def test_imports_point_one_way(path):
         assert LEVEL[parts[1]] <= level, f"{path} imports {module}, which stands above it"
         if here[-1] == "base" and parts[1] == here[0] and parts[-1] not in SHARED:
             raise AssertionError(f"{path} is a promise, and imports {module}, which keeps it")
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    """Imports under TYPE_CHECKING and inside functions count too."""
+    files = {".".join(("hypergrad", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in FILES}
+    edges = {name: imported(path) & files.keys() for name, path in files.items()}
+    done = set[str]()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, f"a circle of imports: {' -> '.join((*way[way.index(name) :], name))}"
+        if name not in done:
+            for other in sorted(edges[name]):
+                visit(other, (*way, name))
+            done.add(name)
+
+    for name in edges:
+        visit(name, ())
+
+
+def test_only_the_entrances_lie_at_the_root():
+    at_root = {path.name for path in PACKAGE.iterdir() if path.is_file()}
+    assert at_root == {"__init__.py", "run.py", "functional.py", "py.typed"}
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in FILES} - {PACKAGE}), ids=lambda path: path.name)
+def test_every_folder_says_what_lives_there(folder):
+    said = [ast.get_docstring(ast.parse(path.read_text())) for path in folder.glob("*.py") if path.stem in PROMISES]
+    assert any(text and "import" in text.lower() for text in said), f"{folder} does not say what lives there"
 
 
 def named(config: str) -> list[Any]:

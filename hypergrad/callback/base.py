@@ -1,4 +1,8 @@
-"""The promise of a callback, and what it is told about a run."""
+"""The promise of a callback, and what it is told about a run.
+
+Each file of this folder is one callback, or what callbacks share. It imports estimators, problems and plots; the outer
+loop calls it, and is not known here.
+"""
 
 import math
 from collections.abc import Mapping

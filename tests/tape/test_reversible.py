@@ -205,7 +205,7 @@ def test_a_decay_too_close_to_1_is_refused():
 def test_a_step_that_leaves_the_fixed_point_is_refused_before_it_does():
     with pytest.raises(
         hg.FixedPointOverflowError,
-        match=r"Inner step \d+ would give 'weight' or its velocity a value of .*room only below 1.64e\+04. Lower the lea",
+        match=r"Inner step \d+ would give 'weight' or its velocity a value of .*room only below 1.64e\+04. Lower",
     ):
         estimate(PROBLEMS["ridge"], lr=1e3)
 
