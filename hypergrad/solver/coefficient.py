@@ -83,7 +83,7 @@ def one_for_all(value: float | Tensor) -> float | None:
 
 
 def scaled_sum(x: Tensor, c: float | Tensor, y: Tensor) -> Tensor:
-    """X + c y in one operation, with a coefficient c that is a number or of shape ()."""
+    """x + c y in one operation, with a coefficient c that is a number or of shape ()."""
     return torch.addcmul(x, c, y) if isinstance(c, Tensor) else x.add(y, alpha=c)
 
 

@@ -49,7 +49,7 @@ class Objective:
     like: Tensors
 
     def __call__(self, w: Tensor) -> LineSearchPoint:
-        """G and its gradient at w, without a graph."""
+        """g and its gradient at w, without a graph."""
         with torch.no_grad():
             loss, grad = self.oracle(unflatten(w, self.like))
             return LineSearchPoint(w, loss.item(), flatten(grad))
