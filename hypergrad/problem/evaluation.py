@@ -13,7 +13,7 @@ from hypergrad.core.hyperparameter import shown
 _GROWTH = 1e4
 """A gradient this many times its first norm, with a higher loss too, means a run that blew up though still finite.
 
-A judgement: no run that recovered was seen to grow as much, and one that diverges passes it within some steps."""
+A judgement: large enough to let a run pass that rises at first, and small against what divergence comes to."""
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from torch import Tensor
 from hypergrad.solver.objective import LineSearchPoint, Objective
 
 _ENOUGH = 1e-4
-"""Part of the decrease that the slope promises which a step must bring: the usual value, small for long steps."""
+"""Part of the decrease promised by the slope that a step must bring: the usual value, which refuses few steps."""
 _FLAT = 0.9
-"""Part of the slope that a step may leave: the usual value for quasi-Newton directions, whose first α is often fine."""
+"""Part of the slope that a step may leave: the usual value for Newton and quasi-Newton directions."""
 _MAX_TRIALS = 40
-"""Halvings after which α is at rounding, even from a first one that is too long by a factor of a million."""
+"""A judgement: a first α that is wrong by more than 2^40 ≈ 1e12 is not searched for longer."""
 
 
 def line_search(

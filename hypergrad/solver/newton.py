@@ -23,9 +23,9 @@ from hypergrad.solver.line_search import line_search
 from hypergrad.solver.objective import LineSearchPoint, Objective, kept, known
 
 _FIRST_DAMPING = 1e-3
-"""First δ relative to ‖H∇g‖/‖∇g‖: small enough that, where it suffices, the step is still nearly Newton's."""
+"""The first δ relative to ‖H∇g‖/‖∇g‖. A judgement: small, so that the step stays close to Newton's if it suffices."""
 _MAX_DAMPINGS = 20
-"""Tenfold increases of δ, beyond the ratio of any two curvatures that float64 can tell apart."""
+"""Up to 1e16 ‖H∇g‖/‖∇g‖, more than the ratio of any two curvatures that float64 can tell apart."""
 
 
 @dataclass(frozen=True, kw_only=True)

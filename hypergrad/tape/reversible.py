@@ -17,7 +17,7 @@ from hypergrad.tape.quantised import QuantisedMomentum
 from hypergrad.training.dynamics import Dynamics, Stretch
 
 _LOOKED_AT = 5
-"""Steps whose gradients are evaluated again after a failure: what differs at all mostly differs at once."""
+"""Steps whose gradients are evaluated again after a failure. A judgement: what differs at all tends to differ soon."""
 _INTEGERS = 5
 """For each parameter: w, v, w₀, v₀ and the part of the remainders that is not on the stack."""
 
