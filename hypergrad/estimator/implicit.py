@@ -1,6 +1,5 @@
 """Hypergradients by the implicit function theorem."""
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -8,7 +7,6 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, detach
 from hypergrad.core.errors import IndefiniteError
-from hypergrad.core.status import Status
 from hypergrad.core.validation import require_instance, require_int, require_real
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
 from hypergrad.estimator.error_bar import error_bar
@@ -23,8 +21,7 @@ from hypergrad.product.base import Product
 from hypergrad.product.reverse import Reverse
 from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.gradient_descent import GradientDescent
-from hypergrad.training.report import TrainingReport
-from hypergrad.training.training import Training
+from hypergrad.training.training import Trained, Training
 
 _SUMMABLE = {
     "exponential": lambda k: 0.9 ** (k - 1),
@@ -112,32 +109,24 @@ class Implicit(HypergradEstimator):
         if problem.is_smooth and any(isinstance(value, str) for value in self.solver.coefficients().values()):
             before = Oracle(problem, hparams, problem.inner_batch(inner_step))
             _require_dependence(Point(before, params, problem.outer_batch(outer_step), self.product))
-        params, training = self._train(problem, hparams, params, outer_step, inner_step)
-        part = problem.restriction(params, hparams)
-        oracle = Oracle(part.problem, hparams, problem.inner_batch(inner_step + training.steps))
+        self.solver.validate(hparams, self.inner_steps, params)
+        training = replace(self.training, tol=self.inner_tol * self._factor(outer_step))
+        is_given = self.inner_steps == 0
+        trained = Trained.given(params) if is_given else training.run(problem, hparams, params, inner_step)
+        part, report = problem.restriction(trained.params, hparams), trained.report
+        oracle = Oracle(part.problem, hparams, problem.inner_batch(inner_step + report.steps))
         here = Linearization.at(Point(oracle, part.params, problem.outer_batch(outer_step), self.product))
         linsolve = self.linsolve.tightened(self._factor(outer_step))
         solved = self._solve(linsolve, here, _start(part, carry))
         return Hypergradient(
             add_terms(here.direct, here.indirect(solved.x), _HINT),
-            detach(params),
+            detach(trained.params),
             here.outer_loss,
-            training=replace(training, loss=here.inner.evaluation.loss, grad_norm=here.inner.evaluation.grad_norm),
+            training=replace(report, loss=here.inner.evaluation.loss, grad_norm=here.inner.evaluation.grad_norm),
             adjoint_system=_report(solved, part),
             error_bar=error_bar(here, solved.x, linsolve, solved.num_matvecs) if self.error_bar else None,
             carry=part.scatter(solved.x),
         )
-
-    def _train(
-        self, problem: InnerProblem, hparams: Tensors, params: Tensors, outer_step: int, inner_step: int
-    ) -> tuple[Tensors, TrainingReport]:
-        self.solver.validate(hparams, self.inner_steps, params)
-        if self.inner_steps == 0:
-            return params, TrainingReport(math.nan, math.nan, 0, Status.NOT_REQUIRED)
-        trained = replace(self.training, tol=self.inner_tol * self._factor(outer_step)).run(
-            problem, hparams, params, inner_step
-        )
-        return trained.params, trained.report
 
     def _solve(self, linsolve: LinearSolver, here: Linearization, start: Tensor | None) -> LinearSolution:
         try:

@@ -1,5 +1,6 @@
 """Training without a graph: a solver runs until the gradient is small, and a run that blows up is an error."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,11 @@ class Trained:
 
     params: Tensors
     report: TrainingReport
+
+    @classmethod
+    def given(cls, params: Tensors) -> "Trained":
+        """Parameters that someone else has trained; nothing is known of that."""
+        return cls(params, TrainingReport(math.nan, math.nan, 0, Status.NOT_REQUIRED))
 
 
 @dataclass(frozen=True, kw_only=True)
