@@ -9,6 +9,7 @@ An `InnerProblem` says what is trained and tuned, a `HypergradEstimator` forms d
 from types import ModuleType as _ModuleType
 
 from hypergrad.outer.acceptance import Acceptance as Acceptance
+from hypergrad.solver.adagrad import Adagrad as Adagrad
 from hypergrad.solver.adam import Adam as Adam
 from hypergrad.solver.adamw import AdamW as AdamW
 from hypergrad.estimator.report import AdjointReport as AdjointReport

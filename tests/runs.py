@@ -78,6 +78,7 @@ SOLVERS: dict[str, InnerSolver] = {
     "dampened": hg.Momentum(lr="lr", momentum="beta", dampening=0.3, weight_decay=0.2),
     "adam": hg.Adam(lr="lr", beta1="beta", beta2=0.8, eps=0.1),
     "adamw": hg.AdamW(lr="lr", beta1="beta", beta2=0.8, eps=0.1, weight_decay=0.2),
+    "adagrad": hg.Adagrad(lr="lr", lr_decay="beta", initial_accumulator_value="beta", eps=0.1, weight_decay=0.2),
     "rmsprop": hg.RMSprop(lr="lr", alpha="beta", eps=0.1, momentum=0.4, centered=True),
 }
 

@@ -15,6 +15,7 @@ from hypergrad.training.dynamics import Dynamics
 from hypergrad.training.training import Training
 
 SGD, TAU = torch.optim.SGD, 2 / 3
+ADAGRAD: Any = {"lr": 0.2, "lr_decay": 0.1, "weight_decay": 0.4, "initial_accumulator_value": TAU, "eps": 1e-3}
 UPDATES = {
     "gradient descent": (hg.GradientDescent(lr=0.03), partial(SGD, lr=0.03)),
     "gradient descent, decay": (hg.GradientDescent(lr=0.03, weight_decay=0.4), partial(SGD, lr=0.03, weight_decay=0.4)),
@@ -45,6 +46,8 @@ UPDATES = {
         hg.AdamW(lr=0.02, beta1=0.7, beta2=0.9, eps=1e-3, weight_decay=0.4),
         partial(torch.optim.AdamW, lr=0.02, betas=(0.7, 0.9), eps=1e-3, weight_decay=0.4),
     ),
+    "adagrad": (hg.Adagrad(lr=0.2), partial(torch.optim.Adagrad, lr=0.2)),
+    "adagrad, all options": (hg.Adagrad(**ADAGRAD), partial(torch.optim.Adagrad, **ADAGRAD)),
     "rmsprop": (hg.RMSprop(lr=0.02), partial(torch.optim.RMSprop, lr=0.02)),
     "rmsprop, centred": (hg.RMSprop(lr=0.02, centered=True), partial(torch.optim.RMSprop, lr=0.02, centered=True)),
     "rmsprop, momentum": (hg.RMSprop(lr=0.01, momentum=0.6), partial(torch.optim.RMSprop, lr=0.01, momentum=0.6)),
