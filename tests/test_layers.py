@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,8 @@ def test_every_folder_says_what_lives_there(folder):
 
 def named(config: str) -> list[Any]:
     """The objects of this library that a config names; it does so by their public names."""
-    return [getattr(hypergrad, name) for name in re.findall(r"_target_: hypergrad\.(\S+)", config)]
+    names = re.findall(r"_target_: hypergrad\.(\S+)", config)
+    return [getattr(hypergrad, name) for name in names if hasattr(hypergrad, name)]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}")
@@ -114,6 +116,9 @@ def test_a_config_stands_where_its_code_stands(path):
         return
     if config["_target_"].startswith("torch.optim."):
         return
+    assert hasattr(hypergrad, config["_target_"].removeprefix("hypergrad.")), (
+        f"{path} names {config['_target_']}, which hypergrad/__init__.py does not have; add it in its place there"
+    )
     (built,) = named(f"_target_: {config['_target_']}")
     assert built.__module__.startswith(f"hypergrad.{ELSEWHERE.get(group, group)}.")
     taken = inspect.signature(built).parameters
@@ -144,4 +149,15 @@ def test_every_strategy_has_a_config(path):
     family, *_ = path.relative_to(PACKAGE).parts
     module = ".".join(("hypergrad", *path.relative_to(PACKAGE).with_suffix("").parts))
     configs = (ROOT / "configs" / family).glob("*.yaml")
-    assert any(built.__module__ == module for config in configs for built in named(config.read_text()))
+    assert module in {built.__module__ for config in configs for built in named(config.read_text())}, (
+        f"no config builds what is in {module}; add configs/{family}/{path.stem}.yaml with its public name as _target_"
+    )
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "solver").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_config_of_a_solver_has_all_of_its_fields(path):
+    config = yaml.safe_load(path.read_text())
+    if "_target_" in config:
+        (built,) = named(f"_target_: {config['_target_']}")
+        coefficients = {field.name for field in fields(built) if "range" in field.metadata}
+        assert coefficients <= config.keys(), f"{path} lacks {', '.join(sorted(coefficients - config.keys()))}"
