@@ -1,6 +1,7 @@
 """Products of a traced linearisation."""
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from hypergrad.product.reverse import Reverse
 
 _PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "auto": None}
 _LARGE_FLOPS = 1e8
+"""From here on single precision saves more time than the iterations that its rounding adds, as measured on a CPU."""
 _TRACES = WeakCache[LinearTrace]()
 """Traces by problem and by what else they hold for."""
 _FLOPS = WeakCache[int]()
@@ -64,27 +66,7 @@ class Traced(Product):
 
     def linearize(self, oracle: Oracle, params: Tensors) -> Stationarity:
         exact = self.exact.linearize(oracle, params)
-
-        @torch.no_grad()
-        def approximate() -> Operator:
-            flops = _flops(oracle.problem, exact)
-            if flops < self.least_flops:
-                raise CannotApproximateError(f"a product takes no more than {flops:.1e} operations")
-            dtype = _PRECISIONS[self.precision]
-            if dtype is None:
-                dtype = torch.float32 if flops >= _LARGE_FLOPS else exact.phi.dtype
-            key, point, trace = _trace(oracle, params, dtype)
-            shared = [cast(value, dtype) for value in trace.prepare(*point)]
-            near = replace(
-                exact.product,
-                matvec=lambda v: trace.product(*shared, v),
-                columns=torch.vmap(lambda v: trace.product(*shared, v), in_dims=1, out_dims=1),
-                dtype=dtype,
-                name=f"a trace of the product in {str(dtype).removeprefix('torch.')}",
-                approximate=None,
-            )
-            return compile_operator(near, oracle.problem, key, trace, shared) if self.compile else near
-
+        approximate = partial(self._approximate, oracle, params, exact)
         return replace(exact, product=replace(exact.product, approximate=approximate))
 
     @torch.no_grad()

@@ -392,7 +392,7 @@ def test_an_estimator_evaluates_where_its_own_training_ends(kind):
 def test_an_estimator_without_a_training_is_named():
     problem = PROBLEMS["ridge"]
     assert Constant().training is None
-    with pytest.raises(TypeError, match="but Constant.training is None; let it return a .*Training"):
+    with pytest.raises(TypeError, match="but Constant.training is None; let it return an hg.Training"):
         train_and_evaluate(problem, Constant(), problem.init_hparams())
 
 
