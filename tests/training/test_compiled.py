@@ -276,7 +276,7 @@ def test_the_reversible_tape_takes_its_own_steps():
     problem, solver, hparams, start = case("network", "momentum")
     assert (
         both(problem, hparams, start, solver=solver, tape=hg.Reversible())
-        == "not compiled: Reversible takes steps of its own"
+        == "not compiled: Reversible uses steps of its own"
     )
 
 
