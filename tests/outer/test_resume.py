@@ -303,7 +303,7 @@ def test_the_state_of_another_experiment_is_refused(tmp_path):
         ({"estimator": hg.Unrolled()}, "estimator was Implicit"),
         ({"optimizer": partial(torch.optim.Adam, lr=0.1)}, "optimizer was Adam"),
     ]:
-        with pytest.raises(hg.CheckpointError, match=f"of another experiment: its {name}"):
+        with pytest.raises(hg.CheckpointError, match=f"belongs to another experiment: its {name}"):
             quick(tmp_path, **settings).fit(resume=tmp_path)
     with pytest.raises(FileNotFoundError, match="holds no state-"):
         quick(tmp_path).fit(resume=tmp_path.parent)
