@@ -1,7 +1,7 @@
-"""The promise of a callback, and what it is told about a run.
+"""The promise of a callback, and the objects that describe a run to it.
 
-Each file of this folder is one callback, or what callbacks share. It imports estimators, problems and plots; the outer
-loop calls it, and is not known here.
+Each file of this folder is one callback, or what callbacks share. It imports estimators, problems and plots. The outer
+loop calls callbacks; they do not know it.
 """
 
 import math
@@ -18,7 +18,7 @@ from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.problem.base import InnerProblem
 
 OUTER_LOSS = "outer_loss"
-"""What is monitored unless another name is given."""
+"""The name of the dev loss, which is monitored by default."""
 MOST_ENTRIES = 1000
 """A hyperparameter of more entries is summarised instead of kept in full at every step."""
 
@@ -28,11 +28,11 @@ class Run:
     """What is known when a run starts.
 
     Attributes:
-        outer_steps: updates of the hyperparameters to come; 0 where that is not known.
+        outer_steps: planned updates of the hyperparameters; 0 if that is not known.
         problem: what is tuned.
         estimator: how it is trained.
-        config: the resolved config, or whatever describes the run, as nested dicts of plain values.
-        resumed_at: the last outer step that is on disk already, of a run that goes on; None for one that begins.
+        config: the resolved config, or another description of the run, as nested dicts of plain values.
+        resumed_at: the last outer step of a resumed run that is already on disk; None for a new run.
     """
 
     outer_steps: int
@@ -44,17 +44,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Record:
-    """What one outer step saw at λ, before λ moved; the last record, after the last step, is at the final λ.
+    """The results of one outer step at λ, before λ moves; the last record, after the last step, is at the final λ.
 
     Attributes:
         step: outer steps taken so far, from 0.
         hparams: λ in natural units.
-        grad: dF/dλ in natural units; empty where none was formed.
+        grad: dF/dλ in natural units; empty if it was not formed.
         params: the trained parameters.
         outer_loss: the dev loss.
-        metrics: what the problem's `metrics` gave, such as `test_loss`.
+        metrics: the result of the problem's `metrics`, such as `test_loss`.
         stats: the numbers of the estimator's reports by their names in logs, see `hypergrad.estimator.report`.
-        num_matvecs: Hessian products since the run began, those of training too.
+        num_matvecs: Hessian products since the run began, including those of training.
         num_gradients: gradients of the inner loss since the run began, see `hypergrad.core.cost`.
         num_inner_steps: inner steps since the run began.
         seconds: wall time since the run began.
@@ -73,7 +73,7 @@ class Record:
     seconds: float
 
     def monitored(self, name: str) -> float:
-        """The dev loss where the name is "outer_loss", else the metric of that name."""
+        """The dev loss if the name is "outer_loss", else the metric of that name."""
         return self.outer_loss if name == OUTER_LOSS else self.metrics[name]
 
     def scalars(self) -> dict[str, float]:
@@ -92,7 +92,7 @@ class Record:
             numbers["hypergradient/norm"] = torch.linalg.vector_norm(flat).item()
         for key, tag in _STAT_TAGS.items():
             value = self.stats.get(key, math.nan)
-            # What is unknown is NaN, and left out; so is whether training converged that need not.
+            # Left out: an unknown number, which is NaN, and the status of training that need not converge.
             if value == value and value != Status.NOT_REQUIRED:
                 numbers[tag] = float(value == Status.CONVERGED) if isinstance(value, str) else float(value)
         numbers["run/products"] = float(self.num_matvecs)
@@ -104,20 +104,20 @@ class Record:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
         hparams: the final λ in natural units.
         params: the parameters trained there.
-        first: the record at the initial λ, the default that tuning has to beat.
+        first: the record at the initial λ, the default that tuning has to improve.
         last: the record at the final λ.
-        best: the record at the minimum of what is monitored, by default of the dev loss.
-        stopped: why it ended: "outer_steps", "patience" (what is monitored went without a new minimum), "stalled" (no
-            step in the direction of the optimiser lowered the dev loss), or "budget" (of a search, whose records are
+        best: the record at the minimum of the monitored number, by default the dev loss.
+        stopped: why it ended: "outer_steps", "patience" (the monitored number had no new minimum), "stalled" (no step
+            in the direction of the optimiser lowered the dev loss), or "budget" (of a search, whose records are
             trials).
-        history: the scalars of every record, in order, by the tags of TensorBoard, with `step`; a data frame takes it.
+        history: the scalars of every record, in order, by the tags of TensorBoard, with `step`; for a data frame.
         trajectory: each hyperparameter of at most `MOST_ENTRIES` entries over the records, shape (records, …).
-        retrained: the metrics after a final training on train and dev together at the best λ, if that was asked for.
+        retrained: the metrics after a final training on train and dev together at the best λ, if requested.
         monitor: what is monitored: "outer_loss", or the name of a metric.
     """
 
@@ -133,7 +133,7 @@ class Result:
     monitor: str = OUTER_LOSS
 
     def __repr__(self) -> str:
-        """What a notebook shows: the losses and not the tensors."""
+        """The losses and not the tensors, as a notebook shows them."""
         losses = f"dev loss {self.first.outer_loss:.6g} → {self.last.outer_loss:.6g}"
         what = "" if self.monitor == OUTER_LOSS else f" {self.monitor}"
         least = self.best.monitored(self.monitor)
@@ -161,7 +161,7 @@ _STAT_TAGS = {
 
 
 class Callback:
-    """What happens around an outer step. Every method may be left out; none may change what it is given."""
+    """What happens around an outer step. Every method is optional; none may change its arguments."""
 
     def on_start(self, run: Run) -> None:
         """Before the first outer step."""
@@ -170,20 +170,20 @@ class Callback:
         """After each estimate, with the λ at which it was made."""
 
     def on_state(self, step: int, state: dict[str, Any]) -> None:
-        """After `on_step` of all callbacks: what the run needs to go on from there, as tensors and plain values."""
+        """After `on_step` of all callbacks: all that is needed to resume the run there, as tensors and plain values."""
 
     def on_end(self, result: Result) -> None:
         """After the last step."""
 
     def on_error(self, error: BaseException, last: Record | None) -> None:
-        """When the run is cut short by an error or Ctrl-C; `last` is the last good record, if there is one."""
+        """When an error or Ctrl-C ends the run; `last` is the last record, if there is one."""
 
 
 def claim(path: Path, run: Run) -> None:
-    """Make the folder of `path` and see that no other run has written there, unless it is this one that goes on.
+    """Make the folder of `path` and require that no other run has written there; a resumed run may have.
 
     Raises:
-        FileExistsError: if the file exists.
+        FileExistsError: if the file exists and the run is new.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and run.resumed_at is None:

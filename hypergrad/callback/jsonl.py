@@ -39,10 +39,10 @@ class JSONLines(Callback):
             os.fsync(file.fileno())
 
     def _keep_until(self, step: int) -> None:
-        """Drop what lies behind the state from which the run goes on: it will be made again, with the same numbers."""
+        """Drop the lines after the state from which the run resumes: they are written again, with the same numbers."""
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         temporary = self.path.with_suffix(".tmp")
-        # A run that was killed while writing leaves half a line, which is the last one.
+        # A run that was killed while writing may leave an incomplete last line.
         temporary.write_text("".join(f"{line}\n" for line in lines if line.endswith("}") and _step(line) <= step))
         temporary.replace(self.path)
 

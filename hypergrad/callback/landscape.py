@@ -1,4 +1,4 @@
-"""The dev loss around the way that a run took, by retraining."""
+"""The dev loss around the trajectory of a run, by retraining."""
 
 import math
 from typing import TYPE_CHECKING
@@ -16,11 +16,14 @@ from hypergrad.estimator.implicit import Implicit
 if TYPE_CHECKING:
     from hypergrad.plot.landscape import Landscape
 
-_MARGIN, _LEAST = 0.2, 1.0
+_MARGIN = 0.2
+"""The part of the trajectory's length that the grid adds on each side. A judgement: enough to show where it leads."""
+_LEAST_REACH = 1.0
+"""The least reach of the grid around its middle, in unconstrained values. A judgement: a factor of e of a logarithm."""
 
 
 def require_drawable(run: Run) -> None:
-    """Require one or two hyperparameter values, and what draws them.
+    """Require one or two hyperparameter values, and matplotlib.
 
     Raises:
         ValueError: if there are more, or a constraint couples them.
@@ -43,13 +46,13 @@ def require_drawable(run: Run) -> None:
 
 @torch.no_grad()
 def landscape(run: Run, result: Result, points: int) -> "Landscape":
-    """The dev loss on a regular grid in unconstrained values around the trajectory, a training for each of its points.
+    """The dev loss on a regular grid in unconstrained values around the trajectory, from one training per grid point.
 
-    The grid spans the trajectory and a fifth more on each side, and at least ±1 around its middle.
+    The grid spans the trajectory, a fifth of its length more on each side, and at least ±1 around its middle.
 
     Args:
-        run: what was tuned, and how it was trained.
-        result: of the run.
+        run: the problem and the estimator.
+        result: the result of the run.
         points: values along each axis, ≥ 2.
     """
     from hypergrad.plot.landscape import Landscape
@@ -75,7 +78,7 @@ def landscape(run: Run, result: Result, points: int) -> "Landscape":
 
 def _ticks(u: Tensor, points: int) -> Tensor:
     low, high = u.min(), u.max()
-    reach = torch.clamp((high - low) * (0.5 + _MARGIN), min=_LEAST)
+    reach = torch.clamp((high - low) * (0.5 + _MARGIN), min=_LEAST_REACH)
     return (low + high) / 2 + reach * torch.linspace(-1, 1, points, dtype=u.dtype, device=u.device)
 
 
@@ -87,8 +90,8 @@ def _along(i: int, ticks: list[Tensor]) -> list[Tensor]:
 def _losses(run: Run, cells: list[Tensors], points: int) -> np.ndarray:
     """The dev loss at each cell, NaN where it cannot be computed.
 
-    An implicit estimator trains from where the last cell ended, and goes to and fro, so that this is a neighbour; with
-    any other the loss depends on the start, and each training begins anew.
+    With an implicit estimator each training starts from the parameters of the last cell; the order goes to and fro, so
+    that cell is a neighbour. With any other the loss depends on the start, so each training begins at w₀.
     """
     losses = np.full(len(cells), math.nan)
     order = np.arange(len(cells)).reshape(-1, points)

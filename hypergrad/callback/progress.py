@@ -8,10 +8,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _LINES = 10
+"""Plain lines in a run, apart from the last. A judgement: enough to see progress in a log without filling it."""
 
 
 class ProgressBar(Callback):
-    """A bar with the dev loss, the hypergradient's norm and the time left; plain lines where there is no terminal.
+    """A bar with the dev loss, the hypergradient's norm and the time left; plain lines if there is no terminal.
 
     Args:
         console: where to draw; standard output when None.
@@ -46,7 +47,7 @@ class ProgressBar(Callback):
         self._bar.update(self._task, completed=record.step, losses=losses)
         is_due = record.step % max(1, self._total // _LINES) == 0 or record.step == self._total
         if not self.console.is_terminal and is_due:
-            # A search without a number of trials, and a run that goes on beyond its steps, have no total.
+            # A search without a number of trials, and a run resumed beyond its steps, have no total.
             of = f"/{self._total}" if self._total or (self._unit == "outer step" and record.step == 0) else ""
             self.console.print(f"{self._unit} {record.step}{of}  {losses}", highlight=False)
 

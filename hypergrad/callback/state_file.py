@@ -1,4 +1,4 @@
-"""The state of a run as files: written whole or not at all, read with a word on what is wrong with them."""
+"""The state of a run as files: written whole or not at all; an error says what is wrong with a file."""
 
 import os
 import re
@@ -14,14 +14,14 @@ _NAME = re.compile(r"state-(\d+)\.pt")
 
 
 def write(folder: Path, state: dict[str, Any], keep: int) -> Path:
-    """Write `state-NNNNNN.pt` by its step; the last `keep` stay.
+    """Write `state-NNNNNN.pt`, named after its step, and keep only the last `keep` files.
 
-    A temporary file is written, forced to disk and renamed, so that at no moment there is a file that is not whole.
+    A temporary file is written, forced to disk and renamed, so there is never an incomplete state file.
 
     Returns:
-        Where it stands.
+        The path of the file.
 
-    Also raised, by what it calls: OSError if the disk is full or refuses; the earlier files are as they were.
+    Also raised, by what it calls: OSError if the disk is full or cannot be written; the earlier files are unchanged.
     """
     path, temporary = folder / f"state-{state['step']:06d}.pt", folder / "state.tmp"
     try:
@@ -33,12 +33,12 @@ def write(folder: Path, state: dict[str, Any], keep: int) -> Path:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
-            raise error.__context__ from None  # torch's writer closes on top of what the disk said
+            raise error.__context__ from None  # torch's writer hides the error of the disk behind its own
         raise
     _sync(folder)
     ours = [known for known in found(folder) if known.name <= path.name]
     for known in found(folder):
-        # One with a later step is of a run that was continued from before it.
+        # A file of a later step remains from before the run was resumed at an earlier one.
         if known not in ours[-keep:]:
             known.unlink()
     return path
@@ -53,9 +53,9 @@ def read(source: str | Path) -> dict[str, Any]:
     """The state in a file, or in the last one of a run's folder.
 
     Raises:
-        FileNotFoundError: if there is none.
-        CheckpointError: if it is truncated, no state of hypergrad's, or of a later version; an earlier one in the
-            folder that can be read is named.
+        FileNotFoundError: if there is no state.
+        CheckpointError: if it is truncated, not a state of hypergrad, or of another version; the message names an
+            earlier one in the folder that can be read.
     """
     path = Path(source)
     if path.is_dir():
@@ -74,8 +74,8 @@ def read(source: str | Path) -> dict[str, Any]:
                 step = _load(other)["step"]
             except CheckpointError:
                 continue
-            raise CheckpointError(f"{error} The one before, of step {step}, is whole: resume={other}") from None
-        raise CheckpointError(f"{error} There is no other that is whole in {path.parent}.") from None
+            raise CheckpointError(f"{error} The one before, of step {step}, can be read: resume={other}") from None
+        raise CheckpointError(f"{error} No other state in {path.parent} can be read.") from None
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _load(path: Path) -> dict[str, Any]:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:120]
         raise CheckpointError(f"{path} cannot be read: it is truncated, or no state of a run ({reason}).") from None
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
-        raise CheckpointError(f"{path} is no state of a run of hypergrad.")
+        raise CheckpointError(f"{path} is not the state of a run of hypergrad.")
     if state.get("version") != _VERSION:
         raise CheckpointError(
             f"{path} is of version {state.get('version')} of the format, and this hypergrad reads version {_VERSION}; "

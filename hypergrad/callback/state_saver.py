@@ -8,15 +8,15 @@ from hypergrad.callback.state_file import found, write
 
 
 class StateSaver(Callback):
-    """Keeps the last states of a run in `state-NNNNNN.pt`, from which `Trainer.fit(resume=folder)` goes on bit for bit.
+    """Saves the last states of a run as `state-NNNNNN.pt`, for `Trainer.fit(resume=folder)` to go on bit for bit.
 
     A file holds the outer step, λ and the unconstrained u, the optimiser, the trained parameters, the adjoint, the
-    random streams and the history. `torch.load(path, weights_only=True)` has `step`, `hparams` and `params` among them.
+    random streams and the history. `torch.load(path, weights_only=True)` has `step`, `hparams` and `params`.
 
     Args:
         folder: the folder of the run; created when missing.
-        every: outer steps between two states, ≥ 1; the end of a run, an error, Ctrl-C and SIGTERM write one anyway.
-        keep: how many of the last states stay, ≥ 1.
+        every: outer steps between two states, ≥ 1; the end of a run, an error, Ctrl-C and SIGTERM also write one.
+        keep: the number of states to keep, ≥ 1.
 
     Raises:
         ValueError: if `every` or `keep` is below 1.

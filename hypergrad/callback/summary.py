@@ -1,4 +1,4 @@
-"""What a run came to, as a table for people and a file for programs."""
+"""The result of a run, as a table for people and a file for programs."""
 
 import json
 from pathlib import Path
@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _RISE = 1.01
+"""A test loss above its minimum by more than this factor counts as overfitted. A judgement: less may be noise."""
 
 
 class Summary(Callback):
     """Prints each hyperparameter and loss before and after, and writes them to `summary.json`.
 
-    A run that is cut short leaves `"status": "failed"`, or `"interrupted"`, with the error in that file.
+    If a run is cut short, the file has `"status": "failed"`, or `"interrupted"`, and the error.
 
     Args:
         folder: the folder of the run; created when missing.
@@ -56,7 +57,7 @@ class Summary(Callback):
         self._write({"status": status, "error": what, "last": reached})
 
     def _say(self, line: str) -> None:
-        # soft_wrap keeps a long path in one piece, to be copied
+        # soft_wrap keeps a long path on one line, so that it can be copied
         self.console.print(line, highlight=False, soft_wrap=True)
 
     def _write(self, content: dict[str, object]) -> None:
@@ -96,7 +97,7 @@ def _table(result: Result) -> "Table":
 
 
 def _columns(result: Result) -> tuple[dict[str, Record], str]:
-    """The records that the table compares, and what it counts."""
+    """The records that the table compares, and the unit of its steps."""
     first, last, best = result.first, result.last, result.best
     if result.stopped == "budget":
         return {"before": first} | ({f"best (trial {best.step})": best} if best.step else {}), "trials"
@@ -119,23 +120,23 @@ def _words(name: str) -> str:
 
 
 def _remarks(result: Result) -> list[str]:
-    """What a reader of the table should know beside it."""
+    """Remarks on the result, below the table."""
     what = "dev loss" if result.monitor == OUTER_LOSS else _words(result.monitor)
-    found = {
+    sentences = {
         "outer_steps": [],
         "budget": [],
-        "patience": [f"Stopped early: the {what} went without a new minimum for longer than `patience`."],
+        "patience": [f"Stopped early: the {what} had no new minimum for longer than `patience`."],
         "stalled": ["Stopped early: no step in the direction of the optimiser lowered the dev loss."],
     }[result.stopped]
-    found += _overfitted(result, what)
+    sentences += _overfitted(result, what)
     if result.retrained is not None:
         numbers = ", ".join(f"{_words(name)} {value:.6g}" for name, value in result.retrained.items())
-        found.append(f"retrained on train and dev at the best hyperparameters: {numbers or 'no test part'}")
-    return found
+        sentences.append(f"retrained on train and dev at the best hyperparameters: {numbers or 'no test part'}")
+    return sentences
 
 
 def _overfitted(result: Result, what: str) -> list[str]:
-    """Whether the test loss is higher where the dev loss is least than at the start, or than on the way there."""
+    """A sentence if the test loss at the best step is higher than at the start, or than at a step before it."""
     before, after = (record.metrics.get("test_loss") for record in (result.first, result.best))
     if before is not None and after is not None and after > before and result.best.step > 0:
         where = "its minimum" if result.monitor == OUTER_LOSS else f"the minimum of the {what}"
@@ -147,7 +148,7 @@ def _overfitted(result: Result, what: str) -> list[str]:
 
 
 def _rose_again(result: Result, what: str) -> list[str]:
-    """Whether what is monitored went on falling where the test loss rose again."""
+    """A sentence if the monitored number went on falling while the test loss rose again."""
     tests = {int(row["step"]): row["loss/test"] for row in result.history if "loss/test" in row}
     if result.best.step not in tests:
         return []
@@ -155,7 +156,7 @@ def _rose_again(result: Result, what: str) -> list[str]:
     if step >= result.best.step or after <= _RISE * tests[step]:
         return []
     if result.monitor == OUTER_LOSS and result.best.outer_loss > result.history[step]["loss/dev"]:
-        return []  # of another problem, as each outer step may have one
+        return []  # their problems differ, if each outer step has its own
     return [
         f"The {what} was overfitted: after step {step} it went on falling while the test loss rose, from "
         f"{tests[step]:.6g} to {after:.6g}."

@@ -13,16 +13,16 @@ from hypergrad.core.hyperparameter import Hyperparameter
 class TensorBoard(Callback):
     """Writes TensorBoard events: every scalar of `Record.scalars`, histograms of vectors, the config, one HParams row.
 
-    A hyperparameter that is shaped as an image, or is said to be one, is shown as one too; see docs/tensorboard.md for
-    the tags. The HParams row stands in the run's own folder (`SummaryWriter.add_hparams` would make a folder below it),
-    so that `tensorboard --logdir outputs` shows one row per run, named after its folder.
+    A hyperparameter with the shape of an image, or with an entry in `images`, is also shown as an image; for the tags
+    see docs/tensorboard.md. The HParams row is in the run's own folder (`SummaryWriter.add_hparams` would make a
+    folder below it), so `tensorboard --logdir outputs` shows one row per run, named after its folder.
 
     Args:
         folder: the folder of the run; created when missing.
-        images: by the name of a hyperparameter, the shape (h, w) or (c, h, w) of the images that it holds in a row,
-            beside those of the problem's `pictures`.
-        landscape: draw the dev loss on a grid of so many values along each of one or two hyperparameters, with the
-            trajectory, ≥ 2. It takes a training for each point, `landscape` or its square, after the last step.
+        images: by the name of a hyperparameter, the shape (h, w) or (c, h, w) of the images that it holds one after
+            another, in addition to the problem's `pictures`.
+        landscape: the number of grid values, ≥ 2, along each of one or two hyperparameters, for a picture of the dev
+            loss with the trajectory. It requires a training for each grid point after the last step.
 
     Raises:
         ValueError: if `landscape` is below 2.
@@ -49,7 +49,7 @@ class TensorBoard(Callback):
         self._shapes = run.problem.pictures() | self.images
         self._require(run)
         if run.resumed_at is not None:
-            # What lies behind the state from which the run goes on is no longer shown.
+            # Events after the state from which the run resumes are no longer shown.
             self._writer = self._make_writer(run.resumed_at + 1)
             return
         self._writer = self._make_writer(None)
@@ -85,16 +85,16 @@ class TensorBoard(Callback):
         self._writer.close()
 
     def _require(self, run: Run) -> None:
-        """Require that what is to be drawn can be.
+        """Require that the images and the landscape can be drawn.
 
         Raises:
-            ValueError: if an image is to be made of no hyperparameter, or of one of another size.
+            ValueError: if an image's name is not that of a hyperparameter, or its shape does not fit.
         """
         start = run.problem.init_hparams()
         for name, shape in self._shapes.items():
             if name not in start:
                 raise ValueError(
-                    f"TensorBoard.images, or the problem's `pictures`, names {name!r}, which is no hyperparameter; "
+                    f"TensorBoard.images, or the problem's `pictures`, names {name!r}, which is not a hyperparameter; "
                     f"there are {', '.join(start)}."
                 )
             picture(start[name], shape)
@@ -103,14 +103,15 @@ class TensorBoard(Callback):
 
 
 def _is_positive(space: Hyperparameter) -> bool:
-    """Whether a hyperparameter is positive and otherwise free, so that its logarithm is what moves."""
+    """Whether a hyperparameter is positive and otherwise free, so that its logarithm moves freely."""
     return getattr(space.constraint, "lower_bound", None) == 0 and not hasattr(space.constraint, "upper_bound")
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, bool | str | float | int]:
-    """Nested settings as one level with dotted names, as the HParams table takes them; lists become text.
+    """Nested settings as one level with dotted names, for the HParams table; lists become text.
 
-    What Hydra builds goes by the name of its class: `estimator._target_: hypergrad.Implicit` is `estimator: Implicit`.
+    An object that Hydra builds is shown by the name of its class: `estimator._target_:
+    hypergrad.Implicit` is `estimator: Implicit`.
     """
     flat: dict[str, bool | str | float | int] = {}
     for key, value in config.items():

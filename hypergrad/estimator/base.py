@@ -2,7 +2,7 @@
 
 `Implicit`, `Unrolled` and `Forward` are the strategies of this folder, one file each; the other files are the parts
 that they share. An estimator composes a solver with a tape, or with a linear solver and a product. It may import these
-and what lies below them, and knows nothing of the outer loop, of callbacks or of files.
+and the layers below them. It does not know the outer loop, callbacks or files.
 """
 
 import inspect
@@ -24,7 +24,7 @@ from hypergrad.training.report import TrainingReport
 from hypergrad.training.training import Training
 
 _REPLACED = {
-    "stats": "`stats` is made from the reports. Pass training=TrainingReport(…) and the others that apply, or none",
+    "stats": "`stats` is made from the reports. Pass training=TrainingReport(…) and others, or no report",
     "adjoint": "it is called carry, and may be any nesting of tensors and plain values. Pass carry=…",
 }
 
@@ -34,7 +34,7 @@ P = TypeVar("P", default=Tensors)
 
 @dataclass(frozen=True)
 class Hypergradient(Generic[H, P]):
-    """A hypergradient dF/dλ with what it rests on; an estimator of one's own may leave out every report.
+    """A hypergradient dF/dλ with reports on its accuracy and cost; an estimator of your own may omit every report.
 
     Attributes:
         grad: dF/dλ in natural units, shaped as the hyperparameters: named tensors, or the structure that
@@ -43,12 +43,12 @@ class Hypergradient(Generic[H, P]):
         outer_loss: f at those parameters.
         training: how the inner problem was trained.
         adjoint_system: how well the adjoint system was solved, for implicit estimators.
-        unrolling: what differentiating through training took, for `Unrolled` and `Forward`.
+        unrolling: the cost and bias of differentiating through training, for `Unrolled` and `Forward`.
         error_bar: how wrong `grad` is, for implicit estimators.
-        carry: what the next estimate can start from besides the parameters. Only the estimator knows what it is; others
-            keep it, save it and hand it back: None, a tensor, or dicts, lists and tuples of tensors and plain values.
-        start: dF/ds₀, the gradient with respect to the state where training started, for estimators that differentiate
-            through all of the run in reverse. `start["params"]` is dF/dw₀, through all of s₀ that is made from w₀.
+        carry: what the next estimate starts from besides the parameters: None, a tensor, or dicts, lists and tuples of
+            tensors and plain values. Only the estimator reads it; others keep it, save it and return it.
+        start: dF/ds₀, the gradient with respect to the initial state, for estimators that differentiate the whole run
+            in reverse. `start["params"]` is dF/dw₀, through every part of s₀ that depends on w₀.
     """
 
     grad: H
@@ -62,7 +62,7 @@ class Hypergradient(Generic[H, P]):
     start: State | None = field(default=None, kw_only=True)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Refuse what earlier versions had, with what to pass instead.
+        """Refuse arguments of earlier versions, and name what to pass instead.
 
         Raises:
             TypeError: if such an argument is given.
@@ -79,14 +79,14 @@ class Hypergradient(Generic[H, P]):
 
     @property
     def num_matvecs(self) -> int:
-        """Hessian products that `grad` took, without those of training and of the error bar."""
+        """Hessian products for `grad`, without those of training and of the error bar."""
         return sum(part.num_matvecs for part in (self.adjoint_system, self.unrolling) if part is not None)
 
 
 class HypergradEstimator(ABC):
     """How the hypergradient is formed: dF/dλ = ∂f/∂λ + (∂w*/∂λ)ᵀ ∂f/∂w, direct plus indirect term.
 
-    An estimator of one's own has one method, and may leave out what it does not report or carry:
+    An estimator of your own has one method, and may omit what it does not report or carry:
 
         class Mine(hg.HypergradEstimator):
             def estimate(self, problem, hparams, params, *, outer_step=0, inner_step=0, carry=None):
@@ -106,13 +106,13 @@ class HypergradEstimator(ABC):
         super().__init_subclass__(**kwargs)
         if "adjoint" in inspect.signature(cls.estimate).parameters:
             raise TypeError(
-                f"{cls.__name__}.estimate has the keyword `adjoint`, which is called `carry`: rename it. It is what "
-                "the estimate before returned as `carry`, and None at first."
+                f"{cls.__name__}.estimate has the keyword `adjoint`, which is called `carry`: rename it. It is the "
+                "`carry` that the previous estimate returned, and None at first."
             )
 
     @property
     def training(self) -> Training | None:
-        """The training at λ that an estimate begins with; None by default, for an estimator that does not say it."""
+        """The training at λ with which an estimate begins; None, the default, if the estimator does not declare it."""
         return None
 
     @abstractmethod
@@ -132,9 +132,9 @@ class HypergradEstimator(ABC):
             problem: what is tuned.
             hparams: λ in natural units; not changed, no `.grad` is written.
             params: where training starts; not changed.
-            outer_step: which outer batch judges, ≥ 0.
+            outer_step: index of the outer batch, ≥ 0.
             inner_step: index of the first inner batch, ≥ 0.
-            carry: `Hypergradient.carry` of the estimate before, to start from; not changed.
+            carry: `Hypergradient.carry` of the previous estimate, to start from; not changed.
 
         Returns:
             The hypergradient and its reports; "not converged" is a status in them.
@@ -142,7 +142,7 @@ class HypergradEstimator(ABC):
         Raises:
             NonFiniteError: if a loss, gradient or product is NaN or infinite.
             DivergenceError: if training or a series of products blows up.
-            IndefiniteError: if a linear solver that needs a positive definite Hessian meets another one.
+            IndefiniteError: if a linear solver needs a positive definite Hessian, but it is not.
             UnusedHyperparameterError: if the estimate could not depend on a hyperparameter.
             ValueError: if a solver's coefficient names no hyperparameter, or one of the wrong shape, or if the solver
                 cannot train the problem.
@@ -165,7 +165,7 @@ def require_finite_loss(outer_loss: Tensor, problem: InnerProblem) -> float:
 
 
 def add_terms(direct: Mapping[str, Tensor | None], indirect: Mapping[str, Tensor | None], hint: str) -> Tensors:
-    """dF/dλ from its two terms, where None says that nothing in the term depends on the hyperparameter.
+    """dF/dλ from its two terms; None means that a term does not depend on the hyperparameter.
 
     Raises:
         UnusedHyperparameterError: if both terms of a hyperparameter are None.

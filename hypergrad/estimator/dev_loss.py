@@ -1,4 +1,4 @@
-"""The dev loss at λ by the training of an estimator, without the hypergradient."""
+"""The dev loss at λ after the training of an estimator, without the hypergradient."""
 
 from dataclasses import dataclass, replace
 
@@ -13,12 +13,12 @@ from hypergrad.training.report import TrainingReport
 
 @dataclass(frozen=True)
 class Retraining:
-    """What training at λ came to.
+    """The result of training at λ.
 
     Attributes:
         params: the trained parameters.
         outer_loss: f there.
-        training: its report.
+        training: the report of that training.
     """
 
     params: Tensors
@@ -34,9 +34,9 @@ def train_and_evaluate(
 
     Args:
         problem: what is tuned.
-        estimator: whose training it is; its hypergradient is not formed.
+        estimator: gives the training; its hypergradient is not formed.
         hparams: λ in natural units.
-        params: where training starts; `problem.init_params()` when None.
+        params: where training starts; `problem.init_params()` if None.
 
     Raises:
         TypeError: if the estimator has no training.
@@ -50,7 +50,7 @@ def train_and_evaluate(
             f"The dev loss is evaluated after the training of an estimator, but {name}.training is None; let it return "
             "an hg.Training."
         )
-    # Compiling takes seconds, which many a training does not.
+    # Compiling takes seconds, longer than many trainings.
     training = replace(estimator.training, compile=False)
     start = problem.init_params() if params is None else params
     training.solver.validate(hparams, training.steps, start)

@@ -1,4 +1,4 @@
-"""A training run that is differentiated: its start, the dev loss at its end, and the checks that both are sound."""
+"""A training run that is differentiated: its start, the dev loss at its end, and checks of both."""
 
 from dataclasses import dataclass
 
@@ -24,8 +24,8 @@ class OuterEvaluation:
     Attributes:
         outer_loss: f.
         end: inner loss and gradient norm there.
-        adjoint: ∂f/∂s_T, shaped as the solver's state; zero where f does not depend on it.
-        direct: ∂f/∂λ by name, None where f does not depend on a hyperparameter.
+        adjoint: ∂f/∂s_T, shaped as the solver's state; zero in entries on which f does not depend.
+        direct: ∂f/∂λ by name; None if f does not depend on a hyperparameter.
     """
 
     outer_loss: float
@@ -34,7 +34,7 @@ class OuterEvaluation:
     direct: Partial
 
     def report(self, inner_steps: int, remark: str) -> TrainingReport:
-        """What training came to, which is differentiated as it is, converged or not."""
+        """The report of training, which is differentiated whether it converged or not."""
         return TrainingReport(self.end.loss, self.end.grad_norm, inner_steps, Status.NOT_REQUIRED, remark)
 
 
@@ -44,8 +44,8 @@ class DifferentiatedRun:
 
     Attributes:
         dynamics: what a step does, with λ as leaves.
-        params: the parameters that it was given to start from, before `problem.initial`.
-        inner_steps: how many.
+        params: the given initial parameters, before `problem.initial`.
+        inner_steps: the number of steps.
         begin: inner loss and gradient norm at the start.
     """
 
@@ -58,7 +58,7 @@ class DifferentiatedRun:
     def of(
         cls, problem: InnerProblem, solver: InnerSolver, hparams: Tensors, params: Tensors, first_step: int, steps: int
     ) -> "DifferentiatedRun":
-        """Look at where training starts; neither λ nor the parameters are changed.
+        """Evaluate and check the start of training; neither λ nor the parameters are changed.
 
         Also raised, by what it calls: NonFiniteError if the inner loss or its gradient is NaN or infinite there;
         ValueError if the solver cannot train the problem, or a coefficient names no hyperparameter, or one of the wrong
@@ -74,17 +74,17 @@ class DifferentiatedRun:
         return cls(dynamics, params, steps, begin)
 
     def start(self) -> State:
-        """s₀, differentiable with respect to λ where grad mode is enabled."""
+        """s₀, differentiable with respect to λ if grad mode is enabled."""
         return self.dynamics.solver.start(self.dynamics.problem, self.params, self.dynamics.hparams)
 
     def start_term(self, adjoint: State) -> Partial:
-        """(∂s₀/∂λ)ᵀ a₀, the term of dF/dλ that a start which depends on λ adds."""
+        """(∂s₀/∂λ)ᵀ a₀, the term of dF/dλ through the start of training."""
         with torch.enable_grad():
             start = self.start()
         return state_vjp(start, adjoint, {}, self.dynamics.hparams)[1]
 
     def at_start(self, adjoint: State) -> State:
-        """dF/ds₀ from the adjoint a₀, with dF/dw₀ for `params`: a solver may make more of s₀ from w₀ than that."""
+        """dF/ds₀ from the adjoint a₀, with dF/dw₀ for `params`: other parts of s₀ may depend on w₀ too."""
         with torch.no_grad():
             w = leaves(self.dynamics.solver.params(self.start()))
         with torch.enable_grad():
@@ -97,7 +97,7 @@ class DifferentiatedRun:
 
         Raises:
             DivergenceError: if training blew up.
-            ValueError: if it depends on no parameter.
+            ValueError: if the outer loss depends on no parameter.
 
         Also raised, by what it calls: NonFiniteError if the outer loss is NaN or infinite.
         """

@@ -15,38 +15,38 @@ from hypergrad.linsolve.base import LinearSolution, LinearSolver
 from hypergrad.linsolve.cg import CG
 
 _TOL = 1e-4
-"""It leaves the bar itself uncertain by some 1e-4, and further digits of an error bar serve nobody: a judgement."""
+"""It makes the bar uncertain by some 1e-4; an error bar needs no more digits: a judgement."""
 _SAFETY = 3.0
 """With it the bar covers the error on 99 % of random problems, as tests/estimator/test_error_bar.py asserts."""
 _QUADRATIC_REGIME = 0.3
-"""Near a solution a Newton step squares a small ‖φ‖. What leaves more than this is not near: a judgement."""
+"""Near a solution a Newton step squares a small ‖φ‖. A larger remaining part means it is not near: a judgement."""
 _SHORT = 1e-6
 """A step this short, relative to ‖w‖, cannot have left the region where φ is linear: a judgement."""
 _LEAST_BUDGET = 100
-"""Products for each system, because an adjoint that started warm took fewer than a cold one would: a judgement."""
+"""The least products allowed for each system, because a warm-started adjoint may have needed few: a judgement."""
 
 
 def error_bar(here: Linearization, adjoint: Tensor, linsolve: LinearSolver, num_matvecs: int) -> ErrorBar:
-    """Three times the distance from a hypergradient to the same one after a Newton step of both of its unknowns.
+    """Three times the distance that a hypergradient moves in one Newton step of both of its unknowns.
 
     The hypergradient at (w, v) is ∂L/∂λ of L = f − vᵀφ, and the true one is where φ = 0 and ∂L/∂w = ∂f/∂w − Hv = 0.
     One step of Newton's method for the two, each system solved by CG to a relative residual of 1e-4 without damping,
 
         H(w) δ = −φ(w),    H(w + δ) ε = ∂f/∂w(w + δ) − H(w + δ) v,
 
-    gives a hypergradient at (w + δ, v + ε) that is far closer to the truth, and so its distance from the first one is
-    the first one's error. It holds for a strongly convex inner problem near its solution. It is unknown where CG meets
-    negative curvature or does not converge, where the step does not at least bring ‖φ‖ down to 0.3 of itself, or where
-    the problem is a restriction, such as that to the support of a sparse solution, that may not hold at the solution.
+    gives a hypergradient at (w + δ, v + ε) that is far closer to the truth. So its distance from the first one
+    estimates the error of the first one. This holds for a strongly convex inner problem near its solution. The error is
+    unknown if CG meets negative curvature or does not converge, if the step does not reduce ‖φ‖ to 0.3 of itself or
+    less, or if the problem is a restriction, such as to the support of a sparse solution, that may not hold there.
 
     Args:
         here: the linearisation at w.
         adjoint: v, the (inexact) adjoint, shape (n,).
-        linsolve: where it is a CG or Auto, its preconditioner is used here too.
-        num_matvecs: products that the adjoint took; each of the two systems may take twice that, or 100.
+        linsolve: if it is a CG or Auto, its preconditioner is used here too.
+        num_matvecs: products that the adjoint needed; each of the two systems may use twice as many, or 100.
 
     Returns:
-        The estimate, which rounding bounds below by 1e-13 of the hypergradient in float64.
+        The estimate; it is at least 1e-13 of the hypergradient in float64, to cover rounding.
     """
     if not here.point.oracle.problem.is_minimisation:
         return ErrorBar.unknown("the optimality condition is not the gradient of the inner loss")
@@ -70,13 +70,13 @@ def _conjugate_gradient(linsolve: LinearSolver, max_iter: int) -> CG | Auto:
 
 
 class _NewtonStep:
-    """A Newton step from (w, v) to (w + δ, v + ε), and the products that it has taken so far."""
+    """A Newton step from (w, v) to (w + δ, v + ε), and the number of products used so far."""
 
     def __init__(self, here: Linearization, adjoint: Tensor, cg: CG | Auto) -> None:
         self.here, self.adjoint, self.cg, self.spent = here, adjoint, cg, 0
 
     def take(self) -> str:
-        """Take the step, and say why its length is not the error; "" where it is."""
+        """Take the step; return why its length does not estimate the error, or "" if it does."""
         point = self.here.point
         inner = self._solve(self.here.inner.product, self.here.inner.phi)
         ahead = unflatten(flatten(point.params) - inner.x, point.params)
@@ -94,7 +94,7 @@ class _NewtonStep:
     def _too_far(self, delta: Tensor) -> str:
         first = max(self.here.inner.evaluation.grad_norm, torch.finfo(delta.dtype).tiny)
         left = self.there.inner.evaluation.grad_norm / first
-        # What a step too short to matter leaves of φ is rounding.
+        # If the step is too short to matter, what is left of φ is rounding.
         size = torch.linalg.vector_norm(flatten(self.here.point.params))
         if left > _QUADRATIC_REGIME and not torch.linalg.vector_norm(delta) <= _SHORT * size:
             return f"a Newton step leaves {left:.2g} of the inner gradient, too far to be local"

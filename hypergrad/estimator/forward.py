@@ -26,16 +26,16 @@ _HINT = "it enters neither the training steps nor the outer loss."
 class Forward(HypergradEstimator):
     """Forward-mode differentiation: Z_t = ∂s_t/∂λ is trained along with the state, for all entries of λ at once.
 
-    Z_{t+1} = (∂Φ/∂s) Z_t + ∂Φ/∂λ and dF/dλ = ∂f/∂λ + Z_Tᵀ ∂f/∂s_T, the same number that `Unrolled` finds without a
-    horizon. It keeps p + 1 states for p entries of λ, however large T is, and the time of a step grows with p: for few
+    Z_{t+1} = (∂Φ/∂s) Z_t + ∂Φ/∂λ and dF/dλ = ∂f/∂λ + Z_Tᵀ ∂f/∂s_T, the same number as `Unrolled` without a
+    horizon. It keeps p + 1 states for p entries of λ, for any T, and the time of a step grows with p: for few
     hyperparameters. With warm starts each estimate begins at Z = 0, which truncates it to the steps since the last one.
 
     Attributes:
         solver: how the inner problem is trained; its coefficients can be hyperparameters.
         inner_steps: training steps T, ≥ 1.
-        online: hand the state, its age in steps and Z to the next estimate as `carry`, instead of starting anew (RTHO).
-            λ is then updated every T steps while one training goes on, whose steps are counted on. Z mixes the
-            derivatives at the values that λ went through, which is exact as long as λ rests. For a trainer with warm
+        online: pass the state, its age in steps and Z to the next estimate as `carry`, instead of starting again
+            (RTHO). λ is then updated every T steps during one training, whose steps are numbered on. Z mixes
+            derivatives at different values of λ; it is exact as long as λ does not change. For a trainer with warm
             starts.
         compile: run several steps at a time through torch.compile. It requires a C++ compiler, and some ten seconds
             once for a problem. `training_remark` in the stats says whether it was done, or why not.
@@ -88,10 +88,10 @@ class Forward(HypergradEstimator):
 
 
 class _Flow:
-    """A state, its age in steps, and its derivatives Z: one tensor (p, *shape) for each of the state's."""
+    """A state, its age in steps, and its derivatives Z: one tensor (p, *shape) for each tensor of the state."""
 
     def __init__(self, run: DifferentiatedRun) -> None:
-        """Begin where Z₀ = ∂s₀/∂λ, which is zero unless the problem tunes its initial parameters."""
+        """Begin with Z₀ = ∂s₀/∂λ, which is zero unless the problem tunes its initial parameters."""
         self.run, self.dynamics, self.hparams, self.tangents = run, run.dynamics, run.dynamics.hparams, []
         self.age = 0
         flat = flatten(self.hparams)
@@ -124,11 +124,11 @@ class _Flow:
             )
         self.state, self.tangents, self.age = carry["state"], carry["tangents"], carry["age"]
         self.used |= set(carry["used"])
-        # The batches go on from where this run starts, whatever the age.
+        # The batches begin with the first one of this run, for any age.
         self.dynamics = replace(self.dynamics, first_step=self.run.dynamics.first_step - self.age)
 
     def carry(self) -> dict[str, Any]:
-        """What `resume` goes on from."""
+        """What `resume` needs."""
         return {"state": self.state, "tangents": self.tangents, "age": self.age, "used": sorted(self.used)}
 
     def _ends_here(self, carry: Any) -> bool:
@@ -140,13 +140,13 @@ class _Flow:
         return is_alike and torch.equal(flatten(params(carry["state"])), flatten(self.run.params))
 
     def compile(self, num_steps: int) -> str:
-        """Compile the steps after the next one if possible; the remark on that."""
+        """Compile the steps after the next one if possible; return the remark on that."""
         steps = range(self.age + 1, self.age + num_steps)
         self.jvp_steps, remark = compile_jvp_steps(self.dynamics, self.state, self.tangents, self.directions, steps)
         return remark
 
     def advance(self, num_steps: int) -> None:
-        """Steps of the state and of Z. The first one is eager, and shows which hyperparameters the steps depend on."""
+        """Advance the state and Z. The first step is eager, to find the hyperparameters on which the steps depend."""
         stop = self.age + num_steps
         while self.age < stop:
             piece = range(self.age, min(self.age + self.jvp_steps.length, stop)) if self.jvp_steps else range(0)
@@ -159,7 +159,7 @@ class _Flow:
                 self._arrive(stretch.before, stretch.after)
 
     def indirect(self, adjoint: State) -> Partial:
-        """Zᵀ a by name, None where neither the start nor a step depended on a hyperparameter."""
+        """Zᵀ a by name; None if neither the start nor a step depended on a hyperparameter."""
         pairs = zip(self.tangents, entries(adjoint), strict=True)
         total = torch.stack([z.reshape(self.width, -1) @ a.reshape(-1) for z, a in pairs]).sum(0)
         return {name: x if name in self.used else None for name, x in unflatten(total, self.hparams).items()}

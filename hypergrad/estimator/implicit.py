@@ -41,20 +41,20 @@ class Implicit(HypergradEstimator):
 
     With φ(w, λ) = ∇_w g, zero at w*(λ): solve (∂φ/∂w)ᵀ v = ∂f/∂w, then dF/dλ = ∂f/∂λ − (∂φ/∂λ)ᵀ v. The error comes
     from φ ≠ 0 and from the residual of the solve; both are in `stats`. Coefficients of the solver cannot be tuned
-    this way, because the solution does not depend on them. Of a sparse solution only the nonzero entries move with λ,
-    and the system is that of its support. The `carry` is v, shape (n,), zero in the entries of w that do not move.
+    this way, because the solution does not depend on them. In a sparse solution only the nonzero entries move with λ,
+    and the system is restricted to them. The `carry` is v, shape (n,), zero in the entries of w that do not move.
 
     Attributes:
         solver: how the inner problem is trained.
         linsolve: how the adjoint system is solved.
         product: how products with the Hessian and the mixed derivatives are formed.
-        inner_steps: most inner steps, ≥ 0. With 0 the given parameters count as trained, and `inner_grad_norm` in the
-            stats says whether they are.
+        inner_steps: most inner steps, ≥ 0. With 0 the given parameters count as trained; `inner_grad_norm` in the stats
+            shows whether they are.
         inner_tol: training stops once ‖∇g(w)‖ ≤ inner_tol ‖∇g(w₀)‖ (dimensionless), ≥ 0.
         damping: δ ≥ 0, solves with ∂φ/∂w + δI instead, in units of the Hessian; biases the hypergradient.
         tighten: how both tolerances shrink over the outer steps k = 1, 2, …, so that their sum is finite and descent on
             the inexact hypergradient converges: "exponential" (0.9^(k−1)), "quadratic" (1/k²), "cubic" (1/k³), or None.
-        error_bar: estimate ‖estimate − dF/dλ‖, which is `error_estimate` in the stats. Where it is unknown it is NaN,
+        error_bar: estimate ‖estimate − dF/dλ‖, which is `error_estimate` in the stats. If it is unknown it is NaN,
             and `error_status` gives the reason. It requires `error_matvecs` further Hessian products, about as many as
             the adjoint.
         compile: run the training steps through torch.compile, several at a time. It requires a C++ compiler, and some
@@ -134,14 +134,14 @@ class Implicit(HypergradEstimator):
         except IndefiniteError as error:
             if self.damping == 0:
                 raise
-            raise IndefiniteError(f"{error} That is on top of the present damping of {self.damping:g}.") from None
+            raise IndefiniteError(f"{error} That is in addition to the present damping of {self.damping:g}.") from None
 
     def _factor(self, outer_step: int) -> float:
         return 1.0 if self.tighten is None else _SUMMABLE[self.tighten](outer_step + 1)
 
 
 def _start(part: Restriction, carry: Any) -> Tensor | None:
-    """Where the adjoint solve starts: the solution of the system before, if it has as many entries."""
+    """The start of the adjoint solve: the previous solution, if it has the same size; else None."""
     is_solution = isinstance(carry, Tensor) and carry.numel() == part.size
     return part.gather(carry) if is_solution else None
 
@@ -152,10 +152,10 @@ def _report(solved: LinearSolution, part: Restriction) -> AdjointReport:
 
 
 def _require_dependence(point: Point) -> None:
-    """Refuse a coefficient of the solver before training, which may end where the adjoint system has no solution.
+    """Refuse to tune a coefficient of the solver, before a training that may end without a solvable adjoint system.
 
     Also raised, by what it calls: UnusedHyperparameterError if neither the gradient of the inner loss nor the outer
-    loss holds one.
+    loss depends on a hyperparameter.
     """
     here = Linearization.at(point)
     add_terms(here.direct, here.indirect(here.df_dw), _HINT)

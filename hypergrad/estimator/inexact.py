@@ -1,4 +1,4 @@
-"""What the reports of an estimate say against it, in words."""
+"""Reasons to distrust an estimate, as sentences made from its reports."""
 
 import math
 
@@ -19,7 +19,7 @@ _REMEDIES = {
 
 
 def inexactness(found: Hypergradient) -> dict[str, str]:
-    """A sentence with the number met and the remedy for each number that speaks against it, by its key in the stats."""
+    """A sentence with the number and a remedy for each number that shows inexactness, by its key in the stats."""
     reasons: dict[str, str] = {}
     if found.training is not None:
         reasons |= _of_training(found.training)
@@ -41,7 +41,7 @@ def _of_training(report: TrainingReport) -> dict[str, str]:
 
 
 def _of_adjoint(report: AdjointReport) -> dict[str, str]:
-    """Whether the adjoint system H v = b was solved, and well: ‖v − v*‖/‖v*‖ ≤ κ ‖b − H v‖/‖b‖."""
+    """Whether the adjoint system H v = b was solved, and accurately: ‖v − v*‖/‖v*‖ ≤ κ ‖b − H v‖/‖b‖."""
     residual, condition = report.residual, report.condition
     if report.status not in _FINE:
         at = "" if math.isnan(condition) else f", at a condition number κ of {condition:.1e} or more"

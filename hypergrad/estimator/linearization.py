@@ -1,4 +1,4 @@
-"""The two losses linearised at a point: all that the implicit function theorem needs of a problem."""
+"""The two losses linearised at a point: all that the implicit function theorem needs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ class Linearization:
     """f and φ, linearised at (w, λ).
 
     Attributes:
-        point: where.
+        point: (w, λ), with the batches.
         outer_loss: f.
         df_dw: ∂f/∂w, flat.
-        direct: ∂f/∂λ by name, None where f does not depend on a hyperparameter.
+        direct: ∂f/∂λ by name; None if f does not depend on a hyperparameter.
         inner: φ with its products.
     """
 
@@ -35,7 +35,7 @@ class Linearization:
         """Linearise at a point, which is not changed.
 
         Also raised, by what it calls: NonFiniteError if a loss or φ is NaN or infinite; ValueError if the outer loss
-        depends on no parameter, or φ is not what the products need.
+        depends on no parameter, or φ does not fulfil a requirement of the products.
         """
         problem = point.oracle.problem
         w, hp = leaves(point.params), leaves(point.oracle.hparams)
@@ -46,12 +46,12 @@ class Linearization:
         return cls(point, outer_value, df_dw, direct, point.product.linearize(point.oracle, point.params))
 
     def indirect(self, adjoint: Tensor) -> Mapping[str, Tensor | None]:
-        """−(∂φ/∂λ)ᵀ v by name, None where φ does not depend on a hyperparameter."""
+        """−(∂φ/∂λ)ᵀ v by name; None if φ does not depend on a hyperparameter."""
         return self.inner.mixed(-adjoint)
 
 
 def _outer_gradients(outer_loss: Tensor, w: Tensors, hp: Tensors) -> tuple[Tensor, dict[str, Tensor | None]]:
-    """∂f/∂w, flat, and ∂f/∂λ by name, None where f does not depend on it.
+    """∂f/∂w, flat, and ∂f/∂λ by name; None if f does not depend on it.
 
     Raises:
         ValueError: if the outer loss depends on no parameter.

@@ -1,4 +1,4 @@
-"""What an estimate rests on, in numbers: one report for each part of the work, and all of them in one flat view."""
+"""The accuracy and cost of an estimate: one report for each part of the work, and a flat view of all."""
 
 import math
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ class AdjointReport:
         num_matvecs: products with the Hessian.
         residual: ‖b − A v‖ / ‖b‖, dimensionless.
         status: converged, or why the tolerance was not met.
-        remark: what the linear solver chose, and why; "" where there was nothing to choose.
-        condition: the condition number κ, estimated from below, see `LinearSolution`; NaN where it is not known.
-        support_size: entries of w that move with λ, where some do not, as in a sparse solution; where it is 0, the
-            indirect term is exactly zero. None where all move.
+        remark: what the linear solver chose, and why; "" if there was no choice.
+        condition: the condition number κ, estimated from below, see `LinearSolution`; NaN if it is not known.
+        support_size: the number of entries of w that move with λ, if some do not, as in a sparse solution; if it is 0,
+            the indirect term is exactly zero. None if all move.
     """
 
     num_matvecs: int
@@ -31,11 +31,11 @@ class AdjointReport:
 
 @dataclass(frozen=True)
 class UnrollingReport:
-    """What it took to differentiate through training.
+    """The cost and bias of differentiating through training.
 
     Attributes:
-        num_matvecs: products with the Hessian, by the sweep through the steps.
-        truncation_bias: an estimate of ‖dropped terms‖ / ‖dF/dλ‖, see `hypergrad.estimator.tally`; None where no step
+        num_matvecs: products with the Hessian in the sweep through the steps.
+        truncation_bias: an estimate of ‖dropped terms‖ / ‖dF/dλ‖, see `hypergrad.estimator.tally`; None if no step
             can be dropped.
     """
 
@@ -48,7 +48,7 @@ class ErrorBar:
     """An estimate of ‖estimate − dF/dλ‖.
 
     Attributes:
-        estimate: in the units of the hypergradient; NaN where it is unknown.
+        estimate: in the units of the hypergradient; NaN if it is unknown.
         status: "estimated", or "unknown: …" with the assumption that failed.
         num_matvecs: products with the Hessian.
     """
@@ -88,7 +88,7 @@ _KEYS: dict[type, dict[str, str]] = {
 
 
 def flat(*reports: Report | None) -> dict[str, float | int | str]:
-    """All numbers of the reports by their names in logs, as plain values; None, a report or a field, adds nothing."""
+    """All numbers of the reports by their names in logs, as plain values; None, a report or field, is left out."""
     numbers: dict[str, float | int | str] = {}
     for report in reports:
         for name, key in _KEYS[type(report)].items() if report is not None else ():

@@ -1,4 +1,4 @@
-"""The sum of dF/dλ over the steps of a backward sweep, and what the steps beyond its horizon would have added."""
+"""The sum of dF/dλ over the steps of a backward sweep, and an estimate of the terms beyond its horizon."""
 
 import math
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ from hypergrad.training.states import Partial
 
 @dataclass
 class Tally:
-    """Adds up the terms of K steps, those of the last three quarters that are visited on their own.
+    """Adds up the terms of K steps in four sums, one for each quarter of the horizon.
 
     Attributes:
-        horizon: K, the steps that are summed.
-        inner_steps: T ≥ K, the steps of the run.
-        stride: steps that are visited as one, where they are compiled; else None.
+        horizon: K, the number of steps that are summed.
+        inner_steps: T ≥ K, the number of steps of the run.
+        stride: steps in one call, if they are compiled; else None.
     """
 
     horizon: int
@@ -27,7 +27,7 @@ class Tally:
 
     @property
     def quarter(self) -> int:
-        """The length of a quarter, in whole terms of any tape."""
+        """The number of steps of a quarter, a multiple of the stride."""
         stride = self.stride or 1
         return self.horizon // (4 * stride) * stride
 
@@ -47,31 +47,31 @@ class Tally:
     def bias(self, grad: Tensors) -> float:
         """An estimate of ‖dropped terms‖ / ‖dF/dλ‖, the largest over the hyperparameters; 0 when K = T.
 
-        Where training contracts, what a step adds falls geometrically with its distance from the end. With B₁, B₂ and
+        If training contracts, the term of a step falls geometrically with its distance from the end. With B₁, B₂ and
         B₃ the sums over the last three quarters of the horizon that were visited, the factor r of a quarter is the
         larger of ‖B₃‖/‖B₂‖ and (‖B₃‖/‖B₁‖)^½, but at most 1, and the dropped quarters, 4 (T − K)/K of them, come to
-        ‖B₃‖ (r + r² + …). A sum that oscillates, as with momentum, or is spread over the entries of a schedule makes it
-        an order of magnitude.
+        ‖B₃‖ (r + r² + …). If the terms oscillate, as with momentum, or are spread over the entries
+        of a schedule, the estimate is only an order of magnitude.
 
         Args:
             grad: dF/dλ as estimated.
 
         Returns:
-            The estimate; NaN where K < 4 leaves nothing to extrapolate.
+            The estimate; NaN if K < 4 leaves nothing to extrapolate.
         """
         if self.horizon == self.inner_steps:
             return 0.0
         if self.quarter == 0:
             return math.nan
         num_quarters = (self.inner_steps - self.horizon) / self.quarter
-        found = [0.0]
+        ratios = [0.0]
         for name, whole in grad.items():
             first, second, third = (_norm(part[name]) if name in part else 0.0 for part in self.sums[1:])
             if third > 0:
                 ratio = max(third / second if second > 0 else 1.0, (third / first) ** 0.5 if first > 0 else 1.0)
                 dropped = third * _geometric(min(ratio, 1.0), num_quarters)
-                found.append(dropped / max(_norm(whole), torch.finfo(whole.dtype).tiny))
-        return max(found)
+                ratios.append(dropped / max(_norm(whole), torch.finfo(whole.dtype).tiny))
+        return max(ratios)
 
 
 def add(total: Tensors, partial: Partial) -> None:

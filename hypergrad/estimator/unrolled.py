@@ -30,20 +30,20 @@ from hypergrad.training.training import Training
 class Unrolled(HypergradEstimator):
     """Reverse-mode differentiation of f(w_T(λ), λ) through the last K of T training steps.
 
-    Exact for the run that was made, converged or not, when K = T; a shorter horizon K drops the influence of λ on the
-    first T − K steps and on the start, and `truncation_bias` in the stats estimates what that is.
+    Exact for this run, converged or not, if K = T. A shorter horizon K drops the influence of λ on the first T − K
+    steps and on the start; `truncation_bias` in the stats estimates the error of that.
 
     K = 0 treats the steps as w₀ ↦ w₀ + a constant, ∂w_T/∂w₀ = I: of the indirect term it keeps (∂w₀/∂λ)ᵀ ∂f/∂w at w_T,
-    without a Hessian product. Where λ is the start itself, that is first-order MAML.
+    without a Hessian product. If λ is the start itself, that is first-order MAML.
 
     Attributes:
         solver: how the inner problem is trained; its coefficients can be hyperparameters.
-        tape: how the states come back. All tapes give the same hypergradient, and differ in memory and time.
+        tape: how the states are recovered. All tapes give the same hypergradient, and differ in memory and time.
         inner_steps: training steps T, ≥ 1.
         horizon: truncation horizon K, from 0 to T; None differentiates through all T steps, and the start.
         compile: run several steps at a time, and their pull-back, through torch.compile. It requires a C++ compiler,
             and some ten seconds once for a problem. `training_remark` in the stats says whether it was done, or why
-            not. Not for `Reversible`.
+            not. `Reversible` does not support it.
 
     Source: Domke, "Generic methods for optimization-based modeling", AISTATS (2012); Shaban, Cheng, Hatch & Boots,
     "Truncated back-propagation for bilevel optimization", AISTATS (2019); Finn, Abbeel & Levine, "Model-agnostic
@@ -83,12 +83,12 @@ class Unrolled(HypergradEstimator):
         inner_step: int = 0,
         carry: Any = None,
     ) -> Hypergradient:
-        run, remark = self._compiled(
+        run, remark = self._with_compiled_steps(
             DifferentiatedRun.of(problem, self.solver, hparams, params, inner_step, self.inner_steps)
         )
         trajectory = self._record(run)
         outer = run.evaluate(trajectory.end, outer_step)
-        tally, start = self._swept(run, trajectory, outer.adjoint)
+        tally, start = self._sweep(run, trajectory, outer.adjoint)
         indirect = self._indirect(run, tally, start)
         hint = f"it enters neither the last {self._horizon} training steps nor the outer loss."
         grad = add_terms(outer.direct, {name: indirect.get(name) for name in outer.direct}, hint)
@@ -106,8 +106,8 @@ class Unrolled(HypergradEstimator):
 
         Args:
             problem: what is tuned.
-            hparams: λ in natural units; `problem.init_hparams()` when None.
-            params: where training starts; `problem.init_params()` when None.
+            hparams: λ in natural units; `problem.init_hparams()` if None.
+            params: where training starts; `problem.init_params()` if None.
 
         Returns:
             The cost of every tape; `print` shows it as a table.
@@ -134,12 +134,12 @@ class Unrolled(HypergradEstimator):
     def _differentiated(self) -> range:
         return range(self.inner_steps - self._horizon, self.inner_steps)
 
-    def _compiled(self, run: DifferentiatedRun) -> tuple[DifferentiatedRun, str]:
-        """The run with compiled steps if they were asked for, and the remark on that."""
+    def _with_compiled_steps(self, run: DifferentiatedRun) -> tuple[DifferentiatedRun, str]:
+        """The run, with compiled steps if requested, and the remark on that."""
         if not self.compile:
             return run, ""
         if not self.tape.takes_compiled:
-            return run, f"not compiled: {type(self.tape).__name__} takes steps of its own"
+            return run, f"not compiled: {type(self.tape).__name__} uses steps of its own"
         # The truncation bias is estimated from quarters of the horizon.
         most = min(MOST_STEPS, self.horizon // 4) if self.horizon else MOST_STEPS
         steps, pull_back = self._differentiated or range(self.inner_steps), self._horizon > 0
@@ -156,7 +156,7 @@ class Unrolled(HypergradEstimator):
             return Trajectory(state, iter(()))
         return self.tape.record(run.dynamics, state, self._differentiated)
 
-    def _swept(self, run: DifferentiatedRun, trajectory: Trajectory, adjoint: State) -> tuple[Tally, State]:
+    def _sweep(self, run: DifferentiatedRun, trajectory: Trajectory, adjoint: State) -> tuple[Tally, State]:
         """The terms of the steps within the horizon, and the adjoint of the state before them."""
         tally, before = Tally(self._horizon, self.inner_steps, run.dynamics.stride), adjoint
         for before, terms, steps in trajectory.pull_back(adjoint):  # noqa: B007 (the last one is returned)
@@ -165,7 +165,7 @@ class Unrolled(HypergradEstimator):
         return tally, before
 
     def _indirect(self, run: DifferentiatedRun, tally: Tally, start: State) -> Tensors:
-        """The sum of the terms, and that of the start where the sweep came to it or took the steps as constant."""
+        """The sum of the terms, with that of the start if K = T or K = 0."""
         indirect = tally.total()
         if self._horizon in (0, self.inner_steps):
             add(indirect, run.start_term(start))
@@ -175,7 +175,7 @@ class Unrolled(HypergradEstimator):
 
 
 def _require_in_start(hparams: Tensors, indirect: Tensors) -> None:
-    """Require that each hyperparameter moves the start; else the direct term alone would pass for the hypergradient.
+    """Require that each hyperparameter moves the start; otherwise the direct term alone would be the result.
 
     Raises:
         UnusedHyperparameterError: if one does not.

@@ -1,4 +1,4 @@
-"""Which outer steps are taken."""
+"""Which outer steps are accepted."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,17 @@ from hypergrad.core.validation import require_int, require_real
 
 @dataclass(frozen=True, kw_only=True)
 class Acceptance:
-    """A step of the optimiser, u → u + s d, is taken only where the dev loss does not rise, else s shrinks.
+    """Accepts a step of the optimiser, u → u + s d, only if the dev loss does not rise; otherwise s shrinks.
 
-    With s = 1 at first, a step whose dev loss is above the last one by more than `slack` of it, or at which nothing can
-    be computed, is tried again with `shrink` times s, and each that is taken lets s grow again, up to 1. The rejected
-    ones cost as much as the others. For dev losses that are the same function at every step.
+    s begins at 1. A step is rejected if its dev loss exceeds the last one by more than `slack` of it, or if it cannot
+    be computed; it is then tried again with `shrink` times s. After each accepted step s grows again, up to 1. A
+    rejected step costs as much as an accepted one. For dev losses that are the same function at every step.
 
     Attributes:
         shrink: what multiplies s after a rejection, in (0, 1).
         grow: what multiplies s after an acceptance, ≥ 1.
-        slack: rise that is tolerated, relative to the dev loss, ≥ 0; for inner problems that are solved loosely.
-        max_rejections: after as many in one step the run ends, ≥ 1.
+        slack: allowed rise, relative to the dev loss, ≥ 0; for inner problems that are solved loosely.
+        max_rejections: the run ends after more rejections than this in one step, ≥ 1.
 
     Source: Pedregosa, "Hyperparameter optimization with approximate gradient", ICML (2016).
     """
@@ -34,5 +34,5 @@ class Acceptance:
         require_int(self, "max_rejections", least=1)
 
     def accepts(self, before: float, after: float) -> bool:
-        """Whether a step from one dev loss to another is taken."""
+        """Whether a step from dev loss `before` to dev loss `after` is accepted."""
         return after <= before + self.slack * abs(before)

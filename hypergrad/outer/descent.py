@@ -1,4 +1,4 @@
-"""How the unconstrained hyperparameters move: an optimiser, a scheduler, and which steps are taken."""
+"""How the unconstrained hyperparameters move: an optimiser, a scheduler, and which steps are accepted."""
 
 import copy
 from collections.abc import Callable
@@ -20,14 +20,14 @@ class Descent:
     """Outer steps on an objective.
 
     Args:
-        objective: whose u moves.
+        objective: holds the u that moves.
         journal: where each evaluation is recorded.
         optimizer: as in `Trainer`.
         scheduler: as in `Trainer`.
         acceptance: as in `Trainer`.
 
     Raises:
-        TypeError: if what `optimizer` makes is none.
+        TypeError: if `optimizer` does not return a torch.optim.Optimizer.
         ValueError: if there is a scheduler for an optimiser without a learning rate.
     """
 
@@ -51,27 +51,27 @@ class Descent:
         self.scheduler: Any = scheduler(self.optimizer) if scheduler else None
 
     def step(self, record: Record) -> Record | None:
-        """One outer step from a record to the next; None where the acceptance takes no step.
+        """One outer step from a record to the next; None if the acceptance rejects every step.
 
         Also raised, by what it calls: NonFiniteError if the step leads to values that are not finite.
         """
         before = self.objective.snapshot().u
         self._move(record)
         if self.acceptance is not None:
-            return self._accepted(record, before, self.acceptance)
-        return self._evaluated(record.step + 1)
+            return self._first_accepted(record, before, self.acceptance)
+        return self._evaluate(record.step + 1)
 
     def _move(self, record: Record) -> None:
         """Move u by a step of the optimiser, and the learning rate by one of the scheduler.
 
         Raises:
-            NonFiniteError: if u is not finite then.
+            NonFiniteError: if u is not finite after the step.
         """
-        waiting = [record.outer_loss]
+        known = [record.outer_loss]
 
         def closure() -> float:
-            # A line search asks again, at other u.
-            return waiting.pop() if waiting else self._evaluated(record.step).outer_loss
+            # The first call is at the u of the record; a line search calls again, at other u.
+            return known.pop() if known else self._evaluate(record.step).outer_loss
 
         self.optimizer.step(closure)
         if self.scheduler is not None:
@@ -83,35 +83,35 @@ class Descent:
                 f"{record.scalars()['hypergradient/norm']:.2e}; lower the lr of the optimiser."
             )
 
-    def _accepted(self, record: Record, before: Tensors, acceptance: Acceptance) -> Record | None:
-        """The first step from `before` towards the present u that is taken, if there is one.
+    def _first_accepted(self, record: Record, before: Tensors, acceptance: Acceptance) -> Record | None:
+        """The record of the first accepted step from `before` towards the current u; None if there is none.
 
         Raises:
-            HypergradError: if nothing could be computed at the last of them.
+            HypergradError: if the last attempt cannot be computed.
         """
         objective, proposed = self.objective, self.objective.snapshot()
         for attempt in range(acceptance.max_rejections + 1):
             objective.place({name: u + self.scale * (proposed.u[name] - u) for name, u in before.items()})
             try:
-                found = self._evaluated(record.step + 1)
+                candidate = self._evaluate(record.step + 1)
             except HypergradError:
-                # Further than anything can be computed is too far.
+                # A step that cannot be computed counts as rejected.
                 if attempt == acceptance.max_rejections:
                     raise
-                found = None
-            if found is not None and acceptance.accepts(record.outer_loss, found.outer_loss):
+                candidate = None
+            if candidate is not None and acceptance.accepts(record.outer_loss, candidate.outer_loss):
                 self.scale = min(1.0, self.scale * acceptance.grow)
-                return found
+                return candidate
             objective.rewind(proposed)
             self.scale *= acceptance.shrink
         objective.place(before)
         return None
 
-    def _evaluated(self, step: int) -> Record:
+    def _evaluate(self, step: int) -> Record:
         return self.journal.record(self.objective, step)
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs, which later steps do not change."""
+        """What `restore` needs; later steps do not change it."""
         return {
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "scheduler": None if self.scheduler is None else copy.deepcopy(self.scheduler.state_dict()),

@@ -1,4 +1,4 @@
-"""What a run has seen so far."""
+"""What a run has recorded so far."""
 
 import math
 import warnings
@@ -20,14 +20,14 @@ from hypergrad.outer.state import placed
 
 
 class Journal:
-    """The books of a run: what it spends, the records that count, the scalars of all, and the trajectory.
+    """The records of a run: its cost, the first, last and best record, the scalars of all records, and the trajectory.
 
-    The trajectory is that of the hyperparameters that are not too large.
+    The trajectory holds the hyperparameters of at most `MOST_ENTRIES` entries.
 
     Args:
         like: the hyperparameters.
         monitor: the loss or metric whose minimum is the best record.
-        compares: whether it is that of one and the same problem in all records; else the last record is the best.
+        compares: whether it belongs to the same problem in all records; otherwise the last record is the best.
     """
 
     def __init__(self, like: Tensors, monitor: str = OUTER_LOSS, *, compares: bool = True) -> None:
@@ -41,7 +41,7 @@ class Journal:
 
     @property
     def last(self) -> Record | None:
-        """The record of the last step, if there was one."""
+        """The record of the last step; None before the first one."""
         return self._records[1] if self._records else None
 
     def records(self) -> tuple[Record, Record, Record]:
@@ -50,29 +50,29 @@ class Journal:
         return first, last, best
 
     def record(self, objective: OuterObjective, step: int) -> Record:
-        """The record of one evaluation as outer step `step`, with what the run has spent by then.
+        """The record of one evaluation as outer step `step`, with the cost of the run so far.
 
-        Also raised, by what it calls: the HypergradError of the estimator, with where that was.
+        Also raised, by what it calls: the HypergradError of the estimator, with the step and λ added.
         """
         try:
             with self.ledger.counting():
-                at = objective.evaluate(step)
+                evaluation = objective.evaluate(step)
         except HypergradError as error:
             raise type(error)(f"{error}{self._whereabouts(step, objective.hparams())}") from error
-        self._warn(at.found, step)
-        return self.ledger.record(step, at.problem, at.hparams, at.found)
+        self._warn(evaluation.found, step)
+        return self.ledger.record(step, evaluation.problem, evaluation.hparams, evaluation.found)
 
     def add(self, record: Record) -> None:
         """Keep a record.
 
         Raises:
-            NonFiniteError: if what is monitored is NaN, of which nothing is a minimum.
+            NonFiniteError: if the monitored number is NaN, which has no minimum.
         """
         first, _, best = self._records or (record, record, record)
         now, least = record.monitored(self.monitor), best.monitored(self.monitor)
         if math.isnan(now):
             raise NonFiniteError(
-                f"The monitored {self.monitor} is NaN at outer step {record.step}, so that no step can be called the "
+                f"The monitored {self.monitor} is NaN at outer step {record.step}, so no step can be called the "
                 "best; look for NaN in its data, or monitor outer_loss."
             )
         self._records = (first, record, record if now < least or not self.compares else best)
@@ -81,7 +81,7 @@ class Journal:
             path.append(record.hparams[name])
 
     def result(self, stopped: str, retrained: dict[str, float] | None = None) -> Result:
-        """What the run came to, by why it ended."""
+        """The result of the run; `stopped` says why it ended."""
         first, last, best = self.records()
         return Result(
             hparams=last.hparams,
@@ -97,7 +97,7 @@ class Journal:
         )
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs, which later records do not change."""
+        """What `restore` needs; later records do not change it."""
         return {
             **self.ledger.state(),
             "warned": sorted(self._warned),
@@ -116,18 +116,18 @@ class Journal:
         self.ledger.restore(state, self._records[1].seconds)
 
     def _warn(self, found: Hypergradient, step: int) -> None:
-        """Say once for each kind that an estimate is inexact."""
+        """Warn that an estimate is inexact, once for each reason."""
         for kind, message in inexactness(found).items():
             if kind not in self._warned:
                 self._warned.add(kind)
                 warnings.warn(
-                    f"From outer step {step} on, {message} Said once; every step is in the metrics.",
+                    f"From outer step {step} on, {message} This is said once; every step is in the metrics.",
                     NotConvergedWarning,
                     stacklevel=2,
                 )
 
     def _whereabouts(self, step: int, hparams: Tensors) -> str:
-        """Where an error was met, if the optimiser had a hand in it."""
+        """Where an error occurred, if a step of the optimiser led there."""
         if self.last is None:
             return ""
         before = self.last.hparams

@@ -10,12 +10,12 @@ from torch.optim import Optimizer
 
 
 class LBFGSB(Optimizer):
-    """Quasi-Newton with a line search and bounds; one `step` is one iteration. For losses that are deterministic.
+    """Quasi-Newton with a line search and bounds; one `step` is one iteration. For deterministic losses.
 
-    scipy's routine keeps its memory to itself. So each step runs it anew from the first point for one iteration more,
-    on the losses and gradients that are known: it asks for new ones only where the last run ended. That takes
-    O(memory · n) arithmetic for each iteration that is repeated, keeps every point that was ever tried, and makes the
-    state one that can be saved.
+    scipy's routine does not expose its memory. So each step runs it again from the first point, for one more iteration,
+    on the losses and gradients that are already known; only the last iteration evaluates new ones. That costs
+    O(memory · n) arithmetic for each repeated iteration and keeps every point that was tried, but the state can be
+    saved.
 
     Args:
         params: the tensors to optimise.
@@ -40,11 +40,11 @@ class LBFGSB(Optimizer):
         """One iteration.
 
         Args:
-            closure: evaluates the loss at the present values and leaves the gradients in `.grad`; at the first call of
-                a step, these are there already.
+            closure: evaluates the loss at the current values and writes the gradients to `.grad`; they are already
+                there before the first call of a step.
 
         Returns:
-            The loss at the values from which the step went.
+            The loss at the values before the step.
 
         Raises:
             ValueError: if there is no closure.
@@ -62,7 +62,7 @@ class LBFGSB(Optimizer):
         return here[1]
 
     def _minimised(self, kept: dict[str, Any], closure: Callable[[], float]) -> Tensor:
-        """Where scipy's routine gets from the first point in as many iterations as are kept, shape (n,)."""
+        """Where scipy's routine gets from the first point in `kept["iterations"]` iterations, shape (n,)."""
         from scipy.optimize import minimize
 
         known = {_key(u): (loss, grad) for u, loss, grad in kept["tried"]}

@@ -18,7 +18,7 @@ from hypergrad.problem.base import InnerProblem
 
 
 class Ledger:
-    """Gradients, Hessian products and inner steps since the run began, and the time since it first counted."""
+    """Gradients, Hessian products and inner steps since the run began, and the time since the first `counting`."""
 
     def __init__(self) -> None:
         self.num_matvecs, self.num_inner_steps, self.cost = 0, 0, Spent()
@@ -26,18 +26,18 @@ class Ledger:
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        """Count the gradients and products of training within, also where an error ends it."""
+        """Count the gradients and products of training in the block, also if an error ends it."""
         if self._begin is None:
-            self._begin = time.perf_counter()  # not before: an optimiser's first import takes a second
+            self._begin = time.perf_counter()  # not earlier: an optimiser's first import takes a second
         with self.cost.counting():
             yield
 
     def seconds(self) -> float:
-        """Wall time since the first `counting`, that of earlier parts of the run included."""
+        """Wall time since the first `counting`, including earlier parts of a resumed run."""
         return 0.0 if self._begin is None else time.perf_counter() - self._begin
 
     def record(self, step: int, problem: InnerProblem, hparams: Tensors, found: Hypergradient | Retraining) -> Record:
-        """What was found at λ in outer step `step`, with what the run has spent by then."""
+        """What was found at λ in outer step `step`, with the cost of the run so far."""
         if isinstance(found, Hypergradient):
             self.num_matvecs += found.num_matvecs + (found.error_bar.num_matvecs if found.error_bar else 0)
         self.num_inner_steps += found.training.steps if found.training else 0
@@ -58,7 +58,7 @@ class Ledger:
         )
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs, which later counts do not change."""
+        """What `restore` needs; later counts do not change it."""
         return {
             "num_matvecs": self.num_matvecs,
             "num_inner_steps": self.num_inner_steps,

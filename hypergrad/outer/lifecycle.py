@@ -1,4 +1,4 @@
-"""What callbacks are told of how a run begins and breaks off."""
+"""The calls of callbacks when a run begins and when it breaks off."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,9 +10,9 @@ from hypergrad.outer.termination import terminable
 
 @contextmanager
 def running(callbacks: Sequence[Callback], run: Run, journal: Journal) -> Iterator[None]:
-    """Start the callbacks, and tell those that did start if an error or a signal ends what is done within.
+    """Start the callbacks; if an error or a signal ends the block, call `on_error` of those that did start.
 
-    Also raised, by what it calls: whatever ended it, after the callbacks have kept what was reached.
+    Also raised, by what it calls: the error that ended the block, after `on_error` of the callbacks.
     """
     started: list[Callback] = []
     try:
@@ -26,6 +26,6 @@ def running(callbacks: Sequence[Callback], run: Run, journal: Journal) -> Iterat
             try:
                 callback.on_error(error, journal.last)
             except Exception as further:
-                # What stopped the run is told, and the other callbacks keep what they can.
-                error.add_note(f"{type(callback).__name__} could not keep what was reached: {further}")
+                # The first error is the one that is raised, and the other callbacks still save what they can.
+                error.add_note(f"{type(callback).__name__} could not save what was reached: {further}")
         raise

@@ -11,17 +11,17 @@ from hypergrad.outer.state import identity, random_state, require_same, restore_
 
 
 class Loop:
-    """Outer steps until there is a reason to stop, with what callbacks are told on the way.
+    """Outer steps until there is a reason to stop, with the calls of the callbacks.
 
     Args:
-        descent: how u moves, on which objective, with the books of the run.
+        descent: how u moves; it holds the objective and the journal of the run.
         outer_steps: as in `Trainer`.
         patience: as in `Trainer`.
         retrain: as in `Trainer`.
         callbacks: as in `Trainer`.
 
     Raises:
-        ValueError: if there is patience for a dev loss that is another one in each step.
+        ValueError: if `patience` is set for a dev loss that differs from step to step.
     """
 
     def __init__(
@@ -38,20 +38,20 @@ class Loop:
         self.callbacks = callbacks
         if patience is not None and not self.journal.compares:
             raise ValueError(
-                f"patience waits for a lower dev loss, but {type(self.objective.problem).__name__} has other tasks, "
-                "with another dev loss, in each outer step. Leave patience out, or name a metric in monitor."
+                f"patience waits for a lower dev loss, but {type(self.objective.problem).__name__} has different "
+                "tasks and a different dev loss in each outer step. Leave patience out, or name a metric in monitor."
             )
         self.identity = self._identity()
 
     def run(self) -> Result:
-        """Go on from the present state to the end."""
+        """Run from the current state to the end."""
         if self.journal.last is None:
             self.observe(self.journal.record(self.objective, 0))
         stopped = self._descend()
         return self.journal.result(stopped, self.retrained() if self.retrain else None)
 
     def observe(self, record: Record) -> None:
-        """Keep a record, and tell everyone."""
+        """Add a record to the journal, and pass it and the state to the callbacks."""
         self.journal.add(record)
         for callback in self.callbacks:
             callback.on_step(record)
@@ -60,7 +60,7 @@ class Loop:
             callback.on_state(record.step, state)
 
     def retrained(self) -> dict[str, float]:
-        """The metrics of a training on train and dev at the best λ, from the initial parameters."""
+        """The metrics after training on train and dev at the best λ, from the initial parameters."""
         _, _, best = self.journal.records()
         problem, hparams = self.objective.problem.joined(best.hparams)
         found = self.objective.estimator.estimate(problem, hparams, problem.init_params())
@@ -68,7 +68,7 @@ class Loop:
             return {name: float(x) for name, x in problem.metrics(found.params, hparams).items()}
 
     def state(self, last: Record) -> dict[str, Any]:
-        """All that `restore` needs, as tensors and plain values that later steps do not change."""
+        """All that `restore` needs, as tensors and plain values; later steps do not change them."""
         return {
             "step": last.step,
             "hparams": last.hparams,
@@ -82,7 +82,7 @@ class Loop:
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a state, as if it had been reached here.
 
-        Also raised, by what it calls: CheckpointError if it is of another run.
+        Also raised, by what it calls: CheckpointError if the state belongs to another run.
         """
         require_same(self.identity, state["identity"])
         self.journal.restore(state)
@@ -91,7 +91,7 @@ class Loop:
         restore_random_state(state["random"])
 
     def _descend(self) -> str:
-        """Take outer steps, and say why they ended, in the words of `Result.stopped`."""
+        """Take outer steps, and return why they ended, as in `Result.stopped`."""
         _, last, best = self.journal.records()
         while last.step < self.outer_steps:
             if self.patience is not None and last.step - best.step > self.patience:
@@ -104,7 +104,7 @@ class Loop:
         return "outer_steps"
 
     def _identity(self) -> dict[str, str]:
-        """What makes this run the one that it is, and no other."""
+        """What identifies this run."""
         objective, descent = self.objective, self.descent
         return identity(
             objective.problem,

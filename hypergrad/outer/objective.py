@@ -1,4 +1,4 @@
-"""The dev loss as a function of unconstrained hyperparameters, with what one evaluation leaves to the next."""
+"""The dev loss as a function of unconstrained hyperparameters, with the warm starts between evaluations."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +13,10 @@ from hypergrad.problem.base import InnerProblem
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one evaluation of the outer objective gave.
+    """The result of one evaluation of the outer objective.
 
     Attributes:
-        problem: that of the outer step.
+        problem: the problem of the outer step.
         hparams: λ in natural units.
         found: the hypergradient there.
     """
@@ -28,12 +28,12 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where an outer objective stands: all that its next evaluation depends on.
+    """The state of an outer objective: everything on which its next evaluation depends.
 
     Attributes:
         u: the unconstrained hyperparameters.
-        params: the parameters that a warm start trains from.
-        carry: what the last estimate left to the next besides them.
+        params: the parameters from which a warm start trains.
+        carry: `Hypergradient.carry` of the last estimate.
     """
 
     u: Tensors
@@ -47,8 +47,8 @@ class OuterObjective:
     Args:
         problem: what is tuned.
         estimator: how the hypergradient is formed.
-        warm_start: start each training, and each adjoint system, from where the last one ended.
-        max_grad_norm: ‖dF/du‖ is clipped to this; None leaves it.
+        warm_start: start each training, and each adjoint system, from the result of the last one.
+        max_grad_norm: ‖dF/du‖ is clipped to this; None does not clip.
     """
 
     def __init__(
@@ -64,16 +64,16 @@ class OuterObjective:
         self._params, self._carry = problem.init_params(), None
 
     def hparams(self) -> Tensors:
-        """λ at the present u, as a function of it."""
+        """λ at the current u, differentiable with respect to u."""
         return {name: self.spaces[name].to_natural(u) for name, u in self.u.items()}
 
     def evaluate(self, step: int) -> Evaluation:
-        """The hypergradient at the present u, as outer step `step`; the gradients of u are set to its pull-back.
+        """The hypergradient at the current u, as outer step `step`; `.grad` of u is set to its pull-back.
 
         Also raised, by what it calls: the HypergradError of the estimator.
         """
         hparams, problem = self.hparams(), self.problem.at_outer_step(step)
-        # A copy, because u moves in place, and is λ itself where there is no constraint.
+        # A copy, because u moves in place, and u is λ itself if there is no constraint.
         natural = {name: value.detach().clone() for name, value in hparams.items()}
         found = self.estimator.estimate(
             problem,
@@ -94,24 +94,24 @@ class OuterObjective:
             self.u[name].copy_(value)
 
     def snapshot(self) -> Snapshot:
-        """Where the objective stands, which later evaluations do not change."""
+        """The current state; later evaluations do not change it."""
         return Snapshot({name: u.detach().clone() for name, u in self.u.items()}, self._params, self._carry)
 
     def rewind(self, snapshot: Snapshot) -> None:
-        """Go back to where the objective stood; the gradients of u stay, until the next evaluation."""
+        """Go back to a snapshot; the gradients of u stay until the next evaluation."""
         self.place(snapshot.u)
         self._params, self._carry = snapshot.params, snapshot.carry
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs, which later evaluations do not change."""
+        """What `restore` needs; later evaluations do not change it."""
         now = self.snapshot()
         grad = {name: u.grad for name, u in self.u.items()}
         return {
             "u": now.u,
             "params": now.params,
-            "adjoint": now.carry,
+            "adjoint": now.carry,  # its name in state files of earlier versions
             "grad": grad,
-        }  # as state files have always called it
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a state."""

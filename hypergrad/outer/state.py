@@ -1,4 +1,4 @@
-"""The state of the outer loop as tensors and plain values, and what has to agree before it goes on elsewhere."""
+"""The state of the outer loop as tensors and plain values, and what must agree before a run is resumed."""
 
 import hashlib
 import random
@@ -18,12 +18,12 @@ from hypergrad.problem.base import InnerProblem
 
 
 def placed(content: Any, device: torch.device) -> Any:
-    """Tensors on a device, in any nesting of dicts, lists and tuples; what is no tensor is as it was."""
+    """Tensors on a device, in any nesting of dicts, lists and tuples; other values are unchanged."""
     return tree_map(lambda part: part.to(device) if isinstance(part, Tensor) else part, content)
 
 
 def random_state() -> dict[str, Any]:
-    """Every random stream that code of a user could draw from: torch, its GPUs, Python and numpy."""
+    """Every random stream that user code could draw from: torch, its GPUs, Python and numpy."""
     kind, keys, *rest = np.random.get_state()
     version, words, gauss = random.getstate()
     return {
@@ -35,7 +35,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Set every random stream to where `random_state` found it."""
+    """Set every random stream to a state that `random_state` returned."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
@@ -46,7 +46,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 def identity(problem: InnerProblem, estimator: object, optimizer: Optimizer, **settings: object) -> dict[str, str]:
-    """What makes a run this run and no other, each in words."""
+    """What identifies a run, as text by name."""
     groups = [{key: x for key, x in group.items() if key != "params"} for group in optimizer.param_groups]
     params, hparams = problem.init_params(), problem.init_hparams()
     return {
@@ -62,16 +62,16 @@ def identity(problem: InnerProblem, estimator: object, optimizer: Optimizer, **s
 
 
 def require_same(ours: dict[str, str], theirs: dict[str, str]) -> None:
-    """Require that a state is of this run.
+    """Require that a state belongs to this run.
 
     Raises:
-        CheckpointError: if it is of another.
+        CheckpointError: if it belongs to another.
     """
     for name, value in ours.items():
         if theirs.get(name) != value:
             raise CheckpointError(
-                f"The state to go on from is of another experiment: its {name} was {_short(theirs.get(name))}, and "
-                f"here it is {_short(value)}. Go on with the settings that the run was begun with, or begin a new one."
+                f"The state belongs to another experiment: its {name} was {_short(theirs.get(name))}, and "
+                f"here it is {_short(value)}. Resume with the settings of the original run, or begin a new one."
             )
 
 

@@ -1,4 +1,4 @@
-"""A request to end, as an exception that leaves time to keep what was reached."""
+"""A request to end, as an exception that leaves time to save what was reached."""
 
 import signal
 import threading

@@ -33,18 +33,19 @@ class Trainer:
         problem: what is tuned.
         estimator: how the hypergradient is formed.
         optimizer: makes a `torch.optim` optimiser from a list of tensors, such as `partial(torch.optim.Adam, lr=0.1)`.
-        outer_steps: updates of λ, ≥ 0; one more estimate is made after the last, so that its result is known.
-        warm_start: start training from the parameters of the step before instead of from `problem.init_params()`, and
-            the adjoint system from its solution there. An estimator that differentiates its T steps then knows of no
-            others, and the losses are those of ever more steps; where those do not converge, False tunes a run of T.
+        outer_steps: updates of λ, ≥ 0; one more estimate after the last update shows its result.
+        warm_start: start training from the parameters of the previous outer step instead of `problem.init_params()`,
+            and the adjoint system from its previous solution. An estimator that differentiates its T steps then ignores
+            all earlier ones, and the losses are those after more and more steps. If training does not converge in T
+            steps, use False, which tunes a run of T steps.
         scheduler: makes a `torch.optim.lr_scheduler` from the optimiser; it steps once per outer step.
-        max_grad_norm: ‖dF/du‖ is clipped to this, > 0; None leaves it.
-        acceptance: which steps are taken; None takes every one.
-        monitor: what `patience` and the best λ go by, the lower the better: "outer_loss", the dev loss, or a metric of
-            the problem, such as the loss on examples that λ is not tuned on; not one of the test part. Where each
-            outer step has tasks of its own, their dev losses do not compare, and the last λ is the best.
-        patience: the run ends once `monitor` went for more than `patience` ≥ 0 outer steps without a new minimum; None
-            ends it after `outer_steps` only. The best λ is in the result in any case.
+        max_grad_norm: ‖dF/du‖ is clipped to this, > 0; None does not clip.
+        acceptance: which steps are accepted; None accepts every step.
+        monitor: what `patience` and the best λ use, the lower the better: "outer_loss", the dev loss, or a metric of
+            the problem, such as the loss on examples that λ is not tuned on; not one of the test part. If each outer
+            step has its own tasks, their dev losses cannot be compared, and the last λ counts as the best.
+        patience: the run ends after more than `patience` ≥ 0 outer steps without a new minimum of `monitor`; None ends
+            it after `outer_steps` only. The best λ is in the result in any case.
         retrain: train once more at the end, on train and dev together at the best λ, and report its metrics.
         callbacks: what happens around each step.
     """
@@ -84,14 +85,14 @@ class Trainer:
 
         Args:
             config: describes the run to the callbacks; by default the estimator and the number of steps.
-            resume: the folder in which a `StateSaver` kept an earlier part of this run, or one of its files; the run
-                goes on from there as if it had never been cut short.
+            resume: the folder in which a `StateSaver` saved an earlier part of this run, or one of its files; the run
+                goes on from there as if it had not been interrupted.
 
         Returns:
             The final hyperparameters and parameters, with the records.
 
-        Also raised, by what it calls: CheckpointError if the state to go on from is of another run, or cannot be read;
-        whatever stopped the run, after the callbacks have kept what was reached.
+        Also raised, by what it calls: CheckpointError if the saved state belongs to another run, or cannot be read; the
+        error that stopped the run, after the callbacks have saved what was reached.
         """
         config = config or {"estimator": repr(self.estimator), "outer_steps": self.outer_steps}
         loop = self._loop()
@@ -106,11 +107,11 @@ class Trainer:
         return result
 
     def _loop(self) -> Loop:
-        """A run at its beginning."""
+        """The loop, before its first step."""
         objective = OuterObjective(
             self.problem, self.estimator, warm_start=self.warm_start, max_grad_norm=self.max_grad_norm
         )
-        # The luckiest of losses on different tasks is not the best.
+        # The lowest of losses on different tasks is luck, not the best.
         compares = self.monitor != OUTER_LOSS or self.problem.at_outer_step(1) is self.problem
         descent = Descent(
             objective,
@@ -144,8 +145,8 @@ def fit(
         estimator: how the hypergradient is formed.
         optimizer: makes a `torch.optim` optimiser from a list of tensors.
         steps: outer steps, ≥ 0.
-        progress: show a bar.
-        settings: further fields of `Trainer`.
+        progress: show a progress bar.
+        settings: other fields of `Trainer`.
 
     Returns:
         The final hyperparameters and parameters, with the history.

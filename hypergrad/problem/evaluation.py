@@ -1,4 +1,4 @@
-"""The inner loss and the norm of its gradient at a point, and what they say of a training run."""
+"""The inner loss and the norm of its gradient at a point, and whether they are finite or blew up."""
 
 import math
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from hypergrad.core.errors import NonFiniteError
 from hypergrad.core.hyperparameter import shown
 
 _GROWTH = 1e4
-"""A gradient this many times its first norm, with a higher loss too, means a run that blew up though still finite.
+"""If the gradient norm and the loss rise and the norm by more than this factor, a run blew up though still finite.
 
-A judgement: large enough to let a run pass that rises at first, and small against what divergence comes to."""
+A judgement: large enough to allow a run that rises at first, and small beside the values that divergence reaches."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class InnerEvaluation:
 
     Attributes:
         loss: g(w, λ).
-        grad_norm: ‖φ(w, λ)‖, which is ‖∇_w g(w, λ)‖ where a problem has no condition of its own.
+        grad_norm: ‖φ(w, λ)‖, which is ‖∇_w g(w, λ)‖ if the problem has no condition of its own.
     """
 
     loss: float
@@ -40,7 +40,7 @@ class InnerEvaluation:
 
 
 def require_finite(evaluation: InnerEvaluation, hparams: Tensors) -> None:
-    """Require that the inner loss and its gradient are finite at the start of training, or where there is none.
+    """Require that the inner loss and its gradient are finite at the start of training, or at the given parameters.
 
     Raises:
         NonFiniteError: if they are NaN or infinite.
@@ -55,5 +55,5 @@ def require_finite(evaluation: InnerEvaluation, hparams: Tensors) -> None:
 
 
 def blew_up(start: InnerEvaluation, end: InnerEvaluation) -> bool:
-    """Whether training from `start` to `end` left the finite numbers, or is plainly on its way there."""
+    """Whether training from `start` to `end` reached values that are not finite, or clearly diverges."""
     return not end.is_finite or (end.loss > start.loss and end.grad_norm > _GROWTH * start.grad_norm > 0)

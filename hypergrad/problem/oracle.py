@@ -13,7 +13,7 @@ from hypergrad.problem.evaluation import InnerEvaluation
 
 @dataclass(frozen=True)
 class Oracle:
-    """w ↦ g(w, λ) and ∇_w g(w, λ) at a fixed λ on one batch: all that a training step or a product asks for.
+    """w ↦ g(w, λ) and ∇_w g(w, λ) at a fixed λ on one batch: all that a training step or a product uses.
 
     Attributes:
         problem: gives g, and with it the optimality condition φ, by default ∇_w g.
@@ -26,7 +26,7 @@ class Oracle:
     batch: Any = None
 
     def __call__(self, params: Tensors) -> tuple[Tensor, Tensors]:
-        """g(w, λ), shape (), and ∇_w g(w, λ), shaped as w, differentiable where grad mode is enabled."""
+        """g(w, λ), shape (), and ∇_w g(w, λ), shaped as w, differentiable if grad mode is enabled."""
         return self.problem.inner_loss_and_gradient(params, self.hparams, self.batch)
 
     def loss(self, params: Tensors) -> Tensor:
@@ -34,7 +34,7 @@ class Oracle:
         return self.problem.inner_loss(params, self.hparams, self.batch)
 
     def optimality(self, params: Tensors) -> Tensors:
-        """φ(w, λ), shaped as w, differentiable where grad mode is enabled.
+        """φ(w, λ), shaped as w, differentiable if grad mode is enabled.
 
         Raises:
             ValueError: if the problem's condition is not shaped as w.
@@ -49,7 +49,7 @@ class Oracle:
         return phi
 
     def loss_and_optimality(self, params: Tensors) -> tuple[Tensor, Tensors]:
-        """G and φ, from one forward pass where φ = ∇_w g; elsewhere g is without a graph."""
+        """g and φ, from one forward pass if φ = ∇_w g; otherwise g is without a graph."""
         if self.problem.is_minimisation:
             return self(params)
         with torch.no_grad():
@@ -58,6 +58,6 @@ class Oracle:
 
     @torch.no_grad()
     def evaluate(self, params: Tensors) -> InnerEvaluation:
-        """G and ‖φ‖ at `params`."""
+        """g and ‖φ‖ at `params`."""
         loss, phi = self.loss_and_optimality(leaves(params))
         return InnerEvaluation.of(loss, flatten(phi))

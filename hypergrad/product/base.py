@@ -1,8 +1,8 @@
 """The promise of a product: the optimality condition φ(w, λ), linearised at a point.
 
-Each file of this folder is one way to form the products (∂φ/∂w)ᵀ v and (∂φ/∂λ)ᵀ v, which is all that linear solvers and
-implicit estimators know of φ. A product takes an `Oracle` of the inner loss. It may import problems, compiled programs
-and what lies below them, and knows nothing of training, linear solvers or estimators.
+Each file of this folder is one way to form the products (∂φ/∂w)ᵀ v and (∂φ/∂λ)ᵀ v, all that linear solvers and implicit
+estimators use of φ. A product receives an `Oracle` of the inner loss. It may import problems, compiled programs and the
+layers below them. It does not know training, linear solvers or estimators.
 """
 
 from abc import ABC, abstractmethod
@@ -25,8 +25,8 @@ class Stationarity:
     Attributes:
         evaluation: inner loss and ‖φ‖.
         phi: φ, flat, shape (n,).
-        product: v ↦ (∂φ/∂w)ᵀ v; the Hessian product where φ = ∇_w g.
-        mixed: v ↦ (∂φ/∂λ)ᵀ v by name, None where φ does not depend on a hyperparameter.
+        product: v ↦ (∂φ/∂w)ᵀ v; the Hessian product if φ = ∇_w g.
+        mixed: v ↦ (∂φ/∂λ)ᵀ v by name; None if φ does not depend on a hyperparameter.
     """
 
     evaluation: InnerEvaluation
@@ -48,7 +48,7 @@ class Product(ABC):
 
         Raises:
             NonFiniteError: if the inner loss or φ is NaN or infinite.
-            ValueError: if φ is not what the products need; the message says what that is.
+            ValueError: if φ does not fulfil a requirement of the products; the message names it.
         """
 
 
@@ -56,7 +56,7 @@ def require_minimisation(product: Product, problem: InnerProblem) -> None:
     """Require that φ is ∇_w g.
 
     Raises:
-        ValueError: if it is a condition of the problem's own.
+        ValueError: if the problem has its own condition.
     """
     if not problem.is_minimisation:
         raise ValueError(

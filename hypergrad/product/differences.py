@@ -16,14 +16,14 @@ from hypergrad.product.base import Product, Stationarity, require_minimisation, 
 
 @dataclass(frozen=True, kw_only=True)
 class CentredDifferences(Product):
-    """H v ≈ (∇_w g(w + h v) − ∇_w g(w − h v)) / 2h, and the mixed product by the same difference of ∇_λ g.
+    """H v ≈ (∇_w g(w + h v) − ∇_w g(w − h v)) / 2h, and the mixed product from the same differences of ∇_λ g.
 
-    A product requires two gradients, but no second derivative and no graph, so that it also serves models with
+    A product requires two gradients, but no second derivative and no graph, so it also serves models with
     operations that cannot be differentiated twice. The error is O(h²) in exact arithmetic and O(ε/h) by rounding; h
     balances the two for parameters and curvature of order 1. Both sides use the same batch. φ must be ∇_w g.
 
     Attributes:
-        step: h ‖v‖ / max(‖w‖, 1) (dimensionless), > 0; None takes ε^⅓ of the dtype, 6e-6 in float64, 5e-3 in float32.
+        step: h ‖v‖ / max(‖w‖, 1) (dimensionless), > 0; None uses ε^⅓ of the dtype, 6e-6 in float64, 5e-3 in float32.
 
     Source: Vieira, "Gradient-based hyperparameter optimization and the implicit function theorem" (2016); Pearlmutter,
     "Fast exact multiplication by the Hessian", Neural Computation (1994).
@@ -47,7 +47,7 @@ class CentredDifferences(Product):
             if not v.any():
                 return torch.zeros_like(v), {name: torch.zeros_like(value) for name, value in oracle.hparams.items()}
             h = length / torch.linalg.vector_norm(v).item()
-            return _divided(gradients(w + h * v), gradients(w - h * v), 2 * h)
+            return _quotients(gradients(w + h * v), gradients(w - h * v), 2 * h)
 
         here = gradients(w)
         evaluation = InnerEvaluation.of(here.loss, here.wrt_w)
@@ -74,8 +74,8 @@ def _gradients(oracle: Oracle, params: Tensors) -> _Gradients:
     return _Gradients(loss.detach(), flatten(wrt_w), dict(zip(hp, grads[len(w) :], strict=True)))
 
 
-def _divided(ahead: _Gradients, behind: _Gradients, width: float) -> tuple[Tensor, dict[str, Tensor | None]]:
-    """The differences of both gradients over the width between them."""
+def _quotients(ahead: _Gradients, behind: _Gradients, width: float) -> tuple[Tensor, dict[str, Tensor | None]]:
+    """The differences of both gradients, divided by `width`."""
     mixed: dict[str, Tensor | None] = {}
     for name, a in ahead.wrt_hp.items():
         b = behind.wrt_hp[name]

@@ -17,15 +17,15 @@ from hypergrad.product.reverse import Reverse
 from hypergrad.taylor.elementary import Elementary
 
 _CHECKED = WeakCache[None]()
-"""Problems on which a product was found to be right."""
+"""Problems on which a product agreed with `Reverse`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ForwardOverReverse(Product):
-    """H v as the derivative of ∇_w g along v: no graph of the gradient is kept, and each product passes forward anew.
+    """H v as the derivative of ∇_w g along v: keeps no graph of the gradient; each product needs a forward pass.
 
     It needs less memory than `Reverse` and, eagerly on a CPU, three to ten times the time. φ must be ∇_w g, because
-    forward mode gives (∂φ/∂w) v, which is the transposed product only where ∂φ/∂w is symmetric. The first product on a
+    forward mode gives (∂φ/∂w) v, which is the transposed product only if ∂φ/∂w is symmetric. The first product on a
     problem is checked against `Reverse`.
 
     Source: Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation (1994).
@@ -36,7 +36,7 @@ class ForwardOverReverse(Product):
         w, product = self._product(oracle, params)
 
         def check() -> None:
-            _require_right(product, Reverse().linearize(oracle, params), oracle.problem)
+            _require_agreement(product, Reverse().linearize(oracle, params), oracle.problem)
 
         _CHECKED.get(oracle.problem, None, check)
 
@@ -61,8 +61,8 @@ class ForwardOverReverse(Product):
         return w, lambda v: torch.func.jvp(gradient, (w,), (v,))[1].detach()
 
 
-def _require_right(product: Callable[[Tensor], Tensor], exact: Stationarity, problem: InnerProblem) -> None:
-    """Check one product against reverse mode: forward mode of torch is wrong for some operations, without an error.
+def _require_agreement(product: Callable[[Tensor], Tensor], exact: Stationarity, problem: InnerProblem) -> None:
+    """Check one product against reverse mode: torch's forward mode is wrong for some operations, without an error.
 
     Raises:
         ValueError: if forward mode has no rule for an operation of the inner loss, or a wrong one.
@@ -77,7 +77,7 @@ def _require_right(product: Callable[[Tensor], Tensor], exact: Stationarity, pro
         raise ValueError(
             f"ForwardOverReverse cannot serve the inner loss of {name}: {reason}. Use Reverse (product=reverse)."
         ) from error
-    # Relative to the gradient too, so that a Hessian that is zero but for rounding is right.
+    # Relative to the gradient too, so that a Hessian that is zero up to rounding passes.
     size = max(torch.linalg.vector_norm(x).item() for x in (wanted, exact.phi)) or 1.0
     off = torch.linalg.vector_norm(found - wanted).item() / size
     if not off <= torch.finfo(v.dtype).eps ** 0.5:

@@ -18,10 +18,10 @@ from hypergrad.product.reverse import Reverse
 class GaussNewton(Product):
     """G v = Jᵀ (∂²ℓ/∂z²) J v + (∂²ℓ/∂w²) v instead of H v, for a loss g(w, λ) = ℓ(z(w), w, λ) of a model's outputs z.
 
-    G is the Hessian of the loss with the model made linear, J = ∂z/∂w. It is positive semidefinite wherever ℓ is convex
-    in (z, w), also where the Hessian is not, as in a network that is not trained to its end. It equals the Hessian
-    where the model fits the data or is linear. φ and the mixed derivatives stay exact; the hypergradient is biased by
-    (H − G). The problem has to define `outputs` and `loss_of_outputs`.
+    G is the Hessian of the loss with the model made linear, J = ∂z/∂w. It is positive semidefinite if ℓ is convex in
+    (z, w), even if the Hessian is not, as in a network that is not fully trained. It equals the Hessian if the model
+    fits the data or is linear. φ and the mixed derivatives stay exact; the hypergradient is biased by
+    (H − G). The problem must define `outputs` and `loss_of_outputs`.
 
     Source: Schraudolph, "Fast curvature matrix-vector products for second-order gradient descent", Neural Computation
     (2002); Martens, "Deep learning via Hessian-free optimization", ICML (2010).

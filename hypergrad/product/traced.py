@@ -1,4 +1,4 @@
-"""Products of a traced linearisation."""
+"""Products with a traced linearisation."""
 
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,25 +25,25 @@ _PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "auto": None}
 _LARGE_FLOPS = 1e8
 """From here on single precision saves more time than the iterations that its rounding adds, as measured on a CPU."""
 _TRACES = WeakCache[LinearTrace]()
-"""Traces by problem and by what else they hold for."""
+"""Traces by problem, and by everything else on which they depend."""
 _FLOPS = WeakCache[int]()
 """Operations of one product, by problem."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Traced(Product):
-    """Exact products, beside a trace of them on which the Krylov solvers iterate.
+    """Exact products, and a trace of them on which the Krylov solvers iterate.
 
-    The trace is a plain list of tensor operations without a forward pass, a graph, or anything that does not depend on
-    v, in single precision where it is large. It is about twice as fast as reverse mode on a CPU. It is made once for a
-    problem, and holds a copy of its data in that precision. The solvers check it: they form one exact product after
-    each cycle of iterations. If the trace did not lead to the residual that it promised (the problem's data changed,
-    its loss branches on values, the precision is too low), they go on without it, and say so in
+    The trace is a plain list of the tensor operations that depend on v, without a forward pass or a graph, in single
+    precision if it is large. It is about twice as fast as reverse mode on a CPU. It is made once for a
+    problem, and holds a copy of its data in that precision. The solvers check it with one exact product after
+    each cycle of iterations. If the residual is not the one that the trace predicted (the problem's data changed, its
+    loss branches on values, the precision is too low), they go on without the trace and report that in
     `stats["adjoint_remark"]`.
 
     Attributes:
-        precision: of the traced products, "float32", "float64", or "auto". The last is single precision if a product
-            takes 1e8 operations or more, where it halves the time; below, the iterations that rounding adds cost more.
+        precision: of the traced products, "float32", "float64", or "auto". "auto" is single precision if a product
+            needs 1e8 operations or more, where it halves the time. Below, the iterations added by rounding cost more.
         exact: how the exact products are formed.
         compile: run the trace through torch.compile, and several iterations of CG at a time. It requires a C++
             compiler, and half a minute once for a problem. If it fails, or the first result differs, the trace is run
@@ -74,7 +74,7 @@ class Traced(Product):
         """The trace as an operator.
 
         Raises:
-            CannotApproximateError: if there is none, or it does not pay.
+            CannotApproximateError: if the product cannot be traced, or is too small to trace.
         """
         flops = _flops(oracle.problem, exact)
         if flops < self.least_flops:
@@ -94,7 +94,7 @@ class Traced(Product):
 
 
 def _flops(problem: InnerProblem, exact: Stationarity) -> int:
-    """Floating-point operations of one product, those of matrix products, counted once."""
+    """Floating-point operations of the matrix products in one product, counted once for a problem."""
 
     def count() -> int:
         with FlopCounterMode(display=False) as counter:
@@ -105,7 +105,7 @@ def _flops(problem: InnerProblem, exact: Stationarity) -> int:
 
 
 def _trace(oracle: Oracle, params: Tensors, dtype: torch.dtype) -> tuple[Any, list[Tensor], LinearTrace]:
-    """What the trace holds for, the tensors that make up the point, and the trace.
+    """The key of the trace, the tensors of the point, and the trace.
 
     Raises:
         CannotApproximateError: if the product cannot be traced.

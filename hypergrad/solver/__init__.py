@@ -1,4 +1,5 @@
-"""How the inner problem is trained: `base.py` is the promise, each solver has a file, and so have coefficients.
+"""How the inner problem is trained: `base.py` is the promise, each solver has a file of its own.
 
-Imports from `core`, `problem`, `linsolve` and `product`. It knows no runs and no estimators: a step receives an oracle.
+Imports from `core`, `problem`, `linsolve` and `product`. It does not know runs or estimators: a step receives an
+oracle.
 """

@@ -67,8 +67,8 @@ def adapted(state: State, d: Tensors, coefficients: Coefficients, t: int) -> Sta
 def root_of_second_moment(v: Tensor) -> Tensor:
     """√v, with derivative 0 at v = 0.
 
-    v is 0 only where all gradients were 0, so that the momentum m is 0 too. There the step −lr m/(√v + eps) depends on
-    √v with a slope ∝ m = 0, and the step's derivative is the finite one through m; √v alone would put 0 · ∞ in its
-    place. Below the smallest normal number, which no eps notices, the root is held constant.
+    v is 0 only if all gradients were 0, and then the mean m is 0 too. There the slope of the step −lr m/(√v + eps) in
+    √v is ∝ m = 0, so its derivative is the finite one through m. Without this rule autograd would compute 0 · ∞. Below
+    the smallest normal number, which is negligible beside eps, the root is constant.
     """
     return v.clamp_min(torch.finfo(v.dtype).tiny).sqrt()

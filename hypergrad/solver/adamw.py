@@ -12,8 +12,8 @@ from hypergrad.solver.coefficient import Coefficient, Coefficients, ranged
 class AdamW(InnerSolver):
     """Adam on d_t = ∇g(w_t), after the parameters have shrunk to (1 − lr weight_decay) w_t.
 
-    The decay is not divided by the gradient's size, as an L2 penalty in `Adam` is; the fixed point of the steps is then
-    not that of g plus a penalty, but where lr m̂/(√v̂ + eps) balances the shrinking. The same update as
+    The decay is not divided by the size of the gradient, unlike an L2 penalty in `Adam`. So the fixed point of the
+    steps is not that of g plus a penalty, but where lr m̂/(√v̂ + eps) balances the shrinking. The same update as
     `torch.optim.AdamW(betas=(β₁, β₂))`. State as in `Adam`.
 
     Attributes:

@@ -22,8 +22,8 @@ from hypergrad.solver.coefficient import (
 from hypergrad.solver.requirements import require_coefficient, require_contract, require_fitting, require_known
 
 State = dict[str, Tensors]
-"""The solver's state: `params`, and what else a dynamics carries along, such as `velocity`, each shaped as the
-parameters; which those are is said by each solver. The number of the step is no part of it."""
+"""The solver's state: `params`, and what else the dynamics needs, such as `velocity`, usually shaped as the parameters.
+Each solver documents its own. The number of the step is not part of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +37,10 @@ class InnerSolver:
         def update(self, state, grad, coefficients, t):
             return {"params": {k: w - coefficients["lr"][k] * grad[k] for k, w in state["params"].items()}}
 
-    or `step`, if it needs more than the gradient at its parameters, and `init`, if its state holds more than those. The
-    state that comes out has the groups, names and shapes of the one that went in. A step can be differentiated if grad
-    mode is enabled, and keeps no graph under `torch.no_grad()`; so it is composed of operations of torch, and changes
-    none of its arguments. To be compiled, it may not branch on t or on values of tensors.
+    or `step`, if it needs more than the gradient at its parameters. It also defines `init`, if its state holds more
+    than `params`. The returned state has the groups, names and shapes of the given one. A step can be differentiated if
+    grad mode is enabled, and keeps no graph under `torch.no_grad()`. So it uses operations of torch, and changes none
+    of its arguments. To be compiled, it may not branch on t or on values of tensors.
 
     A coefficient is a field made by `hypergrad.solver.coefficient.ranged`. Its value is a number, a `Schedule`, or the
     name of a hyperparameter, whose first axis is the inner step and whose second axis is the group of tensors. For T
@@ -48,24 +48,23 @@ class InnerSolver:
 
     - () for one value,
     - (T,) for one per step,
-    - (1, G) for one per group (not (G,), which could not be told from a schedule where T = G),
+    - (1, G) for one per group (not (G,), which would look like a schedule if T = G),
     - (T, G) for one per step and group.
 
     Attributes:
-        groups: glob patterns such as ("*.weight", "*.bias"). Each parameter's name must match exactly one of them, and
-            belongs to the group of that number. None makes each tensor a group, in the order of `init_params()`.
+        groups: glob patterns such as ("*.weight", "*.bias"), one for each group. Each parameter's name must match
+            exactly one of them. None makes each tensor a group, in the order of `init_params()`.
 
     Raises:
-        TypeError: at the definition of a subclass whose `step`, `update` or `largest_lr` has a parameter that it is not
-            given.
+        TypeError: if a subclass defines `step`, `update` or `largest_lr` with a parameter of earlier versions.
     """
 
     differentiable: ClassVar[bool] = True
     """Whether a step can be differentiated, which `Unrolled` and `Forward` require and `Implicit` does not."""
     same_batch: ClassVar[bool] = False
-    """Whether the steps need the same batch throughout, as those of a line search do."""
+    """Whether all steps need the same batch, as a line search does."""
     check_every: ClassVar[int] = 20
-    """Steps between two looks at the gradient norm while training to a tolerance, each of which costs a gradient."""
+    """Steps between two checks of the gradient norm while training to a tolerance; each check costs a gradient."""
 
     groups: tuple[str, ...] | None = None
 
@@ -91,7 +90,7 @@ class InnerSolver:
         return {"params": params}
 
     def start(self, problem: InnerProblem, params: Tensors, hparams: Tensors) -> State:
-        """The state s₀ of a run on `problem` that is given `params` to start from."""
+        """The state s₀ of a run on `problem` that starts from `params`, after `problem.initial`."""
         return self.init(problem.initial(params, hparams))
 
     def step(self, oracle: Oracle, state: State, coefficients: Coefficients, t: int) -> State:
@@ -99,13 +98,13 @@ class InnerSolver:
 
         Args:
             oracle: params ↦ (g, ∇g) at this λ and batch, which are `oracle.hparams` and `oracle.batch`.
-            state: after the steps before; not changed.
+            state: s_t; not changed.
             coefficients: of this step, by field and then by parameter tensor: `coefficients["lr"][name]` is a number or
                 a tensor of shape ().
-            t: steps since `init`, ≥ 0, by which bias corrections go.
+            t: steps since `init`, ≥ 0, for bias corrections.
 
         Returns:
-            The next state; the given one itself if rounding errors allow no further step.
+            The next state; the same object as `state` if rounding errors allow no further step.
         """
         _, grad = oracle(state["params"])
         return self.update(state, grad, coefficients, t)
@@ -114,7 +113,7 @@ class InnerSolver:
         """The state after step t along `grad`, shaped as the parameters; see `step`.
 
         Raises:
-            NotImplementedError: if the solver has a `step` of its own.
+            NotImplementedError: if the solver does not define it.
         """
         raise NotImplementedError(f"{type(self).__name__} defines neither update nor step, or only the latter.")
 
@@ -133,7 +132,7 @@ class InnerSolver:
 
     @property
     def decays(self) -> bool:
-        """Whether weight decay leads the steps to another point than a minimum of the inner loss."""
+        """Whether weight decay leads the steps away from the minimum of the inner loss."""
         return self.coefficients().get("weight_decay", 0) != 0
 
     def coefficients_at(self, hparams: Tensors, t: int, params: Tensors) -> Coefficients:
@@ -150,15 +149,15 @@ class InnerSolver:
         return {field: coefficient(value, hparams, t) for field, value in self.coefficients().items()}
 
     def by_tensor(self, values: Values, params: Tensors) -> Coefficients:
-        """The coefficients for each of the parameter tensors, from those for all of them or for each group."""
+        """The coefficients for each parameter tensor, from one value for all of them or one for each group."""
         return {field: by_tensor(value, params, self.groups) for field, value in values.items()}
 
     def largest_lr(self, curvature: float, values: Values) -> float | None:
         """The learning rate above which a step is unstable, if known.
 
         Args:
-            curvature: the largest one of the inner loss, > 0.
-            values: of the coefficients, see `values_at`.
+            curvature: the largest curvature of the inner loss, > 0.
+            values: the coefficients, see `values_at`.
         """
         return None
 
@@ -179,8 +178,8 @@ class InnerSolver:
         """Check that every coefficient fits a run of `inner_steps` steps on `params`.
 
         Raises:
-            ValueError: if a coefficient names no hyperparameter, or one of the wrong shape or with values out of range,
-                a schedule is longer than the run, or `groups` does not fit the parameters or serves no coefficient.
+            ValueError: if a coefficient names no hyperparameter, or one with a wrong shape or values out of range; if a
+                schedule is longer than the run; if `groups` does not fit the parameters, or no coefficient uses it.
         """
         num_groups = 1 + max(groups_of(tuple(params), self.groups))
         by_group, ranges = False, self._ranges()
@@ -197,7 +196,7 @@ class InnerSolver:
 
     @cached_property
     def _numbers_and_others(self) -> tuple[dict[str, float], dict[str, Coefficient]]:
-        # Told apart once and not in every step, whose own arithmetic may take as little as this.
+        # Separated once and not in every step, because that can take as long as the step's own arithmetic.
         declared = self.coefficients()
         numbers: dict[str, float] = {
             field: value for field, value in declared.items() if isinstance(value, (int, float))
@@ -211,7 +210,7 @@ class InnerSolver:
 
 
 def require_differentiable(owner: object, solver: InnerSolver) -> None:
-    """Require that the steps of `solver` can be differentiated, which `owner` does.
+    """Require that the steps of `solver` can be differentiated, because `owner` differentiates them.
 
     Raises:
         ValueError: if they cannot.

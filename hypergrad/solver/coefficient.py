@@ -24,7 +24,7 @@ Coefficients = Mapping[str, Mapping[str, float | Tensor]]
 
 @dataclass(frozen=True)
 class Range:
-    """Where a coefficient may lie: > `above`, ≥ `least` and < `below`, each where given; or be None if `optional`."""
+    """The range of a coefficient: > `above`, ≥ `least` and < `below`, if given; it may be None if `optional`."""
 
     above: float | None = None
     least: float | None = None
@@ -48,20 +48,20 @@ class Range:
 def ranged(
     default: float | None, *, above: float | None = None, least: float | None = None, below: float | None = None
 ) -> Any:
-    """The field of a solver that holds a coefficient, and where its values may lie."""
+    """The field of a solver that holds a coefficient, with the range of its values."""
     return field(default=default, metadata={"range": Range(above, least, below, default is None)})
 
 
 def coefficient(value: Coefficient, hparams: Tensors, t: int) -> float | Tensor:
     """The value in step t of a run: a number or a tensor of shape () for all tensors, or (G,) for G groups.
 
-    The first axis of a hyperparameter is the step; one with a single row, (1, G), holds for every step, and a schedule
-    of T steps starts anew after them.
+    The first axis of a hyperparameter is the step. A single row, (1, G), holds for every step, and a schedule of T
+    steps starts again after T steps.
     """
     if isinstance(value, str):
         tensor = hparams[value]
         return tensor if tensor.ndim == 0 else tensor[0 if len(tensor) == 1 else t % len(tensor)]
-    # Most are floats, and an instance check of an abstract class is slow.
+    # Checked first, because most are floats and an instance check of an abstract class is slow.
     if isinstance(value, float) or not isinstance(value, Schedule):
         return value
     return value.factor(t) * coefficient(value.base, hparams, t)
@@ -94,7 +94,7 @@ def root(value: Coefficient) -> float | str:
 
 @lru_cache
 def groups_of(names: tuple[str, ...], patterns: tuple[str, ...] | None) -> tuple[int, ...]:
-    """The group of each tensor: its own without patterns, else the one whose glob pattern its name matches.
+    """The group of each tensor: the index of the pattern that its name matches; without patterns, its own index.
 
     Raises:
         ValueError: if a name matches none of the patterns or several, or a pattern matches no name.

@@ -23,8 +23,8 @@ class CoordinateDescent(InnerSolver):
 
         w_j ← soft(x_jᵀ r_j, n l1_j / 2) / (‖x_j‖² + n l2_j),    r_j = y − Σ_{k≠j} x_k w_k
 
-    Features that cannot be in the support are screened out, so that with many of them a sweep costs little more than
-    the product with the rest. A step is several sweeps, runs on the CPU, and cannot be differentiated through.
+    Features that cannot be in the support are screened out, so a sweep costs little more than the product with the
+    other features. A step is several sweeps, runs on the CPU, and cannot be differentiated.
 
     Attributes:
         sweeps: sweeps over all features in one step, ≥ 1.
@@ -47,11 +47,11 @@ class CoordinateDescent(InnerSolver):
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import enet_path
 
-        solve: Any = enet_path  # whose annotations are guessed from its defaults, and wrong
+        solve: Any = enet_path  # its annotations are guessed from its defaults, and wrong
         w = state["params"]["weight"]
         X, y, alpha, l1_ratio, scale = _as_elastic_net(cast(Lasso, oracle.problem), oracle.hparams)
         with warnings.catch_warnings():
-            # Whether training has converged is for the caller to see.
+            # The caller checks whether training has converged.
             warnings.simplefilter("ignore", ConvergenceWarning)
             _, path, _, num_sweeps = solve(
                 X,
@@ -65,7 +65,7 @@ class CoordinateDescent(InnerSolver):
                 max_iter=self.sweeps,
                 return_n_iter=True,
             )
-        spend(gradients=int(num_sweeps[0]))  # a sweep goes through the data as often as a gradient does
+        spend(gradients=int(num_sweeps[0]))  # a sweep reads the data as often as a gradient does
         return {"params": {"weight": torch.as_tensor(path[:, 0] / scale).to(w)}}
 
     def require(self, problem: InnerProblem) -> None:
@@ -79,9 +79,9 @@ class CoordinateDescent(InnerSolver):
 def _as_elastic_net(problem: Lasso, hparams: Tensors) -> tuple[Any, Any, float, float, Any]:
     """X, y, alpha and l1_ratio of scikit-learn's elastic net for v = scale · w, and the scale, shape (p,).
 
-    ‖X v − y‖² / 2n + alpha (l1_ratio ‖v‖₁ + (1 − l1_ratio) ‖v‖² / 2) is half our loss, where one l1 serves all features
-    once the columns are divided by scale_j = l1_j / mean(l1). L2 penalties that then differ become rows of X instead,
-    with √(n l2_j) in column j, and a target of zero.
+    ‖X v − y‖² / 2n + alpha (l1_ratio ‖v‖₁ + (1 − l1_ratio) ‖v‖² / 2) is half our loss. Columns divided by
+    scale_j = l1_j / mean(l1) make one l1 serve all features. If the L2 penalties then differ, they become rows of X
+    instead, with √(n l2_j) in column j and target 0.
 
     Raises:
         ValueError: if an l1 is not positive.

@@ -9,14 +9,14 @@ from hypergrad.solver.coefficient import Coefficient, Coefficients, ranged
 
 @dataclass(frozen=True, kw_only=True)
 class FixedPoint(InnerSolver):
-    """Damped fixed-point iteration, w_{t+1} = w_t − rate φ(w_t, λ), for problems that say when φ(w, λ) = 0.
+    """Damped fixed-point iteration, w_{t+1} = w_t − rate φ(w_t, λ), for problems that define a condition φ(w, λ) = 0.
 
     For φ(w, λ) = w − G(w, λ) it is w_{t+1} = (1 − rate) w_t + rate G(w_t, λ): updates of mean-field inference, layers
-    at equilibrium. It converges where the eigenvalues of ∂φ/∂w lie in the disc of radius 1/rate around 1/rate. With the
-    φ = ∇g of other problems it is gradient descent, and `rate` a learning rate. The state is `params`.
+    at equilibrium. It converges if the eigenvalues of ∂φ/∂w lie in the disc of radius 1/rate around 1/rate. For
+    problems with φ = ∇g it is gradient descent with learning rate `rate`. The state is `params`.
 
     Attributes:
-        rate: how far to go towards G, > 0; below 1 against oscillations.
+        rate: how far to go towards G, > 0; below 1 it damps oscillations.
 
     Source: Picard, "Mémoire sur la théorie des équations aux dérivées partielles et la méthode des approximations
     successives" (1890).

@@ -12,8 +12,8 @@ from hypergrad.solver.weight_decay import decayed
 class GradientDescent(InnerSolver):
     """Gradient descent, w_{t+1} = w_t − lr (∇g(w_t) + weight_decay w_t).
 
-    The same update as `torch.optim.SGD`; stable on a quadratic for lr < 2/(λ_max + weight_decay), with λ_max of the
-    Hessian of g. The state is `params`.
+    The same update as `torch.optim.SGD`. Stable on a quadratic for lr < 2/(λ_max + weight_decay), where λ_max is the
+    largest eigenvalue of the Hessian of g. The state is `params`.
 
     Attributes:
         lr: learning rate, > 0.

@@ -12,7 +12,7 @@ from hypergrad.problem.oracle import Oracle
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.solver.coefficient import Coefficients
 from hypergrad.solver.line_search import line_search
-from hypergrad.solver.objective import LineSearchPoint, Objective, kept, known
+from hypergrad.solver.objective import LineSearchPoint, Objective, point_entries, stored_loss_and_norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +23,9 @@ class LBFGS(InnerSolver):
     on strongly convex problems of few parameters, and costs one gradient a step near the solution. Made for implicit
     estimators: a step cannot be differentiated.
 
-    The state is `params`, and from the first step on `point`, the `loss` and flat `grad` there, and `history`, the last
-    m ≤ memory steps `s` and differences of gradients `y`, both of shape (m, n), and `r`, the upper triangle of s yᵀ.
+    The state is `params`. After the first step it also holds `point`, the `loss` and flat `grad` there, and `history`:
+    the last m ≤ memory steps `s` and differences of gradients `y`, both of shape (m, n), and `r`, the upper triangle of
+    s yᵀ.
 
     Attributes:
         memory: pairs (s, y) to keep, ≥ 1, each of 2 n numbers.
@@ -53,26 +54,26 @@ class LBFGS(InnerSolver):
             history = state["history"]
         else:
             here = objective(w)
-            history = _nothing(w)
+            history = _empty_history(w)
         there = _descend(objective, here, history)
         if there is None and len(history["s"]) == 0:
             return state
-        if there is None:  # the pairs may be what misleads
-            there, history = here, _nothing(w)
+        if there is None:  # the pairs may give a bad direction: start again without them
+            there, history = here, _empty_history(w)
         else:
             history = _extended(history, there.w - here.w, there.grad - here.grad, self.memory)
         return {
             "params": unflatten(there.w, params),
-            "point": kept(there),
+            "point": point_entries(there),
             "history": history,
         }
 
     def known(self, state: State) -> tuple[float, float] | None:
-        return known(state)
+        return stored_loss_and_norm(state)
 
 
 def _descend(objective: Objective, here: LineSearchPoint, history: Tensors) -> LineSearchPoint | None:
-    """The next point; without a history a gradient step of length at most 1 before the line search."""
+    """The next point; without a history, the line search begins with a gradient step of length at most 1."""
     if len(history["s"]):
         return line_search(objective, here, -_inverse_times(here.grad, history))
     length = 1 / max(torch.linalg.vector_norm(here.grad).item(), 1.0)
@@ -86,7 +87,7 @@ def _inverse_times(grad: Tensor, history: Tensors) -> Tensor:
 
         B ∇g = γ (∇g − Yᵀ p) + Sᵀ R⁻ᵀ (D p + γ Y (Yᵀ p − ∇g)),
 
-    a few products with matrices, where the recursion over the pairs takes 4 m small operations.
+    a few products with matrices; the recursion over the pairs would be 4 m small operations.
     """
     s, y, r = history["s"], history["y"], history["r"]
     gamma = r[-1, -1] / torch.dot(y[-1], y[-1])
@@ -97,20 +98,20 @@ def _inverse_times(grad: Tensor, history: Tensors) -> Tensor:
 
 
 def _extended(history: Tensors, s: Tensor, y: Tensor, memory: int) -> Tensors:
-    """The history with one pair more, and at most `memory`; itself where the pair has no positive curvature.
+    """The history with the pair (s, y) added, at most `memory` pairs; unchanged if its curvature is not positive.
 
-    Clear of rounding, so that B stays positive definite.
+    The curvature must exceed rounding, so that B stays positive definite.
     """
     sy = torch.dot(s, y)
     if not sy > torch.finfo(s.dtype).eps * torch.linalg.vector_norm(s) * torch.linalg.vector_norm(y):
         return history
     first = max(len(history["s"]) + 1 - memory, 0)
-    kept = {"s": history["s"][first:], "y": history["y"][first:], "r": history["r"][first:, first:]}
-    m = len(kept["s"])
+    pairs = {"s": history["s"][first:], "y": history["y"][first:], "r": history["r"][first:, first:]}
+    m = len(pairs["s"])
     r = torch.zeros(m + 1, m + 1, dtype=s.dtype, device=s.device)
-    r[:m, :m], r[:m, m], r[m, m] = kept["r"], kept["s"] @ y, sy
-    return {"s": torch.cat([kept["s"], s[None]]), "y": torch.cat([kept["y"], y[None]]), "r": r}
+    r[:m, :m], r[:m, m], r[m, m] = pairs["r"], pairs["s"] @ y, sy
+    return {"s": torch.cat([pairs["s"], s[None]]), "y": torch.cat([pairs["y"], y[None]]), "r": r}
 
 
-def _nothing(w: Tensor) -> Tensors:
+def _empty_history(w: Tensor) -> Tensors:
     return {"s": w.new_zeros(0, len(w)), "y": w.new_zeros(0, len(w)), "r": w.new_zeros(0, 0)}

@@ -8,11 +8,11 @@ from torch import Tensor
 from hypergrad.solver.objective import LineSearchPoint, Objective
 
 _ENOUGH = 1e-4
-"""Part of the decrease promised by the slope that a step must bring: the usual value, which refuses few steps."""
+"""The part of the decrease predicted by the slope that a step must reach: the usual value, which refuses few steps."""
 _FLAT = 0.9
-"""Part of the slope that a step may leave: the usual value for Newton and quasi-Newton directions."""
+"""The part of the slope that may remain after a step: the usual value for Newton and quasi-Newton directions."""
 _MAX_TRIALS = 40
-"""A judgement: a first α that is wrong by more than 2^40 ≈ 1e12 is not searched for longer."""
+"""A judgement: enough unless the first α is wrong by more than 2^40 ≈ 1e12."""
 
 
 def line_search(
@@ -20,9 +20,9 @@ def line_search(
 ) -> LineSearchPoint | None:
     """A point start + α p that fulfils the weak Wolfe conditions, by doubling and bisection from α = `length`.
 
-    With φ(α) = g(w + α p): φ(α) ≤ φ(0) + 1e-4 α φ'(0) and φ'(α) ≥ 0.9 φ'(0). Close to a minimum the first asks for
-    differences of g that rounding hides; where φ(α) is above φ(0) by less than ε^⅓ |φ(0)|, what it says of the slopes
-    of a quadratic, φ'(α) ≤ (1 − 2e-4) |φ'(0)|, will do.
+    With φ(α) = g(w + α p): φ(α) ≤ φ(0) + 1e-4 α φ'(0) and φ'(α) ≥ 0.9 φ'(0). Close to a minimum, rounding hides the
+    differences of g in the first condition. So if φ(α) is above φ(0) by at most ε^⅓ |φ(0)|, the same condition for the
+    slopes of a quadratic is enough: φ'(α) ≤ (1 − 2e-4) |φ'(0)|.
 
     Args:
         objective: g.
@@ -31,7 +31,7 @@ def line_search(
         length: the α to try first, > 0.
 
     Returns:
-        The point; the one that went down furthest where no α fulfils both conditions; None where none went down.
+        The point. If no α fulfils both conditions, the last one that fulfils the first; None if there is none.
 
     Source: Lewis & Overton, "Nonsmooth optimization via quasi-Newton methods", Mathematical Programming (2013); Hager &
     Zhang, "A new conjugate gradient method with guaranteed descent and an efficient line search", SIAM Journal on

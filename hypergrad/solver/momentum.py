@@ -1,4 +1,4 @@
-"""Gradient descent with momentum, of the heavy ball or of Nesterov."""
+"""Gradient descent with momentum: heavy ball or Nesterov."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ class Momentum(InnerSolver):
         momentum: decay β, ≥ 0 and < 1.
         dampening: δ, ≥ 0 and < 1; 0 with Nesterov.
         weight_decay: of an L2 penalty ½ weight_decay ‖w‖² that is not part of g, ≥ 0.
-        nesterov: take the gradient's part twice, as if it were looked up ahead.
+        nesterov: step along d_t + β v_{t+1}, which looks one step ahead.
 
     Raises:
         ValueError: if nesterov is on and dampening is not 0.

@@ -20,27 +20,27 @@ from hypergrad.product.reverse import Reverse
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.solver.coefficient import Coefficients
 from hypergrad.solver.line_search import line_search
-from hypergrad.solver.objective import LineSearchPoint, Objective, kept, known
+from hypergrad.solver.objective import LineSearchPoint, Objective, point_entries, stored_loss_and_norm
 
 _FIRST_DAMPING = 1e-3
 """The first δ relative to ‖H∇g‖/‖∇g‖. A judgement: small, so that the step stays close to Newton's if it suffices."""
 _MAX_DAMPINGS = 20
-"""Up to 1e16 ‖H∇g‖/‖∇g‖, more than the ratio of any two curvatures that float64 can tell apart."""
+"""So δ reaches 1e16 ‖H∇g‖/‖∇g‖, more than the ratio of any two curvatures that float64 can represent together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Newton(InnerSolver):
-    """Newton's method: w_{t+1} = w_t − α (H + δI)⁻¹ ∇g(w_t), the linear system by products with the Hessian H.
+    """Newton's method: w_{t+1} = w_t − α (H + δI)⁻¹ ∇g(w_t), solved with products with the Hessian H.
 
-    For inner losses that are twice differentiable and the same at every step. δ = 0 where H is positive definite; else
-    δ grows from 1e-3 ‖H∇g‖/‖∇g‖ tenfold until the linear solver meets no direction that curves downwards. α comes from
-    a line search that tries 1 first. Near the solution each step takes ‖∇g‖ down by the linear solver's `tol`, or
-    quadratically if that is smaller. Made for implicit estimators: a step cannot be differentiated. The state is
-    `params`, and from the first step on `point`, the `loss` and flat `grad` there.
+    For inner losses that are twice differentiable and the same at every step. δ = 0 if H is positive definite.
+    Otherwise δ starts at 1e-3 ‖H∇g‖/‖∇g‖ and grows tenfold until the linear solver meets no negative curvature. α comes
+    from a line search that tries 1 first. Near the solution each step multiplies ‖∇g‖ by the linear solver's `tol`;
+    with a small enough `tol` convergence is quadratic. Made for implicit estimators: a step cannot be differentiated.
+    The state is `params`, and after the first step also `point`, the `loss` and flat `grad` there.
 
     Attributes:
-        linsolve: how the Newton system is solved; a solver for positive definite systems, which refuses others.
-        product: how products with H are formed; a `GaussNewton` makes it the Gauss–Newton method.
+        linsolve: how the Newton system is solved; it must refuse systems that are not positive definite.
+        product: how products with H are formed; `GaussNewton` gives the Gauss–Newton method.
 
     Source: Nocedal & Wright, "Numerical optimization", chapters 3 and 7 (2006).
     """
@@ -68,7 +68,7 @@ class Newton(InnerSolver):
         there = line_search(Objective(oracle, params), here, -self._inverse_times(at.product, here.grad))
         if there is None or _is_noise(here, there):
             return state
-        return {"params": unflatten(there.w, params), "point": kept(there)}
+        return {"params": unflatten(there.w, params), "point": point_entries(there)}
 
     def require(self, problem: InnerProblem) -> None:
         super().require(problem)
@@ -79,10 +79,10 @@ class Newton(InnerSolver):
             )
 
     def known(self, state: State) -> tuple[float, float] | None:
-        return known(state)
+        return stored_loss_and_norm(state)
 
     def _inverse_times(self, product: Operator, grad: Tensor) -> Tensor:
-        """(H + δI)⁻¹ ∇g with the smallest δ of the ladder.
+        """(H + δI)⁻¹ ∇g with the smallest δ that the linear solver accepts.
 
         Also raised, by what it calls: IndefiniteError if no δ is large enough.
         """
@@ -106,7 +106,7 @@ class Newton(InnerSolver):
 
 
 def _is_noise(here: LineSearchPoint, there: LineSearchPoint) -> bool:
-    """Whether a step of Newton's method gained nothing: rounding errors are all that is left."""
+    """Whether a Newton step gained nothing beyond rounding errors."""
     rounding = 10 * torch.finfo(here.w.dtype).eps * abs(here.loss)
     halved = torch.linalg.vector_norm(there.grad) <= torch.linalg.vector_norm(here.grad) / 2
     return there.loss >= here.loss - rounding and not bool(halved)

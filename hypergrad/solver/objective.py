@@ -25,12 +25,12 @@ class LineSearchPoint:
     grad: Tensor
 
 
-def kept(point: LineSearchPoint) -> Tensors:
+def point_entries(point: LineSearchPoint) -> Tensors:
     """What a solver keeps of a point in its state, besides the parameters."""
     return {"loss": point.w.new_tensor(point.loss), "grad": point.grad}
 
 
-def known(state: State) -> tuple[float, float] | None:
+def stored_loss_and_norm(state: State) -> tuple[float, float] | None:
     """The loss and gradient norm in a state that may keep them."""
     point = state.get("point")
     return None if point is None else (point["loss"].item(), torch.linalg.vector_norm(point["grad"]).item())

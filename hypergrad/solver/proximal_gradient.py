@@ -21,13 +21,13 @@ class ProximalGradient(InnerSolver):
         w_{t+1} = prox(z_t − lr ∇s(z_t)),    z_{t+1} = w_{t+1} + (θ_t − 1)/θ_{t+1} (w_{t+1} − w_t),
         θ_{t+1} = (1 + √(1 + 4 θ_t²))/2,     z₀ = w₀, θ₀ = 1,
 
-    where prox sets small entries to exactly zero. θ goes back to 1 when w_{t+1} − w_t points up, with
-    (z_t − w_{t+1})·(w_{t+1} − w_t) > 0, which makes convergence linear once the support is found and s is strongly
+    where prox sets small entries to exactly zero. θ is reset to 1 if w_{t+1} − w_t points uphill, that is, if
+    (z_t − w_{t+1})·(w_{t+1} − w_t) > 0. That makes convergence linear once the support is found, if s is strongly
     convex there. Converges for lr ≤ 1/L with L the largest eigenvalue of ∇²s.
 
     Attributes:
-        lr: learning rate, > 0, or the name of the hyperparameter that holds it; None takes 1/L from the problem's
-            `smoothness`.
+        lr: learning rate, > 0, or the name of the hyperparameter that holds it; None uses 1/L, with L from
+            the problem's `smoothness`.
 
     Source: Beck & Teboulle, "A fast iterative shrinkage-thresholding algorithm for linear inverse problems", SIAM
     Journal on Imaging Sciences (2009); O'Donoghue & Candès, "Adaptive restart for accelerated gradient schemes",
@@ -62,10 +62,10 @@ class ProximalGradient(InnerSolver):
         name = type(problem).__name__
         if not isinstance(problem, L1Problem):
             raise ValueError(
-                f"ProximalGradient trains an L1Problem, which says what is smooth and what is not, but {name} is none. "
+                f"ProximalGradient trains an L1Problem, which separates the smooth part, but {name} is not one. "
                 "Use GradientDescent or Momentum for a smooth inner loss, or write the problem as an L1Problem."
             )
         if self.lr is None and problem.smoothness(problem.init_hparams()) is None:
             raise ValueError(
-                f"ProximalGradient.lr = None takes 1/L, but {name}.smoothness knows no L; give lr a number."
+                f"ProximalGradient.lr = None uses 1/L, but {name}.smoothness returns no L; give lr a number."
             )

@@ -1,4 +1,4 @@
-"""What a solver and its coefficients must fulfil, refused by name."""
+"""The requirements on a solver and its coefficients; an error names what fails."""
 
 from collections.abc import Iterable
 from inspect import signature
@@ -13,7 +13,7 @@ _LEFT_OUT = {
     "amsgrad": "its running maximum has a kink at every new maximum; leave it out",
     "betas": "each decay can be tuned; give them as beta1 and beta2",
 }
-"""Options of `torch.optim` that are no option here, and what to do instead."""
+"""Options of `torch.optim` that do not exist here, and what to do instead."""
 
 _CONTRACT = {
     "step": "step(self, oracle, state, coefficients, t), where oracle(params) is (loss, gradient) at this λ and batch, "
@@ -21,14 +21,14 @@ _CONTRACT = {
     "update": "update(self, state, grad, coefficients, t)",
     "largest_lr": "largest_lr(self, curvature, values)",
 }
-"""The methods that a training step calls, and how they are defined."""
+"""The methods that a training step calls, and how to define them."""
 
-_NOT_GIVEN = {"problem", "hparams", "first_step"}
+_EARLIER_PARAMETERS = {"problem", "hparams", "first_step"}
 """Parameters of these methods in earlier versions."""
 
 
 def require_known(solver: type, options: Iterable[str]) -> None:
-    """Refuse the options of `torch.optim` that are none here, with the reason.
+    """Refuse the options of `torch.optim` that do not exist here, with the reason.
 
     Raises:
         TypeError: if such an option is given.
@@ -38,27 +38,27 @@ def require_known(solver: type, options: Iterable[str]) -> None:
 
 
 def require_contract(solver: type) -> None:
-    """Require that the methods which a class defines expect what they are given.
+    """Require that the methods of a class have no parameters of earlier versions.
 
     Raises:
         TypeError: if `step`, `update` or `largest_lr` has a parameter `problem`, `hparams` or `first_step`.
     """
     for method in _CONTRACT.keys() & vars(solver).keys():
-        for name in signature(vars(solver)[method]).parameters.keys() & _NOT_GIVEN:
+        for name in signature(vars(solver)[method]).parameters.keys() & _EARLIER_PARAMETERS:
             raise TypeError(
-                f"{solver.__name__}.{method} has a parameter {name!r}, but a training step is not given that. Define "
+                f"{solver.__name__}.{method} has a parameter {name!r}, but a training step does not pass it. Define "
                 f"it as {_CONTRACT[method]}. A coefficient such as lr is a field made by `ranged`, and its value in a "
                 'step is coefficients["lr"][name] for each parameter tensor, a number or a tensor of shape ().'
             )
 
 
 def require_coefficient(owner: object, name: str, limits: Range) -> None:
-    """Require that field `name` is the name of a hyperparameter, or a finite number in range, or a schedule over them.
+    """Require that field `name` is the name of a hyperparameter, a finite number in range, or a schedule over either.
 
     Raises:
         ValueError: if the number is out of range.
 
-    Also raised, by what it calls: TypeError if it is none of them.
+    Also raised, by what it calls: TypeError if it is none of these.
     """
     value = getattr(owner, name)
     base = root(value)
@@ -78,13 +78,13 @@ def require_fitting(
     Args:
         where: what an error calls the coefficient.
         value: the coefficient.
-        limits: where its values may lie.
+        limits: the range of its values.
         hparams: λ.
         num_steps: T, ≥ 0.
         num_groups: G, ≥ 1.
 
     Raises:
-        ValueError: if a schedule is longer than the run, a name is that of no hyperparameter, or its shape is none of
+        ValueError: if a schedule is longer than the run, a name is not that of a hyperparameter, its shape is none of
             (), (T,), (1, G) and (T, G), or one of its values is out of range.
     """
     layer = value
@@ -106,8 +106,8 @@ def require_fitting(
     shape = tuple(hparams[layer].shape)
     if shape not in ((), (num_steps,), (1, num_groups), (num_steps, num_groups)):
         raise ValueError(
-            f"{where} has shape {shape}, but a coefficient is of shape () for one value, of shape ({num_steps},) for "
-            f"one per inner step, of shape (1, {num_groups}) for one per group of tensors, or of shape ({num_steps}, "
+            f"{where} has shape {shape}, but a coefficient has shape () for one value, shape ({num_steps},) for "
+            f"one per inner step, shape (1, {num_groups}) for one per group of tensors, or shape ({num_steps}, "
             f"{num_groups}) for one per step and group; without `groups`, each tensor is a group of its own."
         )
     least, most = hparams[layer].min().item(), hparams[layer].max().item()

@@ -19,13 +19,13 @@ class RMSprop(InnerSolver):
     v_{t+1} = α v_t + (1 − α) d_t²,    m_{t+1} = α m_t + (1 − α) d_t,
     u_{t+1} = β u_t + d_t / (√(v_{t+1} − m_{t+1}²) + eps),    w_{t+1} = w_t − lr u_{t+1},
 
-    with m = 0 unless `centered`. The same update as `torch.optim.RMSprop`, but that a variance v − m² that rounding has
-    made negative is taken as 0. The state is `params`, `second_moment` v, `velocity` u and, if centred, `first_moment`
-    m.
+    with m = 0 unless `centered`. The same update as `torch.optim.RMSprop`, except that a variance v − m² that is
+    negative by rounding counts as 0. The state is `params`, `second_moment` v, `velocity` u and, if centred,
+    `first_moment` m.
 
     Attributes:
         lr: learning rate, > 0.
-        alpha: decay α of the means, ≥ 0 and < 1; > 0 is needed for a centred variance that is not 0.
+        alpha: decay α of the means, ≥ 0 and < 1; a centred variance is always 0 if α = 0.
         eps: added to the root, > 0, in units of the gradient.
         momentum: decay β of the velocity, ≥ 0 and < 1.
         weight_decay: of an L2 penalty ½ weight_decay ‖w‖² that is not part of g, ≥ 0.

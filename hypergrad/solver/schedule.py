@@ -33,11 +33,11 @@ class Schedule(ABC):
 
     @property
     def length(self) -> int:
-        """The inner steps that a run needs to see the whole schedule, ≥ 1."""
+        """The number of inner steps that the whole schedule needs, ≥ 1."""
         return 1
 
     def values(self, num_steps: int) -> Tensor:
-        """The first `num_steps` values, shape (num_steps,): where a schedule that is to be tuned may start.
+        """The first `num_steps` values, shape (num_steps,), such as the initial value of a schedule that is tuned.
 
         Raises:
             TypeError: if the base is the name of a hyperparameter, whose value is not known here.
@@ -56,7 +56,7 @@ class Cosine(Schedule):
     """Half a cosine from 1 down to `end`: factor(t) = end + (1 − end) (1 + cos(π t / steps)) / 2, then `end`.
 
     Attributes:
-        steps: inner steps until `end` is reached, ≥ 1 and at most those of the run.
+        steps: inner steps until `end` is reached, ≥ 1 and at most the steps of the run.
         end: the last factor, from 0 to 1.
 
     Source: Loshchilov & Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR (2017).
@@ -80,11 +80,11 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class StepDecay(Schedule):
-    """A fall by the same ratio every so often: factor(t) = ratio^⌊t / every⌋.
+    """A fall by the same ratio at regular intervals: factor(t) = ratio^⌊t / every⌋.
 
     Attributes:
         every: inner steps between two falls, ≥ 1.
-        ratio: of the factors after and before a fall, > 0 and ≤ 1.
+        ratio: the factor after a fall divided by the one before it, > 0 and ≤ 1.
     """
 
     every: int
@@ -108,7 +108,7 @@ class Warmup(Schedule):
     """A straight rise to 1: factor(t) = min(1, (t + 1) / steps).
 
     Attributes:
-        steps: inner steps until the full base is reached, ≥ 1 and at most those of the run.
+        steps: inner steps until the full base is reached, ≥ 1 and at most the steps of the run.
 
     Source: Goyal et al., "Accurate, large minibatch SGD: training ImageNet in 1 hour" (2017).
     """

@@ -1,4 +1,4 @@
-"""How the states of a training run come back, from the last to the first: `base.py` is the promise, each tape a file.
+"""How the states of a training run are recovered, last to first: `base.py` is the promise, each tape a file.
 
-Imports from `training` and `solver`, and does not know what is tuned or why a run is visited backwards.
+Imports from `training` and `solver`. It does not know what is tuned, or why a run is visited backwards.
 """

@@ -15,13 +15,13 @@ from hypergrad.training.dynamics import Dynamics
 
 @dataclass(frozen=True, kw_only=True)
 class AutoTape(Tape):
-    """Takes the tape with the fewest gradient evaluations that fits into a budget, measured on one step of the run.
+    """Uses the tape with the fewest gradient evaluations that fits into a budget, measured on one step of the run.
 
-    The candidates are `Graph`, `Store`, `Checkpoint` with as many slots as fit, and `Reversible` where it serves the
-    solver.
+    The candidates are `Graph`, `Store`, `Checkpoint` with as many slots as fit, and `Reversible` if it can run the
+    solver's steps backwards.
 
     Attributes:
-        budget: bytes for the trajectory and the graphs that live at a time, > 0.
+        budget: bytes for the trajectory and the graphs that exist at the same time, > 0.
     """
 
     budget: float = 1e9
@@ -36,20 +36,20 @@ class AutoTape(Tape):
         return self.choose(dynamics, footprint, steps).cost(dynamics, footprint, steps)
 
     def choose(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> Tape:
-        """The tape to take.
+        """The tape to use.
 
         Raises:
             ValueError: if none fits.
         """
         slots = int((self.budget - footprint.graph) // max(footprint.state, 1)) - 1
         candidates = [Graph(), Store(), Checkpoint(slots=max(1, min(slots, len(steps) // 2)))]
-        candidates += [] if dynamics.stride else [Reversible()]  # whose steps are never compiled
+        candidates += [] if dynamics.stride else [Reversible()]  # its steps are never compiled
         costs = [(tape, cost) for tape in candidates if (cost := tape.cost(dynamics, footprint, steps)) is not None]
         fitting = [(tape, cost) for tape, cost in costs if cost.memory <= self.budget]
         if not fitting:
             least = min(cost.memory for _, cost in costs)
             raise ValueError(
-                f"No tape brings {len(steps)} steps into a budget of {self.budget:.3g} bytes; the smallest takes "
+                f"No tape fits {len(steps)} steps into a budget of {self.budget:.3g} bytes; the smallest needs "
                 f"{least:.3g}. Raise AutoTape.budget, shorten the horizon, or use estimator=forward."
             )
         return min(fitting, key=lambda pair: pair[1].gradients)[0]

@@ -12,11 +12,11 @@ from hypergrad.training.states import Partial, detached, entries
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a step of training takes.
+    """The memory of one training step.
 
     Attributes:
         start: the state from which it was measured.
-        graph: bytes that the graph of a step keeps alive, without what all steps share, such as the train data.
+        graph: bytes that the graph of a step keeps alive, without those that all steps share, such as the train data.
     """
 
     start: State
@@ -30,11 +30,11 @@ class Footprint:
 
 @dataclass(frozen=True)
 class TapeCost:
-    """What training and the way back take.
+    """The cost of training and of the way back.
 
     Attributes:
-        memory: bytes of the trajectory and of the graphs that live at a time.
-        gradients: evaluations of the inner gradient; the Hessian products, one a step, are the same for all tapes.
+        memory: bytes of the trajectory and of the graphs that exist at the same time.
+        gradients: evaluations of the inner gradient. All tapes need the same Hessian products, one per step.
     """
 
     memory: int
@@ -43,11 +43,11 @@ class TapeCost:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A training run that was made, and the way back through it, which can be taken once.
+    """A finished training run, and the way back through it, which can be used once.
 
     Attributes:
         end: the state after the last step, without a graph.
-        backwards: the way back through the steps, singly or several at a time, from the last to the first.
+        backwards: the passages through the steps, one or several steps each, from the last to the first.
     """
 
     end: State
@@ -55,7 +55,7 @@ class Trajectory:
 
     @classmethod
     def kept(cls, dynamics: Dynamics, state: State, pieces: list[range]) -> "Trajectory":
-        """A run from `state` that keeps the passages through all pieces."""
+        """A run from `state` that keeps the passage through each piece."""
         passages: list[Passage] = []
         for piece in pieces:
             state, passage = dynamics.passage(state, piece)
@@ -71,25 +71,25 @@ class Trajectory:
             adjoint: a_T = ∂F/∂s_T, shaped as the state.
 
         Yields:
-            a_t, the terms of dF/dλ, the last one first, and of how many steps each of them is.
+            a_t, the terms of dF/dλ, the last one first, and the number of steps in each term.
         """
         for passage in self.backwards:
             adjoint, terms = passage.pull_back(adjoint)
             steps = passage.length // len(terms)
-            del passage  # else its graph would live beside the next one
+            del passage  # otherwise its graph and the next one would exist at the same time
             yield adjoint, terms, steps
 
 
 class Tape(ABC):
-    """How the states of a training run come back, from the last to the first.
+    """How the states of a training run are recovered, from the last to the first.
 
-    Every tape gives the same hypergradient, because the recursion is one and the same (`Trajectory.pull_back`); they
-    differ in memory and in how often a gradient is evaluated. Those that take the eager steps of the dynamics agree to
-    the bit where PyTorch computes a gradient alike with and without a graph, as it does but for `SiLU` and its kind.
+    Every tape gives the same hypergradient, because all use the same recursion (`Trajectory.pull_back`). They differ in
+    memory and in how often a gradient is evaluated. Those that use the eager steps of the dynamics agree bit for bit if
+    PyTorch computes the same gradient with and without a graph. It does, except for `SiLU` and similar operations.
     """
 
     takes_compiled: ClassVar[bool] = True
-    """Whether it takes the steps of the dynamics, which may be compiled, and not steps of its own."""
+    """Whether it uses the steps of the dynamics, which may be compiled, and not steps of its own."""
 
     @abstractmethod
     def record(self, dynamics: Dynamics, state: State, steps: range) -> Trajectory:
@@ -97,16 +97,16 @@ class Tape(ABC):
 
         Args:
             dynamics: what a step does.
-            state: where the first step starts; not changed.
+            state: the state before the first step; not changed.
             steps: the indices t of the steps, at least one.
 
         Returns:
             The end of the run, with the way back.
 
         Raises:
-            HypergradError: if this tape cannot come back through this run.
+            HypergradError: if this tape cannot go back through this run.
         """
 
     @abstractmethod
     def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> TapeCost | None:
-        """What `record` and the way back would take, or None where this tape does not serve the solver."""
+        """The cost of `record` and of the way back; None if this tape does not serve the solver."""

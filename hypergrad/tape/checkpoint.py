@@ -1,4 +1,4 @@
-"""Keep some of the states, and train again from them."""
+"""Keep some of the states, and recompute the others from them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from hypergrad.training.states import detached
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(Tape):
-    """Keeps c states at a time and recomputes the others, by the schedule that takes the fewest steps: memory ∝ c.
+    """Keeps c states at a time and recomputes the others, by the schedule with the fewest steps: memory ∝ c.
 
-    With c = ⌈√T⌉ no step is taken more than three times for T ≤ 10⁴. In general none is taken more than r times where
-    binomial(c + r, r) ≥ T, so that c and r both grow as log T when they grow together. Of compiled steps, those of one
-    call count as one here.
+    With c = ⌈√T⌉ no step is taken more than three times for T ≤ 10⁴. In general none is taken more than r times if
+    binomial(c + r, r) ≥ T, so c and r grow as log T if they grow together. If steps are compiled, the steps of one call
+    count as one here.
 
     Attributes:
         slots: c, the states kept at a time, the first one included, ≥ 1; "auto" is ⌈√T⌉.
@@ -68,11 +68,11 @@ class Checkpoint(Tape):
 
 
 def split(length: int, slots: int) -> int:
-    """After how many steps to keep the next state, from 1 to `length` − 1; with one slot there is none, but the last.
+    """After how many steps to keep the next state, from 1 to `length` − 1, which keeps none if there is one slot.
 
     With s slots, the start's included, β(s, r) = binomial(s + r, s) steps can be reversed if none is taken more than r
     times. The steps before the next state are reversed with s slots in r − 1 passes, those after it with s − 1 slots in
-    r passes, and the fewest steps are taken where neither part could do with one pass less:
+    r passes. The fewest steps are taken if neither part needs fewer passes than that:
 
         β(s, r−2) ≤ before ≤ β(s, r−1),    β(s−1, r−1) ≤ after ≤ β(s−1, r).
 
@@ -85,7 +85,7 @@ def split(length: int, slots: int) -> int:
 
 
 def num_passes(length: int, slots: int) -> int:
-    """The most often that a step is taken: the smallest r with binomial(s + r, s) ≥ `length`."""
+    """How often a step is taken at most: the smallest r with binomial(s + r, s) ≥ `length`."""
     passes = 0
     while comb(slots + passes, slots) < length:
         passes += 1
@@ -93,6 +93,6 @@ def num_passes(length: int, slots: int) -> int:
 
 
 def fewest_steps(length: int, slots: int) -> int:
-    """The steps without a graph in reversing T = `length` steps, training included: r T − binomial(s + r, s + 1)."""
+    """The steps without a graph to reverse T = `length` steps, including training: r T − binomial(s + r, s + 1)."""
     passes = num_passes(length, slots)
     return passes * length - comb(slots + passes, slots + 1)

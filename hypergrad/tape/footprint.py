@@ -1,4 +1,4 @@
-"""Measuring what a step of training takes."""
+"""Measuring the memory of a training step."""
 
 import weakref
 
@@ -11,14 +11,14 @@ from hypergrad.training.dynamics import Dynamics, Stretch
 
 
 def measure(dynamics: Dynamics, state: State, t: int) -> Footprint:
-    """What step t from `state` takes, found by linearizing it and the next step: what both hold is shared."""
-    here, _alive = _saved(dynamics, state, t)
-    there, _too = _saved(dynamics, state, t + 1)
+    """The memory of step t from `state`. It is linearized with the next step: storage that both hold is shared."""
+    here, _here = _saved(dynamics, state, t)
+    there, _there = _saved(dynamics, state, t + 1)
     return Footprint(state, sum(size for storage, size in here.items() if storage not in there))
 
 
 def _saved(dynamics: Dynamics, state: State, t: int) -> tuple[dict[int, int], Stretch]:
-    """The bytes of each storage that the graph of a step holds, and the step, which keeps them."""
+    """The bytes of each storage that the graph of a step holds, and the step, which keeps the storage alive."""
     saved: list[weakref.ref[Tensor]] = []
 
     def note(x: Tensor) -> Tensor:
@@ -28,6 +28,6 @@ def _saved(dynamics: Dynamics, state: State, t: int) -> tuple[dict[int, int], St
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
         step = dynamics.linearize(state, t)
-    # Only what is still alive: what was freed on the way gave its address to another.
+    # Only storage that is still alive: the address of freed storage may belong to another tensor.
     held = [x.untyped_storage() for ref in saved if (x := ref()) is not None]
     return {storage.data_ptr(): storage.nbytes() for storage in held}, step

@@ -7,15 +7,15 @@ from hypergrad.tape.base import Footprint, Tape, TapeCost, Trajectory
 from hypergrad.training.dynamics import Dynamics
 
 _PIECES = 32
-"""Backward passes in a run: few enough that their own cost hardly shows, and enough to free memory on the way."""
+"""Backward passes in a run: few enough that their overhead is small, and enough to free memory on the way."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Graph(Tape):
     """Keeps every step's graph: no gradient is evaluated twice, so it is the fastest; memory ∝ T × activations.
 
-    The graphs of T/32 steps in a row are one, for a backward pass costs some 50 µs whatever it does. Compiled steps
-    have no graph: their states are kept, as by `Store`.
+    T/32 consecutive steps share one graph, because each backward pass has an overhead of some 50 µs. Compiled steps
+    have no graph: their states are kept, as in `Store`.
 
     Source: Domke, "Generic methods for optimization-based modeling", AISTATS (2012).
     """

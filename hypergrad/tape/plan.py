@@ -1,4 +1,4 @@
-"""What each tape would take, before a run."""
+"""What each tape would cost, before a run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from hypergrad.tape.base import TapeCost
 
 _COMPILED = (
-    "counted for eager steps; of compiled ones Graph keeps states, as Store does, and Checkpoint takes those of one "
-    "call as one step"
+    "counted for eager steps; if steps are compiled, Graph keeps states, as Store does, and Checkpoint counts those of "
+    "one call as one step"
 )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one hypergradient through the last K steps of a run would take; printed, a table.
+    """What one hypergradient through the last K steps of a run would cost; `print` shows a table.
 
     Attributes:
-        costs: by tape, as it would be written; None where it does not serve the solver.
+        costs: by the repr of the tape; None if it does not serve the solver.
         horizon: K.
-        compile: whether compiled steps were asked for, which the costs know nothing of: they would have to be compiled
-            to be measured.
+        compile: whether compiled steps were requested. The costs are of eager steps, because compiled ones would have
+            to be compiled to be measured.
     """
 
     costs: Mapping[str, TapeCost | None]

@@ -19,17 +19,18 @@ from hypergrad.training.step_inputs import changing_coefficients
 
 
 class QuantisedMomentum:
-    """The heavy ball of `Momentum` with w and v in fixed point, and [·] for rounding to it.
+    """The heavy ball of `Momentum` with w and v in fixed point; [·] is rounding to it.
 
-    v ← v n/d + [∇g(w)],  w ← w + [−lr v],  where n/d is the rational number next to the decay β.
+    v ← v n/d + [∇g(w)],  w ← w + [−lr v],  where n/d is the rational number closest to the decay β.
 
-    Each line changes one variable by what follows from the others, and so can be undone in reverse order: w − [−lr v],
-    (v − [∇g(w)]) d/n. The gradient is evaluated in the dtype of the problem, by the same calls in both directions.
+    Each update changes one variable by a function of the others. So the updates can be undone in reverse order:
+    w − [−lr v], (v − [∇g(w)]) d/n. The gradient is evaluated in the dtype of the problem, by the same calls in both
+    directions.
 
     Args:
-        dynamics: of a `Momentum` solver without dampening, weight decay or Nesterov's look ahead.
-        state: where training starts.
-        fraction_bits: of the fixed-point numbers.
+        dynamics: of a `Momentum` solver without dampening, weight decay or Nesterov's variant.
+        state: the state at the start.
+        fraction_bits: fraction bits of the fixed-point numbers.
         max_denominator: largest d.
     """
 
@@ -41,11 +42,11 @@ class QuantisedMomentum:
         self.remainders = {name: Remainders(torch.zeros_like(q)) for name, q in self.w.items()}
 
     def state(self) -> State:
-        """The present state in the dtype of the problem."""
+        """The current state in the dtype of the problem."""
         return {"params": self._floats(self.w), "velocity": self._floats(self.v)}
 
     def step(self, t: int) -> None:
-        """Step t."""
+        """Take step t."""
         _, grad = self.gradient(self.dynamics.oracle(t))
         for name, (lr, decay) in self._coefficients(t).items():
             with _naming(name, t):
@@ -68,7 +69,7 @@ class QuantisedMomentum:
         return Stretch(before, after, [hparams])
 
     def bits_lost(self, steps: range) -> int:
-        """The bits that these steps lose of all velocities, log₂(1/β) of each at each step."""
+        """The bits that these steps lose in all velocities: log₂(1/β) per entry and step."""
         decays = ((self.w[name].numel(), decay) for t in steps for name, (_, decay) in self._coefficients(t).items())
         return round(sum(-size * math.log2(decay) for size, decay in decays))
 
@@ -79,9 +80,9 @@ class QuantisedMomentum:
         return {name: to_float(x, self.bits, self.dtypes[name]) for name, x in q.items()}
 
     def gradient(self, oracle: Oracle) -> tuple[Tensors, Tensors]:
-        """The present parameters as leaves, and the inner gradient there with its graph."""
-        # With a graph in both directions: without one, torch takes other formulas for some operations, such as group
-        # norm, and those round differently.
+        """The current parameters as leaves, and the inner gradient there with its graph."""
+        # With a graph in both directions: without one, torch uses other formulas for some operations, such as group
+        # norm, and these round differently.
         w = leaves(self._floats(self.w))
         with torch.enable_grad():
             return w, oracle(w)[1]
@@ -94,7 +95,7 @@ class QuantisedMomentum:
         values = self.dynamics.solver.coefficients_at(self.dynamics.hparams, t, self.w)
 
         def number(field: str, name: str) -> float:
-            """The value as an update in the dtype of the tensor meets it."""
+            """The value in the dtype of the tensor, as `Momentum` uses it."""
             return torch.as_tensor(values[field][name]).to(self.dtypes[name]).item()
 
         return {name: (number("lr", name), rational(number("momentum", name), self.max_denominator)) for name in self.w}
@@ -102,10 +103,10 @@ class QuantisedMomentum:
 
 @lru_cache
 def rational(decay: float, max_denominator: int) -> Fraction:
-    """The rational number next to a decay.
+    """The rational number closest to a decay.
 
     Raises:
-        ValueError: if the decay is not between 0 and 1, or so close to one of them that it is rounded to it.
+        ValueError: if the decay is not between 0 and 1, or is rounded to 0 or 1.
     """
     ratio = Fraction(decay).limit_denominator(max_denominator) if decay == decay else Fraction(0)
     if not 0 < ratio < 1:
@@ -124,7 +125,7 @@ def _naming(name: str, t: int) -> Iterator[None]:
     except FixedPointOverflowError as error:
         raise FixedPointOverflowError(
             f"Inner step {t} would give {name!r} or its velocity {error}. Lower the learning rate, or the tape's "
-            "fraction_bits, each of which less doubles the room."
+            "fraction_bits: each bit less doubles the largest number."
         ) from None
     except NonFiniteError as error:
         raise NonFiniteError(f"The inner gradient with respect to {name!r} is bad at step {t}: {error}") from None

@@ -16,30 +16,30 @@ from hypergrad.tape.base import Footprint, Tape, TapeCost, Trajectory
 from hypergrad.tape.quantised import QuantisedMomentum
 from hypergrad.training.dynamics import Dynamics, Stretch
 
-_LOOKED_AT = 5
-"""Steps whose gradients are evaluated again after a failure. A judgement: what differs at all tends to differ soon."""
+_CHECKED_AGAIN = 5
+"""Steps whose gradients are evaluated again after a failure. A judgement: a difference usually shows early."""
 _INTEGERS = 5
 """For each parameter: w, v, w₀, v₀ and the part of the remainders that is not on the stack."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reversible(Tape):
-    """Trains with momentum on integers and runs the same steps backwards, bit for bit: memory flat in T, but for bits.
+    """Trains with momentum on integers and runs the same steps backwards, bit for bit: only lost bits grow with T.
 
-    A step with decay β forgets log₂(1/β) bits of each velocity, 0.152 at β = 9/10, and only those are kept; see
-    `hypergrad.core.arithmetic.Remainders`. What is differentiated is the step of `Momentum` at the states of the
-    quantised run, with respect to the real lr and β. Only for the heavy ball of `Momentum`, with 0 < β < 1 and without
-    dampening and weight decay; lr and β can be schedules, and differ by tensor.
+    A step with decay β loses log₂(1/β) bits of each velocity, 0.152 at β = 9/10, and only those are kept; see
+    `hypergrad.core.arithmetic.Remainders`. The step of `Momentum` is differentiated at the states of the quantised run,
+    with respect to the real lr and β. Only for the heavy ball of `Momentum`, with 0 < β < 1 and without dampening and
+    weight decay; lr and β can be schedules, and differ by tensor.
 
-    Numbers are int64 multiples of 2^−b, below 2^(62 − b). The paper's b = 52 matches float64 near 1, but leaves room
-    below 1024 only, while the velocity of `Momentum` grows to |∇g|/(1 − β). At the default b = 48 there is room below
-    16384, and rounding is 2e-15, below that of a float64 gradient of many terms.
+    Numbers are int64 multiples of 2^−b, below 2^(62 − b). The paper's b = 52 matches float64 near 1, but allows only
+    numbers below 1024, while the velocity of `Momentum` grows to |∇g|/(1 − β). The default b = 48 allows numbers below
+    16384, and its rounding of 2e-15 is below that of a float64 gradient of many terms.
 
     Attributes:
         fraction_bits: b, from 8 to 60.
-        max_denominator: of the ratio n/d that stands for β, from 2 to 2^20. It meets β to about
-            1/max_denominator², less closely beside a simple ratio, and 0.9 exactly, by 9/10; a product with it is
-            rounded to within n multiples of 2^−b.
+        max_denominator: the largest d in the ratio n/d that approximates β, from 2 to 2^20. The error is about
+            1/max_denominator², more near a simple ratio, and 0 for 0.9 = 9/10. A product with n/d is rounded to within
+            n multiples of 2^−b.
 
     Source: Maclaurin, Duvenaud & Adams, "Gradient-based hyperparameter optimization through reversible learning", ICML
     (2015).
@@ -76,7 +76,7 @@ class Reversible(Tape):
         """The dynamics on integers, before its first step.
 
         Raises:
-            ValueError: if the solver is another one than the heavy ball.
+            ValueError: if the solver is not the heavy ball.
         """
         objection = _objection(dynamics.solver)
         if objection:
@@ -87,7 +87,7 @@ class Reversible(Tape):
 
 
 def _objection(solver: InnerSolver) -> str:
-    """Why the steps of a solver are not those that run backwards, and what to change; "" where they are."""
+    """Why the steps of a solver cannot run backwards, and what to change; "" if they can."""
     if type(solver) is not Momentum:
         return f"The reversible tape runs momentum backwards, but the solver is {type(solver).__name__}. Use Momentum"
     options = {name: getattr(solver, name) for name in ("dampening", "weight_decay", "nesterov")}
@@ -101,10 +101,10 @@ def _objection(solver: InnerSolver) -> str:
 
 
 def _backwards(run: QuantisedMomentum, origin: tuple[Tensors, Tensors], steps: range) -> Iterator[Stretch]:
-    """The steps from the last to the first, and then the proof that the way back was the right one.
+    """The steps from the last to the first, and then a check that they end at the start of training.
 
     Raises:
-        ReversalError: if it does not end, bit for bit, where training had started.
+        ReversalError: if they do not end, bit for bit, where training started.
     """
     for t in reversed(steps):
         try:
@@ -112,33 +112,33 @@ def _backwards(run: QuantisedMomentum, origin: tuple[Tensors, Tensors], steps: r
         except HypergradError as error:
             raise ReversalError(f"Training cannot be run backwards through step {t}. {_cause(run, steps)}") from error
         yield stretch
-        del stretch  # else its graph would live beside the next one
+        del stretch  # otherwise its graph and the next one would exist at the same time
     for what, begun, ended in zip(("w₀", "v₀"), origin, (run.w, run.v), strict=True):
         wrong = sum(int((q != ended[name]).sum()) for name, q in begun.items())
         if wrong:
             raise ReversalError(
-                f"Training run backwards must end where it had started, but {wrong} of "
+                f"Training run backwards must end where training started, but {wrong} of "
                 f"{sum(q.numel() for q in begun.values())} entries of {what} differ. {_cause(run, steps)}"
             )
 
 
 def _cause(run: QuantisedMomentum, steps: range) -> str:
-    """What differs from one evaluation to the next, found by evaluating some gradients again."""
-    for t in steps[:_LOOKED_AT]:
+    """What differs between two evaluations, found by evaluating some gradients again."""
+    for t in steps[:_CHECKED_AGAIN]:
         oracles = [run.dynamics.oracle(t) for _ in range(2)]
         first, again, other = (run.gradient(oracle)[1] for oracle in (oracles[0], *oracles))
         if any(not torch.equal(g, again[name]) for name, g in first.items()):
             return (
                 f"Two evaluations of the inner gradient at the same parameters, on the same batch of step {t}, differ: "
-                "the inner loss holds a non-deterministic operation. Draw random numbers in inner_batch, from a "
+                "the inner loss has a non-deterministic operation. Draw random numbers in inner_batch, from a "
                 "generator seeded by the step, or try torch.use_deterministic_algorithms(True)."
             )
         if any(not torch.equal(g, other[name]) for name, g in first.items()):
             return (
-                f"inner_batch({run.dynamics.first_step + t}) gave another batch when it was called again: make "
-                "it a function of the step, by a generator seeded by the step."
+                f"inner_batch({run.dynamics.first_step + t}) returned a different batch when it was called again: make "
+                "it a function of the step, with a generator seeded by the step."
             )
     return (
-        f"The gradients of the first {len(steps[:_LOOKED_AT])} steps come out the same twice, so look for what changes "
+        f"The gradients of the first {len(steps[:_CHECKED_AGAIN])} steps are the same twice, so look for what changes "
         "between two passes over the steps: a counter or running statistics in the loss, data changed in place."
     )

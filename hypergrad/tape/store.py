@@ -14,16 +14,16 @@ _ALIGNMENT = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Store(Tape):
-    """Keeps the states s_0, …, s_{T−1} and linearizes each step anew: memory ∝ T × state, whatever the activations.
+    """Keeps the states s_0, …, s_{T−1} and linearizes each step again: memory ∝ T × state, without activations.
 
-    Each gradient is evaluated twice, once to train and once on the way back. Of compiled steps only those tensors of
-    the state are kept that their pull-back reads: no velocity, unless a learning rate or momentum is tuned.
+    Each gradient is evaluated twice, once to train and once on the way back. For compiled steps it keeps only the
+    tensors of the state that their pull-back reads: no velocity, unless a learning rate or momentum is tuned.
     """
 
     def record(self, dynamics: Dynamics, state: State, steps: range) -> Trajectory:
         if dynamics.stride is not None:
             return Trajectory.kept(dynamics, state, dynamics.pieces(steps))
-        # In one piece: a small tensor kept after each step would fragment the memory that its gradient has freed.
+        # Allocated as one piece: a small tensor kept after each step would fragment the memory that its gradient freed.
         states = {
             group: {name: _rows(x, len(steps)) for name, x in tensors.items()} for group, tensors in state.items()
         }
@@ -43,10 +43,10 @@ class Store(Tape):
 
 
 def _rows(x: Tensor, num: int) -> Tensor:
-    """Room for `num` tensors like x, each where a tensor of its own would begin.
+    """Memory for `num` tensors like x, each aligned as a new tensor is.
 
-    How a product is rounded depends on whether an operand lies at a multiple of 64 bytes, as every new tensor does; so
-    that a step taken from here is the step that was taken, to the bit.
+    The rounding of a product depends on whether an operand begins at a multiple of 64 bytes, as every new tensor does.
+    With this alignment a repeated step is the same as the original one, bit for bit.
     """
     size = x.element_size()
     row = -(-x.numel() * size // _ALIGNMENT) * _ALIGNMENT // size

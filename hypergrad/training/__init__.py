@@ -1,5 +1,5 @@
-"""Training runs: the steps of a solver one after the other, with or without their derivatives, eager or compiled.
+"""Training runs: the steps of a solver in sequence, with or without derivatives, eager or compiled.
 
-`Training` trains without a graph, and `Dynamics` is what tapes and estimators differentiate. Imports from `solver` and
-what stands below it.
+`Training` trains without a graph; tapes and estimators differentiate a `Dynamics`. Imports from `solver` and the layers
+below it.
 """

@@ -1,4 +1,4 @@
-"""Batches of several steps as tensors that a compiled function can be given."""
+"""Batches of several steps as tensors, for compiled functions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ class Batches:
 
     Attributes:
         structure: how a batch is nested.
-        parts: its leaves: shape, dtype and device of a tensor, and any other value, which is the same at each step.
-        is_stacked: for each of the tensors, whether it is another one at another step.
+        parts: its leaves: the shape, dtype and device of a tensor, or the value of anything else, equal at each step.
+        is_stacked: for each of the tensors, whether it differs between steps.
     """
 
     structure: TreeSpec
@@ -25,7 +25,7 @@ class Batches:
 
     @classmethod
     def of(cls, batches: Sequence[Any]) -> "Batches | None":
-        """That of one or more batches; None where they have too little in common."""
+        """The common structure of one or more batches; None if they differ in more than the values of tensors."""
         flat = [tree_flatten(batch) for batch in batches]
         (first, structure) = flat[0]
         parts = _parts(first)
@@ -44,13 +44,13 @@ class Batches:
         return [torch.stack(xs) if moves else xs[0] for xs, moves in zip(columns, self.is_stacked, strict=True)]
 
     def at(self, tensors: Sequence[Tensor], k: int) -> list[Tensor]:
-        """Those of the step k steps after the first."""
+        """The tensors of the step that is k steps after the first."""
         return [x[k] if moves else x for x, moves in zip(tensors, self.is_stacked, strict=True)]
 
     def assemble(self, tensors: Sequence[Tensor]) -> Any:
         """The batch of one step from its tensors."""
-        found = iter(tensors)
-        return tree_unflatten([next(found) if isinstance(p, _Kind) else p for p in self.parts], self.structure)
+        remaining = iter(tensors)
+        return tree_unflatten([next(remaining) if isinstance(p, _Kind) else p for p in self.parts], self.structure)
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ class _Kind:
 
 
 def _parts(leaves: Sequence[Any]) -> tuple[Any, ...] | None:
-    """The kinds of tensors and the plain values; None where something is neither."""
+    """The kinds of tensors and the plain values; None if something is neither."""
     if not all(x is None or isinstance(x, Tensor | bool | int | float | str) for x in leaves):
         return None
     return tuple(_Kind(x.shape, x.dtype, x.device) if isinstance(x, Tensor) else x for x in leaves)
 
 
 def are_equal(a: Any, b: Any) -> bool:
-    """Whether two batches, any nesting of tensors and values, are the same."""
+    """Whether two batches, any nesting of tensors and values, are equal."""
     if a is b:
         return True
     (values, structure), (others, other_structure) = tree_flatten(a), tree_flatten(b)

@@ -17,7 +17,7 @@ from hypergrad.training.step_inputs import stacked_coefficients, step_inputs
 
 @dataclass(frozen=True)
 class CompiledDynamics(Dynamics):
-    """The same dynamics, `program.length` steps in a call where their batches are alike, and one by one elsewhere.
+    """The same dynamics, `program.length` steps in a call if their batches are alike, otherwise one by one.
 
     Attributes:
         program: the steps and their pull-back, compiled.
@@ -30,15 +30,15 @@ class CompiledDynamics(Dynamics):
         return self.program.length
 
     def pieces(self, steps: range, length: int = 1) -> list[range]:
-        """The steps in pieces of `program.length` and of one, those of one as early as possible."""
-        found, stop = [], len(steps)
+        """The steps in pieces of `program.length` steps or of one; the pieces of one come as early as possible."""
+        pieces, stop = [], len(steps)
         while stop > 0:
             piece = steps[max(stop - self.program.length, 0) : stop]
             if not self._fits(piece):
                 piece = steps[stop - 1 : stop]
-            found.append(piece)
+            pieces.append(piece)
             stop -= len(piece)
-        return found[::-1]
+        return pieces[::-1]
 
     def advance(self, state: State, steps: range) -> State:
         for piece in self.pieces(steps):
@@ -60,14 +60,14 @@ class CompiledDynamics(Dynamics):
 
     @torch.no_grad()
     def _run(self, state: State, steps: range) -> tuple[State, State]:
-        """The state after a compiled piece, and what the pull-back reads of those before each step."""
+        """The state after a compiled piece, and what the pull-back reads of the states before each step."""
         inputs = step_inputs(self, self.program.batches, steps)
         return self.program.forward(self.program.in_order(state), detach(self.hparams), inputs)
 
 
 @dataclass(frozen=True)
 class _CompiledPassage:
-    """A compiled piece: the stacked tensors of its states that the pull-back reads."""
+    """A compiled piece, with the stacked tensors of its states that the pull-back reads."""
 
     dynamics: CompiledDynamics
     steps: range
@@ -80,7 +80,7 @@ class _CompiledPassage:
     def pull_back(self, adjoint: State) -> tuple[State, list[Partial]]:
         dynamics, hparams = self.dynamics, self.dynamics.hparams
         program = dynamics.program
-        assert program.backward is not None  # as in every program of a run which is differentiated
+        assert program.backward is not None  # a run that is differentiated has one
         with torch.no_grad():
             inputs = step_inputs(dynamics, program.batches, self.steps)
             adjoint, partial, slopes = program.backward(self.read, program.in_order(adjoint), detach(hparams), inputs)
@@ -94,7 +94,7 @@ class _CompiledPassage:
 
 @dataclass(frozen=True)
 class _EagerPassage:
-    """A piece that is taken again, with its graph, when it is pulled back."""
+    """A piece whose steps are repeated, with their graph, when it is pulled back."""
 
     dynamics: Dynamics
     steps: range

@@ -12,12 +12,12 @@ from hypergrad.training.dynamics import Dynamics
 
 @torch.no_grad()
 def explain_divergence(dynamics: Dynamics, params: Tensors, steps: int) -> str:
-    """Where and why a run of `steps` steps from `params` blew up, found by running it again and looking at every step.
+    """Where and why a run of `steps` steps from `params` blew up, found by a second run with a check after every step.
 
     Args:
         dynamics: what a step does.
         params: where the run started, before `problem.initial`.
-        steps: of the run.
+        steps: the number of steps.
     """
     dynamics, solver = replace(dynamics, hparams=detach(dynamics.hparams)), dynamics.solver
     state, t = solver.start(dynamics.problem, params, dynamics.hparams), 0
@@ -33,7 +33,7 @@ def explain_divergence(dynamics: Dynamics, params: Tensors, steps: int) -> str:
 
 
 def _bound(dynamics: Dynamics, params: Tensors, t: int) -> str:
-    """What the learning rate of step t was, and what it may be at most, as far as that is known."""
+    """What the learning rate of step t was, and its largest stable value, if that is known."""
     values = dynamics.solver.values_at(dynamics.hparams, t)
     if "lr" not in values:
         return f"Use a more cautious setting of {dynamics.solver}."

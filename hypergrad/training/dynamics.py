@@ -15,7 +15,7 @@ from hypergrad.training.states import Partial, as_leaves, filled, state_vjp
 
 
 class Passage(Protocol):
-    """Steps in a row that were taken, and can be pulled back through once."""
+    """Consecutive steps that were taken; their pull-back can be computed once."""
 
     @property
     def length(self) -> int:
@@ -23,27 +23,27 @@ class Passage(Protocol):
         ...
 
     def pull_back(self, adjoint: State) -> tuple[State, list[Partial]]:
-        """(∂Φ/∂s)ᵀ a and (∂Φ/∂λ)ᵀ a, where Φ is all of the steps.
+        """(∂Φ/∂s)ᵀ a and (∂Φ/∂λ)ᵀ a, where Φ is all of the steps together.
 
         Args:
             adjoint: a = ∂F/∂s_{t+length}, shaped as the state.
 
         Returns:
-            ∂F/∂s_t, zero where s_{t+length} does not depend on an entry of the state, and the terms of dF/dλ: one for
-            each step, the last one first, or one for all of them.
+            ∂F/∂s_t, zero in the entries on which s_{t+length} does not depend, and the terms of dF/dλ: one for each
+            step, the last one first, or one for all of them.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """A step s_{t+1} = Φ(s_t, λ, t) with its graph, or a few steps in a row with theirs: a `Passage`.
+    """A step s_{t+1} = Φ(s_t, λ, t), or a few consecutive steps, with their graph: a `Passage`.
 
     Attributes:
         before: s_t, leaves of the graph.
         after: s_{t+length}, its outputs.
-        hparams: λ, leaves too, of their own for each step: so the terms of dF/dλ are added up in the same order, and
-            to the same bits, however many steps share a graph.
+        hparams: λ, as separate leaves for each step. So the terms of dF/dλ are summed in the same order, bit for bit,
+            for any number of steps in a graph.
     """
 
     before: State
@@ -57,7 +57,8 @@ class Stretch:
     def pull_back(self, adjoint: State) -> tuple[State, list[Partial]]:
         """One backward pass, which frees the graph.
 
-        For a step of gradient descent, Φ = w − lr ∇g(w, λ), that pass is Hessian product and mixed product in one.
+        For a step of gradient descent, Φ = w − lr ∇g(w, λ), that pass is the Hessian product and the mixed product in
+        one.
         """
         wanted = {(k, name): x for k, hparams in enumerate(self.hparams) for name, x in hparams.items()}
         pulled, found = state_vjp(self.after, adjoint, self.before, wanted)
@@ -82,23 +83,23 @@ class Dynamics:
     first_step: int = 0
 
     def batch(self, t: int) -> Any:
-        """The inner batch that step t sees."""
+        """The inner batch of step t."""
         return self.problem.inner_batch(self.first_step + t)
 
     def oracle(self, t: int) -> Oracle:
-        """The inner loss and its gradient as step t meets them, at λ and on its batch."""
+        """The inner loss and its gradient in step t: at λ, on its batch."""
         return Oracle(self.problem, self.hparams, self.batch(t))
 
     def transition(self, state: State, t: int, hparams: Tensors | None = None) -> State:
-        """Φ(s_t, λ, t), with a graph where grad mode is enabled.
+        """Φ(s_t, λ, t), with a graph if grad mode is enabled.
 
         Args:
             state: s_t; not changed.
             t: the number of the step.
-            hparams: λ as leaves of this step's own; those of the run when None.
+            hparams: λ, as leaves for this step; those of the run if None.
 
         Also raised, by what it calls: ValueError if the solver needs the same batch at every step, and that of the next
-        step is another one.
+        step differs.
         """
         hparams, batch = self.hparams if hparams is None else hparams, self.batch(t)
         if self.solver.same_batch:
@@ -113,11 +114,11 @@ class Dynamics:
 
     @property
     def stride(self) -> int | None:
-        """Steps in one call of a compiled function; a passage then holds states, and no graph. None without such."""
+        """Steps in one call of a compiled function, whose passage holds states; None if steps are eager."""
         return None
 
     def pieces(self, steps: range, length: int = 1) -> list[range]:
-        """The steps in pieces of at most `length`, each of which `passage` takes as one."""
+        """The steps in pieces of at most `length`, one for each call of `passage`."""
         return [steps[begin : begin + length] for begin in range(0, len(steps), length)]
 
     def advance(self, state: State, steps: range) -> State:
@@ -134,7 +135,7 @@ class Dynamics:
     def linearize(self, state: State, t: int, length: int = 1) -> Stretch:
         """Step t, or `length` steps from there, with their graph.
 
-        Like `step` it is a pure function of the state, λ and t; with its pull-back it is one of the adjoint too.
+        Like `step`, it is a pure function of the state, λ and t; its pull-back is a pure function of the adjoint too.
         """
         before = after = as_leaves(state)
         hparams = [self.hparams, *(leaves(self.hparams) for _ in range(length - 1))]

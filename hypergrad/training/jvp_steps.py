@@ -1,4 +1,4 @@
-"""Training steps together with their derivatives, a few in a row as one compiled function."""
+"""Training steps together with their derivatives, a few steps as one compiled function."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from hypergrad.training.batches import Batches
 from hypergrad.training.compile_steps import CHANGED, is_near
 from hypergrad.training.dynamics import Dynamics
 from hypergrad.training.pieces import first_piece, kinds
-from hypergrad.training.program import compiled, pure_step
+from hypergrad.training.program import compile_nested, pure_step
 from hypergrad.training.states import as_leaves, detached, entries
 from hypergrad.training.step_inputs import StepInputs, changing_coefficients, select_step, step_inputs
 
@@ -22,7 +22,7 @@ Tangents = list[Tensor]
 """Z = ∂s/∂λ for p entries of λ: one tensor (p, *shape) for each of the state's, in order."""
 
 _MOST_STEPS = 3
-"""In one call: a step with its derivatives is a long list of operations, and ten of them take minutes to compile."""
+"""The most steps in one call: a step with derivatives is a long list of operations, and ten compile for minutes."""
 
 
 def jvp_step(
@@ -31,7 +31,7 @@ def jvp_step(
     """The end of a step with a graph and its derivatives, (∂Φ/∂s) Z + (∂Φ/∂λ) E.
 
     Args:
-        before: s_t, leaves of the graph; empty for a start that has none before it.
+        before: s_t, leaves of the graph; empty at the start, which no state precedes.
         after: s_{t+1}.
         hparams: λ, leaves too.
         tangents: Z at s_t.
@@ -40,7 +40,7 @@ def jvp_step(
     Returns:
         s_{t+1} outside the graph, Z there, and whether the step depends on each hyperparameter.
     """
-    # a solver may return its state in another order than it was given
+    # a solver may return its state in a different order
     after = {group: {name: after[group][name] for name in xs} for group, xs in (before or after).items()}
     inputs = entries(before)
     found, uses = jvp(entries(after), [*inputs, *hparams.values()], [*tangents, *directions])
@@ -49,11 +49,11 @@ def jvp_step(
 
 @dataclass(frozen=True)
 class JvpSteps:
-    """Steps in a row, each with its derivatives.
+    """Consecutive steps, each with its derivatives.
 
     Attributes:
         length: how many, ≥ 2.
-        batches: the kind of batch that they see.
+        batches: the kind of batch that they use.
         step: (s_t, Z_t, λ, inputs of that step) ↦ (s_{t+1}, Z_{t+1}), as a trace.
         run: (s_t, Z_t, λ, inputs) ↦ (s_{t+length}, Z_{t+length}), compiled.
     """
@@ -64,7 +64,7 @@ class JvpSteps:
     run: Nested
 
     def fits(self, dynamics: Dynamics, steps: range) -> bool:
-        """Whether these are as many steps, on batches of that kind."""
+        """Whether `steps` has this length and this kind of batches."""
         return len(steps) == self.length and Batches.of([dynamics.batch(t) for t in steps]) == self.batches
 
     @torch.no_grad()
@@ -80,46 +80,46 @@ class JvpSteps:
 
 
 _JVP_STEPS = WeakCache[JvpSteps]()
-"""By problem and by what else they hold for."""
+"""By problem, and by everything else on which they depend."""
 
 
 def compile_jvp_steps(
     dynamics: Dynamics, state: State, tangents: Tangents, directions: Sequence[Tensor], steps: range
 ) -> tuple[JvpSteps | None, str]:
-    """Compiled steps with their derivatives, or none.
+    """Compiled steps with their derivatives, or None if they cannot be compiled.
 
-    They are checked against eager ones from here on: a whole call when they are compiled, its first step in each run.
+    They are checked against eager ones: a whole call when they are compiled, and the first step in each run.
 
     Args:
         dynamics: what a step does.
         state: before the first of the steps.
         tangents: Z there.
         directions: see `jvp_step`.
-        steps: those to come.
+        steps: the steps of the run.
 
     Returns:
-        The steps, and what was done, or not done and why, in one line.
+        The steps, and a remark of one line: what was compiled, or why nothing was.
     """  # noqa: DOC501 (it is caught)
     try:
         piece, batches = _first_piece(dynamics, steps)
         key = (Identity(dynamics.solver), len(piece), repr(batches), repr(kinds(state, dynamics.hparams)))
-        found = _JVP_STEPS.get(
-            dynamics.problem, key, lambda: _compiled(dynamics, state, tangents, directions, piece, batches)
+        compiled_steps = _JVP_STEPS.get(
+            dynamics.problem, key, lambda: _compile_piece(dynamics, state, tangents, directions, piece, batches)
         )
         wanted = _eager(dynamics, state, tangents, directions, piece[:1])
-        if not _agree(found.first(dynamics, state, tangents, piece.start), wanted):
+        if not _agree(compiled_steps.first(dynamics, state, tangents, piece.start), wanted):
             _JVP_STEPS.refuse(dynamics.problem, key, CHANGED)
             raise CannotCompileError(CHANGED)
     except CannotCompileError as error:
         return None, f"not compiled: {error}"
-    return found, f"compiled, {len(piece)} steps in a call"
+    return compiled_steps, f"compiled, {len(piece)} steps in a call"
 
 
 def _first_piece(dynamics: Dynamics, steps: range) -> tuple[range, Batches]:
-    """The first steps to go into one call.
+    """The first steps that go into one call.
 
     Raises:
-        CannotCompileError: if there are none.
+        CannotCompileError: if no steps do.
     """
     if len(steps) < 2:
         raise CannotCompileError("too few steps")
@@ -128,54 +128,56 @@ def _first_piece(dynamics: Dynamics, steps: range) -> tuple[range, Batches]:
     return first_piece(dynamics, steps, _MOST_STEPS)
 
 
-def _compiled(
+def _compile_piece(
     dynamics: Dynamics, state: State, tangents: Tangents, directions: Sequence[Tensor], piece: range, batches: Batches
 ) -> JvpSteps:
     """The steps of a piece, compiled.
 
     Raises:
-        CannotCompileError: if they cannot be.
+        CannotCompileError: if they cannot be compiled.
     """
     given = (state, tangents, detach(dynamics.hparams))
     try:
         with torch.no_grad():
             inputs = step_inputs(dynamics, batches, piece)
-            one = _one(dynamics, batches, directions)
-            step, traced = trace_nested(one, *given, select_step(batches, inputs, 0))
-            run = inline_calls(_several(step, len(piece), batches), traced, *given, inputs)
-            found = JvpSteps(len(piece), batches, step, compiled(run, *given, inputs))
+            single = _single_step(dynamics, batches, directions)
+            step, traced = trace_nested(single, *given, select_step(batches, inputs, 0))
+            run = inline_calls(_repeated_step(step, len(piece), batches), traced, *given, inputs)
+            found = JvpSteps(len(piece), batches, step, compile_nested(run, *given, inputs))
         wanted = _eager(dynamics, state, tangents, directions, piece)
         if not _agree(found.over(dynamics, state, tangents, piece), wanted):
-            raise CannotCompileError("compiled steps lead elsewhere")
+            raise CannotCompileError("compiled steps give another result")
     except CannotCompileError:
         raise
-    except Exception as error:  # whatever a trace of a user's own model may raise at other values
+    except Exception as error:  # a trace of a user's own model may raise anything at other values
         raise CannotCompileError(in_one_line(error)) from error
     return found
 
 
-def _one(dynamics: Dynamics, batches: Batches, directions: Sequence[Tensor]) -> Callable[..., tuple[State, Tangents]]:
+def _single_step(
+    dynamics: Dynamics, batches: Batches, directions: Sequence[Tensor]
+) -> Callable[..., tuple[State, Tangents]]:
     """`JvpSteps.step` before it is traced."""
     step = pure_step(dynamics, batches)
 
-    def one(state: State, tangents: Tangents, hparams: Tensors, inputs: StepInputs) -> tuple[State, Tangents]:
+    def single(state: State, tangents: Tangents, hparams: Tensors, inputs: StepInputs) -> tuple[State, Tangents]:
         before, hp = as_leaves(state), leaves(hparams)
         with torch.enable_grad():
             after = step(before, hp, inputs)
         return jvp_step(before, after, hp, tangents, directions)[:2]
 
-    return one
+    return single
 
 
-def _several(step: Nested, length: int, batches: Batches) -> Callable[..., tuple[State, Tangents]]:
+def _repeated_step(step: Nested, length: int, batches: Batches) -> Callable[..., tuple[State, Tangents]]:
     """`JvpSteps.run` from a single step."""
 
-    def several(state: State, tangents: Tangents, hparams: Tensors, inputs: StepInputs) -> tuple[State, Tangents]:
+    def repeated(state: State, tangents: Tangents, hparams: Tensors, inputs: StepInputs) -> tuple[State, Tangents]:
         for k in range(length):
             state, tangents = step(state, tangents, hparams, select_step(batches, inputs, k))
         return state, tangents
 
-    return several
+    return repeated
 
 
 def _eager(

@@ -10,10 +10,10 @@ from hypergrad.training.dynamics import Dynamics
 
 
 def first_piece(dynamics: Dynamics, steps: range, most: int) -> tuple[range, Batches]:
-    """The first steps to go into one call.
+    """The first steps that go into one call.
 
     Raises:
-        CannotCompileError: if no two steps in a row go together.
+        CannotCompileError: if no two consecutive steps go together.
     """
     length = _length(len(steps), most)
     window = steps[: 2 * length]
@@ -27,7 +27,7 @@ def first_piece(dynamics: Dynamics, steps: range, most: int) -> tuple[range, Bat
         raise CannotCompileError(
             "a run of one step"
             if len(steps) == 1
-            else "the batches of two steps in a row differ in more than the values of tensors, as with dropout"
+            else "the batches of consecutive steps differ in more than the values of tensors, as with dropout"
         )
     batches = Batches.of([dynamics.batch(t) for t in piece])
     assert batches is not None
@@ -35,7 +35,7 @@ def first_piece(dynamics: Dynamics, steps: range, most: int) -> tuple[range, Bat
 
 
 def _length(num_steps: int, most: int) -> int:
-    """The steps of a call: a divisor of all steps between `most`/2 and `most`, else `most`."""
+    """The steps of a call: a divisor of `num_steps` between `most`/2 and `most`, or `most` if there is none."""
     most = min(num_steps, most)
     return next((k for k in range(most, most // 2, -1) if num_steps % k == 0), most)
 

@@ -1,4 +1,4 @@
-"""A few training steps in a row, and their pull-back, each as one function of tensors."""
+"""A few consecutive training steps, and their pull-back, each as one function of tensors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,16 +26,16 @@ from hypergrad.training.step_inputs import (
 
 @dataclass(frozen=True)
 class Program:
-    """`length` steps in a row as pure functions.
+    """`length` consecutive steps as pure functions.
 
     Attributes:
         length: how many steps, ≥ 2.
-        names: of the tensors of the state by group, in the order in which the functions take them.
-        batches: the kind of batch that they see.
+        names: the tensors of the state by group, in the order that the functions expect.
+        batches: the kind of batch that they use.
         step: (s_t, λ, inputs of that step) ↦ s_{t+1}, as a trace.
         forward: (s_t, λ, inputs) ↦ s_{t+length}, and what the pull-back reads of the states before each step, stacked.
-        backward: (what it reads, ∂F/∂s_{t+length}, λ, inputs) ↦ ∂F/∂s_t, the steps' term of dF/dλ without what comes by
-            way of the inputs, and ∂F/∂c, stacked, of the coefficients there that depend on λ; None if not wanted.
+        backward: (what it reads, ∂F/∂s_{t+length}, λ, inputs) ↦ ∂F/∂s_t, the steps' term of dF/dλ without the part
+            through the inputs, and ∂F/∂c, stacked, for coefficients c in them that depend on λ; None if not wanted.
     """
 
     length: int
@@ -46,12 +46,12 @@ class Program:
     backward: Nested | None
 
     def in_order(self, state: State) -> State:
-        """A state or adjoint, ordered by `names`: a solver may return it in another order than it was given."""
+        """A state or adjoint, ordered by `names`: a solver may return it in a different order."""
         return {group: {name: state[group][name] for name in names} for group, names in self.names.items()}
 
 
 def write(dynamics: Dynamics, state: State, piece: range, batches: Batches, with_pull_back: bool) -> Program:
-    """The program of pieces like `piece`, from traces of one step and, where it is wanted, its pull-back at `state`.
+    """The program of pieces like `piece`, from traces at `state` of one step and, if wanted, its pull-back.
 
     Also raised, by what it calls: CannotCompileError if they cannot be traced.
     """
@@ -71,7 +71,7 @@ def write(dynamics: Dynamics, state: State, piece: range, batches: Batches, with
     return Program(length, names, batches, step, forward, backward)
 
 
-def compiled(function: Nested, *arguments: Any) -> Nested:
+def compile_nested(function: Nested, *arguments: Any) -> Nested:
     """The function through torch.compile, checked at the arguments; see `compile_checked`."""
     return replace(function, flat=compile_checked(function.flat, tree_leaves(arguments)))
 
@@ -105,7 +105,7 @@ def _backward(
     def backward(read: State, adjoint: State, hparams: Tensors, inputs: StepInputs) -> tuple[State, Tensors, Tensors]:
         total, slopes = {}, {}
         for k in reversed(range(length)):
-            # what is not read may have any value, such as that of the adjoint
+            # a tensor that is not read may have any value, such as that of the adjoint
             state = {
                 group: {name: read[group][name][k] if name in read[group] else a for name, a in tensors.items()}
                 for group, tensors in adjoint.items()
@@ -119,7 +119,7 @@ def _backward(
 
 
 def pure_step(dynamics: Dynamics, batches: Batches) -> Callable[[State, Tensors, StepInputs], State]:
-    """One step, as a function of all that it depends on."""
+    """One step, as a function of everything on which it depends."""
     problem, solver = dynamics.problem, dynamics.solver
 
     def step(state: State, hparams: Tensors, inputs: StepInputs) -> State:

@@ -10,7 +10,7 @@ from hypergrad.core.autodiff import detach
 from hypergrad.solver.base import State
 
 Partial = Mapping[str, Tensor | None]
-"""A term of dF/dλ by name; None where nothing in it depends on a hyperparameter."""
+"""A term of dF/dλ by name; None if the term does not depend on a hyperparameter."""
 
 Key = TypeVar("Key")
 
@@ -18,7 +18,7 @@ Key = TypeVar("Key")
 def state_vjp(
     outputs: State, cotangents: State, state: State, hparams: Mapping[Key, Tensor]
 ) -> tuple[Mapping[str, Partial], Mapping[Key, Tensor | None]]:
-    """(∂outputs/∂s)ᵀ c and (∂outputs/∂λ)ᵀ c, shaped as s and λ, with None where nothing depends on an entry."""
+    """(∂outputs/∂s)ᵀ c and (∂outputs/∂λ)ᵀ c, shaped as s and λ; None for a tensor on which no output depends."""
     reached = [(group, name) for group in outputs for name, x in outputs[group].items() if x.requires_grad]
     inputs = [x for x in entries(state) if x.requires_grad]
     wanted = (*inputs, *hparams.values())
@@ -26,12 +26,12 @@ def state_vjp(
     if reached:
         ys, cs = ([tensors[group][name] for group, name in reached] for tensors in (outputs, cotangents))
         grads = torch.autograd.grad(ys, wanted, cs, allow_unused=True)
-    found = iter(grads)
+    remaining = iter(grads)
     adjoint = {
-        group: {name: next(found) if x.requires_grad else None for name, x in tensors.items()}
+        group: {name: next(remaining) if x.requires_grad else None for name, x in tensors.items()}
         for group, tensors in state.items()
     }
-    return adjoint, dict(zip(hparams, found, strict=True))
+    return adjoint, dict(zip(hparams, remaining, strict=True))
 
 
 def filled(adjoint: Mapping[str, Partial], state: State) -> State:
@@ -48,7 +48,7 @@ def entries(state: State) -> list[Tensor]:
 
 
 def as_leaves(state: State) -> State:
-    """The same state as new leaves, which require gradients where they are no integers."""
+    """The same state as new leaves; those of floating-point numbers require gradients."""
     return {
         group: {name: x.detach().requires_grad_(x.is_floating_point()) for name, x in tensors.items()}
         for group, tensors in state.items()

@@ -1,4 +1,4 @@
-"""What the steps of a compiled function see beside state and λ, as tensors."""
+"""The inputs of compiled steps besides state and λ, as tensors."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -14,12 +14,12 @@ from hypergrad.training.dynamics import Dynamics
 
 
 class StepInputs(NamedTuple):
-    """What some steps in a row see, or one of them.
+    """The inputs of some consecutive steps, or of one of them.
 
     Attributes:
         t: the number of the first step, shape ().
-        coefficients: the values of those that change from step to step by field, stacked: for T steps of shape (T,), or
-            (T, G) for G groups; of one step, of shape () or (G,).
+        coefficients: by field, the values of those that change from step to step, stacked: of shape (T,) for T steps,
+            or (T, G) for G groups; of shape () or (G,) for one step.
         batch: the tensors of the batches, stacked where they differ from step to step.
     """
 
@@ -29,7 +29,7 @@ class StepInputs(NamedTuple):
 
 
 def step_inputs(dynamics: Dynamics, batches: Batches, steps: range) -> StepInputs:
-    """What `steps` see."""
+    """The inputs of `steps`."""
     like = next(iter(dynamics.hparams.values()))
     return StepInputs(
         t=torch.tensor(steps.start, dtype=like.dtype, device=like.device),
@@ -39,13 +39,13 @@ def step_inputs(dynamics: Dynamics, batches: Batches, steps: range) -> StepInput
 
 
 def select_step(batches: Batches, inputs: StepInputs, k: int) -> StepInputs:
-    """What the step sees that comes k steps after the first."""
+    """The inputs of the step that is k steps after the first."""
     values = {field: stacked[k] for field, stacked in inputs.coefficients.items()}
     return StepInputs(inputs.t + k, values, batches.at(inputs.batch, k))
 
 
 def stacked_coefficients(dynamics: Dynamics, steps: range) -> Tensors:
-    """`StepInputs.coefficients`, differentiable with respect to λ where grad mode is enabled."""
+    """`StepInputs.coefficients`, differentiable with respect to λ if grad mode is enabled."""
     like, found = next(iter(dynamics.hparams.values())), {}
     for field, value in _changing(dynamics).items():
         rows = [coefficient(value, dynamics.hparams, t) for t in steps]
@@ -54,14 +54,14 @@ def stacked_coefficients(dynamics: Dynamics, steps: range) -> Tensors:
 
 
 def fixed_coefficients(dynamics: Dynamics, hparams: Tensors) -> Mapping[str, float | Tensor]:
-    """The coefficients that are one number or one entry of λ at all steps, by field; see `InnerSolver.values_at`."""
+    """The coefficients that are the same number or entry of λ at all steps, by field; see `InnerSolver.values_at`."""
     changing = _changing(dynamics)
     declared = dynamics.solver.coefficients().items()
     return {field: coefficient(value, hparams, 0) for field, value in declared if field not in changing}
 
 
 def changing_coefficients(dynamics: Dynamics) -> dict[str, bool]:
-    """The fields of the coefficients that may change from step to step or differ by group: whether they depend on λ."""
+    """For each coefficient that may change from step to step or differ by group, by field: whether it depends on λ."""
     return {field: isinstance(root(value), str) for field, value in _changing(dynamics).items()}
 
 

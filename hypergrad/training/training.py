@@ -1,4 +1,4 @@
-"""Training without a graph: a solver runs until the gradient is small, and a run that blows up is an error."""
+"""Training without a graph: a solver runs until the gradient is small; a run that blows up raises an error."""
 
 import math
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Trained:
 
     Attributes:
         params: where training ended.
-        report: what it came to.
+        report: the outcome of training.
     """
 
     params: Tensors
@@ -38,17 +38,17 @@ class Trained:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """Trains until ‖φ(w)‖ ≤ tol ‖φ(w₀)‖ with w₀ = `problem.init_params()`, or the steps run out.
+    """Trains until ‖φ(w)‖ ≤ tol ‖φ(w₀)‖ with w₀ = `problem.init_params()`, or until the steps run out.
 
-    φ is the problem's optimality condition, by default ∇g. The tolerance refers to w₀ and not to the start, so that it
+    φ is the problem's optimality condition, by default ∇g. The tolerance refers to w₀ and not to the start, so it
     means the same after a warm start.
 
     Attributes:
-        solver: the dynamics.
+        solver: how to train.
         steps: most inner steps, ≥ 0.
-        tol: relative tolerance on ‖φ‖, ≥ 0; 0 takes all steps and looks at φ once, at the end.
-        check_every: inner steps between two looks at φ, each of which costs one gradient, ≥ 1; None uses the solver's
-            own. With a solver that knows its gradient, φ is looked at after every step.
+        tol: relative tolerance on ‖φ‖, ≥ 0; 0 takes all steps and evaluates φ once, at the end.
+        check_every: inner steps between two evaluations of φ, each of which costs one gradient, ≥ 1; None uses
+            `solver.check_every`. If the solver knows its gradient, φ is checked after every step.
         compile: run several steps at a time through torch.compile.
     """
 
@@ -77,8 +77,8 @@ class Training:
             first_step: index of the first batch, ≥ 0.
 
         Returns:
-            The trained parameters, and a report whose status is `CONVERGED`; `STAGNATED` if rounding errors allowed no
-            further step; `MAX_ITER` if the steps ran out first, or `RISING` if they ran out and the inner loss is
+            The trained parameters, and a report. Its status is `CONVERGED`; `STAGNATED` if rounding errors allowed no
+            further step; `MAX_ITER` if the steps ran out first; or `RISING` if they ran out and the inner loss is
             higher than at the start.
 
         Raises:
@@ -99,14 +99,14 @@ class Training:
             dynamics, remark = compile_steps(dynamics, state, range(self.steps), pull_back=False)
         run = _Run(dynamics, goal, state, start)
         while run.here.grad_norm > goal and run.steps < self.steps and not run.is_stuck:
-            run.advance(self._next_look(run.steps))
+            run.advance(self._next_check(run.steps))
             if blew_up(start, run.here):
                 raise DivergenceError(explain_divergence(dynamics, params, run.steps))
         report = TrainingReport(run.here.loss, run.here.grad_norm, run.steps, run.status(start), remark)
         return Trained(solver.params(run.state), report)
 
-    def _next_look(self, steps: int) -> int:
-        """The step at which to look at φ after `steps` steps."""
+    def _next_check(self, steps: int) -> int:
+        """The step at which to evaluate φ next, after `steps` steps."""
         if self.tol == 0:
             return self.steps
         return min(steps + (self.solver.check_every if self.check_every is None else self.check_every), self.steps)
@@ -118,11 +118,11 @@ class _Run:
 
     Attributes:
         dynamics: what a step does.
-        goal: the ‖φ‖ to train to.
-        state: after the last step.
+        goal: the ‖φ‖ at which training has converged.
+        state: the state after the last step.
         here: inner loss and ‖φ‖ there.
-        steps: how many were taken.
-        is_stuck: whether rounding errors allowed the last one none.
+        steps: the number of steps taken.
+        is_stuck: whether rounding errors allowed no further step.
     """
 
     dynamics: Dynamics
@@ -133,7 +133,7 @@ class _Run:
     is_stuck: bool = False
 
     def advance(self, stop: int) -> None:
-        """Train up to step `stop`, or until there is nothing more to do, and look at φ there."""
+        """Train up to step `stop`, or until training has converged or is stuck, and evaluate φ there."""
         dynamics, solver, state, steps, known = self.dynamics, self.dynamics.solver, self.state, self.steps, None
         knows = dynamics.problem.is_minimisation
         if dynamics.stride is not None:
@@ -148,7 +148,7 @@ class _Run:
         self.here = InnerEvaluation(*known) if known else dynamics.oracle(steps).evaluate(solver.params(state))
 
     def status(self, start: InnerEvaluation) -> Status:
-        """How the run ended, which began at `start`."""
+        """How the run that began at `start` ended."""
         if self.here.grad_norm <= self.goal:
             return Status.CONVERGED
         if self.is_stuck:

@@ -65,5 +65,5 @@ def test_what_is_monitored_stands_in_the_table(tmp_path):
     assert "lowest watch loss (step 2)" in text
     (row,) = (line for line in text.splitlines() if line.startswith("│ watch loss"))
     assert float(row.split("│")[2]) == pytest.approx(0.04)
-    assert "the watch loss went without a new minimum for longer than `patience`" in text
+    assert "the watch loss had no new minimum for longer than `patience`" in text
     assert (written["monitor"], written["best"]["step"], written["stopped"]) == ("watch_loss", 2, "patience")

@@ -127,7 +127,7 @@ def test_what_cannot_be_drawn_is_refused_before_the_first_step(tmp_path):
 
     with pytest.raises(ValueError, match="over one or two values .* but penalty, shift hold 4"):
         start(PROBLEMS["quadratic"], landscape=5)
-    with pytest.raises(ValueError, match=r"names 'l3', which is no hyperparameter; there are l2"):
+    with pytest.raises(ValueError, match=r"names 'l3', which is not a hyperparameter; there are l2"):
         start(PROBLEMS["ridge"], images={"l3": [2, 2]})
     with pytest.raises(ValueError, match=r"the shape is \(2, 2\) and there are 5 values"):
         start(PROBLEMS["ridge-per-feature"], images={"l2": [2, 2]})

@@ -262,7 +262,7 @@ def test_a_run_goes_on_from_the_command_line(tmp_path):
     assert rows[0] == rows[1]
     other = command("resume=it is cut", "optimizer=sgd", cwd=tmp_path)
     assert other.returncode == 1
-    assert "The state to go on from is of another experiment: its optimizer was Adam" in other.stderr
+    assert "The state belongs to another experiment: its optimizer was Adam" in other.stderr
     assert (tmp_path / "it is cut" / ".hydra" / "overrides.yaml").read_text().count("optimizer=adam") == 1
     assert "nowhere does not exist" in command("resume=nowhere", cwd=tmp_path).stderr
 

@@ -173,7 +173,7 @@ def test_a_coefficient_is_refused_by_name_where_it_cannot_be_seen_or_fit():
         ValueError, match="GradientDescent.lr = 'rate' is neither a number nor the name .* the problem has beta, lr"
     ):
         hg.Unrolled(solver=hg.GradientDescent(lr="rate")).estimate(problem, hparams, start)
-    with pytest.raises(ValueError, match=r"has shape \(9,\), but .* of shape \(10,\)"):
+    with pytest.raises(ValueError, match=r"has shape \(9,\), but .* shape \(10,\)"):
         hg.Unrolled(solver=hg.GradientDescent(lr="lr"), inner_steps=10).estimate(problem, hparams, start)
 
 

@@ -151,7 +151,7 @@ def test_training_that_blows_up_is_refused():
 
 def test_a_tuned_start_and_a_warm_start_exclude_each_other():
     problem, *_ = case("network", "momentum")
-    with pytest.raises(ValueError, match="Network.initial says where training starts.* use warm_start=False"):
+    with pytest.raises(ValueError, match="Network.initial defines where training starts.* use warm_start=False"):
         hg.Trainer(problem=problem, estimator=hg.Forward(), optimizer=partial(torch.optim.SGD, lr=0.1))
 
 

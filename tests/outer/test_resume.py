@@ -271,7 +271,7 @@ def damage_code(path: Path):
 
 DAMAGES = {
     "truncated": (damage_truncated, "cannot be read: it is truncated"),
-    "foreign": (damage_foreign, "is no state of a run of hypergrad"),
+    "foreign": (damage_foreign, "is not the state of a run of hypergrad"),
     "of a later version": (damage_later, "is of version 99 of the format, and this hypergrad reads version 2"),
     "code": (damage_code, "cannot be read"),
     "empty": (lambda path: path.write_bytes(b""), "cannot be read"),
@@ -284,7 +284,7 @@ def test_a_bad_file_is_refused_by_name_and_the_one_before_is_offered(tmp_path, d
     assert [path.name for path in state_file.found(tmp_path)] == ["state-000002.pt", "state-000004.pt"]
     damage(tmp_path / "state-000004.pt")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    pattern = rf"state-000004.pt {message}.* of step 2, is whole: resume=\S+state-000002.pt"
+    pattern = rf"state-000004.pt {message}.* of step 2, can be read: resume=\S+state-000002.pt"
     with pytest.raises(hg.CheckpointError, match=pattern):
         quick(tmp_path).fit(resume=tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -303,7 +303,7 @@ def test_the_state_of_another_experiment_is_refused(tmp_path):
         ({"estimator": hg.Unrolled()}, "estimator was Implicit"),
         ({"optimizer": partial(torch.optim.Adam, lr=0.1)}, "optimizer was Adam"),
     ]:
-        with pytest.raises(hg.CheckpointError, match=f"of another experiment: its {name}"):
+        with pytest.raises(hg.CheckpointError, match=f"belongs to another experiment: its {name}"):
             quick(tmp_path, **settings).fit(resume=tmp_path)
     with pytest.raises(FileNotFoundError, match="holds no state-"):
         quick(tmp_path).fit(resume=tmp_path.parent)
@@ -351,7 +351,7 @@ def test_a_full_disk_loses_nothing_that_was_saved(tmp_path, monkeypatch, where):
 
     with pytest.raises(OSError, match="No space left") as caught:
         quick(tmp_path / "full", steps=6, callbacks=[FillBehind()]).fit()
-    assert "StateSaver could not keep what was reached" in "".join(caught.value.__notes__)
+    assert "StateSaver could not save what was reached" in "".join(caught.value.__notes__)
     monkeypatch.undo()
     assert {path.name for path in (tmp_path / "full").glob("state*")} == {"state-000000.pt", "state-000002.pt"}
     quick(tmp_path / "full", steps=6).fit(resume=tmp_path / "full")

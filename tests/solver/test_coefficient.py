@@ -61,12 +61,12 @@ MISFITS = {
     "a schedule of the wrong length": (
         torch.ones(3),
         hg.GradientDescent(lr="x"),
-        r"GradientDescent.lr = 'x' has shape \(3,\), but .* of shape \(4,\) for one per inner step, of shape \(1, 4\)",
+        r"GradientDescent.lr = 'x' has shape \(3,\), but .* shape \(4,\) for one per inner step, shape \(1, 4\)",
     ),
     "the wrong number of groups": (
         torch.ones(STEPS, 3),
         hg.GradientDescent(lr="x", groups=("*.weight", "*.bias")),
-        r"has shape \(4, 3\), but .* of shape \(4, 2\) for one per step and group",
+        r"has shape \(4, 3\), but .* shape \(4, 2\) for one per step and group",
     ),
     "a name that is none": (torch.ones(()), hg.Adam(beta1="y"), "'y' is neither a number nor the name .* penalty"),
     "a schedule over a name that is none": (

@@ -76,12 +76,12 @@ REFUSED = {
     "a smooth problem": (
         hg.ProximalGradient(),
         lambda: SMOOTH["ridge"],
-        "ProximalGradient trains an L1Problem.*but Ridge is none. Use GradientDescent",
+        "ProximalGradient trains an L1Problem.*but Ridge is not one. Use GradientDescent",
     ),
     "no known bound": (
         hg.ProximalGradient(),
         lambda: WithoutBound(few()),
-        "lr = None takes 1/L, but WithoutBound.smoothness knows no L; give lr a number",
+        "lr = None uses 1/L, but WithoutBound.smoothness returns no L; give lr a number",
     ),
     "another loss": (
         hg.CoordinateDescent(),

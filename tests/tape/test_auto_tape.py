@@ -98,7 +98,7 @@ def test_auto_takes_the_slots_that_fit_where_nothing_can_be_reversed():
 def test_a_budget_for_nothing_is_refused():
     problem = PROBLEMS["quadratic"]
     estimator = hg.Unrolled(tape=hg.AutoTape(budget=10.0), inner_steps=50)
-    with pytest.raises(ValueError, match="No tape brings 50 steps into a budget of 10 bytes; the smallest takes"):
+    with pytest.raises(ValueError, match="No tape fits 50 steps into a budget of 10 bytes; the smallest needs"):
         estimator.estimate(problem, problem.init_hparams(), problem.init_params())
     with pytest.raises(ValueError, match="AutoTape.budget must be greater than 0"):
         hg.AutoTape(budget=0.0)
@@ -117,7 +117,7 @@ def test_a_plan_is_a_table():
 
 def test_a_plan_says_that_it_is_of_eager_steps():
     plan = hg.Unrolled(inner_steps=50, compile=True).plan(PROBLEMS["quadratic"])
-    assert str(plan).splitlines()[-1].startswith("counted for eager steps; of compiled ones Graph keeps states")
+    assert str(plan).splitlines()[-1].startswith("counted for eager steps; if steps are compiled, Graph keeps states")
 
 
 def test_a_plan_does_not_depend_on_where_memory_lies():

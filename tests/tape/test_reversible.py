@@ -246,13 +246,18 @@ class Restless(hg.Ridge):
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("noise", "on the same batch of step 0, differ: the inner loss holds a non-deterministic operation"),
-        ("batch", r"inner_batch\(0\) gave another batch when it was called again: make it a function of the step"),
-        ("drift", "come out the same twice, so look for .* a counter or running statistics"),
+        ("noise", "on the same batch of step 0, differ: the inner loss has a non-deterministic operation"),
+        (
+            "batch",
+            r"inner_batch\(0\) returned a different batch when it was called again: make it a function of the step",
+        ),
+        ("drift", "are the same twice, so look for .* a counter or running statistics"),
     ],
 )
 def test_a_run_that_cannot_be_repeated_is_told_why(what, message):
-    with pytest.raises(hg.ReversalError, match=f"must end where it had started, but .* of 5 entries of w₀.*{message}"):
+    with pytest.raises(
+        hg.ReversalError, match=f"must end where training started, but .* of 5 entries of w₀.*{message}"
+    ):
         estimate(Restless(what))
 
 

@@ -183,7 +183,7 @@ def test_attention_is_compiled():
 def test_dropout_is_not_compiled_and_says_so():
     problem = supervised(*DROPPED)
     assert both(problem, problem.init_hparams(), problem.init_params(), solver=RATE) == (
-        "not compiled: the batches of two steps in a row differ in more than the values of tensors, as with dropout"
+        "not compiled: the batches of consecutive steps differ in more than the values of tensors, as with dropout"
     )
 
 
@@ -215,8 +215,8 @@ class Odd(hg.Ridge):
     ("what", "reason"),
     [
         ("sets", "inner_batch returns something other than tensors, numbers and strings"),
-        ("numbers", "the batches of two steps in a row differ in more than the values of tensors"),
-        ("lengths", "the batches of two steps in a row differ in more than the values of tensors"),
+        ("numbers", "the batches of consecutive steps differ in more than the values of tensors"),
+        ("lengths", "the batches of consecutive steps differ in more than the values of tensors"),
         ("noise", "it draws random numbers by aten.randn.default"),
         ("branch", "RuntimeError: "),
     ],
@@ -276,7 +276,7 @@ def test_the_reversible_tape_takes_its_own_steps():
     problem, solver, hparams, start = case("network", "momentum")
     assert (
         both(problem, hparams, start, solver=solver, tape=hg.Reversible())
-        == "not compiled: Reversible takes steps of its own"
+        == "not compiled: Reversible uses steps of its own"
     )
 
 

@@ -242,7 +242,9 @@ def test_the_luckiest_tasks_do_not_choose_the_start():
     result = run()
     assert result.history[-1]["loss/dev"] > min(row["loss/dev"] for row in result.history)
     assert result.best.step == 3
-    with pytest.raises(ValueError, match="MetaLearning has other tasks, with another dev loss, in each outer step"):
+    with pytest.raises(
+        ValueError, match="MetaLearning has different tasks and a different dev loss in each outer step"
+    ):
         run(patience=2)
 
 
@@ -267,7 +269,7 @@ def test_gauss_newton_products_serve():
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(ValueError, match="MetaLearning.initial says where training starts.* use warm_start=False"):
+    with pytest.raises(ValueError, match="MetaLearning.initial defines where training starts.* use warm_start=False"):
         hg.fit(waves(), hg.Unrolled(inner_steps=1), partial(torch.optim.SGD, lr=0.1), 1, progress=False)
     noisy = nn.Sequential(nn.Linear(1, 4), nn.Dropout(), nn.Linear(4, 1))
     with pytest.raises(ValueError, match="needs a model without random numbers .* the same in all tasks"):
