@@ -42,9 +42,9 @@ class InnerSolver:
     grad mode is enabled, and keeps no graph under `torch.no_grad()`. So it uses operations of torch, and changes none
     of its arguments. To be compiled, it may not branch on t or on values of tensors.
 
-    A coefficient is a field made by `hypergrad.solver.coefficient.ranged`. Its value is a number, a `Schedule`, or the
-    name of a hyperparameter, whose first axis is the inner step and whose second axis is the group of tensors. For T
-    inner steps and G groups the hyperparameter has shape
+    A coefficient is a field made by `hg.ranged`. Its value is a number, a `Schedule`, or the name of a hyperparameter,
+    whose first axis is the inner step and whose second axis is the group of tensors. For T inner steps and G groups the
+    hyperparameter has shape
 
     - () for one value,
     - (T,) for one per step,

@@ -48,7 +48,14 @@ class Range:
 def ranged(
     default: float | None, *, above: float | None = None, least: float | None = None, below: float | None = None
 ) -> Any:
-    """The field of a solver that holds a coefficient, with the range of its values."""
+    """The field of a solver that holds a coefficient, with the range in which its values are checked to lie.
+
+    Args:
+        default: its value unless another is given; with None, it may be None.
+        above: values are > this.
+        least: values are ≥ this.
+        below: values are < this.
+    """
     return field(default=default, metadata={"range": Range(above, least, below, default is None)})
 
 

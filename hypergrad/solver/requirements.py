@@ -47,8 +47,8 @@ def require_contract(solver: type) -> None:
         for name in signature(vars(solver)[method]).parameters.keys() & _EARLIER_PARAMETERS:
             raise TypeError(
                 f"{solver.__name__}.{method} has a parameter {name!r}, but a training step does not pass it. Define "
-                f"it as {_CONTRACT[method]}. A coefficient such as lr is a field made by `ranged`, and its value in a "
-                'step is coefficients["lr"][name] for each parameter tensor, a number or a tensor of shape ().'
+                f"it as {_CONTRACT[method]}. A coefficient such as lr is a field made by `hg.ranged`, and its value in "
+                'a step is coefficients["lr"][name] for each parameter tensor, a number or a tensor of shape ().'
             )
 
 
