@@ -19,16 +19,19 @@ class Hyperparameter:
         init: where to start, in natural units: a number, or a tensor that gives the shape.
         shape: the shape of λ when `init` is a number that all entries share; () is a scalar.
         constraint: from `torch.distributions.constraints`: `real` (default), `positive`, `interval(a, b)`, `simplex`, …
+        labels: names of the entries of a vector, such as the columns of a table, for tables and plots; () for none.
 
     Raises:
         TypeError: if init is not a number or floating-point tensor.
         ValueError: if init is not finite, violates the constraint, or lies on its boundary (which no step could leave),
-            or if the constraint has no bijection to unconstrained values.
+            or if the constraint has no bijection to unconstrained values, or if there are labels, but not one for each
+            entry of a vector.
     """
 
     init: float | Tensor
     shape: tuple[int, ...] | None = None
     constraint: Constraint = constraints.real
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         value = self.value(torch.float64)
@@ -42,6 +45,11 @@ class Hyperparameter:
             raise ValueError(
                 f"init = {shown(value)} lies on the boundary of the constraint {self.constraint}, where the "
                 "gradient vanishes, so no step could leave it; start from a value strictly inside it."
+            )
+        if self.labels and value.shape != (len(self.labels),):
+            raise ValueError(
+                f"A hyperparameter of shape {tuple(value.shape)} needs one label for each entry of a vector, or none, "
+                f"but it has {len(self.labels)}."
             )
 
     def to_natural(self, unconstrained: Tensor) -> Tensor:
