@@ -102,10 +102,10 @@ def _require_near_gradients(module: nn.Module, found: Tensors, expected: Tensors
 
 
 def _other_outputs(model: "PureModule", witness: "PureModule", w: Tensors, X: Any, step: int | None) -> str:
-    calls = zip(_outputs_of_layers(model, w, X, step), _outputs_of_layers(witness, {}, X, step), strict=False)
+    calls = zip(_layer_calls(model, w, X, step), _layer_calls(witness, {}, X, step), strict=False)
     part = model.module
-    for (name, found), (_, wanted) in calls:
-        if len(found) != len(wanted) or not all(_near(x, y, x.dtype) for x, y in zip(found, wanted, strict=True)):
+    for (name, given, found), (_, same_given, wanted) in calls:
+        if _all_near(given, same_given) and not _all_near(found, wanted):
             part = model.module.get_submodule(name)
             break
     return (
@@ -116,22 +116,34 @@ def _other_outputs(model: "PureModule", witness: "PureModule", w: Tensors, X: An
     )
 
 
+def _all_near(found: list[Tensor], wanted: list[Tensor]) -> bool:
+    return len(found) == len(wanted) and all(_near(x, y, x.dtype) for x, y in zip(found, wanted, strict=True))
+
+
 @torch.no_grad()
-def _outputs_of_layers(model: "PureModule", w: Tensors, X: Any, step: int | None) -> list[tuple[str, list[Tensor]]]:
-    """The outputs of each layer, in the order in which they return: a layer before the one that contains it."""
-    calls: list[tuple[str, list[Tensor]]] = []
+def _layer_calls(
+    model: "PureModule", w: Tensors, X: Any, step: int | None
+) -> list[tuple[str, list[Tensor], list[Tensor]]]:
+    """Name, inputs and outputs of each layer, in the order of their return: a layer before the one that contains it."""
+    given: dict[str, list[Tensor]] = {}
+    calls: list[tuple[str, list[Tensor], list[Tensor]]] = []
 
-    def watch(name: str) -> Any:
-        def keep(module: nn.Module, args: Any, output: Any) -> None:
-            floats = [x for x in tree_leaves(output) if isinstance(x, Tensor) and x.is_floating_point()]
-            calls.append((name, [x.detach().clone() for x in floats]))
+    def begins(name: str) -> Any:
+        return lambda module, args, kwargs: given.update({name: _real_numbers((args, kwargs))})
 
-        return keep
+    def returns(name: str) -> Any:
+        return lambda module, args, output: calls.append((name, given[name], _real_numbers(output)))
 
-    handles = [part.register_forward_hook(watch(name)) for name, part in model.module.named_modules()]
+    parts = list(model.module.named_modules())
+    handles = [part.register_forward_pre_hook(begins(name), with_kwargs=True) for name, part in parts]
+    handles += [part.register_forward_hook(returns(name)) for name, part in parts]
     try:
         model(w, X, step)
     finally:
         for handle in handles:
             handle.remove()
     return calls
+
+
+def _real_numbers(values: Any) -> list[Tensor]:
+    return [x.detach().clone() for x in tree_leaves(values) if isinstance(x, Tensor) and x.is_floating_point()]

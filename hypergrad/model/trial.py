@@ -147,9 +147,14 @@ def _require_unchanged(model: "PureModule", w: Tensors, before: Tensors, version
     for name, buffer in model.module.named_buffers():
         if name not in before or not torch.equal(buffer, before[name]):
             raise ValueError(
-                f"A call of the model changes the buffer {name!r} of its {_owner(model, name)}, but a training "
-                f"step must be a pure function; call eval() on that module, or let it keep no statistics."
+                f"A call of the model changes the buffer {name!r} of its {_owner(model, name)}, but a training step "
+                f"must be a pure function; call eval() on that module{_path(name)}, or let it keep no statistics."
             )
+
+
+def _path(name: str) -> str:
+    owner = name.rpartition(".")[0]
+    return f", model.get_submodule({owner!r})" if owner else ""
 
 
 def _owner(model: "PureModule", name: str) -> str:
