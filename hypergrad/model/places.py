@@ -23,7 +23,7 @@ class _Place(NamedTuple):
 class Places:
     """Every place at which a module keeps a parameter or buffer: under several names, in shared modules, in lists.
 
-    They are read once, before any call.
+    They are found once, before any call.
 
     Args:
         module: its parameters and buffers must be those of each later call.
@@ -39,6 +39,7 @@ class Places:
         }
         self._places: dict[str, list[_Place]] = {name: [] for name in tensors}
         self._containers: list[_Place] = []
+        self._written: list[_Place] = []
         for part in parts_of(module):
             tables = [("_parameters", part._parameters), ("_buffers", part._buffers), ("", own_state(part))]
             for table, entries in tables:
@@ -48,11 +49,16 @@ class Places:
                     elif any(id(x) in names for x in tree_leaves(value)):
                         self._containers.append(_Place(part, table, key))
 
+    def restore(self, part: nn.Module, attribute: str, value: Any) -> None:
+        """Let an attribute that each call writes, such as the weight of a pruned layer, have this value afterwards."""
+        vars(part)[attribute] = value
+        self._written.append(_Place(part, "", attribute))
+
     @contextmanager
     def hold(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:
         """A context in which other tensors, by name, are in the places of the module's own."""
         new: dict[int, Tensor] = {}
-        before: list[tuple[dict[str, Any], str, Any]] = []
+        before = [(place.holder(), place.key, place.holder()[place.key]) for place in self._written]
         try:
             for name, x in tensors.items():
                 for place in self._places[self._aliases.get(name, name)]:

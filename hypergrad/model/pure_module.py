@@ -73,6 +73,7 @@ class PureModule(nn.Module):
             self._draws, self._copies_inputs = try_out(self, X, seed, probe=probe)
             for suspect in computed:
                 suspect.require_replaced()
+                self._places.restore(suspect.part, suspect.attribute, suspect.value)
             if witness is not None:
                 witness._draws, witness._copies_inputs = self._draws, self._copies_inputs
                 require_functional(self, witness, X)

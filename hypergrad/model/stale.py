@@ -16,11 +16,12 @@ class Suspect(NamedTuple):
     module: nn.Module
     part: nn.Module
     attribute: str
+    value: Any
     tensor: Tensor
     reason: str
 
     def require_replaced(self) -> None:
-        """Require, after a call, that the tensor is no longer there.
+        """Require that the calls until now have replaced the tensor.
 
         Raises:
             ValueError: if it is.
@@ -57,7 +58,7 @@ def suspects(module: nn.Module, copy: nn.Module) -> list[Suspect]:
             for x, copied in zip(tree_leaves(value), tree_leaves(theirs.get(attribute)), strict=False):
                 reason = _reason(x, memory)
                 if reason:
-                    found.append(Suspect(copy, yours, attribute, copied, reason))
+                    found.append(Suspect(copy, yours, attribute, theirs[attribute], copied, reason))
     return found
 
 
