@@ -18,13 +18,13 @@ from hypergrad.effect.base import Effect, Site
 from hypergrad.effect.combined import CombinedEffects
 from hypergrad.effect.example_weights import ExampleWeights
 from hypergrad.model.criterion import Criterion
+from hypergrad.model.probe import EXAMPLES
 from hypergrad.model.pure_module import PureModule
+from hypergrad.model.requirements import require_servable
 from hypergrad.model.second_derivative import TwiceDifferentiable
+from hypergrad.model.trial import require_single
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.repartition import on_rows
-
-_PROBE = 4
-"""Examples for trying out a model: at least two, for batch normalisation, and few, for speed."""
 
 
 class Batch(NamedTuple):
@@ -51,6 +51,8 @@ class Supervised(InnerProblem):
             names, such as a learning rate.
         batch_size: examples of a training step, ≥ 1; None for all. Each epoch sees each example once.
         seed: of the batches and of random draws, such as dropout.
+        probe: whether to compare the outputs and derivatives of the model on eight examples with those of a copy that
+            has its parameters written into it. See docs/models.md for what is not known without it.
 
     Raises:
         TypeError: if data or a hyperparameter has another type.
@@ -77,8 +79,10 @@ class Supervised(InnerProblem):
         hyperparameters: Mapping[str, Effect | Hyperparameter],
         batch_size: int | None = None,
         seed: int = 0,
+        probe: bool = True,
     ) -> None:
         super().__init__()
+        require_servable(model)
         self.batch_size, self.seed, self.criterion = batch_size, seed, Criterion(loss)
         if batch_size is not None:
             require_int(self, "batch_size", least=1)
@@ -86,7 +90,8 @@ class Supervised(InnerProblem):
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
         parts = read_parts({"train": train, "dev": dev} | ({} if test is None else {"test": test}), like)
         self._hold(parts)
-        self.model = PureModule(model, self.X[:_PROBE], seed)
+        self.model = PureModule(model, self.X[:EXAMPLES], seed, probe=probe)
+        self._require_batches()
         self.num_classes = self._classes(parts)
         self._twice = TwiceDifferentiable(self.model, self.criterion)
         self._hyperparameters = self.effects.spaces(self._site(self.X))
@@ -134,7 +139,7 @@ class Supervised(InnerProblem):
         model allows no such thing.
         """
         if torch.is_grad_enabled():
-            self._twice.require(self.X[:_PROBE], self.y[:_PROBE])
+            self._twice.require(self.X[:EXAMPLES], self.y[:EXAMPLES])
         return super().inner_loss_and_gradient(params, hparams, batch)
 
     def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
@@ -182,6 +187,7 @@ class Supervised(InnerProblem):
         other = on_rows(self, train, dev)
         other._buffers["examples"] = train
         other._hyperparameters = self.effects.spaces(self._site(torch.cat([self.X, self.X_dev])))
+        other._require_batches()
         return other
 
     def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:
@@ -218,6 +224,15 @@ class Supervised(InnerProblem):
     def _evaluate(self, params: Tensors, hparams: Tensors, X: Tensor, step: int | None) -> Tensor:
         return self.model(params | self.effects.buffers(hparams), self.effects.inputs(X, hparams), step)
 
+    def _require_batches(self) -> None:
+        size = len(self.X)
+        batch_size = min(self.batch_size or size, size)
+        if size % batch_size == 1 or batch_size == 1:
+            batches = (
+                "Each batch has" if batch_size == 1 else f"The last of {size} examples in batches of {batch_size} is"
+            )
+            require_single(self.model, self.X[:1], batches)
+
     def _positions(self, rows: Tensor | None) -> Tensor | None:
         """The positions, in the order of λ, of some rows of train."""
         if self.examples is None:
@@ -230,7 +245,7 @@ class Supervised(InnerProblem):
     @torch.no_grad()
     def _classes(self, parts: dict[str, Split]) -> int | None:
         """K if the targets are classes, after a check that they fit the model; else None."""
-        outputs = self.model(self.model.params(), self.X[:_PROBE], None)
+        outputs = self.model(self.model.params(), self.X[:EXAMPLES], None)
         if self.y.is_floating_point() or outputs.ndim != self.y.ndim + 1:
             return None
         for name, part in parts.items():
