@@ -128,7 +128,8 @@ def hypergradient(
             sampling = replace(sampling, standard_errors=to_grad(to_hparams(sampling.standard_errors)))
             found = replace(found, sampling=sampling)
     _warn(found)
-    return replace(found, grad=to_grad(to_hparams(found.grad)), params=to_params(found.params), carry=None)
+    result: Any = replace(found, grad=to_grad(to_hparams(found.grad)), params=to_params(found.params), carry=None)
+    return result
 
 
 def _require_functional(lent: LentModule, losses: tuple[MeanLoss, MeanLoss], hp: Tensors, product: Product) -> None:

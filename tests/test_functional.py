@@ -9,10 +9,16 @@ from torch import nn
 from torch.func import functional_call
 
 import hypergrad as hg
+from hypergrad import functional
 from hypergrad.core.autodiff import detach
 
 TIGHT = hg.CG(max_iter=500, tol=1e-13)
 EVERY_PROBLEM = pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
+
+
+@pytest.fixture(autouse=True)
+def no_reason_was_reported(monkeypatch):
+    monkeypatch.setattr(functional, "_REPORTED", set())
 
 
 def losses(problem):
@@ -163,9 +169,9 @@ def good(w, hp):
         ),
         ((good, good, {}, L2), ValueError, "params must hold at least 1 tensor, but it holds 0"),
         ((good, good, W, {}), ValueError, "hparams must hold at least 1 tensor, but it holds 0"),
-        ((good, good, W, 0.5), TypeError, "hparams must be a tensor, a list or tuple .* but it is a float"),
+        ((good, good, W, "0.5"), TypeError, "hparams must be a tensor, a list or tuple .* but it is a str"),
         ((good, good, nn.Linear(1, 1).parameters(), L2), TypeError, "params must be .* but it is a generator"),
-        ((good, good, W, {"l2": 0.5}), TypeError, "'l2' is of type float"),
+        ((good, good, W, {"l2": "0.5"}), TypeError, "'l2' is of type str"),
         ((good, good, {"w": torch.arange(3)}, L2), TypeError, "'w' is of dtype torch.int64; keep what is not"),
         ((good, good, W, {**L2, "idle": torch.tensor(1.0)}), hg.UnusedHyperparameterError, "hyperparameter 'idle'"),
         ((good, good, {"w": W["w"] * torch.nan}, L2), hg.NonFiniteError, "outer loss is nan"),

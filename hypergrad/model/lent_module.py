@@ -32,7 +32,8 @@ class LentModule:
 
     def __init__(self, module: nn.Module) -> None:
         require_servable(module)
-        self.module, self.own = module, {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.module = module
+        self.own: Tensors = {name: p for name, p in module.named_parameters() if p.requires_grad}
         if not self.own:
             raise ValueError(
                 f"params must be a module with parameters that require a gradient, but none of the "
