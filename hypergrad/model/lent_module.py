@@ -41,6 +41,7 @@ class LentModule:
                 "requires_grad_() on what was trained."
             )
         self._buffers = dict(module.named_buffers())
+        self._frozen = {name: p.detach() for name, p in module.named_parameters() if not p.requires_grad}
         self._parts = list(parts_of(module))
         self._places, self._kernels = Places(module), Kernels(module)
 
@@ -56,7 +57,7 @@ class LentModule:
     def call(self, loss: Callable[..., Tensor], params: Tensors, *rest: Any) -> Tensor:
         """loss(module, …) while the module holds `params`; only inside `lent`."""
         copies = {name: b.clone() for name, b in self._buffers.items()}
-        with self._places.hold({**params, **copies}):
+        with self._places.hold({**params, **self._frozen, **copies}):
             return loss(self.module, *rest)
 
     @contextmanager

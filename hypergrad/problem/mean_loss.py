@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypergrad.core.autodiff import Tensors
+from hypergrad.core.autodiff import Tensors, leaves
 from hypergrad.core.seed import seed_of
 
 _ROUNDING = 16
@@ -64,7 +64,8 @@ def require_repeatable(loss: MeanLoss, params: Tensors, hparams: Tensors) -> Non
     Raises:
         ValueError: if they do not.
     """
-    first, second = (loss(params, hparams).item() for _ in range(2))
+    # Leaves, because a loss may select the parameters that require a gradient.
+    first, second = (loss(leaves(params), hparams).item() for _ in range(2))
     eps = torch.finfo(next(iter(params.values())).dtype).eps
     if abs(first - second) <= _ROUNDING * eps * max(abs(first), abs(second)) or first == second or first != first:
         return

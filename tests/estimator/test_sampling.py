@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import hypergrad as hg
 
-N, BATCHES, REPEATS = 3, 16, 100
+N, BATCHES = 3, 12
 
 
 def inner(w, hp, batch):
@@ -21,6 +21,11 @@ def outer(w, hp, batch):
     return (w - batch[2]).square().sum() / 2
 
 
+def errors(found):
+    assert found.sampling is not None
+    return found.sampling.standard_errors
+
+
 def batches(generator):
     """Curvatures, slopes and targets of mean I, 1 and 2."""
     for _ in range(BATCHES):
@@ -28,9 +33,17 @@ def batches(generator):
         yield Z @ Z.T / 40, 1 + 0.3 * torch.randn(N, generator=generator), 2 + torch.randn(N, generator=generator)
 
 
-@pytest.mark.parametrize("size", [1, N, 20], ids=["one", "each weight", "more than batches"])
-@pytest.mark.parametrize("damping", [0.0, 0.3])
-def test_it_is_the_spread_over_fresh_batches(size, damping):
+@pytest.mark.parametrize(
+    ("size", "damping", "repeats", "allowed"),
+    [
+        (1, 0.0, 25, 1.5),
+        (N, 0.3, 60, 1.3),  # the spread of 60 is known to 9 %
+        (20, 0.0, 25, 1.7),  # the worst of 20
+        pytest.param(N, 0.0, 200, 1.2, marks=pytest.mark.slow),
+        pytest.param(20, 0.3, 200, 1.3, marks=pytest.mark.slow),
+    ],
+)
+def test_it_is_the_spread_over_fresh_batches(size, damping, repeats, allowed):
     generator = torch.Generator().manual_seed(0)
     w, hp = torch.full((N,), 1 / 1.5), torch.full((size,), 0.5)
     expand = torch.randn(N, size, generator=generator) / size**0.5
@@ -42,14 +55,13 @@ def test_it_is_the_spread_over_fresh_batches(size, damping):
         hg.hypergradient(
             loss, outer, w, hp, batches=batches(generator), damping=damping, linsolve=hg.Dense(), error_bar=False
         )
-        for _ in range(REPEATS if size == N else 40)
+        for _ in range(repeats)
     ]
     spread = torch.stack([one.grad for one in found]).std(0)
-    reported = torch.stack([one.sampling.standard_errors for one in found]).square().mean(0).sqrt()
-    allowed = 1.3 if size == N else 1.5  # the spread of 40 is known to 11 %
+    reported = torch.stack([errors(one) for one in found]).square().mean(0).sqrt()
     assert (reported / spread).log().abs().max() < math.log(allowed)
     for one in found[:3]:
-        total = one.sampling.standard_errors.norm().item()
+        total = errors(one).norm().item()
         assert one.stats["standard_error"] == pytest.approx(total, rel=1e-12)
         assert one.stats["num_batches"] == BATCHES
 
@@ -94,7 +106,7 @@ def test_dropout_and_a_loader():
         return nn.functional.mse_loss(m[1](batch[0]), batch[1])
 
     found = []
-    for seed in (*range(40), 0):
+    for seed in (*range(12), 0):
         loader = DataLoader(data, batch_size=5)
         found.append(
             hg.hypergradient(
@@ -102,7 +114,7 @@ def test_dropout_and_a_loader():
             )
         )
     assert found[-1].grad == found[0].grad  # a function of the seed
-    assert len({one.grad["l2"] for one in found}) == 40
+    assert len({one.grad["l2"] for one in found}) == 12
     assert isinstance(found[0].sampling.standard_errors["l2"], float)
     # the batches are the same in all, so only the masks differ, and the whole standard error is larger
     spread = torch.tensor([one.grad["l2"] for one in found[:-1]]).std()
