@@ -42,10 +42,12 @@ def require_allowed(target: str, trusted: Iterable[str] = ()) -> None:
     if target in _LOOKUPS or _is_below(target, names):
         return
     root = target.partition(".")[0]
+    if root.isidentifier() and root not in sys.modules and importlib.util.find_spec(root) is None:
+        return  # Hydra says more of what does not exist
     if not (root in (*_ROOTS, "torch") or _is_own(target)):
         raise ValueError(_refusal(target, f"{root} is none of them", names))
     found = pydoc.locate(target)
-    if found is None:  # Hydra says more of what does not exist
+    if found is None:
         return
     home = _home(found)
     if not (_is_operation(found, target) or _is_below(home, names) or _is_allowed_home(home)):
