@@ -67,6 +67,16 @@ class CombinedEffects:
         return X
 
     @property
+    def changes_targets(self) -> bool:
+        """Whether an effect changes the targets of training."""
+        return bool(self._targets)
+
+    @property
+    def weighs(self) -> bool:
+        """Whether an effect gives weights to the examples."""
+        return bool(self._weights)
+
+    @property
     def draws(self) -> bool:
         """Whether an effect draws random numbers in a training step."""
         return bool(self._augmented)

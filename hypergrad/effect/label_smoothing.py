@@ -7,6 +7,7 @@ from torch.distributions import constraints
 from torch.nn.functional import one_hot
 
 from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.core.validation import require_real
 from hypergrad.effect.base import Effect, Site
 
 
@@ -14,16 +15,24 @@ from hypergrad.effect.base import Effect, Site
 class LabelSmoothing(Effect):
     """Training targets (1 − λ) e_y + λ/K instead of the class y, for a loss that accepts probabilities too.
 
-    The loss gets targets of shape (n, K), which `torch.nn.functional.cross_entropy` accepts. Dev and test keep classes.
+    The loss gets targets of shape (n, K), which `torch.nn.functional.cross_entropy` accepts; (n, K, …) for classes of
+    shape (n, …). Examples that it ignores stay ignored. Dev and test keep classes.
 
     Attributes:
         init: the initial smoothing, in (0, 1).
+
+    Raises:
+        ValueError: if init is out of its range.
+        TypeError: if init is not a number.
 
     Source: Szegedy, Vanhoucke, Ioffe, Shlens & Wojna, "Rethinking the inception architecture for computer vision", CVPR
     (2016).
     """
 
     init: float = 0.1
+
+    def __post_init__(self) -> None:
+        require_real(self, "init", above=0, below=1)
 
     def space(self, site: Site) -> Hyperparameter:
         if site.num_classes is None:
@@ -32,4 +41,6 @@ class LabelSmoothing(Effect):
 
     def targets(self, value: Tensor, y: Tensor, num_classes: int | None) -> Tensor:
         assert num_classes is not None  # or `space` had refused
-        return (1 - value) * one_hot(y, num_classes) + value / num_classes
+        # the loss ignores targets that are no class
+        chosen = one_hot(y.long().clamp(0, num_classes - 1), num_classes).movedim(-1, 1)
+        return (1 - value) * chosen + value / num_classes

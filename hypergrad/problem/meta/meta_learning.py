@@ -72,12 +72,13 @@ class MetaLearning(InnerProblem):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.criterion, self.tasks, self.seed = Criterion(loss), tasks, seed
+        self.tasks, self.seed = tasks, seed
         self.tasks_per_step, self.test_tasks, self.proximity = tasks_per_step, test_tasks, proximity
         require_int(self, "tasks_per_step", least=1)
         require_int(self, "test_tasks", least=0)
         require_real(self, "proximity", least=0)
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+        self.criterion = Criterion(loss).to(like)
         for name, stack in self._first_tasks(like).items():
             self.register_buffer(name, stack)
         self.model = PureModule(model, self.X_support[0], seed)
@@ -168,7 +169,7 @@ class MetaLearning(InnerProblem):
 
     def _losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """ℓ of each task, shape (tasks,)."""
-        return vmap(self.criterion.mean)(outputs, y)
+        return vmap(self.criterion.value)(outputs, y)
 
 
 def _generator(*key: object) -> torch.Generator:
