@@ -39,7 +39,7 @@ class Criterion(nn.Module):
         if inspect.isclass(loss) or not callable(loss):
             raise TypeError(
                 f"The loss must be a function of outputs and targets, or a module such as nn.CrossEntropyLoss(), but "
-                f"it is {loss!r} of {type(loss).__name__}."
+                f"it is {loss!r}."
             )
         self.loss: Any = _as_part(loss)
         require_two_arguments(self.loss)

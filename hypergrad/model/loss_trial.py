@@ -8,25 +8,28 @@ from torch import Tensor
 
 from hypergrad.data.parts import require_classes
 from hypergrad.data.tables import Split
-from hypergrad.model.criterion import Criterion, no_terms
+from hypergrad.model.criterion import Criterion
 
 _ROWS = 8
 """Examples to try a loss on, and as many more whose targets are no classes."""
 _FAILURES = (RuntimeError, ValueError, TypeError, IndexError, UserWarning)
 
 
-def num_classes(criterion: Criterion, outputs: Tensor, parts: dict[str, Split]) -> int | None:
-    """K if the targets are classes 0 to K − 1 or ignored, else None; after a trial of the loss on every part.
+def try_loss(criterion: Criterion, outputs: Tensor, parts: dict[str, Split]) -> int | None:
+    """Try the loss on a few examples of every part.
 
     Args:
         criterion: the loss.
         outputs: z of a few examples, shape (m, …); they stand for the outputs of all examples.
         parts: the targets, in the dtype and on the device of the outputs unless they are integers.
 
+    Returns:
+        K if the targets of the first part are classes 0 to K − 1 or ignored, else None.
+
     Also raised, by what it calls: ValueError if a part does not fit the loss or the model, or if the loss is no pure
     function of outputs and targets, or depends on a tensor that requires a gradient.
     """
-    found = None
+    counts = []
     for name, part in parts.items():
         require_shapes(criterion, outputs, part.y, name)
         count = _classes(criterion, outputs, part.y)
@@ -34,8 +37,8 @@ def num_classes(criterion: Criterion, outputs: Tensor, parts: dict[str, Split]) 
             require_classes(part.y, count, criterion.ignored, name)
         z, y = examples(outputs, part.y, count)
         _try(criterion, z, y, name, unusual=count is not None and not bool(criterion.counted(y, count).all()))
-        found = count if name == "train" else found
-    return found
+        counts.append(count)
+    return counts[0]
 
 
 def require_shapes(criterion: Criterion, outputs: Tensor, y: Tensor, name: str) -> None:
@@ -77,48 +80,6 @@ def examples(outputs: Tensor, y: Tensor, count: int | None) -> tuple[Tensor, Ten
     return outputs[torch.arange(len(rows), device=outputs.device) % len(outputs)].detach(), y[rows]
 
 
-def require_terms(criterion: Criterion, z: Tensor, y: Tensor, classes: Tensor | None = None) -> None:
-    """Require that the terms of the loss make its value, on these examples and on some of them.
-
-    The reduction of a user's loss is found out.
-
-    Args:
-        criterion: the loss.
-        z: outputs, shape (m, …).
-        y: targets.
-        classes: as in `Criterion.value`.
-
-    Raises:
-        ValueError: if the loss gives no terms, or terms that do not make its value.
-    """
-    declared = criterion.reduction
-    for reduction in (declared,) if criterion.known else (declared, "mean", "sum", "batchmean"):
-        criterion.reduction = reduction
-        try:
-            off = max(_off(criterion, z[:m], y[:m], None if classes is None else classes[:m]) for m in _sizes(len(y)))
-        except (RuntimeError, TypeError, IndexError) as error:
-            raise ValueError(no_terms(f"with reduction='none' it raises {type(error).__name__}: {error}")) from error
-        if off <= min(1e3 * torch.finfo(z.dtype).eps, 0.05):
-            return
-    criterion.reduction = None
-    raise ValueError(
-        no_terms("neither the mean nor the sum of the terms that it returns for reduction='none' is its value")
-    )
-
-
-def _sizes(n: int) -> tuple[int, ...]:
-    return (n, (n + 1) // 2) if n > 1 else (n,)
-
-
-@torch.no_grad()
-def _off(criterion: Criterion, z: Tensor, y: Tensor, classes: Tensor | None) -> float:
-    """The error of the mean of the terms, relative to the mean of their absolute values."""
-    terms, value = criterion.each(z, y, classes), criterion.value(z, y, classes)
-    if not value.isfinite():
-        return 0.0  # all targets are ignored
-    return ((terms.mean() - value).abs() / terms.abs().mean().clamp_min(torch.finfo(z.dtype).tiny)).item()
-
-
 def _classes(criterion: Criterion, outputs: Tensor, y: Tensor) -> int | None:
     """K if the targets are one class for each example or position, as far as their shape and type show."""
     if y.is_floating_point() or criterion.known is not None and criterion.known.targets != "class":
@@ -132,8 +93,9 @@ def _try(criterion: Criterion, z: Tensor, y: Tensor, name: str, unusual: bool) -
     """Try the loss on a few examples of a part.
 
     Raises:
-        ValueError: if it fails, changes what it is given or itself, draws random numbers, or depends on a tensor that
-            requires a gradient.
+        ValueError: if it fails, or changes what it is given or itself.
+
+    Also raised, by what it calls: ValueError if it depends on more than outputs and targets.
     """
     tried, elsewhere = criterion, z.is_cuda and criterion.known is None and unusual
     if elsewhere:  # there, an index out of range ends the process
@@ -148,21 +110,29 @@ def _try(criterion: Criterion, z: Tensor, y: Tensor, name: str, unusual: bool) -
             return
         raise ValueError(
             f"The loss failed on outputs of shape {tuple(z.shape)} and targets of shape {tuple(y.shape)} and {y.dtype} "
-            f"of the {name} part{_unusual(tried, z, y, unusual)}: {type(error).__name__}: {error}. It must fit the "
-            "outputs of the model and the targets as they are."
+            f"of the {name} part{_unusual(tried, z, y, unusual)}: {type(error).__name__}: {str(error).rstrip('.')}. "
+            "Choose a loss, a last layer of the model and targets that fit each other."
         ) from error
     criterion.converts = tried.converts
     changed = [known for known, buffer in tried.named_buffers() if not torch.equal(buffer, held[known])]
     if (z._version, y._version) != versions or changed:
         what = f"its buffer {changed[0].removeprefix('loss.')!r}" if changed else "the outputs or targets"
         raise ValueError(f"The loss must change nothing, but it changes {what} in place. Let it work on a copy.")
+    _require_function(tried, z, y, value)
+
+
+def _require_function(criterion: Criterion, z: Tensor, y: Tensor, value: Tensor) -> None:
+    """Require that a loss, which was tried, depends on outputs and targets alone.
+
+    Raises:
+        ValueError: if it draws random numbers, or depends on a tensor that requires a gradient.
+    """
     if value.requires_grad:
         raise ValueError(
             "Only parameters of the model are trained, but the loss depends on another tensor that requires a "
             "gradient. Make it a part of the model, or call requires_grad_(False) on it."
         )
-    with torch.random.fork_rng(devices=[z.device] if z.is_cuda else []):
-        again = tried.value(z, y)
+    again = _drawn(criterion, z, y, seed=1)
     if not torch.equal(value, again) and value.isfinite().all():
         raise ValueError(
             f"The loss must be a function of outputs and targets, but two calls differ: {value.item():.6g} and "
@@ -172,16 +142,22 @@ def _try(criterion: Criterion, z: Tensor, y: Tensor, name: str, unusual: bool) -
 
 def _value(criterion: Criterion, z: Tensor, y: Tensor) -> Tensor:
     """The loss; with integer targets as numbers, from now on, if it needs that."""
-    fork = torch.random.fork_rng(devices=[z.device] if z.is_cuda else [])
-    with fork, torch.enable_grad(), warnings.catch_warnings():
+    with torch.enable_grad(), warnings.catch_warnings():
         warnings.filterwarnings("error", message="Using a target size")
         try:
-            return criterion.value(z, y)
+            return _drawn(criterion, z, y, seed=0)
         except _FAILURES:
             fits = criterion.fitted(z, y)[0].shape == y.shape
             if criterion.known is not None or y.is_floating_point() or not fits:
                 raise
         criterion.converts = True
+        return _drawn(criterion, z, y, seed=0)
+
+
+def _drawn(criterion: Criterion, z: Tensor, y: Tensor, *, seed: int) -> Tensor:
+    """The loss, with what it draws from a seed."""
+    with torch.random.fork_rng(devices=[z.device] if z.is_cuda else []):
+        torch.manual_seed(seed)
         return criterion.value(z, y)
 
 

@@ -14,6 +14,7 @@ from hypergrad.core.seed import seed_of
 from hypergrad.core.validation import require_int, require_real
 from hypergrad.data.tables import Split
 from hypergrad.model.criterion import Criterion
+from hypergrad.model.loss_trial import try_loss
 from hypergrad.model.pure_module import PureModule
 from hypergrad.model.second_derivative import TwiceDifferentiable
 from hypergrad.problem.base import InnerProblem
@@ -82,12 +83,21 @@ class MetaLearning(InnerProblem):
         for name, stack in self._first_tasks(like).items():
             self.register_buffer(name, stack)
         self.model = PureModule(model, self.X_support[0], seed)
+        self._try_loss()
         self._twice = TwiceDifferentiable(self.model, self.criterion)
         if self.model.draws:
             raise ValueError(
                 "MetaLearning needs a model without random numbers in training, but this one draws some, as dropout "
                 "does, and they would be the same in all tasks. Call eval() on the module that draws them."
             )
+
+    @torch.no_grad()
+    def _try_loss(self) -> None:
+        """Try the loss on the first task."""
+        outputs = self.model(self.model.params(), self.X_support[0], None)
+        names = ("support", "query")
+        parts = {part: Split(*(self.get_buffer(f"{x}_{part}")[0] for x in Split._fields)) for part in names}
+        try_loss(self.criterion, outputs, parts)
 
     def _first_tasks(self, like: Tensor) -> Tensors:
         """The tasks of outer step 0 and then the held-out ones, by name."""

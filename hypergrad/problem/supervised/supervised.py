@@ -19,7 +19,7 @@ from hypergrad.effect.combined import CombinedEffects
 from hypergrad.effect.example_weights import ExampleWeights
 from hypergrad.model.accuracy import hits
 from hypergrad.model.criterion import Criterion
-from hypergrad.model.loss_trial import num_classes
+from hypergrad.model.loss_trial import try_loss
 from hypergrad.model.pure_module import PureModule
 from hypergrad.model.second_derivative import TwiceDifferentiable
 from hypergrad.problem.base import InnerProblem
@@ -93,7 +93,7 @@ class Supervised(InnerProblem):
         parts = read_parts({"train": train, "dev": dev} | ({} if test is None else {"test": test}), like)
         self._hold(parts)
         self.model = PureModule(model, self.X[:_PROBE], seed)
-        self.num_classes = num_classes(self.criterion, self._probe_outputs(), parts)
+        self.num_classes = try_loss(self.criterion, self._probe_outputs(), parts)
         self._twice = TwiceDifferentiable(self.model, self.criterion)
         self._hyperparameters = self.effects.spaces(self._site(self.X))
         self._try_effects()

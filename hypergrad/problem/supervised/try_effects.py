@@ -6,7 +6,8 @@ from torch import Tensor
 from hypergrad.core.autodiff import Tensors
 from hypergrad.effect.combined import CombinedEffects
 from hypergrad.model.criterion import Criterion
-from hypergrad.model.loss_trial import examples, require_terms
+from hypergrad.model.loss_terms import require_terms
+from hypergrad.model.loss_trial import examples
 
 
 @torch.no_grad()
@@ -42,8 +43,8 @@ def try_effects(
     except (RuntimeError, TypeError, IndexError) as error:
         raise ValueError(
             f"The loss failed on targets of shape {tuple(y.shape)} and {y.dtype}, which an effect such as "
-            f"hg.LabelSmoothing made of classes: {error}. Choose a loss that accepts probabilities, such as "
-            "torch.nn.functional.cross_entropy."
+            f"hg.LabelSmoothing made of classes: {str(error).rstrip('.')}. Choose a loss that accepts probabilities, "
+            "such as torch.nn.functional.cross_entropy."
         ) from error
     if effects.weighs:
         require_terms(criterion, z, y, classes)
