@@ -32,7 +32,8 @@ def try_effects(
     Raises:
         ValueError: if the loss does not accept the targets.
 
-    Also raised, by what it calls: ValueError if examples are weighted and the loss has no term for each.
+    Also raised, by what it calls: ValueError if examples are weighted and the loss has no term for each, or the effect
+    does not fit the targets.
     """
     z, classes = examples(outputs, targets, num_classes)
     if effects.changes_targets:
@@ -47,6 +48,7 @@ def try_effects(
             "such as torch.nn.functional.cross_entropy."
         ) from error
     if effects.weighs:
+        effects.weights(None, targets, hparams)
         require_terms(criterion, z, y, classes)
 
 
