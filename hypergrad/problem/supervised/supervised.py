@@ -24,7 +24,7 @@ from hypergrad.model.pure_module import PureModule
 from hypergrad.model.second_derivative import TwiceDifferentiable
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.repartition import on_rows
-from hypergrad.problem.supervised.try_effects import try_effects
+from hypergrad.problem.supervised.effects_trial import try_effects
 
 _PROBE = 4
 """Examples for trying out a model: at least two, for batch normalisation, and few, for speed."""
@@ -238,8 +238,8 @@ class Supervised(InnerProblem):
 
     def _try_effects(self) -> None:
         """Try the loss with targets and weights as the effects make them."""
-        pool, hparams = self.pooled_targets(), self.init_hparams()
-        try_effects(self.criterion, self.effects, hparams, self._probe_outputs(), pool, self.num_classes)
+        y, pool, outputs = self.y, self.pooled_targets(), self._probe_outputs()
+        try_effects(self.criterion, self.effects, self.init_hparams(), outputs, y, pool, self.num_classes)
 
     @torch.no_grad()
     def _probe_outputs(self) -> Tensor:
