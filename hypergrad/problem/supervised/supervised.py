@@ -47,8 +47,7 @@ class Supervised(InnerProblem):
         model: z, any module from a batch of inputs to a batch of outputs; it is not changed. See `PureModule` for
             batch normalisation, dropout, tied and frozen parameters. Outputs of shape (n, 1) are read as (n,) if the
             targets have that shape.
-        loss: ℓ(outputs, targets), such as `torch.nn.functional.cross_entropy`; averaged if its shape is not (). It is
-            a part of the problem, see `Criterion`; weights of examples keep its own denominator.
+        loss: ℓ(outputs, targets), such as `torch.nn.functional.cross_entropy`; a part of the problem, see `Criterion`.
         train: (X, y), a Dataset, or an iterable of batches (X, y); all is kept in memory, in the dtype of the model.
         dev: like train.
         test: like train, or None.
