@@ -137,7 +137,7 @@ SHARED = {
     *("quantised", "footprint", "plan"),
     *("state_file", "scope"),
     *("budget", "search", "landscape", "picture"),
-    *("combined", "repartition", "k_fold", "wrapper"),
+    *("combined", "repartition", "k_fold", "wrapper", "effects_trial"),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).rglob("*.py")) if path.stem not in SHARED

@@ -45,12 +45,12 @@ def objection(model: PureModule, criterion: Criterion, X: Tensor, y: Tensor) -> 
         if reason:
             return f"{_layer(model, w, X)} cannot be differentiated twice: {reason} {_REMEDY}"
         z = outputs.detach().requires_grad_()
-        loss = criterion.mean(z, y)
+        loss = criterion.value(z, y)
         reason = _missing(loss, [z])
         if reason:
             return f"The loss cannot be differentiated twice: {reason} {_REMEDY}"
         functions = {node.name() for node in _graph([outputs, loss]) if isinstance(node, BackwardCFunction)}
-    off = _off(lambda w: criterion.mean(model(w, X, 0), y), w) if functions else 0.0
+    off = _off(lambda w: criterion.value(model(w, X, 0), y), w) if functions else 0.0
     if off > _WRONG:
         return (
             f"{type(model.module).__name__} cannot be differentiated twice: its second derivatives are off by {off:.0%}"
