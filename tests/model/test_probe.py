@@ -146,7 +146,7 @@ class WeightNorm(Network):
 
 class WeightNormOfAll(Network):
     def more(self):
-        parametrizations.weight_norm(self.mid, dim=None)
+        parametrizations.weight_norm(self.mid, dim=-1)
 
 
 class WeightNormOfColumns(Network):
@@ -352,3 +352,8 @@ def test_it_is_the_slope_of_plain_training(kind):
     for name, (estimator, tol) in IMPLICIT.items():
         found = estimator.estimate(problem, *at)
         assert found.grad["l2"].item() == pytest.approx(indirect, rel=tol, abs=1e-9), name
+    both = [
+        unrolled(solver=hg.Momentum(lr=LR), tape=tape).estimate(problem, *at).grad["l2"].item()
+        for tape in (hg.Reversible(), hg.Graph())
+    ]
+    assert both[0] == pytest.approx(both[1], rel=1e-9)
