@@ -20,14 +20,14 @@ from hypergrad.effect.example_weights import ExampleWeights
 from hypergrad.model.accuracy import hits
 from hypergrad.model.criterion import Criterion
 from hypergrad.model.loss_trial import try_loss
+from hypergrad.model.probe import EXAMPLES
 from hypergrad.model.pure_module import PureModule
+from hypergrad.model.requirements import require_servable
 from hypergrad.model.second_derivative import TwiceDifferentiable
+from hypergrad.model.trial import require_single
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.repartition import on_rows
 from hypergrad.problem.supervised.effects_trial import try_effects
-
-_PROBE = 4
-"""Examples for trying out a model: at least two, for batch normalisation, and few, for speed."""
 
 
 class Batch(NamedTuple):
@@ -55,6 +55,8 @@ class Supervised(InnerProblem):
             names, such as a learning rate.
         batch_size: examples of a training step, ≥ 1; None for all. Each epoch sees each example once.
         seed: of the batches and of random draws, such as dropout.
+        probe: whether to compare the outputs and derivatives of the model on eight examples with those of a copy that
+            has its parameters written into it. See docs/models.md for what is not known without it.
 
     Raises:
         TypeError: if data or a hyperparameter has another type.
@@ -81,8 +83,10 @@ class Supervised(InnerProblem):
         hyperparameters: Mapping[str, Effect | Hyperparameter],
         batch_size: int | None = None,
         seed: int = 0,
+        probe: bool = True,
     ) -> None:
         super().__init__()
+        require_servable(model)
         self.batch_size, self.seed = batch_size, seed
         if batch_size is not None:
             require_int(self, "batch_size", least=1)
@@ -91,11 +95,13 @@ class Supervised(InnerProblem):
         self.criterion = Criterion(loss).to(like)
         parts = read_parts({"train": train, "dev": dev} | ({} if test is None else {"test": test}), like)
         self._hold(parts)
-        self.model = PureModule(model, self.X[:_PROBE], seed)
-        self.num_classes = try_loss(self.criterion, self._probe_outputs(), parts)
+        self.model = PureModule(model, self.X[:EXAMPLES], seed, probe=probe)
+        self._require_batches()
+        outputs = self._probe_outputs()
+        self.num_classes = try_loss(self.criterion, outputs, parts)
         self._twice = TwiceDifferentiable(self.model, self.criterion)
         self._hyperparameters = self.effects.spaces(self._site(self.X))
-        self._try_effects()
+        self._try_effects(outputs)
 
     def _hold(self, parts: dict[str, Split]) -> None:
         for name, part in parts.items():
@@ -140,7 +146,7 @@ class Supervised(InnerProblem):
         model allows no such thing.
         """
         if torch.is_grad_enabled():
-            self._twice.require(self.X[:_PROBE], self.y[:_PROBE])
+            self._twice.require(self.X[:EXAMPLES], self.y[:EXAMPLES])
         return super().inner_loss_and_gradient(params, hparams, batch)
 
     def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
@@ -187,6 +193,7 @@ class Supervised(InnerProblem):
         other = on_rows(self, train, dev)
         other._buffers["examples"] = train
         other._hyperparameters = self.effects.spaces(self._site(torch.cat([self.X, self.X_dev])))
+        other._require_batches()
         return other
 
     def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:
@@ -226,6 +233,15 @@ class Supervised(InnerProblem):
     def _evaluate(self, params: Tensors, hparams: Tensors, X: Tensor, step: int | None) -> Tensor:
         return self.model(params | self.effects.buffers(hparams), self.effects.inputs(X, hparams), step)
 
+    def _require_batches(self) -> None:
+        size = len(self.X)
+        batch_size = min(self.batch_size or size, size)
+        if size % batch_size == 1 or batch_size == 1:
+            batches = (
+                "Each batch has" if batch_size == 1 else f"The last of {size} examples in batches of {batch_size} is"
+            )
+            require_single(self.model, self.X[:1], batches)
+
     def _positions(self, rows: Tensor | None) -> Tensor | None:
         """The positions, in the order of λ, of some rows of train."""
         if self.examples is None:
@@ -235,14 +251,14 @@ class Supervised(InnerProblem):
     def _site(self, X: Tensor) -> Site:
         return Site(self.model.params(), X, self.num_classes, dict(self.model.module.named_buffers()))
 
-    def _try_effects(self) -> None:
+    def _try_effects(self, outputs: Tensor) -> None:
         """Try the loss with targets and weights as the effects make them."""
-        y, pool, outputs = self.y, self.pooled_targets(), self._probe_outputs()
+        y, pool = self.y, self.pooled_targets()
         try_effects(self.criterion, self.effects, self.init_hparams(), outputs, y, pool, self.num_classes)
 
     @torch.no_grad()
     def _probe_outputs(self) -> Tensor:
-        return self.model(self.model.params(), self.X[:_PROBE], None)
+        return self.model(self.model.params(), self.X[:EXAMPLES], None)
 
 
 def on_splits(data: Splits, **settings: Any) -> Supervised:
