@@ -227,7 +227,7 @@ class Supervised(InnerProblem):
         other = copy(self)
         other.batch_size, other.effects = None, self.effects.with_more({name: ExampleWeights()})
         other._hyperparameters = other.effects.spaces(self._site(self.X))
-        other._try_effects()
+        other._try_effects(other._probe_outputs())
         return other
 
     def _evaluate(self, params: Tensors, hparams: Tensors, X: Tensor, step: int | None) -> Tensor:
