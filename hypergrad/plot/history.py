@@ -45,7 +45,9 @@ class History:
 
     def hyperparameters(self) -> dict[str, np.ndarray]:
         """The first 64 entries of each hyperparameter for each row, shape (rows, entries)."""
-        names = [tag.removeprefix("hparam/") for tag in self.rows[0] if tag.startswith("hparam/")]
+        tags = [tag for tag in self.rows[0] if tag.startswith("hparam/")]
+        vectors = [f"{tag}/" for tag in tags if isinstance(self.rows[0][tag], list)]
+        names = [tag.removeprefix("hparam/") for tag in tags if not tag.startswith(tuple(vectors))]
         return {
             name: np.array([np.ravel(row[f"hparam/{name}"])[:_WIDEST] for row in self.rows], dtype=float)
             for name in names
