@@ -120,11 +120,11 @@ def _shown(record: Record, name: str) -> str:
         return "no entries"
     if value.numel() == 1:
         return f"{value.item():.6g}"
-    low, high = value.argmin().item(), value.argmax().item()
-    ends = [f"{value[int(i)].item():.3g}" for i in (low, high)]
-    if name in record.labels and low != high:
-        ends = [f"{end} ({record.labels[name][int(i)]})" for end, i in zip(ends, (low, high), strict=True)]
-    return f"{' to '.join(ends)}, median {value.median().item():.3g}"
+    low, high, median = value.min().item(), value.max().item(), value.median().item()
+    if name not in record.labels or low == high:
+        return f"{low:.3g} to {high:.3g}, median {median:.3g}"
+    first, last = (record.labels[name][int(i)] for i in (value.argmin(), value.argmax()))
+    return f"{low:.3g} ({first})\nto {high:.3g} ({last})\nmedian {median:.3g}"
 
 
 def _words(name: str) -> str:
