@@ -42,14 +42,12 @@ def label_axes(axis: Axes, x: str, y: str) -> None:
 
 
 def panels(count: int, columns: int = _COLUMNS) -> tuple[Figure, list[Axes]]:
-    """A figure with this number of panels."""
+    """A figure with this number of panels, each with room of its own for what stands beside it."""
     columns = min(count, columns)
     rows = -(-count // columns)
     figure = Figure(figsize=(max(_WIDTH * columns, 1.3 * _WIDTH), _HEIGHT * rows), layout="constrained")
-    axes: Any = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat[count:]:
-        axis.remove()
-    return figure, list(axes.flat[:count])
+    parts: Any = figure.subfigures(rows, columns, squeeze=False)
+    return figure, [part.subplots() for part in parts.flat[:count]]
 
 
 def draw(axis: Axes, curves: Sequence[Curve], *, searches: str = "steps", steps: bool = False) -> None:

@@ -69,7 +69,7 @@ def trajectories(settings: list[Setting]) -> Figure:
         axes[0].text(0.5, 0.5, "no hyperparameters recorded", ha="center")
     for axis, (part, setting) in zip(axes[len(scalars) :], vectors, strict=False):
         if len(part.entries) > _MOST_CURVES:
-            _heat_map(figure, axis, part, setting)
+            _heat_map(axis, part, setting)
         else:
             _entries(axis, part, setting)
         if len(settings) > 1:
@@ -121,7 +121,7 @@ def _entries(axis: Axes, part: _Part, setting: Setting) -> None:
     label_axes(axis, _x_label(setting.runs), part.name)
 
 
-def _heat_map(figure: Figure, axis: Axes, part: _Part, setting: Setting) -> None:
+def _heat_map(axis: Axes, part: _Part, setting: Setting) -> None:
     """The values by step and entry; of several seeds, the mean over the rows that all have."""
     whole, broken = parted(setting)
     runs = [run for run in whole or broken if part.fits(run)]
@@ -131,7 +131,7 @@ def _heat_map(figure: Figure, axis: Axes, part: _Part, setting: Setting) -> None
     mean = np.exp(np.log(values).mean(0)) if is_log and len(values) > 1 else values.mean(0)
     norm = (LogNorm if is_log else Normalize)(*(mean.min(), mean.max()))
     mesh = axis.pcolormesh(_steps(runs[0])[:rows], np.arange(len(part.entries)), mean.T, norm=norm, cmap="viridis")
-    figure.colorbar(mesh, ax=axis, label=part.name)
+    axis.figure.colorbar(mesh, ax=axis, label=part.name)
     axis.grid(visible=False)
     is_schedule = part.labels[0] == "step 0"
     label_axes(axis, _x_label(runs), "inner step" if is_schedule else "entry")

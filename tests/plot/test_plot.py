@@ -60,7 +60,7 @@ def losses(dev, **more):
 
 
 def names(axes):
-    (legend,) = axes[0].figure.legends
+    (legend,) = axes[0].get_figure(root=True).legends
     return [text.get_text() for text in legend.get_texts()]
 
 
@@ -93,7 +93,7 @@ def test_curves_are_the_numbers_of_the_runs(runs):
 
 
 def test_one_run_needs_no_legend(runs):
-    assert not drawn("loss_against_time", runs / "ridge")[0].figure.legends
+    assert not drawn("loss_against_time", runs / "ridge")[0].get_figure(root=True).legends
 
 
 def test_a_search_is_drawn_as_its_best_so_far_and_the_points_that_it_tried(runs, tmp_path):
@@ -124,7 +124,7 @@ def test_the_seeds_of_a_setting_are_a_mean_with_a_band(tmp_path):
             written(tmp_path / f"{estimator} {seed}", losses(dev), overrides, seed=seed)
     axes = drawn("loss_against_steps", tmp_path)
     assert names(axes) == ["estimator ift_cg (2 seeds)", "estimator unrolled (3 seeds)"]
-    (legend,) = axes[0].figure.legends
+    (legend,) = axes[0].get_figure(root=True).legends
     assert legend.get_title().get_text() == "mean ± standard error over seeds"
     _, line = axes[0].get_lines()
     mean, error = np.array([6.0, 3.0, 2.0]), np.array([np.sqrt(7), 0.0, 1.0]) / np.sqrt(3)
@@ -200,7 +200,7 @@ def test_settings_of_two_problems_do_not_share_a_panel_by_a_name_of_another_size
 
 
 @pytest.mark.parametrize("status", ["failed", "interrupted", None])
-def test_a_run_that_did_not_finish_is_drawn_and_marked(tmp_path, status, capsys):
+def test_a_run_that_did_not_finish_is_drawn_and_marked(tmp_path, status):
     for seed, dev in enumerate(([3.0, 2.0, 1.0], [3.0, 3.0, 3.0], [3.0, 9.0])):
         state = "finished" if seed < 2 else status
         written(tmp_path / str(seed), losses(dev), [f"seed={seed}"], state, seed=seed)
@@ -209,8 +209,26 @@ def test_a_run_that_did_not_finish_is_drawn_and_marked(tmp_path, status, capsys)
     assert names([axis]) == [f"mine (2 seeds, 1 {word})"]
     assert [values(line.get_ydata()) for line in axis.get_lines()] == [[3.0, 2.5, 2.0], [3.0, 9.0], [9.0]]
     assert axis.get_lines()[2].get_marker() == "x"
+
+
+def test_runs_that_cannot_be_drawn_in_full_are_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("hypergrad.plot.figures.FIGURES", {})
+    written(tmp_path / "short", losses([1.0]), ["seed=1"], "interrupted")
+    written(tmp_path / "none", [], ["seed=2"], "failed")
     main([str(tmp_path), "--out", str(tmp_path / "plots")])
-    assert f"({word})" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"drawn as far as it came: {tmp_path / 'short'} (interrupted)" in said
+    assert f"left out: {tmp_path / 'none'} (failed)" in said
+
+
+def test_what_is_not_recorded_leaves_a_panel_that_says_so(tmp_path):
+    written(tmp_path / "run", losses([1.0, 2.0]))
+    (axis,) = drawn("trajectories", tmp_path)
+    assert axis.texts[0].get_text() == "no hyperparameters recorded"
+    assert drawn("loss_against_products", tmp_path)[0].get_lines() == []
+    written(tmp_path / "many", losses([1.0, 2.0], **{"hparam_norm/w": [3.0, 4.0]}), ["a=1"])
+    (axis,) = drawn("trajectories", tmp_path)
+    assert axis.get_ylabel() == "norm of w"
 
 
 def test_mistakes_are_named(tmp_path, capsys):

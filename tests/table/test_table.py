@@ -105,7 +105,7 @@ def test_the_command_prints_the_rows_and_writes_csv(sweep, tmp_path, capsys):
     assert list(rows[0]) == frame.columns.tolist()
     numbers = frame.select_dtypes("number")
     assert {"dev_best", "test_last", "seconds"} <= set(numbers)
-    pd.testing.assert_frame_equal(pd.read_csv(path)[numbers.columns], numbers, check_dtype=False)
+    pd.testing.assert_frame_equal(pd.read_csv(path, usecols=numbers.columns.tolist()), numbers, check_dtype=False)
     main([str(sweep), "--over-seeds"])
     assert "│ 5.00 ± 0.58 " in capsys.readouterr().out
 
