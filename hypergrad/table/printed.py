@@ -52,8 +52,9 @@ def _width(table: Table, console: Console) -> int:
 
 def _table(rows: Sequence[Row], headings: Mapping[str, str], title: str) -> Table:
     table = Table(title=title, title_justify="left")
-    for heading in headings.values():
-        table.add_column(heading, no_wrap=True)
+    for name, heading in headings.items():
+        is_text = any(isinstance(row.get(name), str) for row in rows)
+        table.add_column(heading, no_wrap=True, justify="left" if is_text else "right")
     for row in rows:
         table.add_row(*(_with_error(row, name) for name in headings))
     return table

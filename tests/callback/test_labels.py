@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -123,3 +124,17 @@ def test_names_stay_with_a_run_that_is_resumed(tmp_path):
     result = hg.Trainer(outer_steps=2, callbacks=[JSONLines(tmp_path)], **settings).fit(resume=tmp_path)
     assert [record.labels["l2"] for record in (result.first, result.last)] == [TENSORS, TENSORS]
     assert "hparam/l2/2.bias" in (tmp_path / "metrics.jsonl").read_text().splitlines()[2]
+
+
+def test_a_name_of_several_words_is_a_tag_of_tensorboard(tmp_path):
+    result, _, _ = recorded(classifier(3, c=hg.ClassWeights()), tmp_path)
+    tags = [tag for tag in EventAccumulator(str(tmp_path)).Reload().Tags()["scalars"] if tag.startswith("hparam/c/")]
+    assert len(tags) == 3
+    assert result.history[-1]["hparam/c/class 2"] == result.last.hparams["c"][2].item()
+
+
+def test_a_hyperparameter_without_entries_stands_beside_others():
+    record = hg.fit(classifier(**L2), UNROLLED, lambda u: torch.optim.SGD(u, lr=0.1), 0, progress=False).last
+    empty = replace(record, hparams=record.hparams | {"none": torch.zeros(0)})
+    assert not any(tag.startswith("hparam/none") for tag in empty.scalars())
+    assert len([tag for tag in empty.scalars() if tag.startswith("hparam/l2/")]) == 4

@@ -96,7 +96,7 @@ def test_the_command_prints_the_rows_and_writes_csv(sweep, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "7 runs" in text
     assert f"{sweep / '4_estimator=ift_cg,seed=1'}: Bad: why" in text
-    (line,) = (line for line in text.splitlines() if line.startswith("│ 5 "))
+    (line,) = (line for line in text.splitlines() if line.startswith("│ 5"))
     assert [cell.strip() for cell in line.split("│")[2:6]] == ["ift_cg", "0.1", "2", "unfinished"]
     with path.open() as file:
         rows = list(csv.DictReader(file))
@@ -107,7 +107,7 @@ def test_the_command_prints_the_rows_and_writes_csv(sweep, tmp_path, capsys):
     assert {"dev_best", "test_last", "seconds"} <= set(numbers)
     pd.testing.assert_frame_equal(pd.read_csv(path, usecols=numbers.columns.tolist()), numbers, check_dtype=False)
     main([str(sweep), "--over-seeds"])
-    assert "│ 5.00 ± 0.58 " in capsys.readouterr().out
+    assert " 5.00 ± 0.58 │" in capsys.readouterr().out
 
 
 def test_the_values_of_entries_at_the_best_step_are_columns(tmp_path):
