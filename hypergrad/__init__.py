@@ -150,6 +150,7 @@ from hypergrad.problem.supervised.supervised import on_splits as on_splits
 from hypergrad.model.network import perceptron as perceptron
 from torch.distributions.constraints import positive as positive
 from hypergrad.solver.coefficient import ranged as ranged
+from hypergrad.table.frame import read_runs as read_runs
 from hypergrad.baseline.search import search as search
 from torch.distributions.constraints import simplex as simplex
 from hypergrad.model.network import softmax_regression as softmax_regression

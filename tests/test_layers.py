@@ -25,7 +25,7 @@ ORDER = [
     {"training"},
     {"tape"},
     {"estimator"},
-    {"functional", "check", "sensitivity", "plot"},
+    {"functional", "check", "sensitivity", "table", "plot"},
     {"influence", "callback"},
     {"outer"},
     {"baseline"},

@@ -14,6 +14,7 @@ from hypergrad.core.errors import HypergradError
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.estimator.dev_loss import train_and_evaluate
 from hypergrad.outer.journal import Journal
+from hypergrad.outer.labels import entry_labels
 from hypergrad.outer.lifecycle import running
 from hypergrad.problem.base import InnerProblem
 
@@ -62,7 +63,7 @@ class _Trials:
         self.problem, self.estimator, self.method, self.budget = problem, estimator, method, budget
         self.spaces = problem.hyperparameters()
         self.u0 = {name: self.spaces[name].to_unconstrained(x) for name, x in problem.init_hparams().items()}
-        self.journal = Journal(self.u0)
+        self.journal = Journal(self.u0, labels=entry_labels(problem, estimator))
         self.losses: list[float] = []
         self.failed = 0
 

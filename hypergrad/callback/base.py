@@ -7,6 +7,7 @@ loop calls callbacks; they do not know it.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ OUTER_LOSS = "outer_loss"
 """The name of the dev loss, which is monitored by default."""
 MOST_ENTRIES = 1000
 """A hyperparameter of more entries is summarised instead of kept in full at every step."""
+MOST_SCALARS = 20
+"""A vector of more entries has no scalar for each of them. A judgement: more curves cannot be told apart."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Record:
         num_gradients: gradients of the inner loss since the run began, see `hypergrad.core.cost`.
         num_inner_steps: inner steps since the run began.
         seconds: wall time since the run began.
+        labels: names of the entries of λ, by hyperparameter, in the order of the flat values; may be empty.
     """
 
     step: int
@@ -71,13 +75,22 @@ class Record:
     num_gradients: int
     num_inner_steps: int
     seconds: float
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def names(self, name: str) -> tuple[str, ...]:
+        """The names of the entries of a hyperparameter; where it has no labels, their indices, as in "3" or "0,1"."""
+        shape = self.hparams[name].shape
+        return self.labels.get(name) or tuple(",".join(map(str, index)) for index in product(*map(range, shape)))
 
     def monitored(self, name: str) -> float:
         """The dev loss if the name is "outer_loss", else the metric of that name."""
         return self.outer_loss if name == OUTER_LOSS else self.metrics[name]
 
     def scalars(self) -> dict[str, float]:
-        """Every number of the record by its tag, the same in TensorBoard and in `metrics.jsonl`."""
+        """Every number of the record by its tag, the same in TensorBoard and in `metrics.jsonl`.
+
+        A vector hyperparameter of at most `MOST_SCALARS` entries has a tag for each, such as `hparam/l2/0.weight`.
+        """
         numbers = {"loss/inner": float(self.stats["inner_loss"])} if "inner_loss" in self.stats else {}
         numbers["loss/dev"] = self.outer_loss
         for name, value in self.metrics.items():
@@ -87,6 +100,9 @@ class Record:
                 numbers[f"hparam/{name}"] = value.item()
             else:
                 numbers[f"hparam_norm/{name}"] = torch.linalg.vector_norm(value).item()
+            if (value.ndim == 1 or name in self.labels) and value.numel() <= MOST_SCALARS:
+                entries = zip(self.names(name), value.flatten().tolist(), strict=True)
+                numbers |= {f"hparam/{name}/{label}": x for label, x in entries}
         if self.grad:
             flat = torch.cat([g.reshape(-1) for g in self.grad.values()])
             numbers["hypergradient/norm"] = torch.linalg.vector_norm(flat).item()

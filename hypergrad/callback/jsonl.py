@@ -12,7 +12,8 @@ class JSONLines(Callback):
     """Writes `metrics.jsonl`, one line per outer step, each on disk before the next step begins.
 
     A line holds `step`, every scalar by its TensorBoard tag, and each vector hyperparameter of at most 1000 entries in
-    full under `hparam/NAME`, as a (nested) list.
+    full under `hparam/NAME`, as a (nested) list. `labels.json` beside it holds the names of entries, by
+    hyperparameter, if there are any.
 
     Args:
         folder: the folder of the run; created when missing.
@@ -20,6 +21,7 @@ class JSONLines(Callback):
 
     def __init__(self, folder: str | Path) -> None:
         self.path = Path(folder) / "metrics.jsonl"
+        self._labels = Path(folder) / "labels.json"
 
     def on_start(self, run: Run) -> None:
         claim(self.path, run)
@@ -33,6 +35,8 @@ class JSONLines(Callback):
         for name, value in record.hparams.items():
             if value.ndim > 0 and value.numel() <= MOST_ENTRIES:
                 row[f"hparam/{name}"] = value.tolist()
+        if record.labels and not self._labels.exists():
+            self._labels.write_text(json.dumps({name: list(labels) for name, labels in record.labels.items()}) + "\n")
         with self.path.open("a") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
             file.flush()

@@ -14,6 +14,7 @@ from hypergrad.core.errors import HypergradError, NonFiniteError, NotConvergedWa
 from hypergrad.core.hyperparameter import shown
 from hypergrad.estimator.base import Hypergradient
 from hypergrad.estimator.inexact import inexactness
+from hypergrad.outer.labels import Labels
 from hypergrad.outer.ledger import Ledger
 from hypergrad.outer.objective import OuterObjective
 from hypergrad.outer.state import placed
@@ -28,12 +29,15 @@ class Journal:
         like: the hyperparameters.
         monitor: the loss or metric whose minimum is the best record.
         compares: whether it belongs to the same problem in all records; otherwise the last record is the best.
+        labels: names of the entries of the hyperparameters, for the records.
     """
 
-    def __init__(self, like: Tensors, monitor: str = OUTER_LOSS, *, compares: bool = True) -> None:
+    def __init__(
+        self, like: Tensors, monitor: str = OUTER_LOSS, *, compares: bool = True, labels: Labels | None = None
+    ) -> None:
         self.monitor, self.compares = monitor, compares
         self.device = next(iter(like.values())).device
-        self.ledger = Ledger()
+        self.ledger = Ledger(labels or {})
         self.history: list[dict[str, float]] = []
         self._warned: set[str] = set()
         self._paths: dict[str, list[Tensor]] = {name: [] for name, x in like.items() if x.numel() <= MOST_ENTRIES}

@@ -16,6 +16,7 @@ from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.outer.acceptance import Acceptance
 from hypergrad.outer.descent import Descent
 from hypergrad.outer.journal import Journal
+from hypergrad.outer.labels import entry_labels
 from hypergrad.outer.lifecycle import running
 from hypergrad.outer.loop import Loop
 from hypergrad.outer.objective import OuterObjective
@@ -115,7 +116,7 @@ class Trainer:
         compares = self.monitor != OUTER_LOSS or self.problem.at_outer_step(1) is self.problem
         descent = Descent(
             objective,
-            Journal(objective.u, self.monitor, compares=compares),
+            Journal(objective.u, self.monitor, compares=compares, labels=entry_labels(self.problem, self.estimator)),
             optimizer=self.optimizer,
             scheduler=self.scheduler,
             acceptance=self.acceptance,

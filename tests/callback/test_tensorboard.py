@@ -99,7 +99,8 @@ def test_the_reader_finds_the_documented_tags_and_no_others(runs):
     documented = set(re.findall(r"^\| `(\S+)` \| (\w+) \|", PAGE.read_text(), flags=re.MULTILINE))
     assert len(documented) > 20
     patterns = {
-        (tag, kind): re.compile(tag.replace("NAME", "[a-z0-9_]+") + "(/text_summary)?") for tag, kind in documented
+        (tag, kind): re.compile(tag.replace("NAME", "[a-z0-9_]+").replace("ENTRY", "[0-9]+") + "(/text_summary)?")
+        for tag, kind in documented
     }
     found = set()
     for name in RUNS:
