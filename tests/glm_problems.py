@@ -135,18 +135,23 @@ class KnownGLM:
         return self.X.T @ scaled / len(self.y) + np.diag(self.l2 * np.ones_like(w))
 
     def solution(self) -> Array:
-        """w*, where a damped Newton's method no longer moves."""
-        w = np.zeros(self.X.shape[1], np.longdouble)
-        for _ in range(200):
-            gradient = self.gradient(w)
-            step = solve(self.hessian(w), gradient)
-            rate = np.longdouble(1)
-            while rate > 1e-6 and not np.linalg.norm(self.gradient(w - rate * step).astype(float)) <= np.linalg.norm(
-                gradient.astype(float)
-            ):
+        """w*: a damped Newton's method in double precision, then steps with its last Hessian in extended precision."""
+        rough = KnownGLM(self.loss, *(x.astype(float) for x in (self.X, self.y, self.X_dev, self.y_dev, self.l2)))
+        w = np.zeros(self.X.shape[1])
+        for _ in range(100):
+            gradient = rough.gradient(w)
+            step, rate = np.linalg.solve(rough.hessian(w), gradient), 1.0
+            while rate > 1e-6 and not norm(rough.gradient(w - rate * step)) <= norm(gradient):
                 rate /= 2
             w = w - rate * step
-            if np.linalg.norm(step.astype(float)) <= 1e-17 * np.linalg.norm(w.astype(float)):
+            if norm(step) <= 1e-12 * norm(w):
+                break
+        inverse = np.linalg.inv(rough.hessian(w)).astype(np.longdouble)
+        w = w.astype(np.longdouble)
+        for _ in range(60):
+            step = inverse @ self.gradient(w)
+            w = w - step
+            if norm(step) <= 1e-18 * norm(w):
                 break
         return w
 
@@ -163,9 +168,14 @@ class KnownGLM:
         away = -(U.T @ w.astype(float))
         times = 10.0 ** np.linspace(-3, 17, 200) / curvatures[-1]
         sizes = np.linalg.norm(curvatures * np.exp(-times[:, None] * curvatures) * away, axis=1)
-        goal = target * np.linalg.norm(self.gradient(0 * w).astype(float))
+        goal = target * norm(self.gradient(0 * w))
         t = times[np.argmax(sizes <= goal)] if (sizes <= goal).any() else times[-1]
         return w + (U @ (np.exp(-t * curvatures) * away)).astype(np.longdouble)
+
+
+def norm(x: Array) -> float:
+    """‖x‖ as a number."""
+    return float(np.sqrt((x * x).sum()))
 
 
 def solve(H: Array, b: Array) -> Array:
@@ -175,6 +185,6 @@ def solve(H: Array, b: Array) -> Array:
     for _ in range(30):
         step = inverse @ (b - H @ x)
         x = x + step
-        if np.linalg.norm(step.astype(float)) <= 1e-18 * np.linalg.norm(x.astype(float)):
+        if norm(step) <= 1e-18 * norm(x):
             break
     return x

@@ -12,6 +12,7 @@ from hypergrad.core.validation import require_real
 from hypergrad.problem.evaluation import InnerEvaluation, require_finite
 from hypergrad.problem.oracle import Oracle
 from hypergrad.product.base import Product, Stationarity, require_minimisation, shapes_of
+from hypergrad.product.reverse import Reverse
 
 _PROBES = 3
 """Products whose error is measured. A judgement: the largest of three is rarely much smaller than a typical one."""
@@ -38,6 +39,10 @@ class CentredDifferences(Product):
     def __post_init__(self) -> None:
         if self.step is not None:
             require_real(self, "step", above=0)
+
+    @property
+    def reference(self) -> Product:
+        return Reverse()
 
     def linearize(self, oracle: Oracle, params: Tensors) -> Stationarity:
         require_minimisation(self, oracle.problem)
