@@ -1,12 +1,12 @@
 """The state of a run as files: written whole or not at all; an error says what is wrong with a file."""
 
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from hypergrad.callback.atomic import replacing
 from hypergrad.core.errors import CheckpointError
 
 _FORMAT, _VERSION = "hypergrad state", 2
@@ -21,21 +21,19 @@ def write(folder: Path, state: dict[str, Any], keep: int) -> Path:
     Returns:
         The path of the file.
 
+    Raises:
+        RuntimeError: if torch cannot save the state.
+
     Also raised, by what it calls: OSError if the disk is full or cannot be written; the earlier files are unchanged.
     """
-    path, temporary = folder / f"state-{state['step']:06d}.pt", folder / "state.tmp"
+    path = folder / f"state-{state['step']:06d}.pt"
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             torch.save({"format": _FORMAT, "version": _VERSION, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
             raise error.__context__ from None  # torch's writer hides the error of the disk behind its own
         raise
-    _sync(folder)
     ours = [known for known in found(folder) if known.name <= path.name]
     for known in found(folder):
         # A file of a later step remains from before the run was resumed at an earlier one.
@@ -94,12 +92,3 @@ def _load(path: Path) -> dict[str, Any]:
             "continue it with the hypergrad that wrote it."
         )
     return state
-
-
-def _sync(folder: Path) -> None:
-    """Force a rename to disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,8 +1,10 @@
 """The state of a run on disk."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hypergrad.callback.atomic import remove_unfinished
 from hypergrad.callback.base import Callback, Record, Result, Run
 from hypergrad.callback.state_file import found, write
 
@@ -29,9 +31,13 @@ class StateSaver(Callback):
         self.folder = Path(folder)
         self.every, self.keep = every, keep
 
+    def writes_to(self) -> Sequence[Path]:
+        return (self.folder,)
+
     def on_start(self, run: Run) -> None:
         self._latest: dict[str, Any] | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(self.folder, "state-*.pt")
         states = found(self.folder)
         if states and run.resumed_at is None:
             raise FileExistsError(f"{states[-1]} belongs to another run; choose another folder, or resume it.")

@@ -1,11 +1,14 @@
 """The result of a run, as a table for people and a file for programs."""
 
 import json
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from hypergrad.callback.atomic import replacing
 from hypergrad.callback.base import OUTER_LOSS, Callback, Record, Result, Run, claim
 
 if TYPE_CHECKING:
@@ -32,6 +35,9 @@ class Summary(Callback):
         self.folder = Path(folder)
         self.console = console or Console()
 
+    def writes_to(self) -> Sequence[Path]:
+        return (self.folder,)
+
     def on_start(self, run: Run) -> None:
         claim(self.folder / "summary.json", run)
 
@@ -48,7 +54,7 @@ class Summary(Callback):
                 self.console.print(f"{title:<18}{remark}", highlight=False)
         self._say(f"wall time         {result.last.seconds:.1f} s")
         self._say(f"folder            {self.folder}")
-        self._say(f"tensorboard --logdir {self.folder}")
+        self._say(f"tensorboard --logdir {shlex.quote(str(self.folder))}")
 
     def on_error(self, error: BaseException, last: Record | None) -> None:
         reached = None if last is None else last.scalars()
@@ -61,7 +67,8 @@ class Summary(Callback):
         self.console.print(line, highlight=False, soft_wrap=True)
 
     def _write(self, content: dict[str, object]) -> None:
-        (self.folder / "summary.json").write_text(json.dumps(content, indent=2) + "\n")
+        with replacing(self.folder / "summary.json") as file:
+            file.write((json.dumps(content, indent=2) + "\n").encode())
 
 
 def _content(result: Result) -> dict[str, object]:
@@ -124,6 +131,7 @@ def _remarks(result: Result) -> list[str]:
     what = "dev loss" if result.monitor == OUTER_LOSS else _words(result.monitor)
     sentences = {
         "outer_steps": [],
+        "interrupted": [],
         "budget": [],
         "patience": [f"Stopped early: the {what} had no new minimum for longer than `patience`."],
         "stalled": ["Stopped early: no step in the direction of the optimiser lowered the dev loss."],
