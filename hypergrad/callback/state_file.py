@@ -7,14 +7,19 @@ from typing import Any
 import torch
 
 from hypergrad.callback.atomic import replacing
+from hypergrad.callback.history_file import HistoryFile, read_history
 from hypergrad.core.errors import CheckpointError
 
-_FORMAT, _VERSION = "hypergrad state", 2
+_FORMAT, _VERSION = "hypergrad state", 3
+_WITH_HISTORY = 2
+"""The version whose files hold the history themselves."""
 _NAME = re.compile(r"state-(\d+)\.pt")
 
 
-def write(folder: Path, state: dict[str, Any], keep: int) -> Path:
-    """Write `state-NNNNNN.pt`, named after its step, and keep only the last `keep` files.
+def write(history: HistoryFile, state: dict[str, Any], keep: int) -> Path:
+    """Write `state-NNNNNN.pt`, named after its step, beside its history, and keep only the last `keep` files.
+
+    The records that `history` does not hold yet are appended to it first; the state has only their number.
 
     A temporary file is written, forced to disk and renamed, so there is never an incomplete state file.
 
@@ -26,10 +31,13 @@ def write(folder: Path, state: dict[str, Any], keep: int) -> Path:
 
     Also raised, by what it calls: OSError if the disk is full or cannot be written; the earlier files are unchanged.
     """
+    folder = history.path.parent
     path = folder / f"state-{state['step']:06d}.pt"
+    history.append(state["history"], state["trajectory"])
+    content = {key: value for key, value in state.items() if key not in ("history", "trajectory")}
     try:
         with replacing(path) as file:
-            torch.save({"format": _FORMAT, "version": _VERSION, **state}, file)
+            torch.save({"format": _FORMAT, "version": _VERSION, **content, "rows": history.rows}, file)
     except RuntimeError as error:
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None  # torch's writer hides the error of the disk behind its own
@@ -86,9 +94,16 @@ def _load(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} cannot be read: it is truncated, or no state of a run ({reason}).") from None
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise CheckpointError(f"{path} is not the state of a run of hypergrad.")
+    if state.get("version") == _WITH_HISTORY:
+        return state
     if state.get("version") != _VERSION:
         raise CheckpointError(
-            f"{path} is of version {state.get('version')} of the format, and this hypergrad reads version {_VERSION}; "
-            "continue it with the hypergrad that wrote it."
+            f"{path} is of version {state.get('version')} of the format, and this hypergrad reads versions "
+            f"{_WITH_HISTORY} and {_VERSION}; continue it with the hypergrad that wrote it."
         )
-    return state
+    history, trajectory = read_history(path.parent, state["rows"], state["hparams"])
+    return {
+        **{key: value for key, value in state.items() if key != "rows"},
+        "history": history,
+        "trajectory": trajectory,
+    }
