@@ -53,8 +53,8 @@ def tune(cfg: DictConfig) -> float:
         except KeyboardInterrupt:
             if cfg.callback.get("checkpoint") is not None:
                 folder = HydraConfig.get().runtime.output_dir
-                resume = shlex.quote(f"resume={folder}")
-                print(f"continue with: python -m hypergrad.run {resume}", file=sys.stderr)
+                again = shlex.join(["python", "-m", "hypergrad.run", f"resume={folder}"])
+                print(f"continue with: {again}", file=sys.stderr)
             raise
 
 

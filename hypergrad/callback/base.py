@@ -5,7 +5,7 @@ loop calls callbacks; they do not know it.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -35,7 +35,8 @@ class Run:
         problem: what is tuned.
         estimator: how it is trained.
         config: the resolved config, or another description of the run, as nested dicts of plain values.
-        resumed_at: the last outer step of a resumed run that is already on disk; None for a new run.
+        resumed_at: the last outer step of a resumed run that is already on disk; None for a new run, and -1 for one
+            that begins again in its folder because it was cut short before its first state.
     """
 
     outer_steps: int
@@ -129,8 +130,8 @@ class Result:
         last: the record at the final λ.
         best: the record at the minimum of the monitored number, by default the dev loss.
         stopped: why it ended: "outer_steps", "patience" (the monitored number had no new minimum), "stalled" (no step
-            in the direction of the optimiser lowered the dev loss), or "budget" (of a search, whose records are
-            trials).
+            in the direction of the optimiser lowered the dev loss), "interrupted" (by Ctrl-C; the last record is then
+            that of the last complete step), or "budget" (of a search, whose records are trials).
         history: the scalars of every record, in order, by the tags of TensorBoard, with `step`; for a data frame.
         trajectory: each hyperparameter of at most `MOST_ENTRIES` entries over the records, shape (records, …).
         retrained: the metrics after a final training on train and dev together at the best λ, if requested.
@@ -179,6 +180,10 @@ _STAT_TAGS = {
 class Callback:
     """What happens around an outer step. Every method is optional; none may change its arguments."""
 
+    def writes_to(self) -> Sequence[Path]:
+        """The folders that it writes to. A run locks them, so that no other process writes there at the same time."""
+        return ()
+
     def on_start(self, run: Run) -> None:
         """Before the first outer step."""
 
@@ -186,7 +191,11 @@ class Callback:
         """After each estimate, with the λ at which it was made."""
 
     def on_state(self, step: int, state: dict[str, Any]) -> None:
-        """After `on_step` of all callbacks: all that is needed to resume the run there, as tensors and plain values."""
+        """After `on_step` of all callbacks: all that is needed to resume the run there, as tensors and plain values.
+
+        The state is built only if a callback defines this method. Later steps do not change it. Its "history", and each
+        value of its "trajectory", is a `Sequence` of one entry per record; the records before a step are never copied.
+        """
 
     def on_end(self, result: Result) -> None:
         """After the last step."""

@@ -3,8 +3,10 @@
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
+from hypergrad.callback.atomic import remove_unfinished, replacing
 from hypergrad.callback.base import MOST_ENTRIES, Callback, Record, Run, claim
 
 
@@ -20,8 +22,11 @@ class JSONLines(Callback):
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.path = Path(folder) / "metrics.jsonl"
-        self._labels = Path(folder) / "labels.json"
+        self.folder = Path(folder)
+        self.path, self._labels = self.folder / "metrics.jsonl", self.folder / "labels.json"
+
+    def writes_to(self) -> Sequence[Path]:
+        return (self.folder,)
 
     def on_start(self, run: Run) -> None:
         claim(self.path, run)
@@ -45,10 +50,11 @@ class JSONLines(Callback):
     def _keep_until(self, step: int) -> None:
         """Drop the lines after the state from which the run resumes: they are written again, with the same numbers."""
         lines = self.path.read_text().splitlines() if self.path.exists() else []
-        temporary = self.path.with_suffix(".tmp")
         # A run that was killed while writing may leave an incomplete last line.
-        temporary.write_text("".join(f"{line}\n" for line in lines if line.endswith("}") and _step(line) <= step))
-        temporary.replace(self.path)
+        kept = "".join(f"{line}\n" for line in lines if line.endswith("}") and _step(line) <= step)
+        remove_unfinished(self.folder, self.path.name)
+        with replacing(self.path) as file:
+            file.write(kept.encode())
 
 
 def _step(line: str) -> int:

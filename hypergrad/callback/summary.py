@@ -2,9 +2,11 @@
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hypergrad.callback.atomic import replacing
 from hypergrad.callback.base import OUTER_LOSS, Callback, Record, Result, Run, claim
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ class Summary(Callback):
 
         self.folder = Path(folder)
         self.console = console or Console()
+
+    def writes_to(self) -> Sequence[Path]:
+        return (self.folder,)
 
     def on_start(self, run: Run) -> None:
         claim(self.folder / "summary.json", run)
@@ -62,7 +67,8 @@ class Summary(Callback):
         self.console.print(line, highlight=False, soft_wrap=True)
 
     def _write(self, content: dict[str, object]) -> None:
-        (self.folder / "summary.json").write_text(json.dumps(content, indent=2) + "\n")
+        with replacing(self.folder / "summary.json") as file:
+            file.write((json.dumps(content, indent=2) + "\n").encode())
 
 
 def _content(result: Result) -> dict[str, object]:
@@ -137,6 +143,7 @@ def _remarks(result: Result) -> list[str]:
     what = "dev loss" if result.monitor == OUTER_LOSS else _words(result.monitor)
     sentences = {
         "outer_steps": [],
+        "interrupted": [],
         "budget": [],
         "patience": [f"Stopped early: the {what} had no new minimum for longer than `patience`."],
         "stalled": ["Stopped early: no step in the direction of the optimiser lowered the dev loss."],
