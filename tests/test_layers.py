@@ -25,7 +25,7 @@ ORDER = [
     {"training"},
     {"tape"},
     {"estimator"},
-    {"functional", "check", "sensitivity", "plot"},
+    {"functional", "check", "sensitivity", "table", "plot"},
     {"influence", "callback"},
     {"outer"},
     {"baseline"},
@@ -136,9 +136,9 @@ SHARED = {
     *("inexact", "linearization", "error_bar", "point", "report", "differentiated_run", "tally", "dev_loss"),
     *("sampling", "mean_loss"),
     *("quantised", "footprint", "plan"),
-    *("state_file", "scope"),
+    *("atomic", "prefix", "history_file", "state_file", "scope"),
     *("budget", "search", "landscape", "picture"),
-    *("combined", "repartition", "k_fold", "wrapper"),
+    *("combined", "repartition", "k_fold", "wrapper", "effects_trial"),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).rglob("*.py")) if path.stem not in SHARED

@@ -4,7 +4,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.utils._pytree import tree_map_only
 
@@ -41,7 +41,7 @@ def objection(model: PureModule, criterion: Criterion, X: Any, y: Tensor) -> str
     v = direction_like(w)
     with torch.enable_grad():
         outputs = model(w, X, 0)
-        loss = criterion.mean(outputs, y)
+        loss = criterion.value(outputs, y)
         if not (loss.requires_grad and loss.isfinite()):
             return ""
         try:
@@ -77,13 +77,13 @@ def in_float64(values: Any) -> Any:
 def _eager_gradient(model: PureModule, criterion: Criterion, X: Any, y: Tensor, dtype: torch.dtype) -> Any:
     """The gradient, as a function of w, of a copy of the model into which w is written."""
     witness = copied(model).to(dtype)
-    criterion = Criterion(deepcopy(criterion.loss).to(dtype)) if isinstance(criterion.loss, nn.Module) else criterion
+    criterion = deepcopy(criterion).to(dtype)
 
     def gradient(w: Tensors) -> Tensors:
         write(witness, w)
         own = [witness.module.get_parameter(name) for name in w]
         with torch.enable_grad():
-            loss = criterion.mean(witness({}, X, 0), y)
+            loss = criterion.value(witness({}, X, 0), y)
             found = torch.autograd.grad(loss, own, allow_unused=True, materialize_grads=True)
         return dict(zip(w, found, strict=True))
 
@@ -96,7 +96,7 @@ def _without(model: PureModule, criterion: Criterion, w: Tensors, X: Any, y: Ten
     if reason:
         return f"{layer_without(model, w, X)} cannot be differentiated twice: {reason} {_REMEDY}"
     z = outputs.detach().requires_grad_()
-    reason = missing(criterion.mean(z, y), [z]) or "a function in it has no second derivative."
+    reason = missing(criterion.value(z, y), [z]) or "a function in it has no second derivative."
     return f"The loss cannot be differentiated twice: {reason} {_REMEDY}"
 
 
@@ -124,7 +124,7 @@ def _loss_is_wrong(model: PureModule, criterion: Criterion, w: Tensors, X: Any, 
 
     def gradient(at: Tensors, *, create_graph: bool = False) -> list[Tensor]:
         with torch.enable_grad():
-            loss = criterion.mean(at["outputs"], y)
+            loss = criterion.value(at["outputs"], y)
             return list(torch.autograd.grad(loss, [at["outputs"]], create_graph=create_graph))
 
     v, point = direction_like(z), leaves(z)

@@ -24,28 +24,32 @@ def direction_like(w: Tensors) -> Tensors:
 
 
 def error(product: Tensors, gradient: Callable[[Tensors], Tensors], w: Tensors, v: Tensors) -> float:
-    """The largest relative error ‖H v − d‖ / ‖d‖ of the entries for one tensor, where d are differences of ∇ along v.
+    """The largest relative error ‖Jᵀ v − d‖ / ‖d‖ of the entries for one tensor, where d are differences of ∇ along v.
 
     It is 0 where it does not exceed what rounding explains, or what differences of two widths leave open: at a kink, as
-    that of a rectifier, they do not agree with each other.
+    that of a rectifier, they do not agree with each other. It is 0 too where J, the derivative of ∇, is not symmetric
+    but Jᵀ v is right: u · Jᵀ v = v · J u. An example is an embedding of padding, which has no gradient.
 
     Args:
-        product: H v.
+        product: Jᵀ v.
         gradient: ∇, a function of named tensors; float64 keeps the differences small enough to step on few kinks.
-        w: where; four gradients near it are formed.
+        w: where; four gradients near it are formed, and two more for each tensor that seems wrong.
         v: the direction.
     """
-    kind = next(iter(w.values())).dtype
-    width = torch.finfo(kind).eps ** 0.4 * max(_norm(w), 1.0) / _norm(v)
-    near, far = (_difference(gradient, w, v, t) for t in (width, 4 * width))
+    width = torch.finfo(next(iter(w.values())).dtype).eps ** 0.4 * max(_norm(w), 1.0)
+    near, far = (_difference(gradient, w, v, k * width) for k in (1, 4))
     eps = torch.finfo(next(iter(product.values())).dtype).eps
     size = _norm(near)
     disagreement, worst = _norm({name: far[name] - d for name, d in near.items()}) / (size or 1.0), 0.0
     for name, d in near.items():
         own, spread = (torch.linalg.vector_norm(x).item() for x in (d, far[name] - d))
-        off = torch.linalg.vector_norm(product[name].to(d) - d).item()
+        u = product[name].to(d) - d
+        off = torch.linalg.vector_norm(u).item()
         if off > _MARGIN * (spread + disagreement * own) + eps**0.25 * own + 100 * eps ** (2 / 3) * size:
-            worst = max(worst, off / own if own else float("inf"))
+            along = _difference(gradient, w, {k: u if k == name else torch.zeros_like(x) for k, x in v.items()}, width)
+            gap = (product[name].to(u) * u).sum() - sum((v[k] * x).sum() for k, x in along.items())
+            if abs(gap) > u.square().sum() / 2:
+                worst = max(worst, off / own if own else float("inf"))
     return worst
 
 
@@ -128,7 +132,9 @@ def _calls(model: PureModule, w: Tensors, X: Any) -> list[tuple[nn.Module, Any]]
     return calls
 
 
-def _difference(gradient: Callable[[Tensors], Tensors], w: Tensors, v: Tensors, t: float) -> Tensors:
+def _difference(gradient: Callable[[Tensors], Tensors], w: Tensors, v: Tensors, width: float) -> Tensors:
+    """Central differences of ∇ along v, each side ‖t v‖ = `width` away from w."""
+    t = width / _norm(v)
     ahead, behind = (gradient({name: p + s * v[name] for name, p in w.items()}) for s in (t, -t))
     return {name: (g - behind[name]) / (2 * t) for name, g in ahead.items()}
 

@@ -12,12 +12,14 @@ from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.seed import seed_of
 from hypergrad.core.validation import require_int
 from hypergrad.data.minibatch import rows_of_step
-from hypergrad.data.parts import read_parts, require_classes
+from hypergrad.data.parts import read_parts
 from hypergrad.data.tables import Split, Splits
 from hypergrad.effect.base import Effect, Site
 from hypergrad.effect.combined import CombinedEffects
 from hypergrad.effect.example_weights import ExampleWeights
+from hypergrad.model.accuracy import hits
 from hypergrad.model.criterion import Criterion
+from hypergrad.model.loss_trial import try_loss
 from hypergrad.model.probe import EXAMPLES
 from hypergrad.model.pure_module import PureModule
 from hypergrad.model.requirements import require_servable
@@ -25,6 +27,7 @@ from hypergrad.model.second_derivative import TwiceDifferentiable
 from hypergrad.model.trial import require_single
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.repartition import on_rows
+from hypergrad.problem.supervised.effects_trial import try_effects
 
 
 class Batch(NamedTuple):
@@ -37,13 +40,14 @@ class Batch(NamedTuple):
 class Supervised(InnerProblem):
     """A module trained on some examples and judged on others.
 
-    g(w, λ) = mean_i c_i ℓ(z(w, x_i), y_i) + r(w) on train or a mini-batch of it, f(w, λ) = ℓ(z(w, X), y) on dev.
+    g(w, λ) = 1/N Σ_i c_i u(z(w, x_i), y_i) + r(w) on train or a mini-batch of it, with the terms u and the denominator
+    N of the loss ℓ = 1/N Σ_i u_i; f(w, λ) = ℓ(z(w, X), y) on dev.
 
     Args:
         model: z, any module from a batch of inputs to a batch of outputs; it is not changed. See `PureModule` for
             batch normalisation, dropout, tied and frozen parameters. Outputs of shape (n, 1) are read as (n,) if the
             targets have that shape.
-        loss: ℓ(outputs, targets), such as `torch.nn.functional.cross_entropy`; averaged if its shape is not ().
+        loss: ℓ(outputs, targets), such as `torch.nn.functional.cross_entropy`; a part of the problem, see `Criterion`.
         train: (X, y), a Dataset, or an iterable of batches (X, y); all is kept in memory, in the dtype of the model.
         dev: like train.
         test: like train, or None.
@@ -83,18 +87,21 @@ class Supervised(InnerProblem):
     ) -> None:
         super().__init__()
         require_servable(model)
-        self.batch_size, self.seed, self.criterion = batch_size, seed, Criterion(loss)
+        self.batch_size, self.seed = batch_size, seed
         if batch_size is not None:
             require_int(self, "batch_size", least=1)
         self.effects = CombinedEffects(hyperparameters)
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+        self.criterion = Criterion(loss).to(like)
         parts = read_parts({"train": train, "dev": dev} | ({} if test is None else {"test": test}), like)
         self._hold(parts)
         self.model = PureModule(model, self.X[:EXAMPLES], seed, probe=probe)
         self._require_batches()
-        self.num_classes = self._classes(parts)
+        outputs = self._probe_outputs()
+        self.num_classes = try_loss(self.criterion, outputs, parts)
         self._twice = TwiceDifferentiable(self.model, self.criterion)
         self._hyperparameters = self.effects.spaces(self._site(self.X))
+        self._try_effects(outputs)
 
     def _hold(self, parts: dict[str, Split]) -> None:
         for name, part in parts.items():
@@ -156,22 +163,21 @@ class Supervised(InnerProblem):
         y = self.effects.targets(classes, hparams, self.num_classes)
         weights = self.effects.weights(self._positions(rows), classes, hparams)
         if weights is None:
-            loss = self.criterion.mean(outputs, y)
+            loss = self.criterion.value(outputs, y, classes)
         else:
-            loss = (self.criterion.each(outputs, y) * weights).mean()
+            loss = (self.criterion.each(outputs, y, classes) * weights).mean()
         return self.effects.penalised(loss, params, hparams)
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        return self.criterion.mean(self._evaluate(params, hparams, self.X_dev, None), self.y_dev)
+        return self.criterion.value(self._evaluate(params, hparams, self.X_dev, None), self.y_dev)
 
     def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
         if not hasattr(self, "X_test"):
             return {}
         outputs = self._evaluate(params, hparams, self.X_test, None)
-        found: dict[str, Tensor | float] = {"test_loss": self.criterion.mean(outputs, self.y_test)}
-        if self.num_classes is not None:
-            found["test_accuracy"] = (outputs.argmax(1) == self.y_test).double().mean()
-        return found
+        found: dict[str, Tensor | float] = {"test_loss": self.criterion.value(outputs, self.y_test)}
+        right = hits(self.criterion, outputs, self.y_test, self.num_classes)
+        return found if right is None else found | {"test_accuracy": right.double().mean()}
 
     def pooled_targets(self) -> Tensor:
         return torch.cat([self.y, self.y_dev])
@@ -197,8 +203,8 @@ class Supervised(InnerProblem):
     def weighted(self, name: str) -> "Supervised":
         """The problem on all of train at each step, with one more hyperparameter: a weight for each example.
 
-        With weights of 1 it has the same solution. An example of weight 0 does not count. The sum of the losses is
-        divided by the same number as before, so that the penalties keep their relative size.
+        With weights of 1 it has the same loss. An example of weight 0 does not count. The sum of the terms of the loss
+        is divided by the same number as before, so that the penalties keep their relative size.
 
         Args:
             name: of the weights.
@@ -206,6 +212,8 @@ class Supervised(InnerProblem):
         Raises:
             ValueError: if a hyperparameter has that name, if training draws random numbers, or if `on_examples` made
                 this problem.
+
+        Also raised, by what it calls: ValueError if the loss has no term for each example.
         """
         if self.examples is not None:
             raise ValueError("The problem is on some examples of another; call weighted of that one.")
@@ -219,6 +227,7 @@ class Supervised(InnerProblem):
         other = copy(self)
         other.batch_size, other.effects = None, self.effects.with_more({name: ExampleWeights()})
         other._hyperparameters = other.effects.spaces(self._site(self.X))
+        other._try_effects(other._probe_outputs())
         return other
 
     def _evaluate(self, params: Tensors, hparams: Tensors, X: Tensor, step: int | None) -> Tensor:
@@ -242,15 +251,14 @@ class Supervised(InnerProblem):
     def _site(self, X: Tensor) -> Site:
         return Site(self.model.params(), X, self.num_classes, dict(self.model.module.named_buffers()))
 
+    def _try_effects(self, outputs: Tensor) -> None:
+        """Try the loss with targets and weights as the effects make them."""
+        y, pool = self.y, self.pooled_targets()
+        try_effects(self.criterion, self.effects, self.init_hparams(), outputs, y, pool, self.num_classes)
+
     @torch.no_grad()
-    def _classes(self, parts: dict[str, Split]) -> int | None:
-        """K if the targets are classes, after a check that they fit the model; else None."""
-        outputs = self.model(self.model.params(), self.X[:EXAMPLES], None)
-        if self.y.is_floating_point() or outputs.ndim != self.y.ndim + 1:
-            return None
-        for name, part in parts.items():
-            require_classes(part.y, outputs.shape[1], self.criterion.ignored, name)
-        return outputs.shape[1]
+    def _probe_outputs(self) -> Tensor:
+        return self.model(self.model.params(), self.X[:EXAMPLES], None)
 
 
 def on_splits(data: Splits, **settings: Any) -> Supervised:
