@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 
 from hypergrad.cli.command import built, command, configured, configured_callbacks, configured_problem
-from hypergrad.cli.resume import resumed
 from hypergrad.outer.trainer import Trainer
 
 _COLUMNS = ("run", "dev loss", "test loss", "converged", "products", "seconds")
@@ -104,11 +103,7 @@ def _job_number(path: Path) -> tuple[int, str]:
 
 def main() -> None:
     """Run the command line."""
-    try:
-        sys.argv[1:] = resumed(sys.argv[1:])
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
-    command(tune)
+    command(tune, resumes=True)
 
 
 if __name__ == "__main__":

@@ -6,41 +6,63 @@ from typing import Any
 import yaml
 
 from hypergrad.callback.state_file import read
+from hypergrad.cli.settings import options_and_others
 
 _OURS = ("resume=", "hydra.run.dir=", "hydra.output_subdir=")
 """Arguments that resuming sets itself."""
+_NEVER = ("hydra.", "hydra/", "hydra=", "allow_targets")
+"""The beginnings of arguments that decide what may run, which only the user's own command line may."""
 
 
-def resumed(arguments: list[str]) -> list[str]:
+def resumed(arguments: list[str]) -> tuple[list[str], Path | None]:
     """The arguments that continue a run: its own, then the other given arguments, in the folder of the run.
 
     Args:
         arguments: of the command line; without `resume=`, they are returned unchanged.
 
     Returns:
-        Arguments for Hydra, which do not overwrite the config with which the run started.
+        Arguments for Hydra, which do not overwrite the config with which the run started, and the folder of the run;
+        None if there is none.
 
     Raises:
         FileNotFoundError: if there is nothing to go on from.
 
-    Also raised, by what it calls: CheckpointError if the state cannot be read.
+    Also raised, by what it calls: CheckpointError if the state cannot be read; ValueError if the folder holds arguments
+    that a run does not leave there.
     """
-    chosen = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
+    options, others = options_and_others(arguments)
+    chosen = [argument.removeprefix("resume=") for argument in others if argument.startswith("resume=")]
     if not chosen or chosen[-1] in ("", "null"):
-        return arguments
+        return arguments, None
     source = Path(chosen[-1]).resolve()
     read(source)
     folder = source if source.is_dir() else source.parent
     begun = folder / ".hydra"
     if not (begun / "overrides.yaml").exists():
         raise FileNotFoundError(f"resume must name the folder of a run, but there is no {begun / 'overrides.yaml'}.")
-    given = [argument for argument in arguments if not argument.startswith(_OURS)]
+    given = [argument for argument in others if not argument.startswith(_OURS)]
     keys = {_key(argument) for argument in given}
-    overrides: list[str] = yaml.safe_load((begun / "overrides.yaml").read_text())
+    overrides = _overrides(begun)
     before = [text for text in overrides if not text.startswith(_OURS) and _key(text) not in keys]
-    where = [] if any(text.startswith(("--config-dir", "-cd")) for text in given) else _config_dir(begun)
+    where = [] if any(text.startswith(("--config-dir", "-cd")) for text in options) else _config_dir(begun)
     ours = [f"resume={_quoted(source)}", f"hydra.run.dir={_quoted(folder)}", "hydra.output_subdir=.hydra/resumed"]
-    return [*where, *before, *given, *ours]
+    return [*options, *where, *before, *given, *ours], folder
+
+
+def _overrides(begun: Path) -> list[str]:
+    """The overrides with which a run started.
+
+    Raises:
+        ValueError: if one of them is an option, or a setting of Hydra, which a run does not leave in this file.
+    """
+    overrides: Any = yaml.safe_load((begun / "overrides.yaml").read_text())
+    for text in overrides:
+        if not isinstance(text, str) or text.strip().startswith("-") or _key(text.strip()).startswith(_NEVER):
+            raise ValueError(
+                f"{begun / 'overrides.yaml'} holds {text!r}, which no run of hypergrad leaves there; if you trust it, "
+                "give it on the command line."
+            )
+    return overrides
 
 
 def _key(argument: str) -> str:
