@@ -187,7 +187,6 @@ class Supervised(InnerProblem):
         other = on_rows(self, train, dev)
         other._buffers["examples"] = train
         other._hyperparameters = self.effects.spaces(self._site(torch.cat([self.X, self.X_dev])))
-        other._require_batches()
         return other
 
     def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:
