@@ -58,20 +58,24 @@ def try_out(model: FunctionOfParameters, X: Any, seed: int, *, probe: bool) -> t
 
 
 @torch.no_grad()
-def require_single(model: FunctionOfParameters, X: Any, where: str) -> None:
-    """Require that a model can train on a batch of one example, which batch normalisation may not.
+def require_batches(model: FunctionOfParameters, X: Any, batch_size: int | None) -> None:
+    """Require that a model can train on a batch of one example, which batch normalisation may not, if there is one.
 
     Args:
         model: the model.
-        X: one input.
-        where: the batches that have one example, for the message.
+        X: all train inputs.
+        batch_size: examples of a training step; None for all.
 
     Raises:
         ValueError: if it cannot.
     """
+    size = min(batch_size or len(X), len(X))
+    if size != 1 and len(X) % size != 1:
+        return
     try:
-        model(model.params(), X, 0)
+        model(model.params(), X[:1], 0)
     except (ValueError, RuntimeError) as error:
+        where = "Each batch has" if size == 1 else f"The last of {len(X)} examples in batches of {size} is"
         reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(
             f"{where} 1 example, and {type(model.module).__name__} cannot train on one: {reason}. Choose a batch_size "
