@@ -134,6 +134,7 @@ SHARED = {
     *("weight_decay", "line_search", "objective", "coefficient", "schedule", "requirements"),
     *("l1", "support", "sparse_linear", "design", "function_problem", "oracle", "evaluation", "convex_layer"),
     *("inexact", "linearization", "error_bar", "point", "report", "differentiated_run", "tally", "dev_loss"),
+    *("sampling", "mean_loss"),
     *("quantised", "footprint", "plan"),
     *("atomic", "prefix", "history_file", "state_file", "scope"),
     *("budget", "search", "landscape", "picture"),

@@ -9,7 +9,7 @@ from torch import Tensor
 from hypergrad.core.autodiff import flatten, unflatten
 from hypergrad.core.errors import HypergradError
 from hypergrad.estimator.linearization import Linearization
-from hypergrad.estimator.report import ErrorBar
+from hypergrad.estimator.report import NO_GRADIENT, ErrorBar
 from hypergrad.linsolve.base import LinearSolver, Preconditioner
 from hypergrad.linsolve.cg import CG
 from hypergrad.linsolve.inverse import Inverse, Recording, UnresolvedError
@@ -59,7 +59,7 @@ def error_bar(here: Linearization, adjoint: Tensor, linsolve: LinearSolver, seen
         The estimate, in the units of the hypergradient.
     """
     if not here.point.oracle.problem.is_minimisation:
-        return ErrorBar.unknown("the optimality condition is not the gradient of the inner loss")
+        return ErrorBar.unknown(NO_GRADIENT)
     if adjoint.numel() == 0:  # no parameter moves, and the direct term is exact
         objection = here.point.objection(here.point.params)
         return ErrorBar.unknown(objection) if objection else ErrorBar(0.0, "estimated", 0)
