@@ -14,9 +14,12 @@ from hypergrad.estimator.error_bar import error_bar
 from hypergrad.estimator.linearization import Linearization
 from hypergrad.estimator.point import Point
 from hypergrad.estimator.report import AdjointReport
+from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolution, LinearSolver
 from hypergrad.linsolve.cg import CG
+from hypergrad.linsolve.dense import Dense
 from hypergrad.linsolve.inverse import Recording
+from hypergrad.linsolve.krylov import Krylov
 from hypergrad.problem.base import InnerProblem, Restriction
 from hypergrad.problem.oracle import Oracle
 from hypergrad.product.base import Product
@@ -121,7 +124,8 @@ class Implicit(HypergradEstimator):
         oracle = Oracle(part.problem, hparams, problem.inner_batch(inner_step + report.steps))
         here = Linearization.at(Point(oracle, part.params, problem.outer_batch(outer_step), self.product))
         linsolve = self.linsolve.tightened(self._factor(outer_step))
-        seen = Recording()
+        whole = len(here.df_dw) if isinstance(linsolve, Dense) else 0
+        seen = Recording(whole=whole, is_krylov=isinstance(linsolve, Krylov | Auto))
         product = seen.watch(here.inner.product) if self.error_bar else here.inner.product
         solved = self._solve(linsolve, product, here.df_dw, _start(part, carry))
         return Hypergradient(
