@@ -135,7 +135,7 @@ SHARED = {
     *("l1", "support", "sparse_linear", "design", "function_problem", "oracle", "evaluation", "convex_layer"),
     *("inexact", "linearization", "error_bar", "point", "report", "differentiated_run", "tally", "dev_loss"),
     *("quantised", "footprint", "plan"),
-    *("atomic", "prefix", "history_file", "state_file", "scope"),
+    *("atomic", "overfitting", "prefix", "history_file", "state_file", "scope"),
     *("budget", "search", "landscape", "picture"),
     *("combined", "repartition", "k_fold", "wrapper"),
 }

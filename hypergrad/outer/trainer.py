@@ -141,7 +141,7 @@ class Trainer:
         compares = self.monitor != OUTER_LOSS or self.problem.at_outer_step(1) is self.problem
         descent = Descent(
             objective,
-            Journal(objective.u, self.monitor, compares=compares),
+            Journal(objective.u, self.monitor, compares=compares, looseness=self.estimator.looseness),
             optimizer=self.optimizer,
             scheduler=self.scheduler,
             acceptance=self.acceptance,

@@ -168,6 +168,17 @@ class Supervised(InnerProblem):
             found["test_accuracy"] = (outputs.argmax(1) == self.y_test).double().mean()
         return found
 
+    def test_losses(self, params: Tensors, hparams: Tensors) -> Tensor | None:
+        if not hasattr(self, "X_test"):
+            return None
+        outputs = self._evaluate(params, hparams, self.X_test, None)
+        try:
+            losses = self.criterion.each(outputs, self.y_test)
+        except ValueError:
+            return None  # the loss gives no value for each example
+        # A loss with weights, or with ignored targets, has another mean.
+        return losses if torch.allclose(losses.mean(), self.criterion.mean(outputs, self.y_test)) else None
+
     def pooled_targets(self) -> Tensor:
         return torch.cat([self.y, self.y_dev])
 
