@@ -136,7 +136,7 @@ SHARED = {
     *("inexact", "linearization", "error_bar", "point", "report", "differentiated_run", "tally", "dev_loss"),
     *("sampling", "mean_loss"),
     *("quantised", "footprint", "plan"),
-    *("atomic", "prefix", "history_file", "state_file", "scope"),
+    *("atomic", "overfitting", "prefix", "history_file", "state_file", "scope"),
     *("budget", "search", "landscape", "picture"),
     *("combined", "repartition", "k_fold", "wrapper", "effects_trial"),
 }

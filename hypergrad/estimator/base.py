@@ -116,6 +116,10 @@ class HypergradEstimator(ABC):
         """The training at λ with which an estimate begins; None, the default, if the estimator does not declare it."""
         return None
 
+    def looseness(self, outer_step: int) -> float:
+        """The factor on its tolerances in an outer step; 1, the default, if they are the same in all steps."""
+        return 1.0
+
     @abstractmethod
     def estimate(
         self,

@@ -179,6 +179,17 @@ class Supervised(InnerProblem):
         right = hits(self.criterion, outputs, self.y_test, self.num_classes)
         return found if right is None else found | {"test_accuracy": right.double().mean()}
 
+    def test_losses(self, params: Tensors, hparams: Tensors) -> Tensor | None:
+        if not hasattr(self, "X_test"):
+            return None
+        outputs = self._evaluate(params, hparams, self.X_test, None)
+        try:
+            losses = self.criterion.each(outputs, self.y_test)
+        except ValueError:
+            return None  # the loss gives no value for each example
+        # A loss with weights, or with ignored targets, has another mean.
+        return losses if torch.allclose(losses.mean(), self.criterion.mean(outputs, self.y_test)) else None
+
     def pooled_targets(self) -> Tensor:
         return torch.cat([self.y, self.y_dev])
 
