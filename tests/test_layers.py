@@ -138,6 +138,7 @@ SHARED = {
     *("state_file", "scope"),
     *("budget", "search", "landscape", "picture"),
     *("combined", "repartition", "k_fold", "wrapper"),
+    *("accepted", "columns", "examples", "returned_loss", "try_effects"),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).rglob("*.py")) if path.stem not in SHARED

@@ -38,7 +38,7 @@ class RandomAffine(Effect):
         require_instance(self, "per_entry", bool)
 
     def space(self, site: Site) -> Hyperparameter:
-        require_images(self, site.X)
+        require_images(self, site.tensor(self))
         return Hyperparameter(self.init, shape=(ENTRIES,) if self.per_entry else (), constraint=constraints.positive)
 
     def augmented(self, value: Tensor, X: Tensor, generator: torch.Generator) -> Tensor:

@@ -39,7 +39,9 @@ class Scoped(Effect):
         object.__setattr__(self, "on", patterns)
 
     def space(self, site: Site) -> Hyperparameter:
-        return Hyperparameter(self.init, shape=self._shape(site.params), constraint=constraints.positive)
+        shape, reads = self._shape(site.params), site.readers.issuperset(self.chosen(site.params))
+        labels = site.columns if self.per == "feature" and reads else ()
+        return Hyperparameter(self.init, shape=shape, constraint=constraints.positive, labels=labels)
 
     def chosen(self, params: Tensors) -> Tensors:
         """The tensors that the effect acts on."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from copy import deepcopy
+from copy import copy, deepcopy
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.seed import seed_of
+from hypergrad.data.tree import first_leaf
+from hypergrad.model.convention import OUTPUTS, arguments, tensor_of
 
 
 class PureModule(nn.Module):
@@ -26,17 +28,21 @@ class PureModule(nn.Module):
     - Attention and recurrent layers run on kernels of torch that can be differentiated twice: attention by its formula,
       without fused kernels or fast paths, recurrent layers without cuDNN and oneDNN.
 
+    - Inputs that are a tuple are positional arguments, and those that are a dict are keyword arguments.
+
     Args:
-        module: any module; it is not changed.
+        module: any module that returns a tensor, or an object with a tensor `logits`; it is not changed.
         X: a few inputs to try the module on.
         seed: of the random draws.
+        returns: what to use of an object that the module returns, `OUTPUTS` or `LOSS`.
 
     Raises:
         ValueError: if there is nothing to train, or a call changes the module or is not repeatable.
     """
 
-    def __init__(self, module: nn.Module, X: Tensor, seed: int) -> None:
+    def __init__(self, module: nn.Module, X: Any, seed: int, *, returns: str = OUTPUTS) -> None:
         super().__init__()
+        self._returns = returns
         self.module = deepcopy(module)
         self._seed, self._draws = seed, True
         for part in self.module.modules():
@@ -64,7 +70,13 @@ class PureModule(nn.Module):
         """Whether a training step draws random numbers."""
         return self._draws
 
-    def forward(self, params: Tensors, X: Tensor, step: int | None) -> Tensor:
+    def returning(self, entry: str) -> "PureModule":
+        """The same module, of whose results `entry` is used; see `tensor_of`."""
+        other = copy(self)
+        other._returns = entry
+        return other
+
+    def forward(self, params: Tensors, X: Any, step: int | None) -> Tensor:
         """The outputs at `params` in the training step `step`, or in evaluation if `step` is None.
 
         Buffers among the `params`, by name, replace those of the module.
@@ -76,21 +88,23 @@ class PureModule(nn.Module):
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
                 stack.enter_context(_without_fast_path())
             if self._recurs:
-                stack.enter_context(torch.backends.cudnn.flags(enabled=False) if X.is_cuda else _without_onednn())
-            stack.enter_context(_seeded(X.device, self._seed, step) if self._draws else nullcontext())
-            return functional_call(self.module, params, (X,))
+                stack.enter_context(
+                    torch.backends.cudnn.flags(enabled=False) if first_leaf(X).is_cuda else _without_onednn()
+                )
+            stack.enter_context(_seeded(first_leaf(X).device, self._seed, step) if self._draws else nullcontext())
+            returned = functional_call(self.module, params, *arguments(X))
+            return tensor_of(returned, self.module, self._returns)
 
     @torch.no_grad()
-    def _try(self, X: Tensor) -> None:
+    def _try(self, X: Any) -> None:
         before = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
         outputs, judged = self(self.params(), X, 0), self(self.params(), X, None)
         for step, found in ((0, outputs), (None, judged)):
             again = self(self.params(), X, step)
-            if not isinstance(found, Tensor) or not torch.equal(found, again) and found.isfinite().all():
-                met = "two calls differ" if isinstance(found, Tensor) else f"it returned a {type(found).__name__}"
+            if not torch.equal(found, again) and found.isfinite().all():
                 raise ValueError(
                     f"{type(self.module).__name__} must return a tensor that is a function of its parameters and "
-                    f"inputs, and of torch's random numbers in training, but {met}."
+                    f"inputs, and of torch's random numbers in training, but two calls differ."
                 )
         for name, buffer in self.module.named_buffers():
             if not torch.equal(buffer, before[name]):
@@ -101,15 +115,17 @@ class PureModule(nn.Module):
                 )
         self._draws = self._draws_numbers(X)
 
-    def _draws_numbers(self, X: Tensor) -> bool:
+    def _draws_numbers(self, X: Any) -> bool:
+        like = first_leaf(X)
+
         def state() -> Tensor:
-            return torch.cuda.get_rng_state(X.device) if X.is_cuda else torch.get_rng_state()
+            return torch.cuda.get_rng_state(like.device) if like.is_cuda else torch.get_rng_state()
 
         for part in self._in_training:
             part.training = True
-        with torch.random.fork_rng(devices=[X.device] if X.is_cuda else []):
+        with torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):
             before = state()
-            functional_call(self.module, self.params(), (X,))
+            functional_call(self.module, self.params(), *arguments(X))
             return not torch.equal(before, state())
 
 
