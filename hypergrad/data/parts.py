@@ -58,26 +58,34 @@ def require_classes(y: Tensor, num_classes: int, ignored: int | None, name: str)
         )
 
 
+def require_columns(columns: tuple[str, ...], wanted: tuple[str, ...], name: str, other: str) -> None:
+    """Require that the columns of the part `name` are those of the part `other`, if the names of both are known.
+
+    Raises:
+        ValueError: if they differ.
+    """
+    if columns == wanted or not columns or not wanted:
+        return
+    found = {"lacks": sorted(set(wanted) - set(columns)), "has": sorted(set(columns) - set(wanted))}
+    differs = [f"{verb} {', '.join(map(repr, some))}" for verb, some in found.items() if some]
+    raise ValueError(
+        f"The {name} part must have the columns of the {other} part in the same order, but it "
+        f"{' and '.join(differs) or 'has them in another order'}; select them by X = X[X_{other}.columns]."
+    )
+
+
 def _require_alike(part: Part, first: Part, name: str, other: str) -> None:
     """Require the same inputs by name, and the same columns.
 
     Raises:
-        ValueError: if they differ.
+        ValueError: if the inputs differ.
     """
     if tree_structure(part.X) != tree_structure(first.X):
         raise ValueError(
             f"The {name} part must have the same inputs as the {other} part, but it has {shapes(part.X)}, and "
             f"{other} has {shapes(first.X)}."
         )
-    if part.columns != first.columns and part.columns and first.columns:
-        missing, more = set(first.columns) - set(part.columns), set(part.columns) - set(first.columns)
-        lists = [
-            f"{what} {', '.join(map(repr, sorted(some)))}" for what, some in (("lacks", missing), ("has", more)) if some
-        ]
-        raise ValueError(
-            f"The {name} part must have the columns of the {other} part in the same order, but it "
-            f"{' and '.join(lists) or 'has them in another order'}; select them by X[X_{other}.columns]."
-        )
+    require_columns(part.columns, first.columns, name, other)
 
 
 def _warn_of_overlap(part: Part, seen: dict[str, Part], name: str) -> None:

@@ -85,7 +85,7 @@ class PlainRows(Rows):
     """The same, with Python numbers as targets and examples that are dataclasses."""
 
     def __getitem__(self, index: int) -> Any:
-        row = super().__getitem__(index)
+        row: dict[str, Any] = super().__getitem__(index)
         return Tokens(**row | {"labels": int(row["labels"])})
 
 
@@ -306,7 +306,7 @@ def shaken(data: type[Shaken] = Shaken, **settings: Any) -> hg.Supervised:
     return hg.Supervised(model=classifier(), loss=cross_entropy, **usual | settings)
 
 
-def read_by_hand(data: Dataset, step: int, rows: list[int], epoch: int) -> tuple[Tensor, Tensor]:
+def read_by_hand(data: Any, step: int, rows: list[int], epoch: int) -> tuple[Tensor, Tensor]:
     from hypergrad.core.seed import seed_of
 
     examples = []
@@ -338,7 +338,8 @@ def test_a_random_data_set_is_a_function_of_seed_epoch_and_example(data, batch_s
     dev = Shaken(2)
     wanted = slope(classifier(), train_loss, lambda m: cross_entropy(m(dev.X), dev.y), l2=L2, lr=LR, steps=STEPS)
     assert found == pytest.approx(wanted, rel=1e-7)
-    steps = [problem.inner_batch(step).examples[0] for step in (0, 40, 0)]
+    batches: list[Any] = [problem.inner_batch(step) for step in (0, 40, 0)]
+    steps = [batch.examples[0] for batch in batches]
     assert torch.equal(steps[0], steps[2])
 
 
