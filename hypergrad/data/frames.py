@@ -12,7 +12,7 @@ from hypergrad.data.tables import Split, Splits
 
 
 def as_splits(data: Splits) -> tuple[Splits, tuple[str, ...]]:
-    """The splits with tensors of torch's default dtype in place of DataFrames, Series, arrays and lists of numbers.
+    """The splits with tensors of torch's default dtype in place of DataFrames, Series and arrays.
 
     Args:
         data: train, dev and test parts; X may be sparse.
@@ -32,7 +32,7 @@ def as_splits(data: Splits) -> tuple[Splits, tuple[str, ...]]:
 
 def _split(part: Split, name: str) -> Split:
     X: Any = part.X
-    if hasattr(X, "tocsr") or isinstance(X, Tensor):
+    if hasattr(X, "tocsr") or isinstance(X, Tensor) or not hasattr(X, "shape"):
         return Split(X, part.y if isinstance(part.y, Tensor) else as_examples(([0.0], part.y), name).y.to(_dtype(X)))
     X, y, _ = as_examples(part, name)
     return Split(X.to(torch.get_default_dtype()), y if isinstance(part.y, Tensor) else y.to(torch.get_default_dtype()))

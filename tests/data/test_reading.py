@@ -1,6 +1,5 @@
 """Arrays as users hold them: numpy, pandas, lists; what is read, and what is refused by name."""
 
-import random
 import warnings
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 import hypergrad as hg
+from hypergrad.data.random_state import random_state
 from hypergrad.data.source import read
 
 NUMBERS = np.random.default_rng(0).normal(size=(8, 3))
@@ -232,10 +232,8 @@ def test_without_pandas_nothing_is_imported():
 
 
 def test_reading_a_fixed_data_set_leaves_the_random_states():
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    states = random_state()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read(TensorDataset(torch.tensor(NUMBERS), torch.tensor(LABELS)), "train")
-    assert torch.equal(torch.get_rng_state(), states[0])
-    assert random.getstate() == states[1]
-    assert (np.random.get_state()[1] == states[2]).all()
+    assert random_state() == states

@@ -3,6 +3,7 @@
 import random
 from collections import UserDict
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,17 +16,10 @@ from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler, TensorDat
 
 import hypergrad as hg
 from hypergrad.core.autodiff import flatten
+from hypergrad.data.random_state import random_state
 
 LR, STEPS, L2 = 0.3, 6, 0.05
 TOKENS, LENGTH, CLASSES = 9, 5, 3
-
-
-@pytest.fixture(autouse=True)
-def _double():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 class Encoder(nn.Module):
@@ -86,7 +80,8 @@ class PlainRows(Rows):
 
     def __getitem__(self, index: int) -> Any:
         row: dict[str, Any] = super().__getitem__(index)
-        return Tokens(**row | {"labels": int(row["labels"])})
+        row["labels"] = int(row["labels"])
+        return Tokens(**row)
 
 
 FORMS = {
@@ -104,31 +99,27 @@ FORMS = {
 }
 
 
-@pytest.fixture(scope="module")
+@cache
 def truth() -> tuple[float, float]:
     train, dev = tokens(1), tokens(2)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
 
     def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         X, y = split(batch)
         return cross_entropy(model(**X), y)
 
-    found = slope(Encoder(), lambda m, t: loss(m, train), lambda m: loss(m, dev), l2=L2, lr=LR, steps=STEPS)
-    torch.set_default_dtype(before)
-    return found
+    return slope(Encoder(), lambda m, t: loss(m, train), lambda m: loss(m, dev), l2=L2, lr=LR, steps=STEPS)
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_inputs_of_every_form_give_the_slope_of_plain_training(form, truth):
+def test_inputs_of_every_form_give_the_slope_of_plain_training(form):
     problem = problem_on(form(tokens(1)), form(tokens(2)))
-    assert estimates(problem, lr=LR, steps=STEPS) == pytest.approx(truth, rel=1e-7)
+    assert estimates(problem, lr=LR, steps=STEPS) == pytest.approx(truth(), rel=1e-7)
 
 
 @pytest.mark.parametrize("form", [name for name in FORMS if name != "positional"])
-def test_so_does_a_loss_that_the_model_returns(form, truth):
+def test_so_does_a_loss_that_the_model_returns(form):
     problem = problem_on(FORMS[form](tokens(1)), FORMS[form](tokens(2)), loss=None)
-    assert estimates(problem, lr=LR, steps=STEPS) == pytest.approx(truth, rel=1e-7)
+    assert estimates(problem, lr=LR, steps=STEPS) == pytest.approx(truth(), rel=1e-7)
 
 
 @pytest.mark.parametrize("loss", [cross_entropy, None], ids=["loss", "returned"])
@@ -300,7 +291,7 @@ def classifier() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, CLASSES))
 
 
-def shaken(data: type[Shaken] = Shaken, **settings: Any) -> hg.Supervised:
+def shaken(data: Any = Shaken, **settings: Any) -> hg.Supervised:
     still = TensorDataset(Shaken(2).X, Shaken(2).y)
     usual = {"train": data(1), "dev": still, "hyperparameters": {"l2": hg.L2(init=L2)}}
     return hg.Supervised(model=classifier(), loss=cross_entropy, **usual | settings)
@@ -323,7 +314,7 @@ def read_by_hand(data: Any, step: int, rows: list[int], epoch: int) -> tuple[Ten
 @pytest.mark.parametrize("batch_size", [None, 4])
 def test_a_random_data_set_is_a_function_of_seed_epoch_and_example(data, batch_size):
     problem = shaken(data, batch_size=batch_size)
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    states = random_state()
 
     def train_loss(model: nn.Module, step: int) -> Tensor:
         batch: Any = problem.inner_batch(step)
@@ -332,9 +323,7 @@ def test_a_random_data_set_is_a_function_of_seed_epoch_and_example(data, batch_s
         return cross_entropy(model(X), y)
 
     found = estimates(problem, lr=LR, steps=STEPS)
-    assert torch.equal(torch.get_rng_state(), states[0])
-    assert random.getstate() == states[1]
-    assert (np.random.get_state()[1] == states[2]).all()
+    assert random_state() == states
     dev = Shaken(2)
     wanted = slope(classifier(), train_loss, lambda m: cross_entropy(m(dev.X), dev.y), l2=L2, lr=LR, steps=STEPS)
     assert found == pytest.approx(wanted, rel=1e-7)
