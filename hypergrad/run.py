@@ -1,6 +1,7 @@
 """The command line: `python -m hypergrad.run experiment=ridge`."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ def tune(cfg: DictConfig) -> float:
         except KeyboardInterrupt:
             if cfg.callback.get("checkpoint") is not None:
                 folder = HydraConfig.get().runtime.output_dir
-                print(f"continue with: python -m hypergrad.run resume={folder}", file=sys.stderr)
+                resume = shlex.quote(f"resume={folder}")
+                print(f"continue with: python -m hypergrad.run {resume}", file=sys.stderr)
             raise
 
 
@@ -77,7 +79,7 @@ class Comparison(Callback):
         console.print(table)
         for reason in reasons:
             console.print(reason, highlight=False, soft_wrap=True)
-        console.print(f"tensorboard --logdir {folder}", highlight=False, soft_wrap=True)
+        console.print(f"tensorboard --logdir {shlex.quote(str(folder))}", highlight=False, soft_wrap=True)
         if reasons:
             sys.exit(f"{len(reasons)} of {len(runs)} runs failed.")
 

@@ -137,8 +137,8 @@ SHARED = {
     *("quantised", "footprint", "plan"),
     *("state_file", "scope"),
     *("budget", "search", "landscape", "picture"),
-    *("combined", "repartition", "k_fold", "wrapper"),
-    *("accepted", "columns", "examples", "returned_loss", "try_effects"),
+    *("combined", "repartition", "k_fold", "wrapper", "effects_trial"),
+    *("accepted", "columns", "examples", "returned_loss"),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).rglob("*.py")) if path.stem not in SHARED

@@ -1,6 +1,7 @@
 """The result of a run, as a table for people and a file for programs."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ class Summary(Callback):
                 self.console.print(f"{title:<18}{remark}", highlight=False)
         self._say(f"wall time         {result.last.seconds:.1f} s")
         self._say(f"folder            {self.folder}")
-        self._say(f"tensorboard --logdir {self.folder}")
+        self._say(f"tensorboard --logdir {shlex.quote(str(self.folder))}")
 
     def on_error(self, error: BaseException, last: Record | None) -> None:
         reached = None if last is None else last.scalars()

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.distributions import constraints
-from torch.nn.functional import one_hot
 
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.validation import require_real
@@ -41,6 +41,7 @@ class LabelSmoothing(Effect):
 
     def targets(self, value: Tensor, y: Tensor, num_classes: int | None) -> Tensor:
         assert num_classes is not None  # or `space` had refused
-        # the loss ignores targets that are no class
-        chosen = one_hot(y.long().clamp(0, num_classes - 1), num_classes).movedim(-1, 1)
+        # Not one_hot, which reads the values of y, and so cannot be compiled. A target that is ignored may be no class.
+        classes = torch.arange(num_classes, device=y.device).view(-1, *[1] * (y.ndim - 1))
+        chosen = (y.unsqueeze(1) == classes).to(value.dtype)
         return (1 - value) * chosen + value / num_classes

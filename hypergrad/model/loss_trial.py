@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hypergrad.data.parts import require_classes
 from hypergrad.data.source import Part
+from hypergrad.data.tables import Split
 from hypergrad.model.criterion import Criterion
 
 _ROWS = 8
@@ -16,7 +17,7 @@ _ROWS = 8
 _FAILURES = (RuntimeError, ValueError, TypeError, IndexError, UserWarning)
 
 
-def try_loss(criterion: Criterion, outputs: Tensor, parts: Mapping[str, Part]) -> int | None:
+def try_loss(criterion: Criterion, outputs: Tensor, parts: Mapping[str, Split | Part]) -> int | None:
     """Try the loss on a few examples of every part.
 
     Args:

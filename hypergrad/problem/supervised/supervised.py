@@ -25,9 +25,9 @@ from hypergrad.model.second_derivative import TwiceDifferentiable
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.supervised.accepted import accepting, require_accepted, require_module, require_statistics
 from hypergrad.problem.supervised.columns import column_readers
+from hypergrad.problem.supervised.effects_trial import try_effects
 from hypergrad.problem.supervised.examples import Batch, ExampleProblem
 from hypergrad.problem.supervised.returned_loss import num_logits, require_no_targets, returned, with_labels
-from hypergrad.problem.supervised.try_effects import try_effects
 
 _PROBE = 4
 """Examples for trying out a model: at least two, for batch normalisation, and few, for speed."""
@@ -43,9 +43,8 @@ class Supervised(ExampleProblem):
         model: z, any module from a batch of inputs to a batch of outputs; it is not changed. See `PureModule` for
             batch normalisation, dropout, tied and frozen parameters, and what it may return. Outputs of shape (n, 1)
             are read as (n,) if the targets have that shape.
-        loss: ℓ(outputs, targets), such as `torch.nn.functional.cross_entropy`; averaged if its shape is not (). It is
-            a part of the problem, see `Criterion`; weights of examples keep its own denominator. None if the model,
-            called with all entries of a batch by name, returns an object with its `loss`.
+        loss: ℓ(outputs, targets), such as `torch.nn.functional.cross_entropy`; a part of the problem, see `Criterion`.
+            None if the model, called with all entries of a batch by name, returns an object with its `loss`.
         train: (X, y), a dict with the targets under "labels", a Dataset, or an iterable of such batches; see `read`. X
             may be several tensors, in a tuple for positional or a dict for keyword arguments of the model. All is kept
             in memory, in the dtype of the model; a data set that draws random numbers is read again in each epoch.
@@ -236,8 +235,8 @@ class Supervised(ExampleProblem):
         """Try the loss with targets and weights as the effects make them."""
         if self.returns_loss:
             return require_no_targets(self.effects)
-        pool, hparams = self.pooled_targets(), self.init_hparams()
-        return try_effects(self.criterion, self.effects, hparams, self._probe_outputs(), pool, self.num_classes)
+        y, pool, outputs = self.y, self.pooled_targets(), self._probe_outputs()
+        return try_effects(self.criterion, self.effects, self.init_hparams(), outputs, y, pool, self.num_classes)
 
     @torch.no_grad()
     def _probe_outputs(self) -> Tensor:

@@ -17,6 +17,7 @@ def try_effects(
     hparams: Tensors,
     outputs: Tensor,
     targets: Tensor,
+    pool: Tensor,
     num_classes: int | None,
 ) -> None:
     """Try the loss with the targets that effects make, and require its terms if they weigh examples.
@@ -26,17 +27,19 @@ def try_effects(
         effects: of the problem.
         hparams: λ.
         outputs: z of a few examples.
-        targets: all that may be used in training, shape (n, …).
+        targets: of train, shape (n, …).
+        pool: of all examples that a fold or a final training may use.
         num_classes: K if they are classes, else None.
 
     Raises:
         ValueError: if the loss does not accept the targets.
 
-    Also raised, by what it calls: ValueError if examples are weighted and the loss has no term for each.
+    Also raised, by what it calls: ValueError if examples are weighted and the loss has no term for each, or the effect
+    does not fit the targets.
     """
     z, classes = examples(outputs, targets, num_classes)
     if effects.changes_targets:
-        _require_known_classes(criterion, targets, num_classes)
+        _require_known_classes(criterion, pool, num_classes)
     y = effects.targets(classes, hparams, num_classes)
     try:
         criterion.value(z, y, classes)
@@ -47,6 +50,7 @@ def try_effects(
             "such as torch.nn.functional.cross_entropy."
         ) from error
     if effects.weighs:
+        effects.weights(None, targets, hparams)
         require_terms(criterion, z, y, classes)
 
 
