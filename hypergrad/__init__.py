@@ -39,6 +39,7 @@ from hypergrad.core.errors import ExtrapolationWarning as ExtrapolationWarning
 from hypergrad.task.few_shot import FewShot as FewShot
 from hypergrad.solver.fixed_point import FixedPoint as FixedPoint
 from hypergrad.core.errors import FixedPointOverflowError as FixedPointOverflowError
+from hypergrad.core.errors import FolderInUseError as FolderInUseError
 from hypergrad.estimator.forward import Forward as Forward
 from hypergrad.product.forward_over_reverse import ForwardOverReverse as ForwardOverReverse
 from hypergrad.linsolve.gmres import GMRES as GMRES
@@ -138,7 +139,7 @@ from hypergrad.problem.layers.convex_layer import cvxpy_layer as cvxpy_layer
 from hypergrad.data.tables import diabetes as diabetes
 from hypergrad.data.images import digits as digits
 from hypergrad.data.selection import first_of as first_of
-from hypergrad.outer.trainer import fit as fit
+from hypergrad.outer.fit import fit as fit
 from hypergrad.functional import hypergradient as hypergradient
 from hypergrad.data.images import idx_images as idx_images
 from torch.distributions.constraints import interval as interval
@@ -150,6 +151,7 @@ from hypergrad.problem.supervised.supervised import on_splits as on_splits
 from hypergrad.model.network import perceptron as perceptron
 from torch.distributions.constraints import positive as positive
 from hypergrad.solver.coefficient import ranged as ranged
+from hypergrad.table.frame import read_runs as read_runs
 from hypergrad.baseline.search import search as search
 from torch.distributions.constraints import simplex as simplex
 from hypergrad.model.network import softmax_regression as softmax_regression

@@ -5,8 +5,9 @@ loop calls callbacks; they do not know it.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ OUTER_LOSS = "outer_loss"
 """The name of the dev loss, which is monitored by default."""
 MOST_ENTRIES = 1000
 """A hyperparameter of more entries is summarised instead of kept in full at every step."""
+MOST_SCALARS = 20
+"""A vector of more entries has no scalar for each of them. A judgement: more curves cannot be told apart."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Run:
         problem: what is tuned.
         estimator: how it is trained.
         config: the resolved config, or another description of the run, as nested dicts of plain values.
-        resumed_at: the last outer step of a resumed run that is already on disk; None for a new run.
+        resumed_at: the last outer step of a resumed run that is already on disk; None for a new run, and -1 for one
+            that begins again in its folder because it was cut short before its first state.
     """
 
     outer_steps: int
@@ -58,6 +62,7 @@ class Record:
         num_gradients: gradients of the inner loss since the run began, see `hypergrad.core.cost`.
         num_inner_steps: inner steps since the run began.
         seconds: wall time since the run began.
+        labels: names of the entries of λ, by hyperparameter, in the order of the flat values; may be empty.
     """
 
     step: int
@@ -71,13 +76,22 @@ class Record:
     num_gradients: int
     num_inner_steps: int
     seconds: float
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def names(self, name: str) -> tuple[str, ...]:
+        """The names of the entries of a hyperparameter; where it has no labels, their indices, as in "3" or "0,1"."""
+        shape = self.hparams[name].shape
+        return self.labels.get(name) or tuple(",".join(map(str, index)) for index in product(*map(range, shape)))
 
     def monitored(self, name: str) -> float:
         """The dev loss if the name is "outer_loss", else the metric of that name."""
         return self.outer_loss if name == OUTER_LOSS else self.metrics[name]
 
     def scalars(self) -> dict[str, float]:
-        """Every number of the record by its tag, the same in TensorBoard and in `metrics.jsonl`."""
+        """Every number of the record by its tag, the same in TensorBoard and in `metrics.jsonl`.
+
+        A vector hyperparameter of at most `MOST_SCALARS` entries has a tag for each, such as `hparam/l2/0.weight`.
+        """
         numbers = {"loss/inner": float(self.stats["inner_loss"])} if "inner_loss" in self.stats else {}
         numbers["loss/dev"] = self.outer_loss
         for name, value in self.metrics.items():
@@ -87,6 +101,9 @@ class Record:
                 numbers[f"hparam/{name}"] = value.item()
             else:
                 numbers[f"hparam_norm/{name}"] = torch.linalg.vector_norm(value).item()
+            if (value.ndim == 1 or name in self.labels) and value.numel() <= MOST_SCALARS:
+                entries = zip(self.names(name), value.flatten().tolist(), strict=True)
+                numbers |= {f"hparam/{name}/{label}": x for label, x in entries}
         if self.grad:
             flat = torch.cat([g.reshape(-1) for g in self.grad.values()])
             numbers["hypergradient/norm"] = torch.linalg.vector_norm(flat).item()
@@ -113,8 +130,8 @@ class Result:
         last: the record at the final λ.
         best: the record at the minimum of the monitored number, by default the dev loss.
         stopped: why it ended: "outer_steps", "patience" (the monitored number had no new minimum), "stalled" (no step
-            in the direction of the optimiser lowered the dev loss), or "budget" (of a search, whose records are
-            trials).
+            in the direction of the optimiser lowered the dev loss), "interrupted" (by Ctrl-C; the last record is then
+            that of the last complete step), or "budget" (of a search, whose records are trials).
         history: the scalars of every record, in order, by the tags of TensorBoard, with `step`; for a data frame.
         trajectory: each hyperparameter of at most `MOST_ENTRIES` entries over the records, shape (records, …).
         retrained: the metrics after a final training on train and dev together at the best λ, if requested.
@@ -163,6 +180,10 @@ _STAT_TAGS = {
 class Callback:
     """What happens around an outer step. Every method is optional; none may change its arguments."""
 
+    def writes_to(self) -> Sequence[Path]:
+        """The folders that it writes to. A run locks them, so that no other process writes there at the same time."""
+        return ()
+
     def on_start(self, run: Run) -> None:
         """Before the first outer step."""
 
@@ -170,7 +191,11 @@ class Callback:
         """After each estimate, with the λ at which it was made."""
 
     def on_state(self, step: int, state: dict[str, Any]) -> None:
-        """After `on_step` of all callbacks: all that is needed to resume the run there, as tensors and plain values."""
+        """After `on_step` of all callbacks: all that is needed to resume the run there, as tensors and plain values.
+
+        The state is built only if a callback defines this method. Later steps do not change it. Its "history", and each
+        value of its "trajectory", is a `Sequence` of one entry per record; the records before a step are never copied.
+        """
 
     def on_end(self, result: Result) -> None:
         """After the last step."""

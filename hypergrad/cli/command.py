@@ -1,6 +1,7 @@
 """What all commands of hypergrad share: where the configs are, what a config builds, and how errors are shown."""
 
 import importlib.util
+import json
 import os
 import signal
 import sys
@@ -180,9 +181,17 @@ def _one_run(
                 raise
             # `Comparison` counts this run as failed.
             print(explain(error), file=sys.stderr)
+            _record_failure(error)
             return None
 
     return run
+
+
+def _record_failure(error: Exception) -> None:
+    """Leave the error in the folder of a run that ended before its callbacks were there to do it."""
+    path, reason = run_folder() / "summary.json", explain(error).splitlines()[0].removeprefix("error: ")
+    if not path.exists():
+        path.write_text(json.dumps({"status": "failed", "error": reason}, indent=2) + "\n")
 
 
 def _options_first(arguments: list[str]) -> list[str]:

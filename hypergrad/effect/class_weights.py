@@ -26,7 +26,8 @@ class ClassWeights(Effect):
     def space(self, site: Site) -> Hyperparameter:
         if site.num_classes is None:
             raise ValueError("ClassWeights needs targets that are classes, one integer for each example.")
-        return Hyperparameter(self.init, shape=(site.num_classes,), constraint=constraints.positive)
+        labels = tuple(f"class {k}" for k in range(site.num_classes))
+        return Hyperparameter(self.init, shape=(site.num_classes,), constraint=constraints.positive, labels=labels)
 
     def weights(self, value: Tensor, rows: Tensor | None, y: Tensor) -> Tensor:
         if y.ndim != 1:

@@ -55,9 +55,11 @@ class Loop:
         self.journal.add(record)
         for callback in self.callbacks:
             callback.on_step(record)
-        state = self.state(record)
-        for callback in self.callbacks:
-            callback.on_state(record.step, state)
+        keepers = [callback for callback in self.callbacks if type(callback).on_state is not Callback.on_state]
+        if keepers:
+            state = self.state(record)
+            for callback in keepers:
+                callback.on_state(record.step, state)
 
     def retrained(self) -> dict[str, float]:
         """The metrics after training on train and dev at the best λ, from the initial parameters."""

@@ -15,6 +15,7 @@ from hypergrad.core.validation import require_int, require_real
 from hypergrad.data.tables import Split
 from hypergrad.model.criterion import Criterion
 from hypergrad.model.loss_trial import try_loss
+from hypergrad.model.probe import EXAMPLES
 from hypergrad.model.pure_module import PureModule
 from hypergrad.model.second_derivative import TwiceDifferentiable
 from hypergrad.problem.base import InnerProblem
@@ -82,7 +83,7 @@ class MetaLearning(InnerProblem):
         self.criterion = Criterion(loss).to(like)
         for name, stack in self._first_tasks(like).items():
             self.register_buffer(name, stack)
-        self.model = PureModule(model, self.X_support[0], seed)
+        self.model = PureModule(model, self.X_support[0][:EXAMPLES], seed)
         self._try_loss()
         self._twice = TwiceDifferentiable(self.model, self.criterion)
         if self.model.draws:
@@ -140,7 +141,7 @@ class MetaLearning(InnerProblem):
         model allows no such thing.
         """
         if torch.is_grad_enabled():
-            self._twice.require(self.X_support[0], self.y_support[0])
+            self._twice.require(self.X_support[0][:EXAMPLES], self.y_support[0][:EXAMPLES])
         return super().inner_loss_and_gradient(params, hparams, batch)
 
     def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:

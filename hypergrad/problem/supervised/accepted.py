@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.loss import _Loss
 
 from hypergrad.data.tree import named, shapes, take
 from hypergrad.model.pure_module import PureModule
+from hypergrad.model.requirements import require_servable
+from hypergrad.model.trial import require_single
 
 
 def require_module(model: Any, loss: Any) -> None:
@@ -18,15 +19,15 @@ def require_module(model: Any, loss: Any) -> None:
 
     Raises:
         TypeError: if not.
+
+    Also raised, by what it calls: TypeError or ValueError if the module cannot be served.
     """
-    if not isinstance(model, nn.Module):
-        remedy = "model and loss are swapped" if isinstance(loss, nn.Module) else "give an instance of a module"
-        raise TypeError(f"The model must be a torch.nn.Module, but it is {_named(model)}; {remedy}.")
-    if isinstance(model, _Loss):
+    if isinstance(model, _Loss) or isinstance(loss, nn.Module) and not isinstance(model, nn.Module):
         raise TypeError(
-            f"The model must map inputs to outputs, but it is the loss {type(model).__name__}; model and loss are "
-            "swapped."
+            f"The model must be a torch.nn.Module that maps inputs to outputs, but it is the loss {_named(model)}; "
+            "model and loss are swapped."
         )
+    require_servable(model)
 
 
 @contextmanager
@@ -51,39 +52,30 @@ def accepting(name: str, X: Any) -> Iterator[None]:
 
 @torch.no_grad()
 def require_accepted(model: PureModule, inputs: Mapping[str, Any]) -> None:
-    """Require that a model can be called with a few inputs of each part, by the name of the part.
+    """Require that a model, which was tried on train, can be called with a few inputs of the other parts.
 
     Also raised, by what it calls: ValueError if it cannot.
     """
-    tried = set()
+    tried = {_kind(inputs["train"])}
     for name, X in inputs.items():
-        kind = str({key: (x.shape[1:], x.dtype) for key, x in named(X).items()})
-        if kind not in tried:
+        if _kind(X) not in tried:
             with accepting(name, X):
                 model(model.params(), X, None)
-            tried.add(kind)
+            tried.add(_kind(X))
 
 
 @torch.no_grad()
-def require_statistics(model: PureModule, X: Any, size: int, batch_size: int | None, drop_last: bool) -> None:
-    """Require that batch normalisation has more than one example in each step.
+def require_batches(model: PureModule, X: Any, size: int, batch_size: int | None, drop_last: bool) -> None:
+    """Require that a model can train on each batch, if some have one example.
 
-    Raises:
-        ValueError: if a batch has too few.
+    Also raised, by what it calls: ValueError if it cannot.
     """
     step = min(batch_size or size, size)
-    least = step if drop_last or size % step == 0 else size % step
-    if least != 1 or not any(
-        isinstance(part, _BatchNorm) and part.running_mean is None for part in model.module.modules()
-    ):
-        return
-    try:
-        model(model.params(), take(X, slice(0, 1)), 0)
-    except ValueError as error:
-        raise ValueError(
-            f"Batch normalisation needs at least 2 examples in each step, but with {size} train examples and "
-            f"batch_size = {batch_size} the last batch of an epoch has 1; set drop_last=True, or another batch_size."
-        ) from error
+    if step == 1:
+        require_single(model, take(X, slice(0, 1)), "Each batch has")
+    elif size % step == 1 and not drop_last:
+        where = f"The last of {size} examples in batches of {step} is"
+        require_single(model, take(X, slice(0, 1)), where)
 
 
 def _failed(error: BaseException) -> str | None:
@@ -99,8 +91,14 @@ def _failed(error: BaseException) -> str | None:
             got = [f", which got {shapes(x)}," for x in inputs if isinstance(x, Tensor)]
             text = repr(module)
             found = (text if "\n" not in text else type(module).__name__) + "".join(got[:1])
+        if trace.tb_next is None and str(frame.f_globals.get("__name__")).startswith("hypergrad."):
+            return None  # it says itself what is wrong
         trace = trace.tb_next
     return found
+
+
+def _kind(X: Any) -> str:
+    return str({name: (x.shape[1:], x.dtype) for name, x in named(X).items()})
 
 
 def _swapped(X: Any) -> str:
@@ -108,7 +106,5 @@ def _swapped(X: Any) -> str:
     return "; or are X and y swapped? X has one number for each example" if is_flat else ""
 
 
-def _named(value: Any) -> str:
-    kind = "the class" if isinstance(value, type) else "the function"
-    name = getattr(value, "__name__", None)
-    return f"{kind} {name}" if name else f"a {type(value).__name__}"
+def _named(loss: Any) -> str:
+    return getattr(loss, "__name__", type(loss).__name__)

@@ -31,6 +31,19 @@ def with_labels(X: Any, y: Tensor) -> dict[str, Any]:
     return X | {LABELS: y}
 
 
+def require_outputs(returns_loss: bool) -> None:
+    """Require a loss of the model's outputs.
+
+    Raises:
+        ValueError: if the model returns its loss instead.
+    """
+    if returns_loss:
+        raise ValueError(
+            "Gauss–Newton products need a loss of the model's outputs, but this model returns its loss itself; give "
+            "hg.Supervised a `loss`, or choose another product, such as hg.Reverse()."
+        )
+
+
 def require_no_targets(effects: CombinedEffects) -> None:
     """Require effects that change neither the targets nor the weights of examples.
 

@@ -20,17 +20,21 @@ from hypergrad.model.accuracy import hits
 from hypergrad.model.convention import LOSS, OUTPUTS
 from hypergrad.model.criterion import Criterion
 from hypergrad.model.loss_trial import try_loss
+from hypergrad.model.probe import EXAMPLES
 from hypergrad.model.pure_module import PureModule
 from hypergrad.model.second_derivative import TwiceDifferentiable
 from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.supervised.accepted import accepting, require_accepted, require_module, require_statistics
+from hypergrad.problem.supervised.accepted import accepting, require_accepted, require_batches, require_module
 from hypergrad.problem.supervised.columns import column_readers
 from hypergrad.problem.supervised.effects_trial import try_effects
 from hypergrad.problem.supervised.examples import Batch, ExampleProblem
-from hypergrad.problem.supervised.returned_loss import num_logits, require_no_targets, returned, with_labels
-
-_PROBE = 4
-"""Examples for trying out a model: at least two, for batch normalisation, and few, for speed."""
+from hypergrad.problem.supervised.returned_loss import (
+    num_logits,
+    require_no_targets,
+    require_outputs,
+    returned,
+    with_labels,
+)
 
 
 class Supervised(ExampleProblem):
@@ -55,6 +59,8 @@ class Supervised(ExampleProblem):
         batch_size: examples of a training step, ≥ 1; None for all. Each epoch sees each example once.
         drop_last: whether each epoch leaves out its last batch if that is smaller; other examples in each epoch.
         seed: of the batches and of random draws, such as dropout.
+        probe: whether to compare the outputs and derivatives of the model on eight examples with those of a copy that
+            has its parameters written into it. See docs/models.md for what is not known without it.
 
     Raises:
         TypeError: if data or a hyperparameter has another type.
@@ -73,6 +79,7 @@ class Supervised(ExampleProblem):
         batch_size: int | None = None,
         drop_last: bool = False,
         seed: int = 0,
+        probe: bool = True,
     ) -> None:
         require_module(model, loss)
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
@@ -81,19 +88,18 @@ class Supervised(ExampleProblem):
         self.effects = CombinedEffects(hyperparameters)
         self.returns_loss = loss is None
         self.criterion = Criterion(returned if loss is None else loss).to(like)
-        few = {name: self._arguments(*self.part(name, slice(0, _PROBE))) for name in parts}
+        few, returns = {name: self._few(name) for name in parts}, LOSS if loss is None else OUTPUTS
         with accepting("train", few["train"]):
-            self.model = PureModule(model, few["train"], seed, returns=LOSS if loss is None else OUTPUTS)
+            self.model = PureModule(model, few["train"], seed, returns=returns, probe=probe)
         require_accepted(self.model, few)
-        require_statistics(self.model, few["train"], len(self.y), batch_size, drop_last)
+        self._require_batches()
         self._readers = column_readers(self.model, few["train"]) if self._columns else frozenset()
-        if loss is None:
-            self.num_classes = num_logits(self.model, few["train"], self.y)
-        else:
-            self.num_classes = try_loss(self.criterion, self._probe_outputs(), parts)
+        outputs = self._probe_outputs()
+        of_loss = None if loss is None else try_loss(self.criterion, outputs, parts)
+        self.num_classes = num_logits(self.model, few["train"], self.y) if loss is None else of_loss
         self._twice = TwiceDifferentiable(self.model, self.criterion)
         self._hyperparameters = self.effects.spaces(self._site(self.X))
-        self._try_effects()
+        self._try_effects(outputs)
 
     def init_params(self) -> Tensors:
         return self.model.params()
@@ -123,21 +129,11 @@ class Supervised(ExampleProblem):
         model allows no such thing.
         """
         if torch.is_grad_enabled():
-            X, y = self.part("train", slice(0, _PROBE))
-            self._twice.require(self._arguments(X, y), y)
+            self._twice.require(self._few("train"), self.y[:EXAMPLES])
         return super().inner_loss_and_gradient(params, hparams, batch)
 
     def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        """As promised.
-
-        Raises:
-            ValueError: if the model computes its loss itself.
-        """
-        if self.returns_loss:
-            raise ValueError(
-                "Gauss–Newton products need a loss of the model's outputs, but this model returns its loss itself; "
-                "give hg.Supervised a `loss`, or choose another product, such as hg.Reverse()."
-            )
+        require_outputs(self.returns_loss)
         return self._returned(params, hparams, batch)
 
     def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
@@ -145,10 +141,9 @@ class Supervised(ExampleProblem):
         y = self.effects.targets(classes, hparams, self.num_classes)
         weights = self.effects.weights(self.positions((batch or Batch()).rows), classes, hparams)
         if weights is None:
-            loss = self.criterion.value(outputs, y, classes)
-        else:
-            loss = (self.criterion.each(outputs, y, classes) * weights).mean()
-        return self.effects.penalised(loss, params, hparams)
+            return self.effects.penalised(self.criterion.value(outputs, y, classes), params, hparams)
+        losses = self.criterion.each(outputs, y, classes) * weights
+        return self.effects.penalised(losses.mean(), params, hparams)
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         return self._judged(params, hparams, "dev")
@@ -157,19 +152,18 @@ class Supervised(ExampleProblem):
         if not hasattr(self, "y_test"):
             return {}
         X, y = self.part("test")
-        found: dict[str, Tensor | float] = {}
-        if self.returns_loss:
-            found["test_loss"] = self._judged(params, hparams, "test")
-            if self.num_classes is None:
-                return found
+        if self.returns_loss and self.num_classes is None:
+            return {"test_loss": self._judged(params, hparams, "test")}
         outputs = self._evaluate(self.model.returning(OUTPUTS), params, hparams, self._arguments(X, y), None)
-        found.setdefault("test_loss", self.criterion.value(outputs, y))
+        loss = self._judged(params, hparams, "test") if self.returns_loss else self.criterion.value(outputs, y)
+        found: dict[str, Tensor | float] = {"test_loss": loss}
         right = hits(self.criterion, outputs, y, self.num_classes)
         return found if right is None else found | {"test_accuracy": right.double().mean()}
 
     def on_examples(self, train: Tensor, dev: Tensor) -> Self:
         other = super().on_examples(train, dev)
         other._hyperparameters = self.effects.spaces(self._site(joined(self.X, self.X_dev)))
+        other._require_batches()
         return other
 
     def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:
@@ -203,7 +197,7 @@ class Supervised(ExampleProblem):
         other = copy(self)
         other.batch_size, other.effects = None, self.effects.with_more({name: ExampleWeights()})
         other._hyperparameters = other.effects.spaces(self._site(self.X))
-        other._try_effects()
+        other._try_effects(other._probe_outputs())
         return other
 
     def _returned(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
@@ -220,6 +214,13 @@ class Supervised(ExampleProblem):
         X, y = self.part(name)
         return self.criterion.value(self._evaluate(self.model, params, hparams, self._arguments(X, y), None), y)
 
+    def _require_batches(self) -> None:
+        require_batches(self.model, self._few("train"), len(self.y), self.batch_size, self.drop_last)
+
+    def _few(self, name: str) -> Any:
+        """The arguments of the model for a few examples of a part."""
+        return self._arguments(*self.part(name, slice(0, EXAMPLES)))
+
     def _evaluate(self, model: PureModule, params: Tensors, hparams: Tensors, X: Any, step: int | None) -> Tensor:
         return model(params | self.effects.buffers(hparams), self.effects.inputs(X, hparams), step)
 
@@ -231,17 +232,16 @@ class Supervised(ExampleProblem):
         buffers = dict(self.model.module.named_buffers())
         return Site(self.model.params(), given(X), self.num_classes, buffers, self._columns, self._readers)
 
-    def _try_effects(self) -> None:
+    def _try_effects(self, outputs: Tensor) -> None:
         """Try the loss with targets and weights as the effects make them."""
         if self.returns_loss:
             return require_no_targets(self.effects)
-        y, pool, outputs = self.y, self.pooled_targets(), self._probe_outputs()
+        y, pool = self.y, self.pooled_targets()
         return try_effects(self.criterion, self.effects, self.init_hparams(), outputs, y, pool, self.num_classes)
 
     @torch.no_grad()
     def _probe_outputs(self) -> Tensor:
-        X, y = self.part("train", slice(0, _PROBE))
-        return self.model(self.model.params(), self._arguments(X, y), None)
+        return self.model(self.model.params(), self._few("train"), None)
 
 
 def on_splits(data: Splits, **settings: Any) -> Supervised:

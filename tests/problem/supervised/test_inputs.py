@@ -422,9 +422,9 @@ def test_batch_normalisation_of_one_example_is_known_at_construction():
     data = torch.randn(9, 4), torch.arange(9) % CLASSES
     settings = {"loss": cross_entropy, "train": data, "dev": (data[0] + 1, data[1])}
     settings["hyperparameters"] = {"l2": hg.L2(init=L2)}
-    with pytest.raises(ValueError, match="9 train examples and batch_size = 4 the last batch .* has 1; set drop_last"):
+    with pytest.raises(ValueError, match="The last of 9 examples in batches of 4 is 1 example, .* set drop_last=True"):
         hg.Supervised(model=normalised(), batch_size=4, **settings)
-    with pytest.raises(ValueError, match="batch_size = 1 the last batch"):
+    with pytest.raises(ValueError, match="Each batch has 1 example"):
         hg.Supervised(model=normalised(), batch_size=1, drop_last=True, **settings)
     problem = hg.Supervised(model=normalised(), batch_size=4, drop_last=True, **settings)
 
