@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.loss import _Loss
 
-from hypergrad.data.tree import named, shapes, take
+from hypergrad.data.tree import named, shapes
 from hypergrad.model.pure_module import PureModule
 from hypergrad.model.requirements import require_servable
-from hypergrad.model.trial import require_single
 
 
 def require_module(model: Any, loss: Any) -> None:
@@ -62,20 +61,6 @@ def require_accepted(model: PureModule, inputs: Mapping[str, Any]) -> None:
             with accepting(name, X):
                 model(model.params(), X, None)
             tried.add(_kind(X))
-
-
-@torch.no_grad()
-def require_batches(model: PureModule, X: Any, size: int, batch_size: int | None, drop_last: bool) -> None:
-    """Require that a model can train on each batch, if some have one example.
-
-    Also raised, by what it calls: ValueError if it cannot.
-    """
-    step = min(batch_size or size, size)
-    if step == 1:
-        require_single(model, take(X, slice(0, 1)), "Each batch has")
-    elif size % step == 1 and not drop_last:
-        where = f"The last of {size} examples in batches of {step} is"
-        require_single(model, take(X, slice(0, 1)), where)
 
 
 def _failed(error: BaseException) -> str | None:

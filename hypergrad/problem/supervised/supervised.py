@@ -23,8 +23,9 @@ from hypergrad.model.loss_trial import try_loss
 from hypergrad.model.probe import EXAMPLES
 from hypergrad.model.pure_module import PureModule
 from hypergrad.model.second_derivative import TwiceDifferentiable
+from hypergrad.model.trial import require_batches
 from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.supervised.accepted import accepting, require_accepted, require_batches, require_module
+from hypergrad.problem.supervised.accepted import accepting, require_accepted, require_module
 from hypergrad.problem.supervised.columns import column_readers
 from hypergrad.problem.supervised.effects_trial import try_effects
 from hypergrad.problem.supervised.examples import Batch, ExampleProblem
@@ -92,7 +93,7 @@ class Supervised(ExampleProblem):
         with accepting("train", few["train"]):
             self.model = PureModule(model, few["train"], seed, returns=returns, probe=probe)
         require_accepted(self.model, few)
-        self._require_batches()
+        require_batches(self.model, few["train"], len(self.y), batch_size, drop_last)
         self._readers = column_readers(self.model, few["train"]) if self._columns else frozenset()
         outputs = self._probe_outputs()
         of_loss = None if loss is None else try_loss(self.criterion, outputs, parts)
@@ -163,7 +164,6 @@ class Supervised(ExampleProblem):
     def on_examples(self, train: Tensor, dev: Tensor) -> Self:
         other = super().on_examples(train, dev)
         other._hyperparameters = self.effects.spaces(self._site(joined(self.X, self.X_dev)))
-        other._require_batches()
         return other
 
     def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:
@@ -213,9 +213,6 @@ class Supervised(ExampleProblem):
         """The loss on a part."""
         X, y = self.part(name)
         return self.criterion.value(self._evaluate(self.model, params, hparams, self._arguments(X, y), None), y)
-
-    def _require_batches(self) -> None:
-        require_batches(self.model, self._few("train"), len(self.y), self.batch_size, self.drop_last)
 
     def _few(self, name: str) -> Any:
         """The arguments of the model for a few examples of a part."""
