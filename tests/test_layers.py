@@ -139,6 +139,7 @@ SHARED = {
     *("atomic", "overfitting", "prefix", "history_file", "state_file", "scope"),
     *("budget", "search", "landscape", "picture"),
     *("combined", "repartition", "k_fold", "wrapper", "effects_trial"),
+    *("accepted", "columns", "examples", "returned_loss"),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).rglob("*.py")) if path.stem not in SHARED
