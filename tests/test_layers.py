@@ -135,9 +135,9 @@ SHARED = {
     *("l1", "support", "sparse_linear", "design", "function_problem", "oracle", "evaluation", "convex_layer"),
     *("inexact", "linearization", "error_bar", "point", "report", "differentiated_run", "tally", "dev_loss"),
     *("quantised", "footprint", "plan"),
-    *("state_file", "scope"),
+    *("state_file", "scope", "hparams_file", "whole_file", "trained_model", "rows"),
     *("budget", "search", "landscape", "picture"),
-    *("combined", "repartition", "k_fold", "wrapper"),
+    *("combined", "repartition", "k_fold", "wrapper", "module_problem"),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).rglob("*.py")) if path.stem not in SHARED

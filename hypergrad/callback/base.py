@@ -5,14 +5,19 @@ loop calls callbacks; they do not know it.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from hypergrad.callback.rows import as_csv, as_frame, table_rows
+from hypergrad.callback.trained_model import TrainedModel
+from hypergrad.callback.whole_file import write_whole
 from hypergrad.core.autodiff import Tensors
+from hypergrad.core.display import assigned, on_screen
 from hypergrad.core.status import Status
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.problem.base import InnerProblem
@@ -33,6 +38,7 @@ class Run:
         estimator: how it is trained.
         config: the resolved config, or another description of the run, as nested dicts of plain values.
         resumed_at: the last outer step of a resumed run that is already on disk; None for a new run.
+        best: returns the best record so far, or None before the first one; also while the run goes on.
     """
 
     outer_steps: int
@@ -40,9 +46,10 @@ class Run:
     estimator: HypergradEstimator
     config: dict[str, Any] = field(default_factory=dict)
     resumed_at: int | None = None
+    best: "Callable[[], Record | None]" = field(default=lambda: None, repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Record:
     """The results of one outer step at λ, before λ moves; the last record, after the last step, is at the final λ.
 
@@ -58,6 +65,7 @@ class Record:
         num_gradients: gradients of the inner loss since the run began, see `hypergrad.core.cost`.
         num_inner_steps: inner steps since the run began.
         seconds: wall time since the run began.
+        problem: of this outer step.
     """
 
     step: int
@@ -71,6 +79,25 @@ class Record:
     num_gradients: int
     num_inner_steps: int
     seconds: float
+    problem: InnerProblem = field(compare=False)
+
+    def __repr__(self) -> str:
+        """The losses, metrics and hyperparameters in less than 24 lines of 80 columns."""
+        numbers = [f"{name.replace('_', ' ')} {value:.6g}" for name, value in self.losses().items()]
+        return on_screen("Record", [f"step {self.step}", *numbers, *assigned(self.hparams)])
+
+    @property
+    def model(self) -> TrainedModel:
+        """The trained parameters with what is needed to use them."""
+        return TrainedModel(self.hparams, self.params, self.problem, self.losses(), f"outer step {self.step}")
+
+    def module(self) -> nn.Module:
+        """The user's module in `eval()` mode with these parameters; see `TrainedModel.module`."""
+        return self.model.module()
+
+    def losses(self) -> dict[str, float]:
+        """The dev loss, as `dev_loss`, and the metrics."""
+        return {"dev_loss": self.outer_loss, **self.metrics}
 
     def monitored(self, name: str) -> float:
         """The dev loss if the name is "outer_loss", else the metric of that name."""
@@ -102,13 +129,11 @@ class Record:
         return numbers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """The result of a run.
 
     Attributes:
-        hparams: the final λ in natural units.
-        params: the parameters trained there.
         first: the record at the initial λ, the default that tuning has to improve.
         last: the record at the final λ.
         best: the record at the minimum of the monitored number, by default the dev loss.
@@ -117,28 +142,66 @@ class Result:
             trials).
         history: the scalars of every record, in order, by the tags of TensorBoard, with `step`; for a data frame.
         trajectory: each hyperparameter of at most `MOST_ENTRIES` entries over the records, shape (records, …).
-        retrained: the metrics after a final training on train and dev together at the best λ, if requested.
+        final_model: the model of a final training on train and dev together at the best λ, if requested.
         monitor: what is monitored: "outer_loss", or the name of a metric.
     """
 
-    hparams: Tensors
-    params: Tensors
     first: Record
     last: Record
     best: Record
     stopped: str
     history: list[dict[str, float]]
     trajectory: Tensors
-    retrained: dict[str, float] | None = None
+    final_model: TrainedModel | None = None
     monitor: str = OUTER_LOSS
+
+    @property
+    def hparams(self) -> Tensors:
+        """The best λ in natural units; the final λ is `last.hparams`."""
+        return self.best.hparams
+
+    @property
+    def params(self) -> Tensors:
+        """The parameters trained at the best λ."""
+        return self.best.params
+
+    @property
+    def retrained(self) -> dict[str, float] | None:
+        """The metrics after the final training on train and dev together, if it was requested."""
+        return None if self.final_model is None else dict(self.final_model.losses)
+
+    @property
+    def model(self) -> TrainedModel:
+        """The model to use: that of the final training if there was one, else that of the best record."""
+        return self.final_model or self.best.model
+
+    def module(self) -> nn.Module:
+        """The user's module in `eval()` mode with the parameters of `model`; see `TrainedModel.module`."""
+        return self.model.module()
 
     def __repr__(self) -> str:
         """The losses and not the tensors, as a notebook shows them."""
         losses = f"dev loss {self.first.outer_loss:.6g} → {self.last.outer_loss:.6g}"
         what = "" if self.monitor == OUTER_LOSS else f" {self.monitor}"
-        least = self.best.monitored(self.monitor)
-        best = "" if self.best.step == self.last.step else f", lowest{what} {least:.6g} at {self.best.step}"
-        return f"Result({self.last.step} outer steps, {losses}{best}, stopped by {self.stopped})"
+        least = f"lowest{what} {self.best.monitored(self.monitor):.6g} at {self.best.step}"
+        best = [] if self.best.step == self.last.step else [least]
+        return on_screen("Result", [f"{self.last.step} outer steps", losses, *best, f"stopped by {self.stopped}"])
+
+    def save(self, folder: str | Path) -> None:
+        """Write `hparams.yaml`, `model.pt` and `history.csv`; earlier files of these names are replaced.
+
+        See `TrainedModel.save`; a row of `history.csv` is one of `rows`.
+        """
+        self.model.save(folder)
+        write_whole(Path(folder) / "history.csv", as_csv(self.rows()).encode())
+
+    def rows(self) -> list[dict[str, float]]:
+        """The history with each entry of the `trajectory` of a vector, as `hparam/NAME/LABEL` or `hparam/NAME/0, …`."""
+        return table_rows(self.history, self.trajectory, self.best.problem.hyperparameters())
+
+    def to_frame(self) -> Any:
+        """The `rows` as a pandas DataFrame; ImportError if pandas is not installed."""
+        return as_frame(self.rows())
 
     def tensors(self) -> Tensors:
         """The history as one tensor per tag, shape (records,), NaN where a record has no such number."""

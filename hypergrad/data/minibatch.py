@@ -1,5 +1,6 @@
 """The examples of each training step."""
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
@@ -17,6 +18,18 @@ def rows_of_step(step: int, *, size: int, batch_size: int, seed: int) -> Tensor:
     order = _permutation(size, seed, step // per_epoch)
     position = step % per_epoch
     return order[position * batch_size : (position + 1) * batch_size]
+
+
+def even_batches(*, size: int, batch_size: int | None, seed: int) -> Iterator[Tensor | None]:
+    """All of `size` examples in as few batches as `batch_size` allows, whose sizes differ by at most one.
+
+    Yields:
+        The examples of a batch, in the order of the first epoch; None once, for all of them, if that is one batch.
+    """
+    if batch_size is None or batch_size >= size:
+        yield None
+    else:
+        yield from _permutation(size, seed, 0).tensor_split(-(-size // batch_size))
 
 
 @lru_cache(maxsize=4)

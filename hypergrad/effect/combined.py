@@ -67,6 +67,11 @@ class CombinedEffects:
         return X
 
     @property
+    def input_names(self) -> list[str]:
+        """The names of the hyperparameters that change the inputs, also in evaluation."""
+        return list(self._inputs)
+
+    @property
     def draws(self) -> bool:
         """Whether an effect draws random numbers in a training step."""
         return bool(self._augmented)

@@ -1,6 +1,6 @@
 """A module as a pure function of its parameters: how buffers and random draws are treated."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any
@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.seed import seed_of
+from hypergrad.model.trained_module import ModuleTemplate, keeps_averages
 
 
 class PureModule(nn.Module):
@@ -20,7 +20,8 @@ class PureModule(nn.Module):
 
     - Parameters that require a gradient are trained; tied ones once, under their first name. Frozen ones are constants.
     - Batch normalisation uses the statistics of the current batch, in training and in evaluation, and keeps no running
-      averages. A layer in `eval()` mode uses its running averages as constants.
+      averages; nor does instance normalisation. A layer in `eval()` mode uses its running averages as constants.
+      `trained` makes a module with running averages.
     - Dropout and other random draws depend only on the seed and the step. A module in `eval()` mode draws nothing; in
       evaluation, all modules are in that mode.
     - Attention and recurrent layers run on kernels of torch that can be differentiated twice: attention by its formula,
@@ -37,10 +38,10 @@ class PureModule(nn.Module):
 
     def __init__(self, module: nn.Module, X: Tensor, seed: int) -> None:
         super().__init__()
-        self.module = deepcopy(module)
+        self.module, self._template = deepcopy(module), ModuleTemplate(module)
         self._seed, self._draws = seed, True
         for part in self.module.modules():
-            if isinstance(part, _BatchNorm) and part.training:
+            if keeps_averages(part):
                 part.track_running_stats = False
                 part.running_mean = part.running_var = part.num_batches_tracked = None
         self._in_training = [part for part in self.module.modules() if part.training]
@@ -79,6 +80,26 @@ class PureModule(nn.Module):
                 stack.enter_context(torch.backends.cudnn.flags(enabled=False) if X.is_cuda else _without_onednn())
             stack.enter_context(_seeded(X.device, self._seed, step) if self._draws else nullcontext())
             return functional_call(self.module, params, (X,))
+
+    @property
+    def averages(self) -> bool:
+        """Whether the module of `trained` has running averages, so that its outputs differ from those of a call."""
+        return self._template.averages
+
+    def trained(self, values: Tensors, batches: Iterable[Any]) -> nn.Module:
+        """The user's module in `eval()` mode, with the given parameters and buffers by name.
+
+        Its running averages are those over `batches` of inputs; see `ModuleTemplate.filled`.
+        """
+        device = next(iter(values.values())).device
+        with _seeded(device, self._seed, None) if self._draws else nullcontext():
+            return self._template.filled(values, self.module, batches)
+
+    def outputs_of(self, trained: nn.Module, X: Any) -> Any:
+        """The outputs of a module that `trained` made, with the random draws of evaluation."""
+        device = next(trained.parameters()).device
+        with _seeded(device, self._seed, None) if self._draws else nullcontext():
+            return trained(X)
 
     @torch.no_grad()
     def _try(self, X: Tensor) -> None:

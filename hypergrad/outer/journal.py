@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hypergrad.callback.base import MOST_ENTRIES, OUTER_LOSS, Record, Result
+from hypergrad.callback.trained_model import TrainedModel
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import HypergradError, NonFiniteError, NotConvergedWarning
 from hypergrad.core.hyperparameter import shown
@@ -17,6 +19,7 @@ from hypergrad.estimator.inexact import inexactness
 from hypergrad.outer.ledger import Ledger
 from hypergrad.outer.objective import OuterObjective
 from hypergrad.outer.state import placed
+from hypergrad.problem.base import InnerProblem
 
 
 class Journal:
@@ -43,6 +46,11 @@ class Journal:
     def last(self) -> Record | None:
         """The record of the last step; None before the first one."""
         return self._records[1] if self._records else None
+
+    @property
+    def best(self) -> Record | None:
+        """The best record; None before the first one."""
+        return self._records[2] if self._records else None
 
     def records(self) -> tuple[Record, Record, Record]:
         """The first, the last and the best record."""
@@ -80,19 +88,17 @@ class Journal:
         for name, path in self._paths.items():
             path.append(record.hparams[name])
 
-    def result(self, stopped: str, retrained: dict[str, float] | None = None) -> Result:
+    def result(self, stopped: str, final_model: TrainedModel | None = None) -> Result:
         """The result of the run; `stopped` says why it ended."""
         first, last, best = self.records()
         return Result(
-            hparams=last.hparams,
-            params=last.params,
             first=first,
             last=last,
             best=best,
             stopped=stopped,
             history=self.history,
             trajectory={name: torch.stack(path) for name, path in self._paths.items()},
-            retrained=retrained,
+            final_model=final_model,
             monitor=self.monitor,
         )
 
@@ -103,15 +109,13 @@ class Journal:
             "warned": sorted(self._warned),
             "history": list(self.history),
             "trajectory": {name: list(path) for name, path in self._paths.items()},
-            "records": [
-                {field.name: getattr(record, field.name) for field in fields(record)} for record in self._records
-            ],
+            "records": [{name: getattr(record, name) for name in _SAVED} for record in self._records],
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a state."""
+    def restore(self, state: dict[str, Any], problem_at: Callable[[int], InnerProblem]) -> None:
+        """Go back to a state; `problem_at` returns the problem of an outer step."""
         self.history, self._paths = state["history"], state["trajectory"]
-        self._records = tuple(_as_record(content, self.device) for content in state["records"])
+        self._records = tuple(_as_record(content, self.device, problem_at) for content in state["records"])
         self._warned = set(state["warned"])
         self.ledger.restore(state, self._records[1].seconds)
 
@@ -138,6 +142,9 @@ class Journal:
         )
 
 
-def _as_record(content: dict[str, Any], device: torch.device) -> Record:
+_SAVED = tuple(field.name for field in fields(Record) if field.name != "problem")
+
+
+def _as_record(content: dict[str, Any], device: torch.device, problem_at: Callable[[int], InnerProblem]) -> Record:
     moved: dict[str, Any] = {key: placed(content[key], device) for key in ("hparams", "grad", "params")}
-    return Record(**(content | moved))
+    return Record(**(content | moved), problem=problem_at(content["step"]))

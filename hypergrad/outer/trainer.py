@@ -89,7 +89,7 @@ class Trainer:
                 goes on from there as if it had not been interrupted.
 
         Returns:
-            The final hyperparameters and parameters, with the records.
+            The best hyperparameters and parameters, with the records.
 
         Also raised, by what it calls: CheckpointError if the saved state belongs to another run, or cannot be read; the
         error that stopped the run, after the callbacks have saved what was reached.
@@ -99,7 +99,7 @@ class Trainer:
         if resume is not None:
             loop.restore(read(resume))
         resumed_at = None if loop.journal.last is None else loop.journal.last.step
-        run = Run(self.outer_steps, self.problem, self.estimator, config, resumed_at)
+        run = Run(self.outer_steps, self.problem, self.estimator, config, resumed_at, lambda: loop.journal.best)
         with running(self.callbacks, run, loop.journal):
             result = loop.run()
         for callback in self.callbacks:
@@ -149,7 +149,7 @@ def fit(
         settings: other fields of `Trainer`.
 
     Returns:
-        The final hyperparameters and parameters, with the history.
+        The best hyperparameters and parameters, with the history.
     """
     callbacks = [*settings.pop("callbacks", ()), *([ProgressBar()] if progress else [])]
     return Trainer(

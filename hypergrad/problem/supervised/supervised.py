@@ -1,6 +1,6 @@
 """Supervised training of any module with any loss on any data, with hyperparameters that the user names."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from hypergrad.core.autodiff import Tensors
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.seed import seed_of
 from hypergrad.core.validation import require_int
-from hypergrad.data.minibatch import rows_of_step
+from hypergrad.data.minibatch import even_batches, rows_of_step
 from hypergrad.data.parts import read_parts, require_classes
 from hypergrad.data.tables import Split, Splits
 from hypergrad.effect.base import Effect, Site
@@ -22,6 +22,7 @@ from hypergrad.model.pure_module import PureModule
 from hypergrad.model.second_derivative import TwiceDifferentiable
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.repartition import on_rows
+from hypergrad.problem.supervised.module_problem import ModuleProblem
 
 _PROBE = 4
 """Examples for trying out a model: at least two, for batch normalisation, and few, for speed."""
@@ -34,7 +35,7 @@ class Batch(NamedTuple):
     step: int | None = None
 
 
-class Supervised(InnerProblem):
+class Supervised(ModuleProblem):
     """A module trained on some examples and judged on others.
 
     g(w, λ) = mean_i c_i ℓ(z(w, x_i), y_i) + r(w) on train or a mini-batch of it, f(w, λ) = ℓ(z(w, X), y) on dev.
@@ -65,6 +66,7 @@ class Supervised(InnerProblem):
     y_test: Tensor
     examples: Tensor | None
     """The positions of train in the pool, if `on_examples` made this problem."""
+    _has_dev = True
 
     def __init__(
         self,
@@ -160,13 +162,35 @@ class Supervised(InnerProblem):
         return self.criterion.mean(self._evaluate(params, hparams, self.X_dev, None), self.y_dev)
 
     def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
-        if not hasattr(self, "X_test"):
-            return {}
-        outputs = self._evaluate(params, hparams, self.X_test, None)
-        found: dict[str, Tensor | float] = {"test_loss": self.criterion.mean(outputs, self.y_test)}
-        if self.num_classes is not None:
-            found["test_accuracy"] = (outputs.argmax(1) == self.y_test).double().mean()
+        """Loss and accuracy on test, and the accuracy on dev, if there are such examples and such targets.
+
+        If the model has running averages, these are numbers of `trained_module(params, hparams)`, and
+        `dev_loss_in_eval` is its dev loss. The outer loss, for which λ is tuned, uses the statistics of dev instead.
+        """
+        outputs_of = self.judged_outputs(params, hparams)
+        found: dict[str, Tensor | float] = {}
+        if hasattr(self, "X_test"):
+            outputs = outputs_of(self.X_test)
+            found = {"test_loss": self.criterion.mean(outputs, self.y_test)} | self._accuracy("test", outputs)
+        if self._has_dev and (self.num_classes is not None or self.model.averages):
+            outputs = outputs_of(self.X_dev)
+            found |= self._accuracy("dev", outputs)
+            if self.model.averages:
+                found["dev_loss_in_eval"] = self.criterion.mean(outputs, self.y_dev)
         return found
+
+    def train_inputs(self, hparams: Tensors) -> Iterator[Tensor]:
+        for rows in even_batches(size=len(self.X), batch_size=self.batch_size, seed=self.seed):
+            yield self.model_inputs(self.X if rows is None else self.X[rows.to(self.X.device)], hparams)
+
+    def model_inputs(self, X: Tensor, hparams: Tensors) -> Tensor:
+        return self.effects.inputs(X, hparams)
+
+    def tuned_buffers(self, hparams: Tensors) -> Tensors:
+        return self.effects.buffers(hparams)
+
+    def changes_inputs(self) -> list[str]:
+        return self.effects.input_names
 
     def pooled_targets(self) -> Tensor:
         return torch.cat([self.y, self.y_dev])
@@ -181,6 +205,7 @@ class Supervised(InnerProblem):
             raise ValueError("The problem is already on some examples of another; call on_examples of that one.")
         other = on_rows(self, train, dev)
         other._buffers["examples"] = train
+        other._has_dev = not torch.equal(train, dev)
         other._hyperparameters = self.effects.spaces(self._site(torch.cat([self.X, self.X_dev])))
         return other
 
@@ -217,6 +242,11 @@ class Supervised(InnerProblem):
 
     def _evaluate(self, params: Tensors, hparams: Tensors, X: Tensor, step: int | None) -> Tensor:
         return self.model(params | self.effects.buffers(hparams), self.effects.inputs(X, hparams), step)
+
+    def _accuracy(self, part: str, outputs: Tensor) -> dict[str, Tensor | float]:
+        if self.num_classes is None:
+            return {}
+        return {f"{part}_accuracy": (outputs.argmax(1) == self.get_buffer(f"y_{part}")).double().mean()}
 
     def _positions(self, rows: Tensor | None) -> Tensor | None:
         """The positions, in the order of λ, of some rows of train."""
