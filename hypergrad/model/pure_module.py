@@ -95,6 +95,7 @@ class PureModule(nn.Module):
         with _seeded(device, self._seed, None) if self._draws else nullcontext():
             return self._template.filled(values, self.module, batches)
 
+    @torch.no_grad()
     def outputs_of(self, trained: nn.Module, X: Any) -> Any:
         """The outputs of a module that `trained` made, with the random draws of evaluation."""
         device = next(trained.parameters()).device
