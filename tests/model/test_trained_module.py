@@ -159,7 +159,7 @@ def test_without_averages_of_its_own_it_would_be_another_model():
     """The case A7: the trained parameters alone, in `eval()`, are not what was tuned."""
     torch.manual_seed(1)
     model = mlp()
-    nn.init.constant_(model[0].bias, 3.0)
+    nn.init.constant_(model[0].bias, -8.0)
     problem = problem_of(model)
     result = hg.fit(problem, ESTIMATOR, ADAM, 2, progress=False, warm_start=False)
     alone = mlp().eval()
