@@ -196,7 +196,7 @@ def test_after_a_final_training_its_model_is_left_with_the_tuned_hyperparameters
     fresh = nn.Linear(4, 3)
     fresh.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
     assert not torch.equal(fresh.weight, result.best.params["weight"])
-    assert torch.equal(fresh.weight, result.module().weight)
+    assert torch.equal(fresh.weight, result.module().get_parameter("weight"))
     assert result.retrained is not None
     loss = cross_entropy(fresh(problem.X_test), problem.y_test).item()
     assert loss == pytest.approx(result.retrained["test_loss"], rel=1e-12)
@@ -220,7 +220,7 @@ def test_a_search_leaves_its_best_trial(tmp_path):
 class Named(hg.Ridge):
     def hyperparameters(self):
         (space,) = super().hyperparameters().values()
-        labels = tuple(f"feature {k}" for k in range(space.shape[0]))
+        labels = tuple(f"feature {k}" for k in range(10))
         return {"l2": hg.Hyperparameter(space.init, space.shape, space.constraint, labels)}
 
 

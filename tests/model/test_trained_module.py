@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -136,7 +137,7 @@ def test_eval_gives_what_was_reported_and_the_file_loads(name, dtype, tmp_path):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     problem = problem_of(model, more_of(name)).to(dtype)
     result = hg.fit(problem, ESTIMATOR, ADAM, 2, progress=False, warm_start=False)
-    module = result.best.module()
+    module: Any = result.best.module()
     assert type(module) is type(model)
     assert module.state_dict().keys() == model.state_dict().keys()
     assert not any(part.training for part in module.modules())
@@ -158,7 +159,7 @@ def test_eval_gives_what_was_reported_and_the_file_loads(name, dtype, tmp_path):
 def test_without_averages_of_its_own_it_would_be_another_model():
     """The case A7: the trained parameters alone, in `eval()`, are not what was tuned."""
     torch.manual_seed(1)
-    model = mlp()
+    model: Any = mlp()
     nn.init.constant_(model[0].bias, -8.0)
     problem = problem_of(model)
     result = hg.fit(problem, ESTIMATOR, ADAM, 2, progress=False, warm_start=False)
