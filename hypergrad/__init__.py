@@ -39,6 +39,7 @@ from hypergrad.core.errors import ExtrapolationWarning as ExtrapolationWarning
 from hypergrad.task.few_shot import FewShot as FewShot
 from hypergrad.solver.fixed_point import FixedPoint as FixedPoint
 from hypergrad.core.errors import FixedPointOverflowError as FixedPointOverflowError
+from hypergrad.core.errors import FolderInUseError as FolderInUseError
 from hypergrad.estimator.forward import Forward as Forward
 from hypergrad.product.forward_over_reverse import ForwardOverReverse as ForwardOverReverse
 from hypergrad.linsolve.gmres import GMRES as GMRES
@@ -95,8 +96,8 @@ from hypergrad.problem.quadratic import Quadratic as Quadratic
 from hypergrad.solver.rmsprop import RMSprop as RMSprop
 from hypergrad.effect.random_affine import RandomAffine as RandomAffine
 from hypergrad.baseline.random import RandomSearch as RandomSearch
-from hypergrad.callback.base import Record as Record
-from hypergrad.callback.base import Result as Result
+from hypergrad.callback.record import Record as Record
+from hypergrad.callback.result import Result as Result
 from hypergrad.core.errors import ReversalError as ReversalError
 from hypergrad.product.reverse import Reverse as Reverse
 from hypergrad.tape.reversible import Reversible as Reversible
@@ -141,7 +142,7 @@ from hypergrad.problem.layers.convex_layer import cvxpy_layer as cvxpy_layer
 from hypergrad.data.tables import diabetes as diabetes
 from hypergrad.data.images import digits as digits
 from hypergrad.data.selection import first_of as first_of
-from hypergrad.outer.trainer import fit as fit
+from hypergrad.outer.fit import fit as fit
 from hypergrad.functional import hypergradient as hypergradient
 from hypergrad.data.images import idx_images as idx_images
 from torch.distributions.constraints import interval as interval
@@ -155,6 +156,7 @@ from hypergrad.model.network import perceptron as perceptron
 from hypergrad.callback.hparams_file import plain as plain
 from torch.distributions.constraints import positive as positive
 from hypergrad.solver.coefficient import ranged as ranged
+from hypergrad.table.frame import read_runs as read_runs
 from hypergrad.baseline.search import search as search
 from torch.distributions.constraints import simplex as simplex
 from hypergrad.model.network import softmax_regression as softmax_regression

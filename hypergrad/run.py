@@ -1,6 +1,6 @@
 """The command line: `python -m hypergrad.run experiment=ridge`."""
 
-import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.table import Table
 
 from hypergrad.cli.command import built, command, configured, configured_callbacks, configured_problem
 from hypergrad.cli.resume import resumed
 from hypergrad.outer.trainer import Trainer
+from hypergrad.table.printed import print_table
+from hypergrad.table.read import found_runs
+from hypergrad.table.recorded_run import FINISHED, RecordedRun
+from hypergrad.table.rows import numbers
 
 _COLUMNS = ("run", "dev loss", "test loss", "converged", "products", "seconds")
 
@@ -50,7 +53,8 @@ def tune(cfg: DictConfig) -> float:
         except KeyboardInterrupt:
             if cfg.callback.get("checkpoint") is not None:
                 folder = HydraConfig.get().runtime.output_dir
-                print(f"continue with: python -m hypergrad.run resume={folder}", file=sys.stderr)
+                again = shlex.join(["python", "-m", "hypergrad.run", f"resume={folder}"])
+                print(f"continue with: {again}", file=sys.stderr)
             raise
 
 
@@ -63,41 +67,29 @@ class Comparison(Callback):
         Also raised, by what it calls: SystemExit if a run failed.
         """
         folder = Path(config.hydra.sweep.dir).resolve()
-        # A launcher may keep its own files there, in a hidden folder.
-        runs = sorted((path for path in folder.glob("[!.]*") if path.is_dir()), key=_job_number)
-        summaries = {run.name: _summary(run) for run in runs}
-        failed = {name: summary for name, summary in summaries.items() if summary["status"] != "finished"}
-        reasons = [f"{name}: {summary.get('error', 'it left no summary.json')}" for name, summary in failed.items()]
-        table = Table(*_COLUMNS, title="all runs", title_justify="left")
-        for name, summary in summaries.items():
-            table.add_row(name, *(("failed", "", "", "", "") if name in failed else _cells(summary["last"])))
+        runs = found_runs([folder])
+        failed = [run for run in runs if run.status != FINISHED]
+        print_table(
+            [_row(run) for run in runs], {name: name for name in _COLUMNS}, "all runs", optional=_COLUMNS[:1:-1]
+        )
         console = Console()
-        if not console.is_terminal:
-            console.width = 120  # a log has room for the names of the runs
-        console.print(table)
-        for reason in reasons:
-            console.print(reason, highlight=False, soft_wrap=True)
-        console.print(f"tensorboard --logdir {folder}", highlight=False, soft_wrap=True)
-        if reasons:
-            sys.exit(f"{len(reasons)} of {len(runs)} runs failed.")
+        for run in failed:
+            reason = run.summary.get("error", "it left no summary.json")
+            console.print(f"{run.folder.name}: {reason}", highlight=False, soft_wrap=True)
+        console.print(f"tensorboard --logdir {shlex.quote(str(folder))}", highlight=False, soft_wrap=True)
+        if failed:
+            sys.exit(f"{len(failed)} of {len(runs)} runs failed.")
 
 
-def _summary(run: Path) -> dict[str, Any]:
-    path = run / "summary.json"
-    return json.loads(path.read_text()) if path.exists() else {"status": "failed"}
-
-
-def _cells(last: dict[str, Any]) -> tuple[str, ...]:
-    """The numbers of a finished run at its last step, as text."""
-    test = f"{last['loss/test']:.8g}" if "loss/test" in last else ""
-    converged = [last[tag] for tag in ("inner/converged", "adjoint/converged") if tag in last]
-    answer = "" if not converged else "no" if 0.0 in converged else "yes"
-    return f"{last['loss/dev']:.8g}", test, answer, f"{last['run/products']:.0f}", f"{last['run/seconds']:.1f}"
-
-
-def _job_number(path: Path) -> tuple[int, str]:
-    head = path.name.split("_", 1)[0]
-    return (int(head) if head.isdigit() else -1, path.name)
+def _row(run: RecordedRun) -> dict[str, Any]:
+    """A finished run at its last step, or the word "failed"."""
+    if run.status != FINISHED:
+        return {"run": run.folder.name, "dev loss": "failed"}
+    found = numbers(run)
+    names = ("dev_last", "test_last", "converged", "products", "seconds")
+    row = {"run": run.folder.name} | {at: found.get(name) for at, name in zip(_COLUMNS[1:], names, strict=True)}
+    losses = {at: f"{row[at]:.8g}" for at in ("dev loss", "test loss") if row[at] is not None}
+    return row | losses | {"seconds": f"{row['seconds']:.1f}"}
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ ORDER = [
     {"training"},
     {"tape"},
     {"estimator"},
-    {"functional", "check", "sensitivity", "plot"},
+    {"functional", "check", "sensitivity", "table", "plot"},
     {"influence", "callback"},
     {"outer"},
     {"baseline"},
@@ -135,9 +135,10 @@ SHARED = {
     *("l1", "support", "sparse_linear", "design", "function_problem", "oracle", "evaluation", "convex_layer"),
     *("inexact", "linearization", "error_bar", "point", "report", "differentiated_run", "tally", "dev_loss"),
     *("quantised", "footprint", "plan"),
-    *("state_file", "scope", "hparams_file", "whole_file", "trained_model", "rows"),
+    *("atomic", "prefix", "history_file", "state_file", "scope", "hparams_file", "trained_model", "rows"),
+    *("record", "result"),
     *("budget", "search", "landscape", "picture"),
-    *("combined", "repartition", "k_fold", "wrapper", "module_problem"),
+    *("combined", "repartition", "k_fold", "wrapper", "effects_trial", "module_problem"),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).rglob("*.py")) if path.stem not in SHARED

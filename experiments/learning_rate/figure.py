@@ -3,8 +3,10 @@
 from matplotlib.figure import Figure
 
 from experiments.numbers import draw, load
+from hypergrad.plot.panel import publication
 
 
+@publication()
 def main() -> None:
     """Draw the loss against the step size, and where descent went."""
     curves = load("learning_rate")["curves"]

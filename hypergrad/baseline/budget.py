@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hypergrad.core.cost import PRODUCT, Spent
-from hypergrad.plot.history import read
+from hypergrad.table.read import found_runs
 
 _TAGS = {"seconds": "run/seconds", "steps": "run/inner_steps", "gradients": "run/gradients"}
 """Where the metrics of a run record each unit."""
@@ -68,11 +68,13 @@ def spent_by(folder: Path, unit: str) -> float:
     """What the run in a folder has spent, in "seconds", "steps" or "gradients".
 
     Raises:
-        ValueError: if the folder holds several runs, or a run that did not count gradients.
+        ValueError: if the folder holds several runs, or a run without a step, or one that did not count gradients.
     """
-    runs = read([folder])
+    runs = found_runs([folder])
     if len(runs) > 1:
-        raise ValueError(f"{folder} holds {len(runs)} runs; name one, such as {folder}/{Path(runs[0].name).name}.")
+        raise ValueError(f"{folder} holds {len(runs)} runs; name one, such as {runs[0].folder}.")
+    if not runs[0].rows:
+        raise ValueError(f"The run in {folder} has recorded no step yet; wait for the first one, or name another run.")
     last = runs[0].rows[-1]
     missing = {_TAGS[unit], "run/products"} - last.keys()
     if missing:

@@ -14,7 +14,9 @@ from hypergrad.core.errors import HypergradError
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.estimator.dev_loss import train_and_evaluate
 from hypergrad.outer.journal import Journal
+from hypergrad.outer.labels import entry_labels
 from hypergrad.outer.lifecycle import running
+from hypergrad.outer.lock import folders, locked
 from hypergrad.problem.base import InnerProblem
 
 
@@ -45,14 +47,15 @@ def search(
     trials = _Trials(problem, estimator, method, budget)
     config = config or {"method": repr(method)}
     run = Run(budget.trials or 0, problem, estimator, config, best=lambda: trials.journal.best)
-    with running(callbacks, run, trials.journal):
-        for record in trials.records():
-            trials.journal.add(record)
-            for callback in callbacks:
-                callback.on_step(record)
-    result = trials.journal.result("budget")
-    for callback in callbacks:
-        callback.on_end(result)
+    with locked(folders(callbacks)):
+        with running(callbacks, run, trials.journal):
+            for record in trials.records():
+                trials.journal.add(record)
+                for callback in callbacks:
+                    callback.on_step(record)
+        result = trials.journal.result("budget")
+        for callback in callbacks:
+            callback.on_end(result)
     return result
 
 
@@ -63,7 +66,7 @@ class _Trials:
         self.problem, self.estimator, self.method, self.budget = problem, estimator, method, budget
         self.spaces = problem.hyperparameters()
         self.u0 = {name: self.spaces[name].to_unconstrained(x) for name, x in problem.init_hparams().items()}
-        self.journal = Journal(self.u0)
+        self.journal = Journal(self.u0, labels=entry_labels(problem, estimator))
         self.losses: list[float] = []
         self.failed = 0
 

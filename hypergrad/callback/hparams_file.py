@@ -1,6 +1,5 @@
 """Hyperparameters as plain values, and as a file that people and programs read."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypergrad.callback.whole_file import write_whole
+from hypergrad.callback.atomic import replacing
 from hypergrad.core.autodiff import Tensors
-from hypergrad.core.hyperparameter import Hyperparameter
 
 HPARAMS_FILE, _LARGE = "hparams.yaml", "hparams.pt"
 _MOST_ENTRIES = 1000
@@ -24,7 +22,7 @@ def plain(hparams: Tensors) -> dict[str, Any]:
 
 
 def save_hparams(
-    folder: Path, hparams: Tensors, spaces: Mapping[str, Hyperparameter], about: Mapping[str, Any]
+    folder: Path, hparams: Tensors, labels: Mapping[str, tuple[str, ...]], about: Mapping[str, Any]
 ) -> None:
     """Write `hparams.yaml`, and `hparams.pt` if one of them has more than 1000 entries.
 
@@ -34,19 +32,20 @@ def save_hparams(
     Args:
         folder: created when missing.
         hparams: λ in natural units.
-        spaces: the hyperparameters, for their labels.
+        labels: names of the entries of a vector, by hyperparameter; may be empty.
         about: plain values that describe λ, by name; they come first.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     large = {name: x.detach().cpu() for name, x in hparams.items() if _is_large(x)}
-    small = {name: _readable(x, spaces[name].labels) for name, x in hparams.items() if name not in large}
+    small = {name: _readable(x, labels.get(name, ())) for name, x in hparams.items() if name not in large}
     if large:
-        content = io.BytesIO()
-        torch.save(large, content)
-        write_whole(folder / _LARGE, content.getvalue())
+        with replacing(folder / _LARGE) as file:
+            torch.save(large, file)
     values = {name: small.get(name, _LARGE) for name in hparams}
     dtype = next(iter(hparams.values())).dtype
     described = {**about, "dtype": str(dtype).removeprefix("torch."), "hparams": values}
-    write_whole(folder / HPARAMS_FILE, (_HEAD + _as_yaml(described)).encode())
+    with replacing(folder / HPARAMS_FILE) as file:
+        file.write((_HEAD + _as_yaml(described)).encode())
 
 
 def load_hparams(source: str | Path) -> Tensors:

@@ -1,5 +1,6 @@
 """The best model of a run on disk."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hypergrad.callback.base import Callback, Record, Result, Run, claim
@@ -17,6 +18,9 @@ class ModelSaver(Callback):
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+
+    def writes_to(self) -> Sequence[Path]:
+        return [self.folder]
 
     def on_start(self, run: Run) -> None:
         claim(self.folder / HPARAMS_FILE, run)

@@ -2,29 +2,28 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hypergrad.core.autodiff import Tensors
-from hypergrad.core.hyperparameter import Hyperparameter
 
 
 def table_rows(
-    history: Sequence[dict[str, float]], trajectory: Tensors, spaces: Mapping[str, Hyperparameter]
+    history: Sequence[dict[str, float]], trajectory: Tensors, names: Callable[[str], Sequence[str]]
 ) -> list[dict[str, float]]:
-    """The rows of a history, with a column `hparam/NAME/LABEL` for each entry of a hyperparameter.
+    """The rows of a history, with a column `hparam/NAME/ENTRY` for each entry of a hyperparameter.
 
     Args:
         history: a row for each record; a scalar hyperparameter already has a column there.
         trajectory: hyperparameters over the records, shape (records, …).
-        spaces: for the labels of the entries; those without labels are numbered from 0.
+        names: of the entries of a hyperparameter.
     """
     rows = [dict(row) for row in history]
     for name, path in trajectory.items():
         if path.ndim == 1:
             continue
         flat = path.reshape(len(path), -1)
-        columns = [f"hparam/{name}/{label}" for label in (spaces[name].labels or range(flat.shape[1]))]
+        columns = [f"hparam/{name}/{entry}" for entry in names(name)]
         for row, values in zip(rows, flat.tolist(), strict=True):
             row.update(zip(columns, values, strict=True))
     return rows
@@ -49,5 +48,7 @@ def as_frame(rows: list[dict[str, float]]) -> Any:
     try:
         import pandas
     except ImportError as error:
-        raise ImportError("A data frame needs pandas: pip install pandas. Result.rows() needs nothing.") from error
+        raise ImportError(
+            "A data frame needs pandas: pip install 'torch-hypergrad[table]'. Result.rows() needs nothing."
+        ) from error
     return pandas.DataFrame(rows)

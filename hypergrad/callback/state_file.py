@@ -1,41 +1,47 @@
 """The state of a run as files: written whole or not at all; an error says what is wrong with a file."""
 
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from hypergrad.callback.atomic import replacing
+from hypergrad.callback.history_file import HistoryFile, read_history
 from hypergrad.core.errors import CheckpointError
 
-_FORMAT, _VERSION = "hypergrad state", 2
+_FORMAT, _VERSION = "hypergrad state", 3
+_WITH_HISTORY = 2
+"""The version whose files hold the history themselves."""
 _NAME = re.compile(r"state-(\d+)\.pt")
 
 
-def write(folder: Path, state: dict[str, Any], keep: int) -> Path:
-    """Write `state-NNNNNN.pt`, named after its step, and keep only the last `keep` files.
+def write(history: HistoryFile, state: dict[str, Any], keep: int) -> Path:
+    """Write `state-NNNNNN.pt`, named after its step, beside its history, and keep only the last `keep` files.
+
+    The records that `history` does not hold yet are appended to it first; the state has only their number.
 
     A temporary file is written, forced to disk and renamed, so there is never an incomplete state file.
 
     Returns:
         The path of the file.
 
+    Raises:
+        RuntimeError: if torch cannot save the state.
+
     Also raised, by what it calls: OSError if the disk is full or cannot be written; the earlier files are unchanged.
     """
-    path, temporary = folder / f"state-{state['step']:06d}.pt", folder / "state.tmp"
+    folder = history.path.parent
+    path = folder / f"state-{state['step']:06d}.pt"
+    history.append(state["history"], state["trajectory"])
+    content = {key: value for key, value in state.items() if key not in ("history", "trajectory")}
     try:
-        with temporary.open("wb") as file:
-            torch.save({"format": _FORMAT, "version": _VERSION, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+        with replacing(path) as file:
+            torch.save({"format": _FORMAT, "version": _VERSION, **content, "rows": history.rows}, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
             raise error.__context__ from None  # torch's writer hides the error of the disk behind its own
         raise
-    _sync(folder)
     ours = [known for known in found(folder) if known.name <= path.name]
     for known in found(folder):
         # A file of a later step remains from before the run was resumed at an earlier one.
@@ -88,18 +94,16 @@ def _load(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} cannot be read: it is truncated, or no state of a run ({reason}).") from None
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise CheckpointError(f"{path} is not the state of a run of hypergrad.")
+    if state.get("version") == _WITH_HISTORY:
+        return state
     if state.get("version") != _VERSION:
         raise CheckpointError(
-            f"{path} is of version {state.get('version')} of the format, and this hypergrad reads version {_VERSION}; "
-            "continue it with the hypergrad that wrote it."
+            f"{path} is of version {state.get('version')} of the format, and this hypergrad reads versions "
+            f"{_WITH_HISTORY} and {_VERSION}; continue it with the hypergrad that wrote it."
         )
-    return state
-
-
-def _sync(folder: Path) -> None:
-    """Force a rename to disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    history, trajectory = read_history(path.parent, state["rows"], state["hparams"])
+    return {
+        **{key: value for key, value in state.items() if key != "rows"},
+        "history": history,
+        "trajectory": trajectory,
+    }

@@ -1,17 +1,21 @@
 """The state of a run on disk."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hypergrad.callback.atomic import remove_unfinished
 from hypergrad.callback.base import Callback, Record, Result, Run
+from hypergrad.callback.history_file import HistoryFile
 from hypergrad.callback.state_file import found, write
 
 
 class StateSaver(Callback):
     """Saves the last states of a run as `state-NNNNNN.pt`, for `Trainer.fit(resume=folder)` to go on bit for bit.
 
-    A file holds the outer step, λ and the unconstrained u, the optimiser, the trained parameters, the adjoint, the
-    random streams and the history. `torch.load(path, weights_only=True)` has `step`, `hparams` and `params`.
+    A file holds the outer step, λ and the unconstrained u, the optimiser, the trained parameters, the adjoint and the
+    random streams. `torch.load(path, weights_only=True)` has `step`, `hparams` and `params`. The history is in
+    `history.jsonl` beside it, to which each record is appended once, so that a save costs the same at every step.
 
     Args:
         folder: the folder of the run; created when missing.
@@ -29,12 +33,17 @@ class StateSaver(Callback):
         self.folder = Path(folder)
         self.every, self.keep = every, keep
 
+    def writes_to(self) -> Sequence[Path]:
+        return (self.folder,)
+
     def on_start(self, run: Run) -> None:
         self._latest: dict[str, Any] | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(self.folder, "state-*.pt")
         states = found(self.folder)
         if states and run.resumed_at is None:
             raise FileExistsError(f"{states[-1]} belongs to another run; choose another folder, or resume it.")
+        self._history = HistoryFile(self.folder, 0 if run.resumed_at is None else run.resumed_at + 1)
 
     def on_state(self, step: int, state: dict[str, Any]) -> None:
         self._latest = state
@@ -49,5 +58,5 @@ class StateSaver(Callback):
 
     def _write(self) -> None:
         if self._latest is not None:
-            write(self.folder, self._latest, self.keep)
+            write(self._history, self._latest, self.keep)
             self._latest = None

@@ -1,17 +1,20 @@
 """The result of a run, as a table for people and a file for programs."""
 
 import json
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
+from hypergrad.callback.atomic import replacing
 from hypergrad.callback.base import OUTER_LOSS, Callback, Record, Result, Run, claim
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+_MOST_LINES = 8
+"""A hyperparameter of more entries has one line for all. A judgement: the losses below stay in sight."""
 _RISE = 1.01
 """A test loss above its minimum by more than this factor counts as overfitted. A judgement: less may be noise."""
 
@@ -32,6 +35,9 @@ class Summary(Callback):
         self.folder = Path(folder)
         self.console = console or Console()
 
+    def writes_to(self) -> Sequence[Path]:
+        return (self.folder,)
+
     def on_start(self, run: Run) -> None:
         claim(self.folder / "summary.json", run)
 
@@ -49,7 +55,7 @@ class Summary(Callback):
         self._say(f"dtype             {_dtype(result)}")
         self._say(f"wall time         {result.last.seconds:.1f} s")
         self._say(f"folder            {self.folder}")
-        self._say(f"tensorboard --logdir {self.folder}")
+        self._say(f"tensorboard --logdir {shlex.quote(str(self.folder))}")
 
     def on_error(self, error: BaseException, last: Record | None) -> None:
         reached = None if last is None else last.scalars()
@@ -62,7 +68,8 @@ class Summary(Callback):
         self.console.print(line, highlight=False, soft_wrap=True)
 
     def _write(self, content: dict[str, object]) -> None:
-        (self.folder / "summary.json").write_text(json.dumps(content, indent=2) + "\n")
+        with replacing(self.folder / "summary.json") as file:
+            file.write((json.dumps(content, indent=2) + "\n").encode())
 
 
 def _content(result: Result) -> dict[str, object]:
@@ -90,8 +97,13 @@ def _table(result: Result) -> "Table":
     columns, unit = _columns(result)
     rows = {name: record.scalars() for name, record in columns.items()}
     table = Table("", *columns, title=f"{result.last.step} {unit}", title_justify="left")
-    for name in result.last.hparams:
-        table.add_row(name, *(_shown(record.hparams[name]) for record in columns.values()))
+    for name, value in result.last.hparams.items():
+        if 1 < value.numel() <= _MOST_LINES:
+            for i, label in enumerate(result.last.names(name)):
+                numbers = (record.hparams[name].flatten()[i].item() for record in columns.values())
+                table.add_row(f"{name}[{label}]", *(f"{number:.6g}" for number in numbers))
+        else:
+            table.add_row(name, *(_shown(record, name) for record in columns.values()))
     table.add_section()
     for tag in ("loss/inner", "loss/dev", "loss/test"):
         if tag in rows["before"]:
@@ -117,11 +129,18 @@ def _columns(result: Result) -> tuple[dict[str, Record], str]:
     return columns, "outer steps"
 
 
-def _shown(value: Tensor) -> str:
+def _shown(record: Record, name: str) -> str:
+    """The value of a hyperparameter, or the range and the median of many, with the labels of the extremes."""
+    value = record.hparams[name].flatten()
+    if value.numel() == 0:
+        return "no entries"
     if value.numel() == 1:
         return f"{value.item():.6g}"
-    low, high = value.min().item(), value.max().item()
-    return f"{low:.3g} to {high:.3g}, median {value.median().item():.3g}"
+    low, high, median = value.min().item(), value.max().item(), value.median().item()
+    if name not in record.labels or low == high:
+        return f"{low:.3g} to {high:.3g}, median {median:.3g}"
+    first, last = (record.labels[name][int(i)] for i in (value.argmin(), value.argmax()))
+    return f"{low:.3g} ({first})\nto {high:.3g} ({last})\nmedian {median:.3g}"
 
 
 def _words(name: str) -> str:
@@ -133,6 +152,7 @@ def _remarks(result: Result) -> list[str]:
     what = "dev loss" if result.monitor == OUTER_LOSS else _words(result.monitor)
     sentences = {
         "outer_steps": [],
+        "interrupted": [],
         "budget": [],
         "patience": [f"Stopped early: the {what} had no new minimum for longer than `patience`."],
         "stalled": ["Stopped early: no step in the direction of the optimiser lowered the dev loss."],

@@ -42,6 +42,9 @@ class TensorBoard(Callback):
         self.folder, self.images, self.points = Path(folder), dict(images or {}), landscape
         self._make_writer = lambda purge_step: SummaryWriter(str(self.folder), purge_step=purge_step)
 
+    def writes_to(self) -> Sequence[Path]:
+        return (self.folder,)
+
     def on_start(self, run: Run) -> None:
         import yaml
 

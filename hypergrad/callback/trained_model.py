@@ -1,6 +1,5 @@
 """A trained model with the hyperparameters of its training, to use elsewhere."""
 
-import io
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
@@ -10,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hypergrad.callback.atomic import replacing
 from hypergrad.callback.hparams_file import save_hparams
-from hypergrad.callback.whole_file import write_whole
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.display import assigned, on_screen
 from hypergrad.problem.base import InnerProblem
@@ -27,6 +26,7 @@ class TrainedModel:
         problem: on which they were trained.
         losses: losses and metrics by name.
         origin: where it comes from, in words.
+        labels: names of the entries of λ, by hyperparameter; may be empty.
         tuned: λ as it was tuned, if training on more examples requires other entries, such as weights of examples.
     """
 
@@ -35,6 +35,7 @@ class TrainedModel:
     problem: InnerProblem = field(compare=False)
     losses: Mapping[str, float]
     origin: str
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tuned: Tensors | None = None
 
     def __repr__(self) -> str:
@@ -57,17 +58,17 @@ class TrainedModel:
         CPU; if the problem trains no module, it holds `params`.
         """
         folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         states = self.problem.state_dicts(self.params, self.hparams)
         for name, state in states.items():
-            content = io.BytesIO()
-            torch.save(_on_cpu(state), content)
-            write_whole(folder / f"{name}.pt", content.getvalue())
+            with replacing(folder / f"{name}.pt") as file:
+                torch.save(_on_cpu(state), file)
         about: dict[str, Any] = {"origin": self.origin, "models": [f"{name}.pt" for name in states]}
         changed = self.problem.changes_inputs()
         if changed:
             about["inputs"] = f"The models expect inputs that are changed by {', '.join(changed)}."
         about |= {"losses": {name: float(value) for name, value in self.losses.items()}}
-        save_hparams(folder, self.tuned or self.hparams, self.problem.hyperparameters(), about)
+        save_hparams(folder, self.tuned or self.hparams, self.labels, about)
 
 
 def _on_cpu(state: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 """What all commands of hypergrad share: where the configs are, what a config builds, and how errors are shown."""
 
 import importlib.util
+import json
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from hypergrad.callback.base import Callback
+from hypergrad.cli.allowed import require_allowed
 from hypergrad.cli.explain import explain
 from hypergrad.cli.target import targets
 from hypergrad.core.errors import Terminated
@@ -27,6 +29,9 @@ from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.k_fold import k_fold
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+_WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
+"""Hydra's options whose value is the next argument, which may hold a "=" as a path does."""
+_TRUST = "allow_targets="
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -40,19 +45,29 @@ def config_path() -> str:
 def configured(cfg: DictConfig, *keys: str) -> Any:
     """What the part of a config at these keys builds; None where there is no such part.
 
-    From here on, the config has the public names of what it names, as `hypergrad.Ridge`.
-
-    Also raised, by what it calls: ValueError if it names an object of this library that does not exist.
+    Also raised, by what it calls: ValueError if the config, in any of its parts, names an object of this library that
+    does not exist, or one that a config may not build.
     """
-    for (*way, last), target in targets(OmegaConf.to_container(cfg)):
-        node: Any = cfg
+    # What is checked is what is built: a resolver could give another target when it is asked again.
+    part: Any = OmegaConf.to_container(cfg, resolve=True)
+    trusted = _trusted()
+    for (*way, last), target in list(targets(part)):
+        node: Any = part
         for key in way:
             node = node[key]
+        require_allowed(target, trusted)
         node[last] = target
-    part: Any = cfg
     for key in keys:
         part = part.get(key)
     return instantiate(part)
+
+
+def _trusted() -> list[str]:
+    """What `allow_targets` on the command line allows; a config file cannot allow anything."""
+    if not HydraConfig.initialized():
+        return []
+    given = [text for text in HydraConfig.get().overrides.task if text.startswith(_TRUST)]
+    return [name.strip(" '\"") for name in given[-1].removeprefix(_TRUST).strip("[]").split(",")] if given else []
 
 
 @contextmanager
@@ -166,13 +181,24 @@ def _one_run(
                 raise
             # `Comparison` counts this run as failed.
             print(explain(error), file=sys.stderr)
+            _record_failure(error)
             return None
 
     return run
 
 
+def _record_failure(error: Exception) -> None:
+    """Leave the error in the folder of a run that ended before its callbacks were there to do it."""
+    path, reason = run_folder() / "summary.json", explain(error).splitlines()[0].removeprefix("error: ")
+    if not path.exists():
+        path.write_text(json.dumps({"status": "failed", "error": reason}, indent=2) + "\n")
+
+
 def _options_first(arguments: list[str]) -> list[str]:
     """The same arguments, with those that set a value at the end, as Hydra requires."""
-    sets = [argument.startswith("~") or ("=" in argument and not argument.startswith("-")) for argument in arguments]
-    pairs = list(zip(arguments, sets, strict=True))
-    return [argument for argument, is_set in pairs if not is_set] + [argument for argument, is_set in pairs if is_set]
+    options: list[str] = []
+    settings: list[str] = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        sets = argument.startswith("~") or ("=" in argument and not argument.startswith("-"))
+        (settings if sets and before not in _WITH_VALUE else options).append(argument)
+    return options + settings

@@ -33,6 +33,10 @@ class CheckpointError(ValueError):
     """A file on disk cannot continue this run."""
 
 
+class FolderInUseError(RuntimeError):
+    """Another process writes to the folder of a run."""
+
+
 class Terminated(KeyboardInterrupt):
     """The process was asked to end by SIGTERM."""
 

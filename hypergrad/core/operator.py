@@ -29,6 +29,7 @@ class Operator:
         name: for remarks.
         compile: turns a pure function f(product, *tensors) into a compiled f(*tensors); None if it cannot.
         is_rounded: whether its products have a lower precision than those that check the result.
+        inaccuracy: measures the relative error of its products, on demand; None if they are exact to rounding.
         approximate: makes a cheaper operator near A, maybe of lower precision, on demand, or raises
             CannotApproximateError; None if there is none.
     """
@@ -41,6 +42,7 @@ class Operator:
     name: str = "the product"
     compile: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
     is_rounded: bool = False
+    inaccuracy: Callable[[], float] | None = None
     approximate: "Callable[[], Operator] | None" = None
 
     @classmethod

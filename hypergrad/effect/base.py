@@ -28,7 +28,9 @@ class Site:
 
 
 class Effect(ABC):
-    """A change by λ in g(w, λ) = mean_i c_i ℓ(z(w, x_i), y_i) + r(w), of one or more of w₀, z, x, y, c and r.
+    """A change by λ in g(w, λ) = 1/N Σ_i c_i u(z(w, x_i), y_i) + r(w), of one or more of w₀, z, x, y, c and r.
+
+    u_i are the terms of the loss ℓ = 1/N Σ_i u_i, and N is its own denominator, such as n.
 
     Only `space` is required. Every other method is differentiable in λ.
     """

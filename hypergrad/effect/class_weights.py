@@ -11,7 +11,9 @@ from hypergrad.effect.base import Effect, Site
 
 @dataclass(frozen=True, kw_only=True)
 class ClassWeights(Effect):
-    """A weight λ_k > 0 for each class: g = mean_i λ_{y_i} ℓ_i, for example larger weights for rare classes.
+    """A weight λ_k > 0 for each class: g = 1/N Σ_i λ_{y_i} u_i, for example larger weights for rare classes.
+
+    The loss keeps its denominator N, so that weights of 1 change nothing, whatever weights the loss has itself.
 
     Attributes:
         init: the initial weight, > 0.
@@ -24,9 +26,10 @@ class ClassWeights(Effect):
     def space(self, site: Site) -> Hyperparameter:
         if site.num_classes is None:
             raise ValueError("ClassWeights needs targets that are classes, one integer for each example.")
-        return Hyperparameter(self.init, shape=(site.num_classes,), constraint=constraints.positive)
+        labels = tuple(f"class {k}" for k in range(site.num_classes))
+        return Hyperparameter(self.init, shape=(site.num_classes,), constraint=constraints.positive, labels=labels)
 
     def weights(self, value: Tensor, rows: Tensor | None, y: Tensor) -> Tensor:
         if y.ndim != 1:
             raise ValueError(f"ClassWeights needs one class for each example, but the targets are {tuple(y.shape)}.")
-        return value[y.clamp(0, len(value) - 1)]  # the loss ignores targets that are no class
+        return value[y.long().clamp(0, len(value) - 1)]  # the loss ignores targets that are no class

@@ -41,9 +41,16 @@ class CombinedEffects:
     def spaces(self, site: Site) -> dict[str, Hyperparameter]:
         """Every hyperparameter at a site.
 
-        Also raised, by what it calls: ValueError if an effect does not fit there.
+        Raises:
+            ValueError: if an effect does not fit there.
         """
-        return {name: one.space(site) if isinstance(one, Effect) else one for name, one in self._declared.items()}
+        found: dict[str, Hyperparameter] = {}
+        for name, one in self._declared.items():
+            try:
+                found[name] = one.space(site) if isinstance(one, Effect) else one
+            except ValueError as error:
+                raise ValueError(f"hyperparameters[{name!r}], {type(one).__name__}: {error}") from error
+        return found
 
     @property
     def tunes_initial(self) -> bool:
@@ -70,6 +77,16 @@ class CombinedEffects:
     def input_names(self) -> list[str]:
         """The names of the hyperparameters that change the inputs, also in evaluation."""
         return list(self._inputs)
+
+    @property
+    def changes_targets(self) -> bool:
+        """Whether an effect changes the targets of training."""
+        return bool(self._targets)
+
+    @property
+    def weighs(self) -> bool:
+        """Whether an effect gives weights to the examples."""
+        return bool(self._weights)
 
     @property
     def draws(self) -> bool:

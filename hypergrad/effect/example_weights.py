@@ -13,7 +13,9 @@ from hypergrad.effect.base import Effect, Site
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleWeights(Effect):
-    """A weight λ_i for each train example: g = mean_i λ_i ℓ_i. Wrong labels end with small weights.
+    """A weight λ_i for each train example: g = 1/N Σ_i λ_i u_i. Wrong labels end with small weights.
+
+    u_i are the terms of the loss, and N is its own denominator, such as n, so that weights of 1 change nothing.
 
     Attributes:
         init: the initial weight.

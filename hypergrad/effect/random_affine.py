@@ -12,7 +12,8 @@ from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.validation import require_instance
 from hypergrad.effect.base import Effect, Site
 
-ENTRIES = 6
+_LABELS = ("x from x", "x from y", "x shift", "y from x", "y from y", "y shift")
+ENTRIES = len(_LABELS)
 """The number of entries of D: an affine map of the plane is a 2 × 3 matrix."""
 
 
@@ -39,7 +40,9 @@ class RandomAffine(Effect):
 
     def space(self, site: Site) -> Hyperparameter:
         require_images(self, site.X)
-        return Hyperparameter(self.init, shape=(ENTRIES,) if self.per_entry else (), constraint=constraints.positive)
+        if not self.per_entry:
+            return Hyperparameter(self.init, constraint=constraints.positive)
+        return Hyperparameter(self.init, shape=(ENTRIES,), constraint=constraints.positive, labels=_LABELS)
 
     def augmented(self, value: Tensor, X: Tensor, generator: torch.Generator) -> Tensor:
         return moved(X, value * normal(X, generator))

@@ -39,7 +39,8 @@ class Scoped(Effect):
         object.__setattr__(self, "on", patterns)
 
     def space(self, site: Site) -> Hyperparameter:
-        return Hyperparameter(self.init, shape=self._shape(site.params), constraint=constraints.positive)
+        shape, labels = self._shape(site.params), tuple(self.chosen(site.params)) if self.per == "tensor" else ()
+        return Hyperparameter(self.init, shape=shape, constraint=constraints.positive, labels=labels)
 
     def chosen(self, params: Tensors) -> Tensors:
         """The tensors that the effect acts on."""

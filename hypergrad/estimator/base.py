@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Self
 
-import torch
 from torch import Tensor
 from torch.utils._pytree import keystr, tree_flatten_with_path
 from typing_extensions import TypeVar
@@ -189,7 +188,7 @@ def add_terms(direct: Mapping[str, Tensor | None], indirect: Mapping[str, Tensor
         if not terms:
             raise UnusedHyperparameterError(f"Nothing depends on the hyperparameter {name!r}: {hint}")
         grad[name] = sum(terms[1:], start=terms[0]).detach()
-        if not torch.linalg.vector_norm(grad[name], torch.inf).item() < torch.inf:
+        if not grad[name].isfinite().all():
             raise NonFiniteError(
                 f"The hypergradient with respect to {name!r} holds NaN or infinite values although the losses are "
                 "finite; look for an operation whose derivative is infinite at these values."

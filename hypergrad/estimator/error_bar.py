@@ -1,122 +1,214 @@
-"""How wrong an implicit hypergradient is."""
+"""How wrong an implicit hypergradient is. The mathematics is in docs/error_bar.md."""
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import flatten, unflatten
 from hypergrad.core.errors import HypergradError
-from hypergrad.core.operator import Operator
 from hypergrad.estimator.linearization import Linearization
 from hypergrad.estimator.report import ErrorBar
-from hypergrad.linsolve.auto import Auto
-from hypergrad.linsolve.base import LinearSolution, LinearSolver
+from hypergrad.linsolve.base import LinearSolver, Preconditioner
 from hypergrad.linsolve.cg import CG
+from hypergrad.linsolve.inverse import Inverse, Recording, UnresolvedError
 
-_TOL = 1e-4
-"""It makes the bar uncertain by some 1e-4; an error bar needs no more digits: a judgement."""
 _SAFETY = 3.0
-"""With it the bar covers the error on 99 % of random problems, as tests/estimator/test_error_bar.py asserts."""
+"""The bar over the distance that the Newton step moves the hypergradient: a judgement."""
 _QUADRATIC_REGIME = 0.3
 """Near a solution a Newton step squares a small ‖φ‖. A larger remaining part means it is not near: a judgement."""
 _SHORT = 1e-6
 """A step this short, relative to ‖w‖, cannot have left the region where φ is linear: a judgement."""
-_LEAST_BUDGET = 100
-"""The least products allowed for each system, because a warm-started adjoint may have needed few: a judgement."""
+_SAMPLES = 3
+"""Random vectors by which an effect is measured. A judgement: three are seldom all small by chance."""
+_ROUNDING = 3.0
+"""Rounding errors over ε times the sizes of what is added up, calibrated by tests/estimator/test_error_bar_sweep.py."""
+_GENERIC = 3.0
+"""The effect of a residual over that of a random vector of its length, calibrated by the same tests."""
+_NEGLIGIBLE = 0.5
+"""What the solves leave may have an effect of this part of the distance: a judgement."""
+_STEPS = 4
+"""Newton steps within which φ must become linear: a judgement."""
+_DISAGREE = 0.1
+"""Between differences and second derivatives, relative. A judgement: so much is no longer a small inexactness."""
 
 
-def error_bar(here: Linearization, adjoint: Tensor, linsolve: LinearSolver, num_matvecs: int) -> ErrorBar:
-    """Three times the distance that a hypergradient moves in one Newton step of both of its unknowns.
+def error_bar(here: Linearization, adjoint: Tensor, linsolve: LinearSolver, seen: Recording, budget: int) -> ErrorBar:
+    """Three times the distance that a hypergradient moves in one Newton step of both of its unknowns, and more.
 
     The hypergradient at (w, v) is ∂L/∂λ of L = f − vᵀφ, and the true one is where φ = 0 and ∂L/∂w = ∂f/∂w − Hv = 0.
-    One step of Newton's method for the two, each system solved by CG to a relative residual of 1e-4 without damping,
+    One step of Newton's method for the two,
 
         H(w) δ = −φ(w),    H(w + δ) ε = ∂f/∂w(w + δ) − H(w + δ) v,
 
     gives a hypergradient at (w + δ, v + ε) that is far closer to the truth. So its distance from the first one
-    estimates the error of the first one. This holds for a strongly convex inner problem near its solution. The error is
-    unknown if CG meets negative curvature or does not converge, if the step does not reduce ‖φ‖ to 0.3 of itself or
-    less, or if the problem is a restriction, such as to the support of a sparse solution, that may not hold there.
+    estimates the error of the first one. Added to it are what the two solves leave, and the effect of rounding in φ, in
+    the second right-hand side and in the products with ∂φ/∂λ. H is exact, whatever product the estimate used. The error
+    is unknown where curvature is negative or lost in rounding, where the solves need too many products, where φ is not
+    linear within a few steps, or where the problem is a restriction that may not hold there.
 
     Args:
         here: the linearisation at w.
         adjoint: v, the (inexact) adjoint, shape (n,).
-        linsolve: if it is a CG or Auto, its preconditioner is used here too.
-        num_matvecs: products that the adjoint needed; each of the two systems may use twice as many, or 100.
+        linsolve: if it is a CG, its preconditioner is used here too.
+        seen: the products that the adjoint needed.
+        budget: most products.
 
     Returns:
-        The estimate; it is at least 1e-13 of the hypergradient in float64, to cover rounding.
+        The estimate, in the units of the hypergradient.
     """
     if not here.point.oracle.problem.is_minimisation:
         return ErrorBar.unknown("the optimality condition is not the gradient of the inner loss")
     if adjoint.numel() == 0:  # no parameter moves, and the direct term is exact
         objection = here.point.objection(here.point.params)
         return ErrorBar.unknown(objection) if objection else ErrorBar(0.0, "estimated", 0)
-    step = _NewtonStep(here, adjoint, _conjugate_gradient(linsolve, max(_LEAST_BUDGET, 2 * num_matvecs)))
+    step = _NewtonStep(here, adjoint, seen, linsolve.preconditioner if isinstance(linsolve, CG) else None, budget)
     try:
-        objection = step.take()
+        return ErrorBar(step.bar(), "estimated", step.spent)
+    except UnresolvedError as reason:
+        return ErrorBar.unknown(str(reason), step.spent)
     except HypergradError as error:
-        objection = f"{type(error).__name__} in the Newton step"
-    if objection:
-        return ErrorBar.unknown(objection, step.spent)
-    return ErrorBar(step.error(), "estimated", step.spent)
+        return ErrorBar.unknown(f"{type(error).__name__} in the Newton step", step.spent)
 
 
-def _conjugate_gradient(linsolve: LinearSolver, max_iter: int) -> CG | Auto:
-    if isinstance(linsolve, CG | Auto):
-        return replace(linsolve, tol=_TOL, max_iter=max_iter)
-    return CG(tol=_TOL, max_iter=max_iter)
-
-
+@dataclass
 class _NewtonStep:
-    """A Newton step from (w, v) to (w + δ, v + ε), and the number of products used so far."""
+    """Newton's step from (w, v), the products that are known and those that were needed."""
 
-    def __init__(self, here: Linearization, adjoint: Tensor, cg: CG | Auto) -> None:
-        self.here, self.adjoint, self.cg, self.spent = here, adjoint, cg, 0
+    here: Linearization
+    adjoint: Tensor
+    seen: Recording
+    outside: Preconditioner | None
+    budget: int
+    extra: int = 0
+    inverse: Inverse | None = None
+    generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
 
-    def take(self) -> str:
-        """Take the step; return why its length does not estimate the error, or "" if it does."""
-        point = self.here.point
-        inner = self._solve(self.here.inner.product, self.here.inner.phi)
-        ahead = unflatten(flatten(point.params) - inner.x, point.params)
-        self.there = there = Linearization.at(replace(point, params=ahead))
-        objection = point.objection(ahead)
-        if objection:
-            return objection
-        outer = self._solve(there.inner.product, there.df_dw - there.inner.product(self.adjoint))
-        self.spent += 1
-        self.refined = self.adjoint + outer.x
-        if not (inner.converged and outer.converged):
-            return f"CG did not reach a residual of {_TOL:g} in {self.cg.max_iter} products"
-        return self._too_far(inner.x)
+    @property
+    def spent(self) -> int:
+        return self.extra + (0 if self.inverse is None else self.inverse.spent)
 
-    def _too_far(self, delta: Tensor) -> str:
-        first = max(self.here.inner.evaluation.grad_norm, torch.finfo(delta.dtype).tiny)
-        left = self.there.inner.evaluation.grad_norm / first
-        # If the step is too short to matter, what is left of φ is rounding.
-        size = torch.linalg.vector_norm(flatten(self.here.point.params))
-        if left > _QUADRATIC_REGIME and not torch.linalg.vector_norm(delta) <= _SHORT * size:
-            return f"a Newton step leaves {left:.2g} of the inner gradient, too far to be local"
-        return ""
+    def bar(self) -> float:
+        """The estimate.
 
-    def error(self) -> float:
-        """The distance between the hypergradients before and after the step, with a margin."""
-        refined, first = _gradient(self.there, self.refined), _gradient(self.here, self.adjoint)
-        distance = torch.linalg.vector_norm(refined - first).item()
-        floor = 500 * torch.finfo(first.dtype).eps * torch.linalg.vector_norm(first).item()
-        return _SAFETY * distance + floor
+        Raises:
+            UnresolvedError: if there is none; the message says why.
+        """
+        self._refer()
+        here, v = self.here, self.adjoint
+        H = here.inner.product
+        self.inverse = inverse = Inverse.of(H, here.df_dw, self.seen, self.outside, self.budget)
+        self.first = _gradient(here, v)
+        vanishing = self._effect(here, [self._random() * v for _ in range(_SAMPLES)])
+        eps = torch.finfo(v.dtype).eps
+        self.rounding = eps * (_ROUNDING * vanishing + _norm(self.first))
+        self.before = here.df_dw - H(v)
+        self.extra += 1
+        x, left = inverse.rough(here.inner.phi)
+        while True:
+            far, noise = self._linear_from(here, x, left)
+            moved, behind = self._adjoint_error(far, noise)
+            if behind <= _NEGLIGIBLE * moved:
+                return _SAFETY * (moved + behind)
+            self.inverse = self.inverse.moved(H)
+            more, left = self.inverse.further(left)
+            x = x + more
 
-    def _solve(self, A: Operator, b: Tensor) -> LinearSolution:
-        found = self.cg.solve(A, b)
-        self.spent += found.num_matvecs
-        return found
+    def _refer(self) -> None:
+        """Take the products that are exact to rounding, if the estimate used others."""
+        point, rough = self.here.point, self.here.inner.product
+        if point.product.reference is point.product:
+            return
+        self.seen = Recording()
+        try:
+            self.here = Linearization.at(replace(point, product=point.product.reference))
+            exact = self.here.inner.product(self.adjoint)
+        except (RuntimeError, NotImplementedError) as error:
+            if isinstance(error, HypergradError):
+                raise
+            raise UnresolvedError("the inner loss cannot be differentiated twice") from error
+        self.extra += 1
+        if rough.inaccuracy is not None:
+            self.extra += 1
+            off = _norm(rough(self.adjoint) - exact) / max(_norm(exact), torch.finfo(exact.dtype).tiny)
+            if not off <= _DISAGREE:
+                raise UnresolvedError(f"differences and second derivatives disagree by {off:.1g} of the product")
+
+    def _linear_from(self, at: Linearization, x: Tensor, left: Tensor) -> tuple[Linearization, float]:
+        """Where a Newton step from a point of the linear regime ends, and the rounding error of an entry of φ."""
+        for _ in range(_STEPS):
+            inverse, w = self._inverse, flatten(at.point.params)
+            eps = torch.finfo(w.dtype).eps
+            sizes = inverse.size * _norm(w) + _norm(self.here.inner.phi)
+            noise = _ROUNDING * eps * sizes / math.sqrt(len(w))
+            change = inverse.spread(noise * self._random()) - x  # so that an accidental φ = 0 tells nothing
+            far = Linearization.at(replace(at.point, params=unflatten(w + change, at.point.params)))
+            objection = self.here.point.objection(far.point.params)
+            if objection:
+                raise UnresolvedError(objection)
+            first, bent = at.inner.evaluation.grad_norm, _norm(far.inner.phi - left)
+            self.inverse = inverse.moved(far.inner.product)
+            if bent <= _QUADRATIC_REGIME * first + 2 * noise * math.sqrt(len(w)) or _norm(x) <= _SHORT * _norm(w):
+                return far, noise
+            if not inverse.is_whole:
+                break
+            at = far
+            x, left = self.inverse.rough(far.inner.phi)
+        raise UnresolvedError(f"a Newton step leaves {bent / first:.2g} of the inner gradient, too far to be local")
+
+    def _adjoint_error(self, far: Linearization, noise: float) -> tuple[float, float]:
+        """How far the hypergradient moves, with what rounding may add, and what the rest of φ may add."""
+        v, inverse, root = self.adjoint, self._inverse, math.sqrt(len(self.adjoint))
+        eps = torch.finfo(v.dtype).eps
+        r = far.df_dw - far.inner.product(v)
+        self.extra += 1
+        way = _norm(flatten(far.point.params) - flatten(self.here.point.params))
+        slope = _norm(r - self.before) / max(way, torch.finfo(v.dtype).tiny)
+        (epsilon, rest), is_explored = inverse.rough(r), inverse.is_whole
+        while True:
+            spread = [inverse.spread(self._random()) for _ in range(_SAMPLES)]
+            effect, wide = self._effect(far, spread), _rms([_norm(x) for x in spread]) / root
+            unsure = _ROUNDING * eps * (inverse.size * _norm(v) + _norm(far.df_dw)) / root + slope * wide * noise
+            floor = effect * unsure + self.rounding
+            moved = _norm(_gradient(far, v + epsilon) - self.first) + floor
+            remains = 0.0 if inverse.is_whole else _GENERIC * effect * _norm(rest) / root
+            if remains <= _NEGLIGIBLE * (moved if is_explored else floor):
+                break
+            more, rest = inverse.further(rest)
+            epsilon, is_explored = epsilon + more, True
+        behind = 0.0 if inverse.is_whole else _GENERIC * effect * slope * wide * _norm(far.inner.phi) / root
+        return moved + remains, behind
+
+    @property
+    def _inverse(self) -> Inverse:
+        assert self.inverse is not None
+        return self.inverse
+
+    def _random(self) -> Tensor:
+        return torch.randn(self.adjoint.shape, generator=self.generator, dtype=torch.float64).to(self.adjoint)
+
+    def _effect(self, at: Linearization, vectors: list[Tensor]) -> float:
+        """The root mean square of ‖(∂φ/∂λ)ᵀ x‖."""
+        return _rms([_norm(_indirect(at, x)) for x in vectors])
+
+
+def _rms(sizes: list[float]) -> float:
+    return math.sqrt(sum(size**2 for size in sizes) / len(sizes))
+
+
+def _norm(x: Tensor) -> float:
+    return torch.linalg.vector_norm(x.double()).item()
+
+
+def _indirect(at: Linearization, adjoint: Tensor) -> Tensor:
+    """−(∂φ/∂λ)ᵀ v, flat."""
+    hparams, terms = at.point.oracle.hparams, at.indirect(adjoint)
+    return flatten({k: torch.zeros_like(hparams[k]) if x is None else x for k, x in terms.items()}).detach()
 
 
 def _gradient(at: Linearization, adjoint: Tensor) -> Tensor:
     """The hypergradient, flat."""
     hparams = at.point.oracle.hparams
-    total = torch.zeros_like(flatten(hparams))
-    for term in (at.direct, at.indirect(adjoint)):
-        total += flatten({name: torch.zeros_like(hparams[name]) if x is None else x for name, x in term.items()})
-    return total.detach()
+    direct = flatten({k: torch.zeros_like(hparams[k]) if x is None else x for k, x in at.direct.items()})
+    return direct.detach() + _indirect(at, adjoint)

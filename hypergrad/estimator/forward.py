@@ -97,7 +97,7 @@ class _Flow:
         flat = flatten(self.hparams)
         self.width = len(flat)
         columns = torch.eye(self.width).to(flat).split([x.numel() for x in self.hparams.values()], 1)
-        self.directions = [e.reshape(-1, *x.shape) for e, x in zip(columns, self.hparams.values(), strict=True)]
+        self.directions = [e.reshape(len(e), *x.shape) for e, x in zip(columns, self.hparams.values(), strict=True)]
         self.used: set[str] = set()
         self.jvp_steps: JvpSteps | None = None
         with torch.enable_grad():
@@ -161,7 +161,7 @@ class _Flow:
     def indirect(self, adjoint: State) -> Partial:
         """Zᵀ a by name; None if neither the start nor a step depended on a hyperparameter."""
         pairs = zip(self.tangents, entries(adjoint), strict=True)
-        total = torch.stack([z.reshape(self.width, -1) @ a.reshape(-1) for z, a in pairs]).sum(0)
+        total = torch.stack([z.reshape(self.width, a.numel()) @ a.reshape(-1) for z, a in pairs]).sum(0)
         return {name: x if name in self.used else None for name, x in unflatten(total, self.hparams).items()}
 
     def _arrive(self, before: State, after: State) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, detach
 from hypergrad.core.errors import IndefiniteError
+from hypergrad.core.operator import Operator
 from hypergrad.core.validation import require_instance, require_int, require_real
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
 from hypergrad.estimator.error_bar import error_bar
@@ -15,6 +16,7 @@ from hypergrad.estimator.point import Point
 from hypergrad.estimator.report import AdjointReport
 from hypergrad.linsolve.base import LinearSolution, LinearSolver
 from hypergrad.linsolve.cg import CG
+from hypergrad.linsolve.inverse import Recording
 from hypergrad.problem.base import InnerProblem, Restriction
 from hypergrad.problem.oracle import Oracle
 from hypergrad.product.base import Product
@@ -29,6 +31,8 @@ _SUMMABLE = {
     "cubic": lambda k: 1 / k**3,
 }
 """Factors by outer step k = 1, 2, …, whose sum is finite."""
+_LEAST_BUDGET = 200
+"""The least products allowed for the error bar, because a warm-started adjoint may need few: a judgement."""
 _HINT = (
     "it enters neither the gradient of the inner loss nor the outer loss. An implicit estimator cannot tune a "
     "coefficient of the solver, on which the solution does not depend; use Unrolled for that."
@@ -117,20 +121,24 @@ class Implicit(HypergradEstimator):
         oracle = Oracle(part.problem, hparams, problem.inner_batch(inner_step + report.steps))
         here = Linearization.at(Point(oracle, part.params, problem.outer_batch(outer_step), self.product))
         linsolve = self.linsolve.tightened(self._factor(outer_step))
-        solved = self._solve(linsolve, here, _start(part, carry))
+        seen = Recording()
+        product = seen.watch(here.inner.product) if self.error_bar else here.inner.product
+        solved = self._solve(linsolve, product, here.df_dw, _start(part, carry))
         return Hypergradient(
             add_terms(here.direct, here.indirect(solved.x), _HINT),
             detach(trained.params),
             here.outer_loss,
             training=replace(report, loss=here.inner.evaluation.loss, grad_norm=here.inner.evaluation.grad_norm),
             adjoint_system=_report(solved, part),
-            error_bar=error_bar(here, solved.x, linsolve, solved.num_matvecs) if self.error_bar else None,
+            error_bar=error_bar(here, solved.x, linsolve, seen, max(_LEAST_BUDGET, 4 * solved.num_matvecs))
+            if self.error_bar
+            else None,
             carry=part.scatter(solved.x),
         )
 
-    def _solve(self, linsolve: LinearSolver, here: Linearization, start: Tensor | None) -> LinearSolution:
+    def _solve(self, linsolve: LinearSolver, product: Operator, b: Tensor, start: Tensor | None) -> LinearSolution:
         try:
-            return linsolve.solve(here.inner.product.shifted(self.damping), here.df_dw, start)
+            return linsolve.solve(product.shifted(self.damping), b, start)
         except IndefiniteError as error:
             if self.damping == 0:
                 raise

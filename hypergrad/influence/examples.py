@@ -26,7 +26,8 @@ class Influences:
     Attributes:
         change: the change of the dev loss without the example, to first order in its weight, shape (n,); the error is
             O(1/n²). An example with a negative change is harmful.
-        losses: the train loss of each example, shape (n,).
+        losses: the train loss of each example, without effects such as label smoothing, shape (n,); scaled so that
+            their mean is the train loss, whatever its denominator.
         targets: shape (n,) or (n, …).
         dev_loss: with all examples.
     """
@@ -74,12 +75,11 @@ def influences(
         The influences, at weight 1 for every example.
 
     Also raised, by what it calls: TypeError if the problem is no `Supervised`; ValueError if the model draws random
-    numbers in training, or its loss is not a mean over examples; NotOptimalError if the parameters are no solution.
+    numbers in training, or its loss has no term for each example; NotOptimalError if the parameters are no solution.
     """
     problem = require_supervised(problem)
     weighted = problem.weighted(_WEIGHTS)
     with_weights = hparams | {_WEIGHTS: weighted.init_hparams()[_WEIGHTS]}
-    _require_a_mean(problem, weighted, params, with_weights)
     settings = jackknife or InfinitesimalJackknife()
     fit = InfinitesimalJackknife(weights=_WEIGHTS, linsolve=settings.linsolve, tol=settings.tol).at(
         weighted, params, with_weights
@@ -103,23 +103,6 @@ def require_supervised(problem: InnerProblem) -> Supervised:
             "problems, declare a weight for each example as a hyperparameter and use hg.InfinitesimalJackknife."
         )
     return problem
-
-
-@torch.no_grad()
-def _require_a_mean(problem: Supervised, weighted: Supervised, params: Tensors, hparams: Tensors) -> None:
-    """Require that the inner loss on all of train is the plain mean over the examples.
-
-    Raises:
-        ValueError: if it is not, such as a cross-entropy with class weights.
-    """
-    whole = problem.inner_loss(params, hparams, None).item()
-    mean = weighted.inner_loss(params, hparams, None).item()
-    if not abs(whole - mean) <= torch.finfo(problem.X.dtype).eps ** 0.5 * max(1.0, abs(whole)):
-        raise ValueError(
-            f"The influence of examples needs a train loss that is the mean of the losses of the examples, but it is "
-            f"{whole:.6g}, and that mean is {mean:.6g}. Leave out what weights or ignores targets, such as `weight` "
-            "or `ignore_index`, or let the loss return one value for each example."
-        )
 
 
 def _shown(target: Tensor) -> str:

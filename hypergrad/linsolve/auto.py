@@ -71,7 +71,7 @@ class Auto(LinearSolver):
     def inverse(self, matvec: Matvec, like: Tensor) -> Callable[[Tensor], LinearSolution]:
         A = Operator.of(matvec)
         if len(like) <= _LARGEST_DENSE:
-            return Dense(definite=A.symmetric).inverse(A, like)
+            return Dense(definite=A.symmetric, tol=self.tol).inverse(A, like)
         return super().inverse(A, like)
 
     def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
@@ -81,7 +81,7 @@ class Auto(LinearSolver):
             return _remarked(gmres.solve(A, b, x0), "GMRES, because A is not symmetric")
         if n <= _SMALL or (n <= _LARGEST_DENSE and columns * _COLUMNS >= n):
             why = f"of {n} parameters" if columns == 1 else f"of {n} parameters for {columns} right-hand sides"
-            return _remarked(Dense().solve_unit(A, b, x0), f"a factorisation {why}")
+            return _remarked(Dense(tol=self.tol).solve_unit(A, b, x0), f"a factorisation {why}")
         A, near = _with_one_approximation(A)
         like = (b if b.ndim == 1 else b[:, 0]).to(near.dtype)
         cg, spent = CG(max_iter=self.max_iter, tol=self.tol), 0

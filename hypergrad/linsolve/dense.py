@@ -1,7 +1,7 @@
 """A dense factorisation of A."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -11,10 +11,13 @@ from torch import Tensor
 from hypergrad.core.errors import IndefiniteError, NonFiniteError
 from hypergrad.core.operator import Matvec, Operator
 from hypergrad.core.status import Status
-from hypergrad.core.validation import require_int
+from hypergrad.core.validation import require_int, require_real
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, bad_product
 from hypergrad.linsolve.krylov import norm
 from hypergrad.linsolve.spectrum import largest_eigenvalue
+
+_MARGIN = 10.0
+"""The error of all n products together over the largest of the measured ones. A judgement."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +25,13 @@ class Dense(LinearSolver):
     """A factorisation of A, built from n products with the unit vectors: Cholesky, or LU where A is not definite.
 
     Exact up to rounding, with n products, 8n² bytes and n³/3 operations for any number of right-hand sides. It is the
-    reference for small problems.
+    reference for small problems. For an ill-conditioned A rounding may leave a large residual. So one more product
+    measures it. If it exceeds the tolerance, steps of iterative refinement, a product each, reduce it while they can.
+    If they cannot reach the tolerance, the status is "stagnated".
 
     Attributes:
+        tol: a solution with ‖b − A x‖ ≤ tol ‖b‖ is called converged (dimensionless), ≥ 0; values below √ε of the dtype
+            count as √ε.
         max_size: largest n to accept, ≥ 1; a larger system is refused before any memory is allocated.
         definite: refuse an A that is not symmetric positive definite. If false, any nonsingular A is solved, such as
             the Hessian at a saddle; the solution is then not the derivative of an argmin.
@@ -38,14 +45,15 @@ class Dense(LinearSolver):
     max_size: int = 4000
     definite: bool = True
     chunk: int = 64
+    tol: float = 1e-6
 
     def __post_init__(self) -> None:
         require_int(self, "max_size", least=1)
         require_int(self, "chunk", least=1)
+        require_real(self, "tol", least=0)
 
     def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
-        factor = self._factorize(A, b)
-        return replace(factor.solve_unit(A, b, x0), condition=factor.condition())
+        return self._factorize(A, b).solve_unit(A, b, x0)
 
     def inverse(self, matvec: Matvec, like: Tensor) -> Callable[[Tensor], LinearSolution]:
         A = Operator.of(matvec)
@@ -60,13 +68,13 @@ class Dense(LinearSolver):
             )
         H = self._matrix(A, b)
         asymmetry = _asymmetry(H)
-        if asymmetry > torch.finfo(H.dtype).eps ** 0.5:
+        if asymmetry > _allowed_asymmetry(A, H):
             if self.definite:
                 raise ValueError(
                     f"Cholesky needs a symmetric matrix, but ‖A − Aᵀ‖/‖A‖ = {asymmetry:.1e}: the optimality condition "
                     "is not a gradient. Use GMRES, or Dense with definite=False."
                 )
-            return Factor(H, *_lu(H), f"LU, because A is not symmetric (‖A − Aᵀ‖/‖A‖ = {asymmetry:.1e})")
+            return Factor(H, *_lu(H), self.tol, f"LU, because A is not symmetric (‖A − Aᵀ‖/‖A‖ = {asymmetry:.1e})")
         return self._symmetric((H + H.T) / 2)
 
     def _matrix(self, A: Operator, b: Tensor) -> Tensor:
@@ -83,14 +91,14 @@ class Dense(LinearSolver):
     def _symmetric(self, H: Tensor) -> "Factor":
         factor, failed = torch.linalg.cholesky_ex(H)
         if not failed:
-            return Factor(H, factor, None, "Cholesky")
+            return Factor(H, factor, None, self.tol, "Cholesky")
         least = torch.linalg.eigvalsh(H)[0].item()
         if self.definite:
             raise IndefiniteError(
                 f"Cholesky needs a positive definite matrix, but the smallest eigenvalue is {least:.2e}. Solve the "
                 f"inner problem further, or add damping larger than {max(-least, 0.0):.2e}."
             )
-        return Factor(H, *_lu(H), f"LU, because Cholesky failed: the smallest eigenvalue is {least:.2e}")
+        return Factor(H, *_lu(H), self.tol, f"LU, because Cholesky failed: the smallest eigenvalue is {least:.2e}")
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,7 @@ class Factor(LinearSolver):
         matrix: A, shape (n, n).
         factor: the Cholesky factor, or both LU factors in one matrix.
         pivots: of LU; None for Cholesky.
+        tol: see `Dense`.
         remark: which factorisation, and why.
     """
 
@@ -108,6 +117,7 @@ class Factor(LinearSolver):
     matrix: Tensor
     factor: Tensor
     pivots: Tensor | None
+    tol: float
     remark: str
 
     def apply(self, columns: Tensor) -> Tensor:
@@ -123,8 +133,32 @@ class Factor(LinearSolver):
         return largest_eigenvalue(self.matrix.matmul, like) * inverse
 
     def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
-        x = self.apply(b if b.ndim == 2 else b[:, None]).view_as(b)
-        return LinearSolution(x, norm(b - self.matrix @ x, len(b)), len(b), Status.CONVERGED, self.remark)
+        tol, width = max(self.tol, torch.finfo(b.dtype).eps ** 0.5), 1 if b.ndim == 1 else b.shape[1]
+        x = self._columns(b)
+        r, products = b - A(x), len(b) + width
+        residual = norm(r, products)
+        while residual > tol:
+            refined = x + self._columns(r)
+            r, before, products = b - A(refined), residual, products + width
+            residual = norm(r, products)
+            if not residual < before / 2:
+                residual = min(residual, before)
+                x = refined if residual < before else x
+                break
+            x = refined
+        status = Status.CONVERGED if residual <= tol else Status.STAGNATED
+        return LinearSolution(x, residual, products, status, self.remark, self.condition())
+
+    def _columns(self, b: Tensor) -> Tensor:
+        return self.apply(b if b.ndim == 2 else b[:, None]).view_as(b)
+
+
+def _allowed_asymmetry(A: Operator, H: Tensor) -> float:
+    """‖A − Aᵀ‖/‖A‖ up to which A counts as symmetric, because its products are no more accurate."""
+    least = torch.finfo(H.dtype).eps ** 0.5
+    if A.inaccuracy is None or _asymmetry(H) <= least:
+        return least
+    return max(least, _MARGIN * A.inaccuracy())
 
 
 def _asymmetry(H: Tensor) -> float:

@@ -1,67 +1,141 @@
 """Whether a model can be differentiated twice, and which layer of it cannot."""
 
-from collections.abc import Callable, Iterable
+from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import BackwardCFunction
-from torch.autograd.graph import Node
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_map_only
 
-from hypergrad.core.autodiff import Tensors, flatten, leaves, unflatten, value_and_gradient, vjp
+from hypergrad.core.autodiff import Tensors, detach, leaves
+from hypergrad.model.copying import copied
 from hypergrad.model.criterion import Criterion
+from hypergrad.model.missing_derivative import graph, has_dead_end, layer_without, missing
+from hypergrad.model.probe import away, require_functional, write
 from hypergrad.model.pure_module import PureModule
+from hypergrad.model.wrong_derivative import direction_like, error, layer_with_wrong, product
 
 _REMEDY = (
     "An implicit estimator with product=differences (hg.CentredDifferences()) works without second derivatives; for "
     "every other estimator, use another layer, or write this one in another way."
 )
-_DEAD_ENDS = ("torch::autograd::Error", "torch::autograd::NotImplemented")
-_AGREEMENT = 0.03
-"""Relative spread of the differences up to which they are trusted. A judgement: at a kink it is about 1."""
-_WRONG = 0.1
-"""Relative error from which a second derivative is called wrong. A judgement: well above the spread."""
 
 
-def objection(model: PureModule, criterion: Criterion, X: Tensor, y: Tensor) -> str:
+def objection(model: PureModule, criterion: Criterion, X: Any, y: Tensor) -> str:
     """What in ℓ(z(w, X), y) has no second derivative, or a wrong one, and what to do about it; "" if nothing.
 
     torch raises if an operation has no second derivative, with two exceptions. `torch.autograd.grad` may leave out the
-    terms of a function marked `once_differentiable`, so the graph is searched for these. And torch cannot see a
-    backward that computes elsewhere, for example in numpy, so a product with the Hessian is checked against differences
-    of the gradient.
+    terms of a function marked `once_differentiable`, so the graph is searched for these. And torch cannot see that a
+    second derivative is wrong, for example of a backward that computes in numpy. So one product with the Hessian, away
+    from the initial parameters, is compared with differences of the gradient, for which parameters are written into a
+    copy of the module.
 
     Args:
-        model: z; it is differentiated at its initial parameters in the first training step.
+        model: z; it is differentiated in the first training step.
         criterion: ℓ.
         X: a few inputs.
         y: their targets.
     """
+    w = leaves(away(model.params()))
+    v = direction_like(w)
     with torch.enable_grad():
-        w = leaves(model.params())
         outputs = model(w, X, 0)
-        reason = _missing(outputs, list(w.values()))
-        if reason:
-            return f"{_layer(model, w, X)} cannot be differentiated twice: {reason} {_REMEDY}"
-        z = outputs.detach().requires_grad_()
-        loss = criterion.mean(z, y)
-        reason = _missing(loss, [z])
-        if reason:
-            return f"The loss cannot be differentiated twice: {reason} {_REMEDY}"
-        functions = {node.name() for node in _graph([outputs, loss]) if isinstance(node, BackwardCFunction)}
-    off = _off(lambda w: criterion.mean(model(w, X, 0), y), w) if functions else 0.0
-    if off > _WRONG:
-        return (
-            f"{type(model.module).__name__} cannot be differentiated twice: its second derivatives are off by {off:.0%}"
-            f" from differences of first ones. The backward of {', '.join(sorted(functions))} may compute outside "
-            f"torch; mark it once_differentiable, or write it with torch's operations. {_REMEDY}"
-        )
-    return ""
+        loss = criterion.value(outputs, y)
+        if not (loss.requires_grad and loss.isfinite()):
+            return ""
+        try:
+            first = torch.autograd.grad(
+                loss, list(w.values()), create_graph=True, allow_unused=True, materialize_grads=True
+            )
+            if has_dead_end([g for g in first if g.requires_grad]):
+                return _without(model, criterion, w, X, y)
+            found = product(list(first), w, v)
+        except RuntimeError:
+            return _without(model, criterion, w, X, y)
+        functions = {node.name() for node in graph([outputs, loss]) if isinstance(node, BackwardCFunction)}
+    if not all(g.isfinite().all() for g in first):
+        return ""
+    off = _error(model, criterion, X, y, found, w, v)
+    return _wrong(model, criterion, w, X, y, off, functions) if off else ""
+
+
+def _error(model: PureModule, criterion: Criterion, X: Any, y: Tensor, found: Tensors, w: Tensors, v: Tensors) -> float:
+    """The error of a product, by differences in float64 if model and loss can be computed in it."""
+    try:
+        wide = in_float64(w), in_float64(v)
+        return error(found, _eager_gradient(model, criterion, in_float64(X), in_float64(y), torch.float64), *wide)
+    except RuntimeError:  # dtypes that the module or loss names do not fit
+        return error(found, _eager_gradient(model, criterion, X, y, _kind_of(model)[0]), detach(w), v)
+
+
+def in_float64(values: Any) -> Any:
+    """The same tensors, in float64 if they are real numbers."""
+    return tree_map_only(Tensor, lambda x: x.detach().double() if x.is_floating_point() else x, values)
+
+
+def _eager_gradient(model: PureModule, criterion: Criterion, X: Any, y: Tensor, dtype: torch.dtype) -> Any:
+    """The gradient, as a function of w, of a copy of the model into which w is written."""
+    witness = copied(model).to(dtype)
+    criterion = deepcopy(criterion).to(dtype)
+
+    def gradient(w: Tensors) -> Tensors:
+        write(witness, w)
+        own = [witness.module.get_parameter(name) for name in w]
+        with torch.enable_grad():
+            loss = criterion.value(witness({}, X, 0), y)
+            found = torch.autograd.grad(loss, own, allow_unused=True, materialize_grads=True)
+        return dict(zip(w, found, strict=True))
+
+    return gradient
+
+
+def _without(model: PureModule, criterion: Criterion, w: Tensors, X: Any, y: Tensor) -> str:
+    outputs = model(w, X, 0)
+    reason = missing(outputs, list(w.values()))
+    if reason:
+        return f"{layer_without(model, w, X)} cannot be differentiated twice: {reason} {_REMEDY}"
+    z = outputs.detach().requires_grad_()
+    reason = missing(criterion.value(z, y), [z]) or "a function in it has no second derivative."
+    return f"The loss cannot be differentiated twice: {reason} {_REMEDY}"
+
+
+def _wrong(
+    model: PureModule, criterion: Criterion, w: Tensors, X: Any, y: Tensor, off: float, functions: set[str]
+) -> str:
+    model, w, X, y = copied(model).double(), in_float64(w), in_float64(X), in_float64(y)
+    subject = "The loss" if _loss_is_wrong(model, criterion, w, X, y) else layer_with_wrong(model, w, X)
+    reason = (
+        f"The backward of {', '.join(sorted(functions))} may compute outside torch; mark it once_differentiable, or "
+        "write it with torch's operations."
+        if functions
+        else "One of torch's operations in it has a wrong second derivative (see torch.autograd.gradgradcheck); write "
+        "it with other operations."
+    )
+    return (
+        f"{subject} cannot be differentiated twice: its second derivatives are off by {off:.0%} from differences of "
+        f"first ones. {reason} {_REMEDY}"
+    )
+
+
+def _loss_is_wrong(model: PureModule, criterion: Criterion, w: Tensors, X: Any, y: Tensor) -> bool:
+    with torch.no_grad():
+        z = {"outputs": model(w, X, 0)}
+
+    def gradient(at: Tensors, *, create_graph: bool = False) -> list[Tensor]:
+        with torch.enable_grad():
+            loss = criterion.value(at["outputs"], y)
+            return list(torch.autograd.grad(loss, [at["outputs"]], create_graph=create_graph))
+
+    v, point = direction_like(z), leaves(z)
+    found = product(gradient(point, create_graph=True), point, v)
+    return error(found, lambda at: {"outputs": gradient(leaves(at))[0]}, z, v) > 0
 
 
 class TwiceDifferentiable:
     """Requires a second derivative of ℓ(z(w, X), y); tried once for each dtype and device, whose kernels may differ.
+
+    A model that is not probed is not tried.
 
     Args:
         model: z.
@@ -70,99 +144,26 @@ class TwiceDifferentiable:
 
     def __init__(self, model: PureModule, criterion: Criterion) -> None:
         self._model, self._criterion = model, criterion
+        self._constructed = _kind_of(model)
         self._objections: dict[Any, str] = {}
 
-    def require(self, X: Tensor, y: Tensor) -> None:
+    def require(self, X: Any, y: Tensor) -> None:
         """Require it on a few examples.
 
         Raises:
             ValueError: if there is no second derivative, or a wrong one.
         """
-        like = next(self._model.parameters())
-        key = (like.dtype, like.device)
+        key = _kind_of(self._model)
+        if not self._model.probes or self._objections.get(key) == "":
+            return
         if key not in self._objections:
+            if key != self._constructed:
+                require_functional(self._model, copied(self._model), X)
             self._objections[key] = objection(self._model, self._criterion, X, y)
         if self._objections[key]:
             raise ValueError(self._objections[key])
 
 
-def _missing(output: Any, inputs: list[Tensor]) -> str:
-    """Why an output has no second derivatives, in the words of torch; "" if it has some."""
-    reached = [x for x in tree_leaves(output) if isinstance(x, Tensor) and x.requires_grad and x.is_floating_point()]
-    if not reached or not inputs:
-        return ""
-    try:
-        total = torch.stack([x.square().sum() for x in reached]).sum()
-        first = torch.autograd.grad(total, inputs, create_graph=True, allow_unused=True)
-        again = [x for x in first if x is not None and x.requires_grad]
-        if any(node.name() in _DEAD_ENDS for node in _graph(again)):
-            return "the backward of a function in it is marked once_differentiable, or has no derivative."
-        if again:
-            torch.autograd.grad(
-                torch.stack([x.square().sum() for x in again]).sum(), inputs, retain_graph=True, allow_unused=True
-            )
-    except RuntimeError as error:
-        return f"{str(error).splitlines()[0].rstrip('.')}."
-    return ""
-
-
-def _graph(tensors: Iterable[Tensor]) -> set[Node]:
-    """Every node that backward passes from the tensors would visit."""
-    found: set[Node] = set()
-    waiting: list[Any] = [x.grad_fn for x in tensors]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in found:
-            found.add(node)
-            waiting += [following for following, _ in node.next_functions]
-    return found
-
-
-def _layer(model: PureModule, w: Tensors, X: Tensor) -> str:
-    """The innermost layer without a second derivative, by name and class."""
-    calls: list[tuple[str, nn.Module, list[Tensor], Any]] = []
-
-    def watch(name: str) -> Any:
-        def keep(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            calls.append((name, module, [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)], output))
-
-        return keep
-
-    parts = model.module.named_modules()
-    handles = [part.register_forward_hook(watch(name), with_kwargs=True) for name, part in parts]
-    try:
-        model(w, X, 0)
-    finally:
-        for handle in handles:
-            handle.remove()
-    # A layer returns before the one that contains it.
-    for name, module, given, output in calls:
-        own = [p for key, p in w.items() if not name or key.startswith(f"{name}.")]
-        if _missing(output, [*own, *(x for x in given if x.requires_grad)]):
-            kind = type(module).__name__
-            return f"The layer {name!r} of the model, a {kind}," if name else kind
-    return type(model.module).__name__
-
-
-def _off(loss: Callable[[Tensors], Tensor], w: Tensors) -> float:
-    """The relative error of H v against differences of the gradient; 0 if these do not agree with each other.
-
-    They disagree at a kink, for example if the input of a rectifier is exactly zero.
-    """
-    at = flatten(w).detach()
-    v = torch.randn(at.shape, generator=torch.Generator().manual_seed(0), dtype=at.dtype).to(at)
-    with torch.enable_grad():
-        point = leaves(w)
-        product = vjp(flatten(value_and_gradient(loss, point)[1]), point)(v)
-
-    def gradient(t: float) -> Tensor:
-        with torch.no_grad():
-            return flatten(value_and_gradient(loss, unflatten(at + t * v, w))[1])
-
-    step = torch.finfo(at.dtype).eps ** (1 / 3) / torch.linalg.vector_norm(v).item()
-    found = [(gradient(t) - gradient(-t)) / (2 * t) for t in (10 * step, 3 * step, step)]
-    size = torch.linalg.vector_norm(found[1]).item()
-    spread = max(torch.linalg.vector_norm(x - found[1]).item() for x in found)
-    if not size > 0 or spread > _AGREEMENT * size:
-        return 0.0
-    return torch.linalg.vector_norm(product - found[1]).item() / size
+def _kind_of(model: PureModule) -> tuple[torch.dtype, torch.device]:
+    like = next(model.parameters())
+    return like.dtype, like.device

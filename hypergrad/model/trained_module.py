@@ -1,7 +1,6 @@
 """The user's module with trained values, and with running averages to use it in `eval()`."""
 
 from collections.abc import Iterable
-from copy import deepcopy
 from typing import Any, TypeGuard
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.model.copying import copied
 
 
 def keeps_averages(part: nn.Module) -> TypeGuard[_NormBase]:
@@ -24,7 +24,7 @@ class ModuleTemplate:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._module = deepcopy(module)
+        self._module = copied(module)
         self._averaging = [name for name, part in self._module.named_modules() if keeps_averages(part)]
 
     @property
@@ -44,7 +44,7 @@ class ModuleTemplate:
             like: a module that has all other values under the same names, on their device and in their dtype.
             batches: inputs; they are not read if the module has no running averages.
         """
-        module = deepcopy(self._module)
+        module = copied(self._module)
         known = dict(like.named_parameters()) | dict(like.named_buffers()) | values
         first = next(iter(values.values()))
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]:

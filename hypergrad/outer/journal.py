@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from hypergrad.callback.base import MOST_ENTRIES, OUTER_LOSS, Record, Result
+from hypergrad.callback.prefix import Prefix
 from hypergrad.callback.trained_model import TrainedModel
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import HypergradError, NonFiniteError, NotConvergedWarning
 from hypergrad.core.hyperparameter import shown
 from hypergrad.estimator.base import Hypergradient
 from hypergrad.estimator.inexact import inexactness
+from hypergrad.outer.labels import Labels
 from hypergrad.outer.ledger import Ledger
 from hypergrad.outer.objective import OuterObjective
 from hypergrad.outer.state import placed
@@ -31,12 +33,15 @@ class Journal:
         like: the hyperparameters.
         monitor: the loss or metric whose minimum is the best record.
         compares: whether it belongs to the same problem in all records; otherwise the last record is the best.
+        labels: names of the entries of the hyperparameters, for the records.
     """
 
-    def __init__(self, like: Tensors, monitor: str = OUTER_LOSS, *, compares: bool = True) -> None:
+    def __init__(
+        self, like: Tensors, monitor: str = OUTER_LOSS, *, compares: bool = True, labels: Labels | None = None
+    ) -> None:
         self.monitor, self.compares = monitor, compares
         self.device = next(iter(like.values())).device
-        self.ledger = Ledger()
+        self.ledger = Ledger(labels or {})
         self.history: list[dict[str, float]] = []
         self._warned: set[str] = set()
         self._paths: dict[str, list[Tensor]] = {name: [] for name, x in like.items() if x.numel() <= MOST_ENTRIES}
@@ -91,13 +96,15 @@ class Journal:
     def result(self, stopped: str, final_model: TrainedModel | None = None) -> Result:
         """The result of the run; `stopped` says why it ended."""
         first, last, best = self.records()
+        # An interrupt in `add` may have left entries of a record that is not kept.
+        rows = len(self.history) - (self.history[-1]["step"] != last.step)
         return Result(
             first=first,
             last=last,
             best=best,
             stopped=stopped,
-            history=self.history,
-            trajectory={name: torch.stack(path) for name, path in self._paths.items()},
+            history=self.history[:rows],
+            trajectory={name: torch.stack(path[:rows]) for name, path in self._paths.items()},
             final_model=final_model,
             monitor=self.monitor,
         )
@@ -107,14 +114,15 @@ class Journal:
         return {
             **self.ledger.state(),
             "warned": sorted(self._warned),
-            "history": list(self.history),
-            "trajectory": {name: list(path) for name, path in self._paths.items()},
+            "history": Prefix(self.history),
+            "trajectory": {name: Prefix(path) for name, path in self._paths.items()},
             "records": [{name: getattr(record, name) for name in _SAVED} for record in self._records],
         }
 
     def restore(self, state: dict[str, Any], problem_at: Callable[[int], InnerProblem]) -> None:
         """Go back to a state; `problem_at` returns the problem of an outer step."""
-        self.history, self._paths = state["history"], state["trajectory"]
+        self.history = list(state["history"])
+        self._paths = {name: list(placed(path[:], self.device)) for name, path in state["trajectory"].items()}
         self._records = tuple(_as_record(content, self.device, problem_at) for content in state["records"])
         self._warned = set(state["warned"])
         self.ledger.restore(state, self._records[1].seconds)

@@ -14,13 +14,19 @@ from hypergrad.core.cost import Spent
 from hypergrad.estimator.base import Hypergradient
 from hypergrad.estimator.dev_loss import Retraining
 from hypergrad.estimator.report import flat
+from hypergrad.outer.labels import Labels
 from hypergrad.problem.base import InnerProblem
 
 
 class Ledger:
-    """Gradients, Hessian products and inner steps since the run began, and the time since the first `counting`."""
+    """Gradients, Hessian products and inner steps since the run began, and the time since the first `counting`.
 
-    def __init__(self) -> None:
+    Args:
+        labels: of the hyperparameters, for the records.
+    """
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels = labels
         self.num_matvecs, self.num_inner_steps, self.cost = 0, 0, Spent()
         self._begin: float | None = None
 
@@ -56,6 +62,7 @@ class Ledger:
             num_inner_steps=self.num_inner_steps,
             seconds=self.seconds(),
             problem=problem,
+            labels=self.labels,
         )
 
     def state(self) -> dict[str, Any]:

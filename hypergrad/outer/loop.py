@@ -56,9 +56,11 @@ class Loop:
         self.journal.add(record)
         for callback in self.callbacks:
             callback.on_step(record)
-        state = self.state(record)
-        for callback in self.callbacks:
-            callback.on_state(record.step, state)
+        keepers = [callback for callback in self.callbacks if type(callback).on_state is not Callback.on_state]
+        if keepers:
+            state = self.state(record)
+            for callback in keepers:
+                callback.on_state(record.step, state)
 
     def retrained(self) -> TrainedModel:
         """The model after training on train and dev at the best λ, from the initial parameters."""
@@ -68,7 +70,7 @@ class Loop:
         with torch.no_grad():
             metrics = {name: float(x) for name, x in problem.metrics(found.params, hparams).items()}
         origin = f"trained again on train and dev, at the hyperparameters of outer step {best.step}"
-        return TrainedModel(hparams, found.params, problem, metrics, origin, best.hparams)
+        return TrainedModel(hparams, found.params, problem, metrics, origin, best.labels, best.hparams)
 
     def state(self, last: Record) -> dict[str, Any]:
         """All that `restore` needs, as tensors and plain values; later steps do not change them."""

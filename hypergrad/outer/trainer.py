@@ -3,23 +3,25 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.optim import Optimizer
 
 from hypergrad.callback.base import OUTER_LOSS, Callback, Result, Run
-from hypergrad.callback.progress import ProgressBar
-from hypergrad.callback.state_file import read
+from hypergrad.core.errors import Terminated
 from hypergrad.core.validation import require_instance, require_int, require_real
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.outer.acceptance import Acceptance
 from hypergrad.outer.descent import Descent
 from hypergrad.outer.journal import Journal
+from hypergrad.outer.labels import entry_labels
 from hypergrad.outer.lifecycle import running
+from hypergrad.outer.lock import folders, locked
 from hypergrad.outer.loop import Loop
 from hypergrad.outer.objective import OuterObjective
 from hypergrad.outer.requirements import require_makers, require_monitor, require_tunable
+from hypergrad.outer.resumption import resumed
 from hypergrad.problem.base import InnerProblem
 
 
@@ -80,31 +82,56 @@ class Trainer:
         require_tunable(self.problem, warm_start=self.warm_start, retrain=self.retrain)
         require_monitor(self.problem, self.monitor)
 
-    def fit(self, config: dict[str, Any] | None = None, *, resume: str | Path | None = None) -> Result:
+    def fit(
+        self,
+        config: dict[str, Any] | None = None,
+        *,
+        resume: str | Path | None = None,
+        resume_if_any: bool = False,
+        on_interrupt: Literal["raise", "return"] = "raise",
+    ) -> Result:
         """Run the outer loop.
 
         Args:
             config: describes the run to the callbacks; by default the estimator and the number of steps.
             resume: the folder in which a `StateSaver` saved an earlier part of this run, or one of its files; the run
                 goes on from there as if it had not been interrupted.
+            resume_if_any: begin a new run if the folder `resume` holds no state.
+            on_interrupt: what Ctrl-C does after the callbacks have saved what was reached: "raise" KeyboardInterrupt,
+                or "return" the result of the steps so far, if there are any. SIGTERM always raises.
 
         Returns:
             The best hyperparameters and parameters, with the records.
 
-        Also raised, by what it calls: CheckpointError if the saved state belongs to another run, or cannot be read; the
-        error that stopped the run, after the callbacks have saved what was reached.
+        Raises:
+            KeyboardInterrupt: after Ctrl-C or SIGTERM.
+            ValueError: if `on_interrupt` is something else.
+
+        Also raised, by what it calls: CheckpointError if the saved state belongs to another run, cannot be read, or is
+        beyond `outer_steps`; FolderInUseError if another process writes to a folder of the callbacks; the error that
+        stopped the run, after the callbacks have saved what was reached.
         """
-        config = config or {"estimator": repr(self.estimator), "outer_steps": self.outer_steps}
-        loop = self._loop()
-        if resume is not None:
-            loop.restore(read(resume))
-        resumed_at = None if loop.journal.last is None else loop.journal.last.step
-        run = Run(self.outer_steps, self.problem, self.estimator, config, resumed_at, lambda: loop.journal.best)
-        with running(self.callbacks, run, loop.journal):
-            result = loop.run()
-        for callback in self.callbacks:
-            callback.on_end(result)
-        return result
+        if on_interrupt not in ("raise", "return"):
+            raise ValueError(f'on_interrupt must be "raise" or "return", but it is {on_interrupt!r}.')
+        with locked(folders(self.callbacks)):
+            loop, resumed_at = self._loop(), None
+            if resume is not None:
+                resumed_at = resumed(loop, resume, begins=resume_if_any)
+            config = config or {"estimator": repr(self.estimator), "outer_steps": self.outer_steps}
+            run = Run(self.outer_steps, self.problem, self.estimator, config, resumed_at, lambda: loop.journal.best)
+            try:
+                with running(self.callbacks, run, loop.journal):
+                    result = loop.run()
+                for callback in self.callbacks:
+                    callback.on_end(result)
+            except KeyboardInterrupt as error:
+                # The context of an interrupt is another one if it came while the callbacks saved.
+                is_second = isinstance(error.__context__, KeyboardInterrupt)
+                ends = on_interrupt == "raise" or isinstance(error, Terminated) or is_second
+                if ends or loop.journal.last is None:
+                    raise
+                return loop.journal.result("interrupted")
+            return result
 
     def _loop(self) -> Loop:
         """The loop, before its first step."""
@@ -115,7 +142,7 @@ class Trainer:
         compares = self.monitor != OUTER_LOSS or self.problem.at_outer_step(1) is self.problem
         descent = Descent(
             objective,
-            Journal(objective.u, self.monitor, compares=compares),
+            Journal(objective.u, self.monitor, compares=compares, labels=entry_labels(self.problem, self.estimator)),
             optimizer=self.optimizer,
             scheduler=self.scheduler,
             acceptance=self.acceptance,
@@ -127,31 +154,3 @@ class Trainer:
             retrain=self.retrain,
             callbacks=self.callbacks,
         )
-
-
-def fit(
-    problem: InnerProblem,
-    estimator: HypergradEstimator,
-    optimizer: Callable[[list[Tensor]], Optimizer],
-    steps: int = 50,
-    *,
-    progress: bool = True,
-    **settings: Any,
-) -> Result:
-    """Tune the hyperparameters of a problem: `Trainer` in one line, for a notebook.
-
-    Args:
-        problem: what is tuned.
-        estimator: how the hypergradient is formed.
-        optimizer: makes a `torch.optim` optimiser from a list of tensors.
-        steps: outer steps, ≥ 0.
-        progress: show a progress bar.
-        settings: other fields of `Trainer`.
-
-    Returns:
-        The best hyperparameters and parameters, with the history.
-    """
-    callbacks = [*settings.pop("callbacks", ()), *([ProgressBar()] if progress else [])]
-    return Trainer(
-        problem=problem, estimator=estimator, optimizer=optimizer, outer_steps=steps, callbacks=callbacks, **settings
-    ).fit()

@@ -1,1 +1,1 @@
-"""Figures of finished runs: `python -m hypergrad.plot`. May import `core` only, and reads runs from their files."""
+"""Figures of finished runs: `python -m hypergrad.plot`. May import `core` and `table` only."""

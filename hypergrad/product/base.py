@@ -38,6 +38,11 @@ class Stationarity:
 class Product(ABC):
     """How products with the derivatives of φ are formed."""
 
+    @property
+    def reference(self) -> "Product":
+        """The product that is exact to rounding, by which errors are judged; itself unless it leaves something out."""
+        return self
+
     @abstractmethod
     def linearize(self, oracle: Oracle, params: Tensors) -> Stationarity:
         """φ and its products at `params`, which are not changed.

@@ -27,6 +27,10 @@ class GaussNewton(Product):
     (2002); Martens, "Deep learning via Hessian-free optimization", ICML (2010).
     """
 
+    @property
+    def reference(self) -> Product:
+        return Reverse()
+
     def linearize(self, oracle: Oracle, params: Tensors) -> Stationarity:
         require_minimisation(self, oracle.problem)
         exact, w = Reverse().linearize(oracle, params), leaves(params)

@@ -64,6 +64,11 @@ class Traced(Product):
         if self.precision not in _PRECISIONS:
             raise ValueError(f"Traced.precision must be float32, float64 or auto, but it is {self.precision!r}.")
 
+    @property
+    def reference(self) -> Product:
+        reference = self.exact.reference
+        return self if reference is self.exact else reference
+
     def linearize(self, oracle: Oracle, params: Tensors) -> Stationarity:
         exact = self.exact.linearize(oracle, params)
         approximate = partial(self._approximate, oracle, params, exact)

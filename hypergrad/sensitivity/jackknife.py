@@ -3,11 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hypergrad.core.validation import require_instance, require_int, require_real
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolver
+from hypergrad.problem.supervised.supervised import Supervised
 from hypergrad.sensitivity.inner import Inner
 from hypergrad.sensitivity.optimum import Optimum
 from hypergrad.sensitivity.weighted_fit import WeightedFit
@@ -19,6 +21,9 @@ class InfinitesimalJackknife:
 
     Leaving example i out means ω_i = 0. So the series around the fit of all examples predicts w*(ω) at the weights of a
     cross-validation or a bootstrap, without a refit.
+
+    The weights are a hyperparameter of the problem. If a `Supervised` has none, all are 1, as in `Supervised.weighted`:
+    they multiply the terms of its loss, which keeps its own denominator.
 
     Attributes:
         order: of the series, ≥ 1.
@@ -48,10 +53,14 @@ class InfinitesimalJackknife:
         """Expand around a fit; see `TaylorExpansion.at`.
 
         Raises:
-            ValueError: if there is no hyperparameter of that name with one axis.
+            ValueError: if there is no hyperparameter of that name with one axis, and the problem is no `Supervised`.
 
-        Also raised, by what it calls: NotOptimalError if the parameters are not the solution.
+        Also raised, by what it calls: NotOptimalError if the parameters are not the solution; ValueError if a
+        `Supervised` draws random numbers in training, or its loss has no term for each example.
         """
+        if isinstance(inner, Supervised) and self.weights not in hparams:
+            inner = inner.weighted(self.weights)
+            hparams = hparams | {self.weights: torch.ones_like(inner.init_hparams()[self.weights])}
         optimum = Optimum.at(inner, params, hparams, linsolve=self.linsolve, tol=self.tol, inner_step=inner_step)
         weights = optimum.hparams.get(self.weights)
         if weights is None and len(optimum.hparams) == 1 and isinstance(hparams, Tensor):

@@ -24,22 +24,30 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Any:
-    """−Σ y log softmax(x), for classes or probabilities of classes.
+    """−Σ y log softmax(x), for classes or probabilities of classes, which label smoothing moves towards 1/K.
 
     Raises:
-        CannotExpandError: with label smoothing, polynomial weights or targets, or the deprecated arguments.
+        CannotExpandError: with polynomial weights or targets, or the deprecated arguments.
     """
     given = (size_average, reduce)
-    if label_smoothing or given != (None, None) or isinstance(weight, Polynomial) or isinstance(target, Polynomial):
+    if given != (None, None) or isinstance(weight, Polynomial) or isinstance(target, Polynomial):
         raise CannotExpandError("cross_entropy with these arguments")
     dim = 0 if x.ndim == 1 else 1
     q = torch.log_softmax(x, dim)
-    if not target.is_floating_point():
+    K, weights = x.shape[dim], None if weight is None else weight.reshape(-1, *[1] * (x.ndim - 1 - dim))
+    weighted = q if weights is None else q * weights
+    if target.is_floating_point():
+        total = -(weighted * ((1 - label_smoothing) * target + label_smoothing / K)).sum(dim)
+        return total.sum() / max(1, total.numel()) if reduction == "mean" else _reduced(total, reduction)
+    if not label_smoothing:
         return nll_loss(q, target, weight, ignore_index=ignore_index, reduction=reduction)
-    if weight is not None:
-        q = q * weight.reshape(-1, *[1] * (x.ndim - 1 - dim))
-    total = -(q * target).sum(dim)
-    return total.sum() / max(1, total.numel()) if reduction == "mean" else _reduced(total, reduction)
+    counted = (target != ignore_index).to(x.dtype)
+    terms = (1 - label_smoothing) * nll_loss(q, target, weight, ignore_index=ignore_index, reduction="none")
+    terms = terms - label_smoothing / K * weighted.sum(dim) * counted
+    if reduction != "mean":
+        return _reduced(terms, reduction)
+    counts = counted if weight is None else counted * weight[target.clamp(0, K - 1)]
+    return terms.sum() / counts.sum()
 
 
 @rule_for("binary_cross_entropy_with_logits")

@@ -76,6 +76,9 @@ def test_a_budget_can_be_what_a_run_has_spent(tmp_path):
         hg.Budget.of(str(tmp_path / "other"))
     with pytest.raises(ValueError, match="holds 2 runs; name one, such as"):
         hg.Budget.of(str(tmp_path))
+    (tmp_path / "other" / "metrics.jsonl").write_text("")
+    with pytest.raises(ValueError, match="has recorded no step yet; wait for the first one"):
+        hg.Budget.of(str(tmp_path / "other"))
 
 
 class Counted(hg.Ridge):

@@ -126,7 +126,9 @@ def test_the_summary_shows_before_and_after(tmp_path):
     assert f"{result.first.outer_loss:.6g}" in text
     assert f"{result.last.outer_loss:.6g}" in text
     assert f"{result.last.hparams['penalty'].item():.6g}" in text
-    assert "median" in text  # of the vector
+    for i, entry in enumerate(result.last.hparams["shift"].tolist()):
+        (line,) = (line for line in text.splitlines() if f"shift[{i}]" in line)
+        assert f"{entry:.6g}" in line
     assert f"Hessian products  {result.last.num_matvecs}" in text
     assert f"tensorboard --logdir {tmp_path}" in text
 

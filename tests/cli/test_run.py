@@ -164,7 +164,7 @@ def main(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["estimatr=unrolled"], "Did you mean 'estimator'? The choices are: callback, data, device"),
+        (["estimatr=unrolled"], "Did you mean 'estimator'? The choices are: allow_targets, callback, data, device"),
         (["solver.lrr=3"], "Did you mean 'lr'?"),
         (["experiment=rigde"], "Could not find 'experiment/rigde'"),
         (["experiment=rigde"], "Did you mean 'ridge'?"),
@@ -196,7 +196,8 @@ def main(tmp_path, monkeypatch, capsys):
             "The module torch.nn.functional has no 'crossentropy'. Did you mean 'cross_entropy'?",
         ),
         (["~experiment"], "No problem is configured"),
-        (["problem._target_=builtins.dict"], "problem must be an InnerProblem"),
+        (["problem._target_=torch.nn.Identity"], "problem must be an InnerProblem"),
+        (["problem._target_=builtins.dict"], "but not builtins.dict: builtins is none of them. If you trust it, add"),
         (["optimizer._target_=torch.optim.Adamm"], "Adamm"),
         (["optimizer=adamm"], "Could not find 'optimizer/adamm'"),
         (["optimizer=sgd", "optimizer.lr=1e400"], "lower the lr"),

@@ -5,14 +5,16 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import hypergrad as hg
+from hypergrad.core.autodiff import flatten
 from hypergrad.influence.__main__ import main
 from hypergrad.influence.examples import influences
 from hypergrad.training.training import Training
@@ -38,6 +40,9 @@ def logistic(**settings) -> hg.Supervised:
     X = torch.randn(100, 3)
     y = (X[:, 0] + 0.5 * torch.randn(100) > 0).long()
     y[0] = 1 - y[0]
+    ignored = settings.pop("ignored", None)
+    if ignored is not None:
+        y[3::10] = ignored
     given = {"loss": cross_entropy, "hyperparameters": {"l2": hg.L2(init=0.02)}, "batch_size": 20} | settings
     model = given.pop("model", nn.Linear(3, 2))
     return hg.Supervised(model=model, train=(X[:60], y[:60]), dev=(X[60:], y[60:]), **given).double()
@@ -75,6 +80,78 @@ def test_the_changes_are_those_of_refits_to_first_order():
     torch.testing.assert_close(found.losses.mean(), cross_entropy(problem.outputs(w, hparams, None), problem.y))
 
 
+CLASS_WEIGHTS = torch.tensor([1.0, 5.0], dtype=torch.float64)
+LOSSES = {
+    "mean": nn.CrossEntropyLoss(),
+    "class weights": nn.CrossEntropyLoss(weight=CLASS_WEIGHTS),
+    "class weights of a partial": partial(cross_entropy, weight=CLASS_WEIGHTS),
+    "ignored": nn.CrossEntropyLoss(ignore_index=7),
+    "class weights and ignored": nn.CrossEntropyLoss(weight=CLASS_WEIGHTS, ignore_index=7, label_smoothing=0.1),
+    "sum": nn.CrossEntropyLoss(reduction="sum"),
+}
+
+
+def minimiser(objective) -> Tensor:
+    """By Newton's method, from 0, of a function of the 8 weights and biases."""
+    w = torch.zeros(8)
+    for _ in range(15):
+        w = w - torch.linalg.solve(torch.func.hessian(objective)(w), torch.func.grad(objective)(w))
+    return w
+
+
+def named(w: Tensor) -> dict[str, Tensor]:
+    return {"weight": w[:6].view(2, 3), "bias": w[6:]}
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_leaving_one_out_is_a_refit_whatever_the_loss_divides_by(loss):
+    problem = logistic(loss=loss, ignored=7 if getattr(loss, "ignore_index", 0) == 7 else None, batch_size=None)
+    X, y, hparams = problem.X, problem.y, problem.init_hparams()
+
+    def refit(c: Tensor) -> Tensor:
+        """With the terms of torch, and the denominator that torch has with all examples."""
+        given = (
+            loss.keywords if isinstance(loss, partial) else {"weight": loss.weight, "ignore_index": loss.ignore_index}
+        )
+        smoothing = getattr(loss, "label_smoothing", 0.0)
+        counted = y != given.get("ignore_index", -100)
+        weight = torch.ones(2) if given["weight"] is None else given["weight"]
+        divisor = 1 if getattr(loss, "reduction", "") == "sum" else weight[y[counted]].sum()
+
+        def objective(w):
+            terms = cross_entropy(
+                X @ w[:6].view(2, 3).T + w[6:], y, **given, label_smoothing=smoothing, reduction="none"
+            )
+            return (c * terms).sum() / divisor + 0.02 * w.square().sum()
+
+        return minimiser(objective)
+
+    ones = torch.ones(60)
+    w = refit(ones)
+    assert torch.allclose(flatten(fitted(problem, hparams)), w, atol=1e-9)
+    examples = torch.tensor([3, 7, 30, 41])
+    off = torch.eye(60)[examples]
+    jackknife = hg.InfinitesimalJackknife().at(problem, named(w), hparams)
+    slopes = torch.stack([(refit(ones + 1e-4 * e) - refit(ones - 1e-4 * e)) / 2e-4 for e in off], 1)
+    assert torch.allclose(jackknife.jacobian[:, examples], slopes, rtol=1e-6, atol=1e-7)
+
+    refits = torch.stack([refit(ones - e) for e in off])
+    errors = []
+    for order in (1, 2, 3):
+        out = hg.InfinitesimalJackknife(order=order).at(problem, named(w), hparams).leave_out(examples)
+        errors.append((torch.cat([out["weight"].flatten(1), out["bias"]], 1) - refits).norm(dim=1))
+    moved = (refits - w).norm(dim=1)
+    assert (errors[0] <= 0.2 * moved + 1e-9).all()
+    assert (errors[1] <= errors[0] + 1e-9).all()
+    assert (errors[2] <= 0.03 * moved + 1e-9).all()
+    assert (moved > 1e-3).tolist() == (y[examples] != 7).tolist()
+
+    found, dev = influences(problem, named(w), hparams), problem.outer_loss(named(w), hparams, None)
+    changes = torch.stack([problem.outer_loss(named(v), hparams, None) for v in refits]) - dev
+    assert (found.change[examples] - changes).abs().max() <= 0.2 * changes.abs().max()
+    assert found.losses.mean().item() == pytest.approx(problem.inner_loss(named(w), {"l2": torch.tensor(0.0)}, None))
+
+
 def test_example_weights_that_are_there_already_are_weighted_again():
     problem = logistic(hyperparameters={"l2": hg.L2(init=0.02), "omega": hg.ExampleWeights(init=0.5)})
     hparams = problem.init_hparams()
@@ -90,11 +167,10 @@ def logistic_on_all(problem: hg.Supervised) -> hg.Supervised:
     return problem
 
 
-def test_what_has_no_mean_over_examples_or_no_one_solution_is_refused():
-    weights = torch.tensor([1.0, 5.0])
-    unequal = logistic(loss=nn.CrossEntropyLoss(weight=weights))
-    with pytest.raises(ValueError, match="the mean of the losses of the examples, but it is"):
-        influences(unequal, unequal.init_params(), unequal.init_hparams())
+def test_what_has_no_terms_of_examples_or_no_one_solution_is_refused():
+    scalar = logistic(loss=lambda z, y: cross_entropy(z, y))
+    with pytest.raises(ValueError, match="need a loss for each of the examples"):
+        influences(scalar, scalar.init_params(), scalar.init_hparams())
     dropped = logistic(model=nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 2)))
     with pytest.raises(ValueError, match=r"without random numbers.*Call eval\(\)"):
         influences(dropped, dropped.init_params(), dropped.init_hparams())

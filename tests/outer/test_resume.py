@@ -22,11 +22,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 import hypergrad as hg
-from hypergrad.callback import state_file
+from hypergrad.callback import history_file, state_file
 from hypergrad.callback.base import Callback
 from hypergrad.callback.jsonl import JSONLines
 from hypergrad.callback.state_saver import StateSaver
 from hypergrad.callback.tensorboard import TensorBoard
+from hypergrad.outer.loop import Loop
 
 ADAM = partial(torch.optim.Adam, lr=0.05)
 IMPLICIT = hg.Implicit(solver=hg.Momentum(lr=0.05), inner_tol=1e-4, error_bar=False)
@@ -253,6 +254,87 @@ def test_more_steps_can_be_added_to_a_run_that_ended(tmp_path):
     assert rows_of(tmp_path / "short") == rows_of(tmp_path / "long")
 
 
+def with_history(folder: Path):
+    """Turn the states of a run into those of the version before, which held the history themselves."""
+    for path in state_file.found(folder):
+        torch.save({**state_file.read(path), "version": 2}, path)
+    (folder / "history.jsonl").unlink()
+
+
+@pytest.mark.parametrize("name", ["ridge", "ridge-per-feature"])
+def test_a_state_of_the_version_before_goes_on_to_the_same_bits(tmp_path, name):
+    settings = {"problem": PROBLEMS[name]}
+    quick(tmp_path / "whole", steps=6, **settings).fit()
+    quick(tmp_path / "cut", **settings).fit()
+    with_history(tmp_path / "cut")
+    result = quick(tmp_path / "cut", steps=6, **settings).fit(resume=tmp_path / "cut")
+    assert rows_of(tmp_path / "cut") == rows_of(tmp_path / "whole")
+    require_same(state_file.read(tmp_path / "cut"), state_file.read(tmp_path / "whole"))
+    assert all(len(path) == 7 for path in result.trajectory.values())
+
+
+def test_a_run_goes_on_in_another_folder_with_its_whole_history(tmp_path):
+    quick(tmp_path / "a").fit()
+    quick(tmp_path / "b", steps=6).fit(resume=tmp_path / "a")
+    assert [row["step"] for row in state_file.read(tmp_path / "b")["history"]] == list(range(7))
+
+
+def test_a_state_without_its_history_is_refused(tmp_path):
+    quick(tmp_path).fit()
+    lines = (tmp_path / "history.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "history.jsonl").write_text("".join(lines[:4]))
+    with pytest.raises(hg.CheckpointError, match=r"needs the first 5 records .* holds 4; .* of step 2, can be read"):
+        quick(tmp_path).fit(resume=tmp_path)
+    (tmp_path / "history.jsonl").unlink()
+    with pytest.raises(hg.CheckpointError, match="holds 0; a state file goes with the history.jsonl beside it"):
+        quick(tmp_path).fit(resume=tmp_path)
+
+
+def test_a_save_writes_as_much_at_every_step(tmp_path, monkeypatch):
+    """The bytes of each state, and the records that each save appends."""
+    appended, sizes = [], {}
+    append = history_file.HistoryFile.append
+
+    def counted(self, history, trajectory):
+        before = self.rows
+        append(self, history, trajectory)
+        appended.append(self.rows - before)
+
+    class Weigh(Callback):
+        def on_state(self, step, state):
+            sizes.update({path.name: path.stat().st_size for path in state_file.found(tmp_path)})
+
+    monkeypatch.setattr(history_file.HistoryFile, "append", counted)
+    quick(tmp_path, steps=40, callbacks=[Weigh()]).fit()
+    assert appended == [1] + 20 * [2]
+    assert len(sizes) == 21
+    assert len({size for name, size in sizes.items() if name > "state-000008.pt"}) == 1
+    assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 41
+
+
+def test_a_state_is_built_for_those_who_keep_it_only_and_later_steps_do_not_change_it(monkeypatch):
+    built, kept = [], {}
+    state = Loop.state
+    monkeypatch.setattr(Loop, "state", lambda self, last: built.append(last.step) or state(self, last))
+
+    class Keep(Callback):
+        def on_state(self, step, state):
+            kept[step] = state
+
+    def fitted(*callbacks):
+        hg.fit(PROBLEMS["ridge"], IMPLICIT, ADAM, 3, progress=False, callbacks=callbacks)
+
+    fitted(Stop(9, interrupt))
+    assert built == []
+    fitted(Keep())
+    assert built == [0, 1, 2, 3]
+    for step, one in kept.items():
+        assert [row["step"] for row in one["history"]] == list(range(step + 1))
+        assert len(one["trajectory"]["l2"]) == step + 1
+        assert one["history"][-1]["step"] == step
+        assert torch.equal(one["trajectory"]["l2"][-1], one["hparams"]["l2"])
+
+
 def damage_truncated(path: Path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -272,7 +354,7 @@ def damage_code(path: Path):
 DAMAGES = {
     "truncated": (damage_truncated, "cannot be read: it is truncated"),
     "foreign": (damage_foreign, "is not the state of a run of hypergrad"),
-    "of a later version": (damage_later, "is of version 99 of the format, and this hypergrad reads version 2"),
+    "of a later version": (damage_later, "is of version 99 of the format, and this hypergrad reads versions 2 and 3"),
     "code": (damage_code, "cannot be read"),
     "empty": (lambda path: path.write_bytes(b""), "cannot be read"),
 }

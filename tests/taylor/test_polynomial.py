@@ -15,6 +15,7 @@ DEGREE = 4
 _generator = torch.Generator().manual_seed(0)
 X = torch.randn(6, 4, generator=_generator, dtype=torch.float64)
 Y = torch.tensor([0, 1, 2, 0, 1, 2])
+IGNORED = torch.where(torch.arange(len(Y)) % 3 == 1, 7, Y)
 ONE_HOT = functional.one_hot(Y, 4).double()
 
 LINEAR = {
@@ -68,6 +69,15 @@ COMPOSITE = {
     "einsum": lambda x: torch.einsum("i,ij->j", x, X[:4]),
     "cross-entropy": lambda x: functional.cross_entropy((X * x)[:, :3], Y, weight=X[0, :3] ** 2),
     "cross-entropy-probabilities": lambda x: functional.cross_entropy(X * x, torch.softmax(X, 1)),
+    "cross-entropy-smoothed": lambda x: functional.cross_entropy(
+        (X * x)[:, :3], IGNORED, weight=X[0, :3] ** 2, ignore_index=7, label_smoothing=0.3
+    ),
+    "cross-entropy-smoothed-sum": lambda x: functional.cross_entropy(
+        (X * x)[:, :3], Y, reduction="sum", label_smoothing=0.3
+    ),
+    "cross-entropy-smoothed-probabilities": lambda x: functional.cross_entropy(
+        X * x, torch.softmax(X, 1), weight=X[0] ** 2, label_smoothing=0.3
+    ),
     "softmax": lambda x: torch.softmax(X * x, 1),
     "logsumexp": lambda x: torch.logsumexp(X * x, 1),
     "bce": lambda x: functional.binary_cross_entropy_with_logits(

@@ -14,6 +14,8 @@ from hypergrad.core.seed import seed_of
 from hypergrad.core.validation import require_int, require_real
 from hypergrad.data.tables import Split
 from hypergrad.model.criterion import Criterion
+from hypergrad.model.loss_trial import try_loss
+from hypergrad.model.probe import EXAMPLES
 from hypergrad.model.pure_module import PureModule
 from hypergrad.model.second_derivative import TwiceDifferentiable
 from hypergrad.problem.base import InnerProblem
@@ -72,21 +74,31 @@ class MetaLearning(InnerProblem):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.criterion, self.tasks, self.seed = Criterion(loss), tasks, seed
+        self.tasks, self.seed = tasks, seed
         self.tasks_per_step, self.test_tasks, self.proximity = tasks_per_step, test_tasks, proximity
         require_int(self, "tasks_per_step", least=1)
         require_int(self, "test_tasks", least=0)
         require_real(self, "proximity", least=0)
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+        self.criterion = Criterion(loss).to(like)
         for name, stack in self._first_tasks(like).items():
             self.register_buffer(name, stack)
-        self.model = PureModule(model, self.X_support[0], seed)
+        self.model = PureModule(model, self.X_support[0][:EXAMPLES], seed)
+        self._try_loss()
         self._twice = TwiceDifferentiable(self.model, self.criterion)
         if self.model.draws:
             raise ValueError(
                 "MetaLearning needs a model without random numbers in training, but this one draws some, as dropout "
                 "does, and they would be the same in all tasks. Call eval() on the module that draws them."
             )
+
+    @torch.no_grad()
+    def _try_loss(self) -> None:
+        """Try the loss on the first task."""
+        outputs = self.model(self.model.params(), self.X_support[0], None)
+        names = ("support", "query")
+        parts = {part: Split(*(self.get_buffer(f"{x}_{part}")[0] for x in Split._fields)) for part in names}
+        try_loss(self.criterion, outputs, parts)
 
     def _first_tasks(self, like: Tensor) -> Tensors:
         """The tasks of outer step 0 and then the held-out ones, by name."""
@@ -129,7 +141,7 @@ class MetaLearning(InnerProblem):
         model allows no such thing.
         """
         if torch.is_grad_enabled():
-            self._twice.require(self.X_support[0], self.y_support[0])
+            self._twice.require(self.X_support[0][:EXAMPLES], self.y_support[0][:EXAMPLES])
         return super().inner_loss_and_gradient(params, hparams, batch)
 
     def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
@@ -168,7 +180,7 @@ class MetaLearning(InnerProblem):
 
     def _losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """ℓ of each task, shape (tasks,)."""
-        return vmap(self.criterion.mean)(outputs, y)
+        return vmap(self.criterion.value)(outputs, y)
 
 
 def _generator(*key: object) -> torch.Generator:

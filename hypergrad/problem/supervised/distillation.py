@@ -12,8 +12,11 @@ from hypergrad.core.autodiff import Tensors
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.validation import require_int, require_real
 from hypergrad.data.tables import Splits
+from hypergrad.model.criterion import Criterion
 from hypergrad.model.network import softmax_regression
+from hypergrad.model.probe import EXAMPLES
 from hypergrad.model.pure_module import PureModule
+from hypergrad.model.second_derivative import TwiceDifferentiable
 from hypergrad.problem.supervised.module_problem import ModuleProblem
 
 
@@ -66,7 +69,9 @@ class Distillation(ModuleProblem):
         self.register_buffer("labels", torch.arange(num_classes).repeat_interleave(per_class))
         generator = torch.Generator().manual_seed(seed)
         self.register_buffer("first", noise * torch.randn(len(self.labels), num_features, generator=generator))
-        self.model = PureModule(model or softmax_regression(num_features, num_classes), data.train.X[:4], seed)
+        few = data.train.X[:EXAMPLES]
+        self.model = PureModule(model or softmax_regression(num_features, num_classes), few, seed)
+        self._twice = TwiceDifferentiable(self.model, Criterion(cross_entropy))
 
     def init_params(self) -> Tensors:
         return self.model.params()
@@ -79,6 +84,16 @@ class Distillation(ModuleProblem):
 
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         return cross_entropy(self.model(params, hparams["images"], None), self.labels)
+
+    def inner_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
+        """As promised.
+
+        Also raised, by what it calls: ValueError if the gradient is to be differentiated again, and a layer of the
+        model allows no such thing.
+        """
+        if torch.is_grad_enabled():
+            self._twice.require(self.get_buffer("X_train")[:EXAMPLES], self.get_buffer("y_train")[:EXAMPLES])
+        return super().inner_loss_and_gradient(params, hparams, batch)
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         return cross_entropy(self._outputs(params, "train"), self.get_buffer("y_train"))

@@ -12,20 +12,23 @@ from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.seed import seed_of
 from hypergrad.core.validation import require_int
 from hypergrad.data.minibatch import even_batches, rows_of_step
-from hypergrad.data.parts import read_parts, require_classes
+from hypergrad.data.parts import read_parts
 from hypergrad.data.tables import Split, Splits
 from hypergrad.effect.base import Effect, Site
 from hypergrad.effect.combined import CombinedEffects
 from hypergrad.effect.example_weights import ExampleWeights
+from hypergrad.model.accuracy import hits
 from hypergrad.model.criterion import Criterion
+from hypergrad.model.loss_trial import try_loss
+from hypergrad.model.probe import EXAMPLES
 from hypergrad.model.pure_module import PureModule
+from hypergrad.model.requirements import require_servable
 from hypergrad.model.second_derivative import TwiceDifferentiable
+from hypergrad.model.trial import require_single
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.repartition import on_rows
+from hypergrad.problem.supervised.effects_trial import try_effects
 from hypergrad.problem.supervised.module_problem import ModuleProblem
-
-_PROBE = 4
-"""Examples for trying out a model: at least two, for batch normalisation, and few, for speed."""
 
 
 class Batch(NamedTuple):
@@ -38,13 +41,14 @@ class Batch(NamedTuple):
 class Supervised(ModuleProblem):
     """A module trained on some examples and judged on others.
 
-    g(w, λ) = mean_i c_i ℓ(z(w, x_i), y_i) + r(w) on train or a mini-batch of it, f(w, λ) = ℓ(z(w, X), y) on dev.
+    g(w, λ) = 1/N Σ_i c_i u(z(w, x_i), y_i) + r(w) on train or a mini-batch of it, with the terms u and the denominator
+    N of the loss ℓ = 1/N Σ_i u_i; f(w, λ) = ℓ(z(w, X), y) on dev.
 
     Args:
         model: z, any module from a batch of inputs to a batch of outputs; it is not changed. See `PureModule` for
             batch normalisation, dropout, tied and frozen parameters. Outputs of shape (n, 1) are read as (n,) if the
             targets have that shape.
-        loss: ℓ(outputs, targets), such as `torch.nn.functional.cross_entropy`; averaged if its shape is not ().
+        loss: ℓ(outputs, targets), such as `torch.nn.functional.cross_entropy`; a part of the problem, see `Criterion`.
         train: (X, y), a Dataset, or an iterable of batches (X, y); all is kept in memory, in the dtype of the model.
         dev: like train.
         test: like train, or None.
@@ -52,6 +56,8 @@ class Supervised(ModuleProblem):
             names, such as a learning rate.
         batch_size: examples of a training step, ≥ 1; None for all. Each epoch sees each example once.
         seed: of the batches and of random draws, such as dropout.
+        probe: whether to compare the outputs and derivatives of the model on eight examples with those of a copy that
+            has its parameters written into it. See docs/models.md for what is not known without it.
 
     Raises:
         TypeError: if data or a hyperparameter has another type.
@@ -79,19 +85,25 @@ class Supervised(ModuleProblem):
         hyperparameters: Mapping[str, Effect | Hyperparameter],
         batch_size: int | None = None,
         seed: int = 0,
+        probe: bool = True,
     ) -> None:
         super().__init__()
-        self.batch_size, self.seed, self.criterion = batch_size, seed, Criterion(loss)
+        require_servable(model)
+        self.batch_size, self.seed = batch_size, seed
         if batch_size is not None:
             require_int(self, "batch_size", least=1)
         self.effects = CombinedEffects(hyperparameters)
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+        self.criterion = Criterion(loss).to(like)
         parts = read_parts({"train": train, "dev": dev} | ({} if test is None else {"test": test}), like)
         self._hold(parts)
-        self.model = PureModule(model, self.X[:_PROBE], seed)
-        self.num_classes = self._classes(parts)
+        self.model = PureModule(model, self.X[:EXAMPLES], seed, probe=probe)
+        self._require_batches()
+        outputs = self._probe_outputs()
+        self.num_classes = try_loss(self.criterion, outputs, parts)
         self._twice = TwiceDifferentiable(self.model, self.criterion)
         self._hyperparameters = self.effects.spaces(self._site(self.X))
+        self._try_effects(outputs)
 
     def _hold(self, parts: dict[str, Split]) -> None:
         for name, part in parts.items():
@@ -136,7 +148,7 @@ class Supervised(ModuleProblem):
         model allows no such thing.
         """
         if torch.is_grad_enabled():
-            self._twice.require(self.X[:_PROBE], self.y[:_PROBE])
+            self._twice.require(self.X[:EXAMPLES], self.y[:EXAMPLES])
         return super().inner_loss_and_gradient(params, hparams, batch)
 
     def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
@@ -153,13 +165,13 @@ class Supervised(ModuleProblem):
         y = self.effects.targets(classes, hparams, self.num_classes)
         weights = self.effects.weights(self._positions(rows), classes, hparams)
         if weights is None:
-            loss = self.criterion.mean(outputs, y)
+            loss = self.criterion.value(outputs, y, classes)
         else:
-            loss = (self.criterion.each(outputs, y) * weights).mean()
+            loss = (self.criterion.each(outputs, y, classes) * weights).mean()
         return self.effects.penalised(loss, params, hparams)
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        return self.criterion.mean(self._evaluate(params, hparams, self.X_dev, None), self.y_dev)
+        return self.criterion.value(self._evaluate(params, hparams, self.X_dev, None), self.y_dev)
 
     def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
         """Loss and accuracy on test, and the accuracy on dev, if there are such examples and such targets.
@@ -171,12 +183,13 @@ class Supervised(ModuleProblem):
         found: dict[str, Tensor | float] = {}
         if hasattr(self, "X_test"):
             outputs = outputs_of(self.X_test)
-            found = {"test_loss": self.criterion.mean(outputs, self.y_test)} | self._accuracy("test", outputs)
-        if self._has_dev and (self.num_classes is not None or self.model.averages):
+            found = {"test_loss": self.criterion.value(outputs, self.y_test)} | self._accuracy("test", outputs)
+        classifies = self.num_classes is not None or self.criterion.has_logits
+        if self._has_dev and (classifies or self.model.averages):
             outputs = outputs_of(self.X_dev)
             found |= self._accuracy("dev", outputs)
             if self.model.averages:
-                found["dev_loss_in_eval"] = self.criterion.mean(outputs, self.y_dev)
+                found["dev_loss_in_eval"] = self.criterion.value(outputs, self.y_dev)
         return found
 
     def train_inputs(self, hparams: Tensors) -> Iterator[Tensor]:
@@ -207,6 +220,7 @@ class Supervised(ModuleProblem):
         other._buffers["examples"] = train
         other._has_dev = not torch.equal(train, dev)
         other._hyperparameters = self.effects.spaces(self._site(torch.cat([self.X, self.X_dev])))
+        other._require_batches()
         return other
 
     def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:
@@ -216,8 +230,8 @@ class Supervised(ModuleProblem):
     def weighted(self, name: str) -> "Supervised":
         """The problem on all of train at each step, with one more hyperparameter: a weight for each example.
 
-        With weights of 1 it has the same solution. An example of weight 0 does not count. The sum of the losses is
-        divided by the same number as before, so that the penalties keep their relative size.
+        With weights of 1 it has the same loss. An example of weight 0 does not count. The sum of the terms of the loss
+        is divided by the same number as before, so that the penalties keep their relative size.
 
         Args:
             name: of the weights.
@@ -225,6 +239,8 @@ class Supervised(ModuleProblem):
         Raises:
             ValueError: if a hyperparameter has that name, if training draws random numbers, or if `on_examples` made
                 this problem.
+
+        Also raised, by what it calls: ValueError if the loss has no term for each example.
         """
         if self.examples is not None:
             raise ValueError("The problem is on some examples of another; call weighted of that one.")
@@ -238,15 +254,24 @@ class Supervised(ModuleProblem):
         other = copy(self)
         other.batch_size, other.effects = None, self.effects.with_more({name: ExampleWeights()})
         other._hyperparameters = other.effects.spaces(self._site(self.X))
+        other._try_effects(other._probe_outputs())
         return other
 
     def _evaluate(self, params: Tensors, hparams: Tensors, X: Tensor, step: int | None) -> Tensor:
         return self.model(params | self.effects.buffers(hparams), self.effects.inputs(X, hparams), step)
 
     def _accuracy(self, part: str, outputs: Tensor) -> dict[str, Tensor | float]:
-        if self.num_classes is None:
-            return {}
-        return {f"{part}_accuracy": (outputs.argmax(1) == self.get_buffer(f"y_{part}")).double().mean()}
+        right = hits(self.criterion, outputs, self.get_buffer(f"y_{part}"), self.num_classes)
+        return {} if right is None else {f"{part}_accuracy": right.double().mean()}
+
+    def _require_batches(self) -> None:
+        size = len(self.X)
+        batch_size = min(self.batch_size or size, size)
+        if size % batch_size == 1 or batch_size == 1:
+            batches = (
+                "Each batch has" if batch_size == 1 else f"The last of {size} examples in batches of {batch_size} is"
+            )
+            require_single(self.model, self.X[:1], batches)
 
     def _positions(self, rows: Tensor | None) -> Tensor | None:
         """The positions, in the order of λ, of some rows of train."""
@@ -257,15 +282,14 @@ class Supervised(ModuleProblem):
     def _site(self, X: Tensor) -> Site:
         return Site(self.model.params(), X, self.num_classes, dict(self.model.module.named_buffers()))
 
+    def _try_effects(self, outputs: Tensor) -> None:
+        """Try the loss with targets and weights as the effects make them."""
+        y, pool = self.y, self.pooled_targets()
+        try_effects(self.criterion, self.effects, self.init_hparams(), outputs, y, pool, self.num_classes)
+
     @torch.no_grad()
-    def _classes(self, parts: dict[str, Split]) -> int | None:
-        """K if the targets are classes, after a check that they fit the model; else None."""
-        outputs = self.model(self.model.params(), self.X[:_PROBE], None)
-        if self.y.is_floating_point() or outputs.ndim != self.y.ndim + 1:
-            return None
-        for name, part in parts.items():
-            require_classes(part.y, outputs.shape[1], self.criterion.ignored, name)
-        return outputs.shape[1]
+    def _probe_outputs(self) -> Tensor:
+        return self.model(self.model.params(), self.X[:EXAMPLES], None)
 
 
 def on_splits(data: Splits, **settings: Any) -> Supervised:

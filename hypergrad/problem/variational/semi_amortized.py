@@ -13,7 +13,10 @@ from hypergrad.core.seed import seed_of
 from hypergrad.core.validation import require_int
 from hypergrad.data.minibatch import rows_of_step
 from hypergrad.data.tables import Splits
+from hypergrad.model.criterion import Criterion
+from hypergrad.model.probe import EXAMPLES
 from hypergrad.model.pure_module import PureModule
+from hypergrad.model.second_derivative import TwiceDifferentiable
 from hypergrad.problem.base import InnerProblem
 
 _TEST_SAMPLES = 10
@@ -78,9 +81,13 @@ class SemiAmortized(InnerProblem):
         for name, least in (("latent", 1), ("batch_size", 1), ("num_test", 0), ("num_samples", 1)):
             require_int(self, name, least=least)
         self._hold(data)
-        probe = self.X_train[:4]
-        self.decoder = _network("decoder", decoder, probe.new_zeros(len(probe), latent), probe.shape[1], seed)
-        self.encoder = None if encoder is None else _network("encoder", encoder, probe, 2 * latent, seed)
+        few = self.X_train[:EXAMPLES]
+        latents = torch.randn(len(few), latent, generator=torch.Generator().manual_seed(0), dtype=few.dtype).to(few)
+        self.decoder = _network("decoder", decoder, latents, few.shape[1], seed)
+        self.encoder = None if encoder is None else _network("encoder", encoder, few, 2 * latent, seed)
+        self._twice = [(TwiceDifferentiable(self.decoder, Criterion(_squares)), latents)]
+        if self.encoder is not None:
+            self._twice.append((TwiceDifferentiable(self.encoder, Criterion(_squares)), few))
 
     def _hold(self, data: Splits) -> None:
         """Keep the images.
@@ -148,6 +155,17 @@ class SemiAmortized(InnerProblem):
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         return self._bounds(params, hparams, batch, slice(None)).sum()
 
+    def inner_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
+        """As promised.
+
+        Also raised, by what it calls: ValueError if the gradient is to be differentiated again, and a layer of a
+        network allows no such thing.
+        """
+        if torch.is_grad_enabled():
+            for twice, inputs in self._twice:
+                twice.require(inputs.to(self.images), self.images)
+        return super().inner_loss_and_gradient(params, hparams, batch)
+
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         return self._bounds(params, hparams, batch, slice(len(self.images) - self.num_test)).mean()
 
@@ -166,6 +184,11 @@ class SemiAmortized(InnerProblem):
         logits = self.decoder(_weights(hparams, "decoder"), z.flatten(0, 1), None).view(*z.shape[:2], -1)
         distortion = (softplus(logits) - x * logits).sum(-1).mean(0)
         return distortion + (mu.square() + rho.exp() - rho - 1).sum(-1) / 2
+
+
+def _squares(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A curved function of the outputs, to try a network alone."""
+    return outputs.square()
 
 
 def _weights(hparams: Tensors, part: str) -> Tensors:

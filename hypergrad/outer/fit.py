@@ -1,0 +1,67 @@
+"""`Trainer` in one line, for notebooks and scripts."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from hypergrad.callback.base import Callback, Result
+from hypergrad.callback.jsonl import JSONLines
+from hypergrad.callback.model_saver import ModelSaver
+from hypergrad.callback.progress import ProgressBar
+from hypergrad.callback.state_saver import StateSaver
+from hypergrad.callback.summary import Summary
+from hypergrad.callback.tensorboard import TensorBoard
+from hypergrad.estimator.base import HypergradEstimator
+from hypergrad.outer.trainer import Trainer
+from hypergrad.problem.base import InnerProblem
+
+
+def recorders(folder: str | Path) -> list[Callback]:
+    """The callbacks that record a run in a folder, the same as those of the command line."""
+    return [JSONLines(folder), TensorBoard(folder), StateSaver(folder), ModelSaver(folder), Summary(folder)]
+
+
+def fit(
+    problem: InnerProblem,
+    estimator: HypergradEstimator,
+    optimizer: Callable[[list[Tensor]], Optimizer],
+    steps: int = 50,
+    *,
+    folder: str | Path | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> Result:
+    """Tune the hyperparameters of a problem: `Trainer` in one line, for a notebook or a script.
+
+    Ctrl-C ends the run, and the result of the steps so far is returned, with `stopped="interrupted"`; before the first
+    record there is none, and KeyboardInterrupt is raised. A second Ctrl-C, while the callbacks save what was reached,
+    raises it at once.
+
+    Args:
+        problem: what is tuned.
+        estimator: how the hypergradient is formed.
+        optimizer: makes a `torch.optim` optimiser from a list of tensors.
+        steps: outer steps, ≥ 0.
+        folder: where to record the run, as the command line does: `metrics.jsonl`, TensorBoard's events, the states,
+            `hparams.yaml`, `model.pt` and `summary.json`. If it holds an earlier part of this run, that is continued:
+            the same call goes on after an interruption, and with more steps after the end.
+        progress: show a progress bar.
+        settings: other fields of `Trainer`.
+
+    Returns:
+        The best hyperparameters and parameters, with the history.
+
+    Also raised, by what it calls: CheckpointError if the folder holds a run with other settings, with what differs;
+    FolderInUseError if another process writes to it; FileExistsError if it holds something else.
+    """
+    recording = [] if folder is None else recorders(folder)
+    callbacks = [*settings.pop("callbacks", ()), *recording, *([ProgressBar()] if progress else [])]
+    trainer = Trainer(
+        problem=problem, estimator=estimator, optimizer=optimizer, outer_steps=steps, callbacks=callbacks, **settings
+    )
+    if folder is None:
+        return trainer.fit(on_interrupt="return")
+    return trainer.fit(resume=folder, resume_if_any=True, on_interrupt="return")

@@ -1,0 +1,1 @@
+"""Recorded runs as rows: `python -m hypergrad.table` and `hg.read_runs`. May import `core` only, and reads files."""
