@@ -11,7 +11,6 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from hypergrad.cli.command import built, command, configured, configured_callbacks, configured_problem
-from hypergrad.cli.resume import resumed
 from hypergrad.outer.trainer import Trainer
 from hypergrad.table.printed import print_table
 from hypergrad.table.read import found_runs
@@ -94,11 +93,7 @@ def _row(run: RecordedRun) -> dict[str, Any]:
 
 def main() -> None:
     """Run the command line."""
-    try:
-        sys.argv[1:] = resumed(sys.argv[1:])
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
-    command(tune)
+    command(tune, resumes=True)
 
 
 if __name__ == "__main__":

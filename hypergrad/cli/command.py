@@ -13,15 +13,20 @@ from typing import Any
 
 import hydra
 import torch
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from hypergrad.callback.base import Callback
-from hypergrad.cli.allowed import require_allowed
 from hypergrad.cli.explain import explain
+from hypergrad.cli.permission import Permission
+from hypergrad.cli.resume import resumed
+from hypergrad.cli.screening import screen, screen_resumed
+from hypergrad.cli.settings import options_first, own_settings
 from hypergrad.cli.target import targets
 from hypergrad.core.errors import Terminated
 from hypergrad.estimator.base import HypergradEstimator
@@ -29,9 +34,6 @@ from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.k_fold import k_fold
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
-_WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
-"""Hydra's options whose value is the next argument, which may hold a "=" as a path does."""
-_TRUST = "allow_targets="
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -45,29 +47,19 @@ def config_path() -> str:
 def configured(cfg: DictConfig, *keys: str) -> Any:
     """What the part of a config at these keys builds; None where there is no such part.
 
-    Also raised, by what it calls: ValueError if the config, in any of its parts, names an object of this library that
-    does not exist, or one that a config may not build.
+    From here on, the config has the public names of what it names, as `hypergrad.Ridge`.
+
+    Also raised, by what it calls: ValueError if it names an object of this library that does not exist.
     """
-    # What is checked is what is built: a resolver could give another target when it is asked again.
-    part: Any = OmegaConf.to_container(cfg, resolve=True)
-    trusted = _trusted()
-    for (*way, last), target in list(targets(part)):
-        node: Any = part
+    for (*way, last), target in targets(OmegaConf.to_container(cfg)):
+        node: Any = cfg
         for key in way:
             node = node[key]
-        require_allowed(target, trusted)
         node[last] = target
+    part: Any = cfg
     for key in keys:
         part = part.get(key)
     return instantiate(part)
-
-
-def _trusted() -> list[str]:
-    """What `allow_targets` on the command line allows; a config file cannot allow anything."""
-    if not HydraConfig.initialized():
-        return []
-    given = [text for text in HydraConfig.get().overrides.task if text.startswith(_TRUST)]
-    return [name.strip(" '\"") for name in given[-1].removeprefix(_TRUST).strip("[]").split(",")] if given else []
 
 
 @contextmanager
@@ -133,12 +125,16 @@ def configured_callbacks(cfg: DictConfig, *, without: tuple[str, ...] = ()) -> l
     return [configured(cfg, "callback", str(name)) for name in names]
 
 
-def command(task: Callable[[DictConfig], float | None], *, sweeps: bool = True) -> None:
+def command(task: Callable[[DictConfig], float | None], *, sweeps: bool = True, resumes: bool = False) -> None:
     """Compose the config from the command line, run `task` on it, and show errors without a traceback.
+
+    The config may name the objects only that `hypergrad.cli.permission` describes, and those in `allow_targets` on the
+    command line.
 
     Args:
         task: what to do; it returns the number that Hydra's sweepers minimise.
         sweeps: whether the task can run with `-m`.
+        resumes: whether `resume=<run folder>` continues a run with its own arguments.
 
     Raises:
         KeyboardInterrupt: with its traceback, where HYDRA_FULL_ERROR asks for it.
@@ -148,12 +144,22 @@ def command(task: Callable[[DictConfig], float | None], *, sweeps: bool = True) 
     wants_traceback = os.environ.get(_FULL_ERROR) == "1"
     # With this, Hydra raises every error instead of printing its own report.
     os.environ[_FULL_ERROR] = "1"
-    sys.argv[1:] = _options_first(sys.argv[1:])
+    settings, arguments = own_settings(sys.argv[1:], {"allow_targets": ""})
+    trusted = tuple(name for name in settings["allow_targets"].strip("[]").replace(" ", "").split(",") if name)
+    folder = None
+    if resumes:
+        try:
+            arguments, folder = resumed(arguments)
+        except (OSError, ValueError) as error:
+            sys.exit(f"error: {error}")
+    permission = Permission(Path.cwd().resolve(), trusted, folder)
+    sys.argv[1:] = options_first(arguments)
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
 
     job = hydra.main(version_base="1.3", config_path=config_path(), config_name="config")
     try:
-        job(_one_run(task, sweeps=sweeps, raises=wants_traceback))()
+        with _screened(permission):
+            job(_one_run(task, permission, sweeps=sweeps, raises=wants_traceback))()
     except KeyboardInterrupt as error:
         if wants_traceback:
             raise
@@ -165,8 +171,45 @@ def command(task: Callable[[DictConfig], float | None], *, sweeps: bool = True) 
         sys.exit(explain(error))
 
 
+@contextmanager
+def _screened(permission: Permission) -> Iterator[None]:
+    """Screen every config that Hydra composes, before Hydra builds its own callbacks, launchers and logs from it."""
+    compose = ConfigLoaderImpl.load_configuration
+
+    def screened(self: ConfigLoaderImpl, *arguments: Any, **settings: Any) -> DictConfig:
+        cfg = compose(self, *arguments, **settings)
+        config = _plain(cfg)
+        screen(config, permission)
+        if permission.resumed is not None:
+            screen_resumed(config["hydra"])
+        return cfg
+
+    ConfigLoaderImpl.load_configuration = screened
+    try:
+        yield
+    finally:
+        ConfigLoaderImpl.load_configuration = compose
+
+
+def _plain(node: Any) -> Any:
+    """A config as nested dicts and lists; an interpolation that has no value yet, or a missing value, is text."""
+    if not OmegaConf.is_config(node):
+        return node
+    items = {key: _value(node, key) for key in (node if isinstance(node, DictConfig) else range(len(node)))}
+    return (
+        {key: _plain(x) for key, x in items.items()} if isinstance(node, DictConfig) else [*map(_plain, items.values())]
+    )
+
+
+def _value(node: Any, key: Any) -> Any:
+    try:
+        return node[key]
+    except OmegaConfBaseException:
+        return str(node._get_node(key)._value())
+
+
 def _one_run(
-    task: Callable[[DictConfig], float | None], *, sweeps: bool, raises: bool
+    task: Callable[[DictConfig], float | None], permission: Permission, *, sweeps: bool, raises: bool
 ) -> Callable[[DictConfig], float | None]:
     """The task for one config; in a sweep, an error ends only its own run, unless `raises`."""
 
@@ -175,6 +218,7 @@ def _one_run(
         try:
             if is_sweep and not sweeps:
                 sys.exit("error: this command needs a single config; leave out -m.")
+            screen(_plain(cfg), permission)  # again, as in a sweep another process may have composed it
             return task(cfg)
         except Exception as error:
             if raises or not is_sweep:
@@ -192,13 +236,3 @@ def _record_failure(error: Exception) -> None:
     path, reason = run_folder() / "summary.json", explain(error).splitlines()[0].removeprefix("error: ")
     if not path.exists():
         path.write_text(json.dumps({"status": "failed", "error": reason}, indent=2) + "\n")
-
-
-def _options_first(arguments: list[str]) -> list[str]:
-    """The same arguments, with those that set a value at the end, as Hydra requires."""
-    options: list[str] = []
-    settings: list[str] = []
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        sets = argument.startswith("~") or ("=" in argument and not argument.startswith("-"))
-        (settings if sets and before not in _WITH_VALUE else options).append(argument)
-    return options + settings

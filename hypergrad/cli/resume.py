@@ -1,60 +1,68 @@
 """`resume=<run folder>` on the command line, replaced by the arguments with which the run started."""
 
-import shlex
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from hypergrad.callback.state_file import read
-from hypergrad.cli.allowed import is_users
+from hypergrad.cli.settings import options_and_others
 
 _OURS = ("resume=", "hydra.run.dir=", "hydra.output_subdir=")
 """Arguments that resuming sets itself."""
-_NOT_OF_A_RUN = ("hydra", "allow_targets")
-"""Keys whose values are not read from the folder of a run, which may come from anywhere: Hydra's own settings can name
-code to call before the config is checked, and what is trusted is said on the command line."""
+_NEVER = ("hydra.", "hydra/", "hydra=", "allow_targets")
+"""The beginnings of arguments that decide what may run, which only the user's own command line may."""
 
 
-def resumed(arguments: list[str]) -> list[str]:
+def resumed(arguments: list[str]) -> tuple[list[str], Path | None]:
     """The arguments that continue a run: its own, then the other given arguments, in the folder of the run.
 
     Args:
         arguments: of the command line; without `resume=`, they are returned unchanged.
 
     Returns:
-        Arguments for Hydra, which do not overwrite the config with which the run started.
+        Arguments for Hydra, which do not overwrite the config with which the run started, and the folder of the run;
+        None if there is none.
 
     Raises:
         FileNotFoundError: if there is nothing to go on from.
 
-    Also raised, by what it calls: CheckpointError if the state cannot be read; ValueError if the run was started with
-    configs of a folder that is not below the current one, or a YAML file of it cannot be read.
+    Also raised, by what it calls: CheckpointError if the state cannot be read; ValueError if the folder holds arguments
+    that a run does not leave there.
     """
-    chosen = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
+    options, others = options_and_others(arguments)
+    chosen = [argument.removeprefix("resume=") for argument in others if argument.startswith("resume=")]
     if not chosen or chosen[-1] in ("", "null"):
-        return arguments
+        return arguments, None
     source = Path(chosen[-1]).resolve()
     read(source)
     folder = source if source.is_dir() else source.parent
     begun = folder / ".hydra"
     if not (begun / "overrides.yaml").exists():
         raise FileNotFoundError(f"resume must name the folder of a run, but there is no {begun / 'overrides.yaml'}.")
-    given = [argument for argument in arguments if not argument.startswith(_OURS)]
+    given = [argument for argument in others if not argument.startswith(_OURS)]
     keys = {_key(argument) for argument in given}
-    overrides: list[str] = _read_yaml(begun / "overrides.yaml")
-    before = [text for text in overrides if _key(text) not in keys and not _key(text).startswith(_NOT_OF_A_RUN)]
-    before = [text for text in before if not text.startswith(("resume=", "-"))]
-    where = [] if any(text.startswith(("--config-dir", "-cd")) for text in given) else _config_dir(begun)
+    overrides = _overrides(begun)
+    before = [text for text in overrides if not text.startswith(_OURS) and _key(text) not in keys]
+    where = [] if any(text.startswith(("--config-dir", "-cd")) for text in options) else _config_dir(begun)
     ours = [f"resume={_quoted(source)}", f"hydra.run.dir={_quoted(folder)}", "hydra.output_subdir=.hydra/resumed"]
-    return [*where, *before, *given, *ours]
+    return [*options, *where, *before, *given, *ours], folder
 
 
-def _read_yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML of a run: {' '.join(str(error).split())}") from error
+def _overrides(begun: Path) -> list[str]:
+    """The overrides with which a run started.
+
+    Raises:
+        ValueError: if one of them is an option, or a setting of Hydra, which a run does not leave in this file.
+    """
+    overrides: Any = yaml.safe_load((begun / "overrides.yaml").read_text())
+    for text in overrides:
+        if not isinstance(text, str) or text.strip().startswith("-") or _key(text.strip()).startswith(_NEVER):
+            raise ValueError(
+                f"{begun / 'overrides.yaml'} holds {text!r}, which no run of hypergrad leaves there; if you trust it, "
+                "give it on the command line."
+            )
+    return overrides
 
 
 def _key(argument: str) -> str:
@@ -67,19 +75,9 @@ def _quoted(path: Path) -> str:
 
 
 def _config_dir(begun: Path) -> list[str]:
-    """The argument `--config-dir` with which the run started, if there was one.
-
-    Raises:
-        ValueError: if that folder may be a stranger's: configs can set up Hydra itself, and so call anything.
-    """
-    settings = _read_yaml(begun / "hydra.yaml")
+    """The argument `--config-dir` with which the run started, if there was one."""
+    settings: Any = yaml.safe_load((begun / "hydra.yaml").read_text())
     for source in settings["hydra"]["runtime"]["config_sources"]:
         if source["provider"] == "command-line":
-            path = Path(source["path"])
-            if not is_users(path):
-                raise ValueError(
-                    f"The run was started with configs of {path}, which is not below the current folder, or belongs to "
-                    f"a run. If you trust them, say so: add --config-dir {shlex.quote(str(path))}."
-                )
-            return ["--config-dir", str(path)]
+            return ["--config-dir", source["path"]]
     return []

@@ -2,14 +2,29 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.utils.checkpoint
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from hypergrad.core.autodiff import Tensors
 from hypergrad.core.seed import seed_of
+
+
+class FunctionOfParameters(Protocol):
+    """What `PureModule` is: z(w, X) in a training step, or in evaluation."""
+
+    module: nn.Module
+
+    def params(self) -> Tensors:
+        """w₀."""
+        ...
+
+    def __call__(self, params: Tensors, X: Any, step: int | None) -> Tensor:
+        """The outputs."""
+        ...
 
 
 class Kernels:

@@ -1,17 +1,15 @@
 """Whether a module is the function of its parameters that it seems to be: compared with in-place changes of a copy."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from hypergrad.core.autodiff import Tensors, leaves
+from hypergrad.model.calling import FunctionOfParameters
 from hypergrad.model.requirements import layer
-
-if TYPE_CHECKING:
-    from hypergrad.model.pure_module import PureModule
 
 EXAMPLES = 8
 """Examples for trying out a model: at least two, for batch normalisation, and few, for speed."""
@@ -19,7 +17,7 @@ _NOISE = 0.1
 """Of the parameters at which a model is compared, relative to their root mean square."""
 
 
-def require_functional(model: "PureModule", witness: "PureModule", X: Any) -> None:
+def require_functional(model: FunctionOfParameters, witness: FunctionOfParameters, X: Any) -> None:
     """Require that z(w, X) and a gradient of it are those of a copy of the module with w written into its parameters.
 
     w is away from the initial parameters, where a parameter that is read elsewhere has the right value by chance.
@@ -64,7 +62,7 @@ def away(params: Tensors) -> Tensors:
 
 
 @torch.no_grad()
-def write(model: "PureModule", w: Tensors) -> None:
+def write(model: FunctionOfParameters, w: Tensors) -> None:
     """Change the parameters of a model in place, as an optimiser of torch does."""
     for name, p in w.items():
         model.module.get_parameter(name).copy_(p)
@@ -101,7 +99,9 @@ def _require_near_gradients(module: nn.Module, found: Tensors, expected: Tensors
         )
 
 
-def _other_outputs(model: "PureModule", witness: "PureModule", w: Tensors, X: Any, step: int | None) -> str:
+def _other_outputs(
+    model: FunctionOfParameters, witness: FunctionOfParameters, w: Tensors, X: Any, step: int | None
+) -> str:
     calls = zip(_layer_calls(model, w, X, step), _layer_calls(witness, {}, X, step), strict=False)
     part = model.module
     for (name, given, found), (_, same_given, wanted) in calls:
@@ -122,7 +122,7 @@ def _all_near(found: list[Tensor], wanted: list[Tensor]) -> bool:
 
 @torch.no_grad()
 def _layer_calls(
-    model: "PureModule", w: Tensors, X: Any, step: int | None
+    model: FunctionOfParameters, w: Tensors, X: Any, step: int | None
 ) -> list[tuple[str, list[Tensor], list[Tensor]]]:
     """Name, inputs and outputs of each layer, in the order of their return: a layer before the one that contains it."""
     given: dict[str, list[Tensor]] = {}

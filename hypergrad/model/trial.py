@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,19 +12,16 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 
 from hypergrad.core.autodiff import Tensors
-from hypergrad.model.calling import seeded
+from hypergrad.model.calling import FunctionOfParameters, seeded
 from hypergrad.model.copying import own_state, parts_of
 from hypergrad.model.requirements import layer
-
-if TYPE_CHECKING:
-    from hypergrad.model.pure_module import PureModule
 
 _VALUES = (int, float, complex, str, bytes, bool, type(None), np.ndarray, np.generic)
 _REMEDY = "a training step must be a pure function of parameters, inputs and torch's random numbers"
 
 
 @torch.no_grad()
-def try_out(model: "PureModule", X: Any, seed: int, *, probe: bool) -> tuple[bool, bool]:
+def try_out(model: FunctionOfParameters, X: Any, seed: int, *, probe: bool) -> tuple[bool, bool]:
     """Call a module twice in training and twice in evaluation, at its initial parameters and on copies of the inputs.
 
     Args:
@@ -61,20 +58,24 @@ def try_out(model: "PureModule", X: Any, seed: int, *, probe: bool) -> tuple[boo
 
 
 @torch.no_grad()
-def require_single(model: "PureModule", X: Any, where: str) -> None:
-    """Require that a model can train on a batch of one example, which batch normalisation may not.
+def require_batches(model: FunctionOfParameters, X: Any, batch_size: int | None) -> None:
+    """Require that a model can train on a batch of one example, which batch normalisation may not, if there is one.
 
     Args:
         model: the model.
-        X: one input.
-        where: the batches that have one example, for the message.
+        X: all train inputs.
+        batch_size: examples of a training step; None for all.
 
     Raises:
         ValueError: if it cannot.
     """
+    size = min(batch_size or len(X), len(X))
+    if size != 1 and len(X) % size != 1:
+        return
     try:
-        model(model.params(), X, 0)
+        model(model.params(), X[:1], 0)
     except (ValueError, RuntimeError) as error:
+        where = "Each batch has" if size == 1 else f"The last of {len(X)} examples in batches of {size} is"
         reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(
             f"{where} 1 example, and {type(model.module).__name__} cannot train on one: {reason}. Choose a batch_size "
@@ -131,7 +132,7 @@ def _require_repeated(module: nn.Module, found: Tensor, again: Tensor) -> None:
         )
 
 
-def _require_unchanged(model: "PureModule", w: Tensors, before: Tensors, versions: dict[str, int]) -> None:
+def _require_unchanged(model: FunctionOfParameters, w: Tensors, before: Tensors, versions: dict[str, int]) -> None:
     """Require that a call left the parameters and buffers as they were.
 
     Raises:
@@ -157,7 +158,7 @@ def _path(name: str) -> str:
     return f", model.get_submodule({owner!r})" if owner else ""
 
 
-def _owner(model: "PureModule", name: str) -> str:
+def _owner(model: FunctionOfParameters, name: str) -> str:
     return type(model.module.get_submodule(name.rpartition(".")[0])).__name__
 
 

@@ -133,6 +133,13 @@ def test_the_end_leaves_the_best(tmp_path):
         trainer(rising(), 5, [hg.ModelSaver(tmp_path)], monitor="distance").fit()
 
 
+def test_a_run_in_a_folder_leaves_it_too(tmp_path):
+    result = hg.fit(PROBLEMS["ridge"], NEWTON, ADAM, 2, folder=tmp_path, progress=False)
+    assert torch.equal(hg.load_hparams(tmp_path)["l2"], result.hparams["l2"])
+    longer = hg.fit(PROBLEMS["ridge"], NEWTON, ADAM, 4, folder=tmp_path, progress=False)
+    assert torch.equal(torch.load(tmp_path / "model.pt", weights_only=True)["weight"], longer.params["weight"])
+
+
 class Interrupts(hg.Callback):
     def __init__(self, step):
         self.step = step

@@ -164,7 +164,7 @@ def main(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["estimatr=unrolled"], "Did you mean 'estimator'? The choices are: allow_targets, callback, data, device"),
+        (["estimatr=unrolled"], "Did you mean 'estimator'? The choices are: callback, data, device"),
         (["solver.lrr=3"], "Did you mean 'lr'?"),
         (["experiment=rigde"], "Could not find 'experiment/rigde'"),
         (["experiment=rigde"], "Did you mean 'ridge'?"),
@@ -197,7 +197,6 @@ def main(tmp_path, monkeypatch, capsys):
         ),
         (["~experiment"], "No problem is configured"),
         (["problem._target_=torch.nn.Identity"], "problem must be an InnerProblem"),
-        (["problem._target_=builtins.dict"], "but not builtins.dict: builtins is none of them. If you trust it, add"),
         (["optimizer._target_=torch.optim.Adamm"], "Adamm"),
         (["optimizer=adamm"], "Could not find 'optimizer/adamm'"),
         (["optimizer=sgd", "optimizer.lr=1e400"], "lower the lr"),

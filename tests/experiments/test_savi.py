@@ -186,11 +186,11 @@ def test_without_an_encoder_the_steps_start_at_the_prior():
         ({"batch_size": 0}, "batch_size must be at least 1, but it is 0"),
         (
             {"encoder": LINEAR(9, 3)},
-            r"encoder must have outputs of shape \(n, 4\), but .* \(4, 3\)",
+            r"encoder must have outputs of shape \(n, 4\), but .* \(6, 3\)",
         ),
         (
             {"decoder": LINEAR(2, 8)},
-            r"decoder must have outputs of shape \(n, 9\), but .* \(4, 8\)",
+            r"decoder must have outputs of shape \(n, 9\), but .* \(6, 8\)",
         ),
     ],
 )

@@ -80,6 +80,23 @@ def decomposed():
     return nn.Sequential(layer, nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3))
 
 
+def normed():
+    """Weights by length and direction, which training computes by plain operations."""
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(6, 6))
+    return nn.Sequential(layer, nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3))
+
+
+class Clamps(nn.Module):
+    """It changes its inputs in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = mlp()
+
+    def forward(self, x):
+        return self.body(x.clamp_(-2, 2))
+
+
 MODELS = {
     "mlp": mlp,
     "cnn": cnn,
@@ -88,6 +105,8 @@ MODELS = {
     "tuned buffer": Tempered,
     "tracked instance norm": tracked,
     "parametrised": decomposed,
+    "weight norm": normed,
+    "in place": Clamps,
 }
 
 
@@ -120,7 +139,7 @@ def more_of(name):
 def reported(model, problem):
     """The metrics of a module in `eval()`, by hand."""
     with torch.no_grad():
-        dev, test = model(problem.X_dev), model(problem.X_test)
+        dev, test = model(problem.X_dev.clone()), model(problem.X_test.clone())
     return {
         "test_loss": cross_entropy(test, problem.y_test).item(),
         "test_accuracy": (test.argmax(1) == problem.y_test).double().mean().item(),
@@ -136,6 +155,7 @@ def test_eval_gives_what_was_reported_and_the_file_loads(name, dtype, tmp_path):
     model = MODELS[name]()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     problem = problem_of(model, more_of(name)).to(dtype)
+    data = problem.X.clone()
     result = hg.fit(problem, ESTIMATOR, ADAM, 2, progress=False, warm_start=False)
     module: Any = result.best.module()
     assert type(module) is type(model)
@@ -153,6 +173,7 @@ def test_eval_gives_what_was_reported_and_the_file_loads(name, dtype, tmp_path):
     if name == "tuned buffer":
         assert fresh.temperature == result.best.hparams["temperature"] != 1.5
         assert torch.equal(fresh.frozen.running_mean, torch.full((6,), 0.2, dtype=dtype))
+    assert torch.equal(problem.X, data)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 

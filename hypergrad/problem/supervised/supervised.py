@@ -24,7 +24,7 @@ from hypergrad.model.probe import EXAMPLES
 from hypergrad.model.pure_module import PureModule
 from hypergrad.model.requirements import require_servable
 from hypergrad.model.second_derivative import TwiceDifferentiable
-from hypergrad.model.trial import require_single
+from hypergrad.model.trial import require_batches
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.repartition import on_rows
 from hypergrad.problem.supervised.effects_trial import try_effects
@@ -98,7 +98,7 @@ class Supervised(ModuleProblem):
         parts = read_parts({"train": train, "dev": dev} | ({} if test is None else {"test": test}), like)
         self._hold(parts)
         self.model = PureModule(model, self.X[:EXAMPLES], seed, probe=probe)
-        self._require_batches()
+        require_batches(self.model, self.X, batch_size)
         outputs = self._probe_outputs()
         self.num_classes = try_loss(self.criterion, outputs, parts)
         self._twice = TwiceDifferentiable(self.model, self.criterion)
@@ -220,7 +220,6 @@ class Supervised(ModuleProblem):
         other._buffers["examples"] = train
         other._has_dev = not torch.equal(train, dev)
         other._hyperparameters = self.effects.spaces(self._site(torch.cat([self.X, self.X_dev])))
-        other._require_batches()
         return other
 
     def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:
@@ -263,15 +262,6 @@ class Supervised(ModuleProblem):
     def _accuracy(self, part: str, outputs: Tensor) -> dict[str, Tensor | float]:
         right = hits(self.criterion, outputs, self.get_buffer(f"y_{part}"), self.num_classes)
         return {} if right is None else {f"{part}_accuracy": right.double().mean()}
-
-    def _require_batches(self) -> None:
-        size = len(self.X)
-        batch_size = min(self.batch_size or size, size)
-        if size % batch_size == 1 or batch_size == 1:
-            batches = (
-                "Each batch has" if batch_size == 1 else f"The last of {size} examples in batches of {batch_size} is"
-            )
-            require_single(self.model, self.X[:1], batches)
 
     def _positions(self, rows: Tensor | None) -> Tensor | None:
         """The positions, in the order of λ, of some rows of train."""
