@@ -76,6 +76,7 @@ from hypergrad.linsolve.base import LinearSolver as LinearSolver
 from hypergrad.linsolve.minres import MINRES as MINRES
 from hypergrad.problem.variational.mean_field import MeanField as MeanField
 from hypergrad.problem.meta.meta_learning import MetaLearning as MetaLearning
+from hypergrad.callback.model_saver import ModelSaver as ModelSaver
 from hypergrad.solver.momentum import Momentum as Momentum
 from hypergrad.linsolve.neumann import Neumann as Neumann
 from hypergrad.solver.newton import Newton as Newton
@@ -95,7 +96,8 @@ from hypergrad.problem.quadratic import Quadratic as Quadratic
 from hypergrad.solver.rmsprop import RMSprop as RMSprop
 from hypergrad.effect.random_affine import RandomAffine as RandomAffine
 from hypergrad.baseline.random import RandomSearch as RandomSearch
-from hypergrad.callback.base import Result as Result
+from hypergrad.callback.record import Record as Record
+from hypergrad.callback.result import Result as Result
 from hypergrad.core.errors import ReversalError as ReversalError
 from hypergrad.product.reverse import Reverse as Reverse
 from hypergrad.tape.reversible import Reversible as Reversible
@@ -124,6 +126,7 @@ from hypergrad.core.autodiff import Tensors as Tensors
 from hypergrad.problem.tied import Tied as Tied
 from hypergrad.problem.layers.total_variation import TotalVariation as TotalVariation
 from hypergrad.product.traced import Traced as Traced
+from hypergrad.callback.trained_model import TrainedModel as TrainedModel
 from hypergrad.outer.trainer import Trainer as Trainer
 from hypergrad.training.training import Training as Training
 from hypergrad.training.report import TrainingReport as TrainingReport
@@ -144,11 +147,13 @@ from hypergrad.functional import hypergradient as hypergradient
 from hypergrad.data.images import idx_images as idx_images
 from torch.distributions.constraints import interval as interval
 from hypergrad.problem.k_fold import k_fold as k_fold
+from hypergrad.callback.hparams_file import load_hparams as load_hparams
 from hypergrad.data.selection import long_tailed as long_tailed
 from hypergrad.model.cell import mixed_cell as mixed_cell
 from hypergrad.data.images import mnist5k as mnist5k
 from hypergrad.problem.supervised.supervised import on_splits as on_splits
 from hypergrad.model.network import perceptron as perceptron
+from hypergrad.callback.hparams_file import plain as plain
 from torch.distributions.constraints import positive as positive
 from hypergrad.solver.coefficient import ranged as ranged
 from hypergrad.table.frame import read_runs as read_runs

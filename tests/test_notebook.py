@@ -24,7 +24,7 @@ def test_the_result_is_a_table_tensors_and_one_line():
         assert series.shape == (7,)
         assert series.tolist() == frame[tag].tolist() or series.isnan().any()
     assert result.trajectory["l2"].shape == (7, 5)
-    assert torch.equal(result.trajectory["l2"][-1], result.hparams["l2"])
+    assert torch.equal(result.trajectory["l2"][-1], result.last.hparams["l2"])
     text = repr(result)
     assert text.startswith(
         f"Result(6 outer steps, dev loss {result.first.outer_loss:.6g} → {result.last.outer_loss:.6g}"

@@ -98,7 +98,7 @@ def searched(data: hg.Splits, estimator: hg.HypergradEstimator, seed: int) -> di
     cell = mixed_cell(channels=CHANNELS)
     begin = time.process_time()
     result = hg.fit(problem_of(data, cell, seed), estimator, ADAM, OUTER_STEPS, progress=False)
-    seconds, alpha = time.process_time() - begin, result.hparams["alpha"]
+    seconds, alpha = time.process_time() - begin, result.last.hparams["alpha"]
     shares = result.trajectory["alpha"].softmax(-1)
     return {
         "seconds": seconds,

@@ -62,10 +62,10 @@ def measured(seed: int) -> dict[str, Any]:
         "noise, where learning starts": judged(problem, problem.first),
         "random real images": judged(problem, random_images(data, seed)),
         "class means": judged(problem, class_means(data)),
-        "learned images": judged(problem, result.hparams["images"]),
+        "learned images": judged(problem, result.last.hparams["images"]),
         "all of train": on_all(data),
     }
-    images = {"learned": result.hparams["images"], "real": random_images(data, seed)} if seed == 0 else {}
+    images = {"learned": result.last.hparams["images"], "real": random_images(data, seed)} if seed == 0 else {}
     return {
         "rows": rows,
         "accuracy": [row["metric/test_accuracy"] for row in result.history],

@@ -110,7 +110,7 @@ def run(problem: hg.HyperCleaning, estimator: hg.HypergradEstimator) -> tuple[di
     )
     result = trainer.fit()
     columns = {name: [row[tag] for row in result.history] for tag, name in KEPT.items()}
-    return columns | {"cpu": clock.seconds}, result.hparams
+    return columns | {"cpu": clock.seconds}, result.last.hparams
 
 
 def last(history: dict[str, list[float]]) -> dict[str, float]:

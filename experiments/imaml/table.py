@@ -72,7 +72,7 @@ def rows_of(setting: Setting, proximity: float, seed: int) -> dict[str, dict[str
     """The random start and the learned one, each judged at the optima of the proximal problem."""
     solver, tol = hg.LBFGS(), 1e-6
     result = setting.learned(seed, implicit(solver, 2000, tol), proximity=proximity)
-    starts = {"random start": setting.problem(seed).init_hparams(), "implicit MAML": result.hparams}
+    starts = {"random start": setting.problem(seed).init_hparams(), "implicit MAML": result.last.hparams}
     rows: dict[str, dict[str, Any]] = {
         name: setting.judged(seed, start, solver, 2000, proximity=proximity, tol=tol) for name, start in starts.items()
     }

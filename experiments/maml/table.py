@@ -30,7 +30,7 @@ def rows_of(setting: Setting, seed: int) -> dict[str, dict[str, Any]]:
     for name, horizon in HORIZONS.items():
         estimator = hg.Unrolled(solver=solver, inner_steps=setting.inner_steps, horizon=horizon)
         result = setting.learned(seed, estimator)
-        rows[name] = {"start": result.hparams, "seconds": result.last.seconds, "history": result.history}
+        rows[name] = {"start": result.last.hparams, "seconds": result.last.seconds, "history": result.history}
     return {name: judged(setting, seed, solver, row) for name, row in rows.items()}
 
 

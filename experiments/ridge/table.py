@@ -61,7 +61,11 @@ def main() -> None:
             distances.add_row(str(seed), "none: λ → 0")
             continue
         found = [
-            hg.Trainer(problem=problem, estimator=estimator, optimizer=LBFGS, outer_steps=15).fit().hparams["l2"].log()
+            hg
+            .Trainer(problem=problem, estimator=estimator, optimizer=LBFGS, outer_steps=15)
+            .fit()
+            .last.hparams["l2"]
+            .log()
             for estimator in ESTIMATORS.values()
         ]
         before, after = losses(problem, 0.0), losses(problem, found[0].item())

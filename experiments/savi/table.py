@@ -42,7 +42,7 @@ def problem_of(seed: int, *, encoder: bool = True, start: hg.Tensors | None = No
 def through_steps(problem: hg.SemiAmortized, steps: int = OUTER_STEPS, optimizer: Any = ADAM) -> hg.Tensors:
     """Networks trained through the steps on each posterior."""
     estimator = hg.Unrolled(solver=SOLVER, inner_steps=INNER_STEPS)
-    return hg.fit(problem, estimator, optimizer, steps, progress=False, warm_start=False).hparams
+    return hg.fit(problem, estimator, optimizer, steps, progress=False, warm_start=False).last.hparams
 
 
 def amortized(problem: hg.SemiAmortized, steps: int = OUTER_STEPS, optimizer: Any = ADAM) -> hg.Tensors:

@@ -45,7 +45,8 @@ def search(
         The trials; `last` is the last one, `best` the one of the lowest dev loss.
     """
     trials = _Trials(problem, estimator, method, budget)
-    run = Run(budget.trials or 0, problem, estimator, config or {"method": repr(method)})
+    config = config or {"method": repr(method)}
+    run = Run(budget.trials or 0, problem, estimator, config, best=lambda: trials.journal.best)
     with locked(folders(callbacks)):
         with running(callbacks, run, trials.journal):
             for record in trials.records():

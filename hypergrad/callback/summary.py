@@ -57,6 +57,7 @@ class Summary(Callback):
         for title, remark in zip(("inner training", "adjoint system"), remarks.values(), strict=True):
             if remark:
                 self.console.print(f"{title:<18}{remark}", highlight=False)
+        self._say(f"dtype             {_dtype(result)}")
         self._say(f"wall time         {result.last.seconds:.1f} s")
         self._say(f"folder            {self.folder}")
         self._say(f"tensorboard --logdir {shlex.quote(str(self.folder))}")
@@ -81,12 +82,17 @@ def _content(result: Result) -> dict[str, object]:
     return {
         "status": "finished",
         "stopped": result.stopped,
+        "dtype": _dtype(result),
         "first": result.first.scalars(),
         "last": result.last.scalars(),
         "monitor": result.monitor,
         "best": {"step": result.best.step, **result.best.scalars()},
         "retrained": result.retrained,
     }
+
+
+def _dtype(result: Result) -> str:
+    return str(next(iter(result.last.hparams.values())).dtype).removeprefix("torch.")
 
 
 def _table(result: Result) -> "Table":
@@ -107,6 +113,9 @@ def _table(result: Result) -> "Table":
     for tag in ("loss/inner", "loss/dev", "loss/test"):
         if tag in rows["before"]:
             table.add_row(f"{tag[5:]} loss", *(f"{numbers[tag]:.6g}" for numbers in rows.values()))
+    if "dev_loss_in_eval" in result.first.metrics and result.monitor != "dev_loss_in_eval":
+        values = (record.metrics["dev_loss_in_eval"] for record in columns.values())
+        table.add_row("dev loss in eval", *(f"{value:.6g}" for value in values))
     if result.monitor != OUTER_LOSS:
         values = (record.monitored(result.monitor) for record in columns.values())
         table.add_row(_words(result.monitor), *(f"{value:.6g}" for value in values))

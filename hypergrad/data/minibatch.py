@@ -1,5 +1,6 @@
 """The examples of each training step."""
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
@@ -23,6 +24,18 @@ def rows_of_step(step: int, *, size: int, batch_size: int, seed: int, drop_last:
 def steps_per_epoch(*, size: int, batch_size: int, drop_last: bool = False) -> int:
     """The number of batches of an epoch."""
     return size // batch_size if drop_last else -(-size // batch_size)
+
+
+def even_batches(*, size: int, batch_size: int | None, seed: int) -> Iterator[Tensor | None]:
+    """All of `size` examples in as few batches as `batch_size` allows, whose sizes differ by at most one.
+
+    Yields:
+        The examples of a batch, in the order of the first epoch; None once, for all of them, if that is one batch.
+    """
+    if batch_size is None or batch_size >= size:
+        yield None
+    else:
+        yield from _permutation(size, seed, 0).tensor_split(-(-size // batch_size))
 
 
 @lru_cache(maxsize=4)

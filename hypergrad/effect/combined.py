@@ -74,6 +74,11 @@ class CombinedEffects:
         return X
 
     @property
+    def input_names(self) -> list[str]:
+        """The names of the hyperparameters that change the inputs, also in evaluation."""
+        return list(self._inputs)
+
+    @property
     def changes_targets(self) -> bool:
         """Whether an effect changes the targets of training."""
         return bool(self._targets)

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Self
 
 from torch import Tensor
+from torch.utils._pytree import keystr, tree_flatten_with_path
 from typing_extensions import TypeVar
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.core.display import assigned, on_screen
 from hypergrad.core.errors import NonFiniteError, UnusedHyperparameterError
 from hypergrad.estimator.report import AdjointReport, ErrorBar, SamplingReport, UnrollingReport, flat
 from hypergrad.problem.base import InnerProblem, require_scalar
@@ -27,11 +29,14 @@ _REPLACED = {
     "adjoint": "it is called carry, and may be any nesting of tensors and plain values. Pass carry=…",
 }
 
+_TRUST = ("inner_status", "adjoint_status", "error_estimate", "truncation_bias")
+"""The numbers of the reports that a hypergradient shows of itself."""
+
 H = TypeVar("H", default=Tensors)
 P = TypeVar("P", default=Tensors)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Hypergradient(Generic[H, P]):
     """A hypergradient dF/dλ with reports on its accuracy and cost; an estimator of your own may omit every report.
 
@@ -72,6 +77,13 @@ class Hypergradient(Generic[H, P]):
         for name in _REPLACED.keys() & given:
             raise TypeError(f"{cls.__name__} has no argument {name}: {_REPLACED[name]}.")
         return super().__new__(cls)
+
+    def __repr__(self) -> str:
+        """The dev loss, the gradient and how far to trust it, and not the parameters."""
+        leaves, _ = tree_flatten_with_path(self.grad)
+        grad = assigned({f"grad{keystr(path)}": leaf for path, leaf in leaves})
+        trust = [f"{key} = {self.stats[key]}" for key in _TRUST if key in self.stats]
+        return on_screen(type(self).__name__, [f"outer_loss = {self.outer_loss:.6g}", *trust, *grad])
 
     @property
     def stats(self) -> Mapping[str, float | int | str]:

@@ -1,13 +1,12 @@
 """A module as a pure function of its parameters: how buffers and random draws are treated."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from hypergrad.core.autodiff import Tensors
@@ -18,6 +17,7 @@ from hypergrad.model.places import Places
 from hypergrad.model.probe import require_functional
 from hypergrad.model.requirements import require_servable
 from hypergrad.model.stale import suspects
+from hypergrad.model.trained_module import ModuleTemplate, keeps_averages
 from hypergrad.model.trial import kept_random_states, try_out
 from hypergrad.model.weight_norm import write_out_weight_norm
 
@@ -28,7 +28,8 @@ class PureModule(nn.Module):
     - Parameters that require a gradient are trained; tied ones once, under their first name, also if a module is used
       under several names, or a list or plain attribute holds the parameter too. Frozen ones are constants.
     - Batch normalisation uses the statistics of the current batch, in training and in evaluation, and keeps no running
-      averages. A layer in `eval()` mode uses its running averages as constants.
+      averages; nor does instance normalisation. A layer in `eval()` mode uses its running averages as constants.
+      `trained` makes a module with running averages.
     - Dropout and other random draws depend only on the seed and the step. A module in `eval()` mode draws nothing; in
       evaluation, all modules are in that mode.
     - Attention and recurrent layers run on kernels of torch that can be differentiated twice: attention by its formula,
@@ -62,7 +63,7 @@ class PureModule(nn.Module):
         computed = suspects(module, self.module)
         write_out_weight_norm(self.module)
         for part in self.module.modules():
-            if isinstance(part, _BatchNorm) and part.training:
+            if keeps_averages(part):
                 part.track_running_stats = False
                 part.running_mean = part.running_var = part.num_batches_tracked = None
             if isinstance(part, nn.Embedding):
@@ -82,6 +83,7 @@ class PureModule(nn.Module):
             if witness is not None:
                 witness._draws, witness._copies_inputs = self._draws, self._copies_inputs
                 require_functional(self, witness, X)
+        self._template = ModuleTemplate(module)
 
     def params(self) -> Tensors:
         """The initial values w₀ of the trained parameters, by name."""
@@ -103,10 +105,8 @@ class PureModule(nn.Module):
         Buffers among the `params`, by name, replace those of the module. Parameters that are not given are the module's
         own.
         """
-        if self._copies_inputs:
-            X = tree_map_only(Tensor, torch.clone, X)
         with self.calling(params, device_of(X), step):
-            return self._call(X)
+            return self._call(self._own(X))
 
     @contextmanager
     def calling(self, params: Tensors, device: torch.device, step: int | None) -> Iterator[None]:
@@ -126,9 +126,36 @@ class PureModule(nn.Module):
         other._returns = entry
         return other
 
-    def _call(self, X: Any) -> Tensor:
+    @property
+    def averages(self) -> bool:
+        """Whether the module of `trained` has running averages, so that its outputs differ from those of a call."""
+        return self._template.averages
+
+    def trained(self, values: Tensors, batches: Iterable[Any]) -> nn.Module:
+        """The user's module in `eval()` mode, with the given parameters and buffers by name.
+
+        Its running averages are those over `batches` of inputs; see `ModuleTemplate.filled`.
+        """
+        with self._evaluating(next(iter(values.values())).device):
+            return self._template.filled(values, self.module, map(self._own, batches))
+
+    @torch.no_grad()
+    def outputs_of(self, trained: nn.Module, X: Any) -> Any:
+        """The outputs of a module that `trained` made, with the random draws of evaluation."""
+        with self._evaluating(device_of(X)):
+            return self._call(self._own(X), trained)
+
+    def _evaluating(self, device: torch.device) -> AbstractContextManager[None]:
+        return seeded(device, self._seed, None) if self._draws else nullcontext()
+
+    def _own(self, X: Any) -> Any:
+        """The inputs, or a copy of them if the module changes its inputs."""
+        return tree_map_only(Tensor, torch.clone, X) if self._copies_inputs else X
+
+    def _call(self, X: Any, module: nn.Module | None = None) -> Tensor:
+        module = self.module if module is None else module
         args, kwargs = arguments(X)
-        return tensor_of(self.module(*args, **kwargs), self.module, self._returns)
+        return tensor_of(module(*args, **kwargs), module, self._returns)
 
 
 def device_of(X: Any) -> torch.device:

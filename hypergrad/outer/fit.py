@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from hypergrad.callback.base import Callback, Result
 from hypergrad.callback.jsonl import JSONLines
+from hypergrad.callback.model_saver import ModelSaver
 from hypergrad.callback.progress import ProgressBar
 from hypergrad.callback.state_saver import StateSaver
 from hypergrad.callback.summary import Summary
@@ -20,7 +21,7 @@ from hypergrad.problem.base import InnerProblem
 
 def recorders(folder: str | Path) -> list[Callback]:
     """The callbacks that record a run in a folder, the same as those of the command line."""
-    return [JSONLines(folder), TensorBoard(folder), StateSaver(folder), Summary(folder)]
+    return [JSONLines(folder), TensorBoard(folder), StateSaver(folder), ModelSaver(folder), Summary(folder)]
 
 
 def fit(
@@ -44,14 +45,14 @@ def fit(
         estimator: how the hypergradient is formed.
         optimizer: makes a `torch.optim` optimiser from a list of tensors.
         steps: outer steps, ≥ 0.
-        folder: where to record the run, as the command line does: `metrics.jsonl`, TensorBoard's events, the states and
-            `summary.json`. If it holds an earlier part of this run, that is continued: the same call goes on after an
-            interruption, and with more steps after the end.
+        folder: where to record the run, as the command line does: `metrics.jsonl`, TensorBoard's events, the states,
+            `hparams.yaml`, `model.pt` and `summary.json`. If it holds an earlier part of this run, that is continued:
+            the same call goes on after an interruption, and with more steps after the end.
         progress: show a progress bar.
         settings: other fields of `Trainer`.
 
     Returns:
-        The final hyperparameters and parameters, with the history.
+        The best hyperparameters and parameters, with the history.
 
     Also raised, by what it calls: CheckpointError if the folder holds a run with other settings, with what differs;
     FolderInUseError if another process writes to it; FileExistsError if it holds something else.

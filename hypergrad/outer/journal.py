@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hypergrad.callback.base import MOST_ENTRIES, OUTER_LOSS, Record, Result
 from hypergrad.callback.prefix import Prefix
+from hypergrad.callback.trained_model import TrainedModel
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import HypergradError, NonFiniteError, NotConvergedWarning
 from hypergrad.core.hyperparameter import shown
@@ -20,6 +21,7 @@ from hypergrad.outer.labels import Labels
 from hypergrad.outer.ledger import Ledger
 from hypergrad.outer.objective import OuterObjective
 from hypergrad.outer.state import placed
+from hypergrad.problem.base import InnerProblem
 
 _LOOSE = 2.0
 """Records whose tolerances differ by more than this factor are not compared. A judgement."""
@@ -61,6 +63,11 @@ class Journal:
         """The record of the last step; None before the first one."""
         return self._records[1] if self._records else None
 
+    @property
+    def best(self) -> Record | None:
+        """The best record; None before the first one."""
+        return self._records[2] if self._records else None
+
     def records(self) -> tuple[Record, Record, Record]:
         """The first, the last and the best record."""
         first, last, best = self._records
@@ -99,21 +106,19 @@ class Journal:
         # Last, so that an interrupt leaves a row too many and never one too few.
         self._records = (first, record, record if is_best else best)
 
-    def result(self, stopped: str, retrained: dict[str, float] | None = None) -> Result:
+    def result(self, stopped: str, final_model: TrainedModel | None = None) -> Result:
         """The result of the run; `stopped` says why it ended."""
         first, last, best = self.records()
         # An interrupt in `add` may have left entries of a record that is not kept.
         rows = len(self.history) - (self.history[-1]["step"] != last.step)
         return Result(
-            hparams=last.hparams,
-            params=last.params,
             first=first,
             last=last,
             best=best,
             stopped=stopped,
             history=self.history[:rows],
             trajectory={name: torch.stack(path[:rows]) for name, path in self._paths.items()},
-            retrained=retrained,
+            final_model=final_model,
             monitor=self.monitor,
         )
 
@@ -124,16 +129,14 @@ class Journal:
             "warned": sorted(self._warned),
             "history": Prefix(self.history),
             "trajectory": {name: Prefix(path) for name, path in self._paths.items()},
-            "records": [
-                {field.name: getattr(record, field.name) for field in fields(record)} for record in self._records
-            ],
+            "records": [{name: getattr(record, name) for name in _SAVED} for record in self._records],
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a state."""
+    def restore(self, state: dict[str, Any], problem_at: Callable[[int], InnerProblem]) -> None:
+        """Go back to a state; `problem_at` returns the problem of an outer step."""
         self.history = list(state["history"])
         self._paths = {name: list(placed(path[:], self.device)) for name, path in state["trajectory"].items()}
-        self._records = tuple(_as_record(content, self.device) for content in state["records"])
+        self._records = tuple(_as_record(content, self.device, problem_at) for content in state["records"])
         self._warned = set(state["warned"])
         self.ledger.restore(state, self._records[1].seconds)
 
@@ -166,6 +169,9 @@ class Journal:
         )
 
 
-def _as_record(content: dict[str, Any], device: torch.device) -> Record:
+_SAVED = tuple(field.name for field in fields(Record) if field.name != "problem")
+
+
+def _as_record(content: dict[str, Any], device: torch.device, problem_at: Callable[[int], InnerProblem]) -> Record:
     moved: dict[str, Any] = {key: placed(content[key], device) for key in ("hparams", "grad", "params")}
-    return Record(**(content | moved))
+    return Record(**(content | moved), problem=problem_at(content["step"]))

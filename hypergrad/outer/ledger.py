@@ -61,6 +61,7 @@ class Ledger:
             num_gradients=self.cost.gradients,
             num_inner_steps=self.num_inner_steps,
             seconds=self.seconds(),
+            problem=problem,
             labels=self.labels,
         )
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from hypergrad.callback.base import Callback, Record, Result
+from hypergrad.callback.trained_model import TrainedModel
 from hypergrad.outer.descent import Descent
 from hypergrad.outer.state import identity, random_state, require_same, restore_random_state
 
@@ -61,13 +62,15 @@ class Loop:
             for callback in keepers:
                 callback.on_state(record.step, state)
 
-    def retrained(self) -> dict[str, float]:
-        """The metrics after training on train and dev at the best λ, from the initial parameters."""
+    def retrained(self) -> TrainedModel:
+        """The model after training on train and dev at the best λ, from the initial parameters."""
         _, _, best = self.journal.records()
         problem, hparams = self.objective.problem.joined(best.hparams)
         found = self.objective.estimator.estimate(problem, hparams, problem.init_params())
         with torch.no_grad():
-            return {name: float(x) for name, x in problem.metrics(found.params, hparams).items()}
+            metrics = {name: float(x) for name, x in problem.metrics(found.params, hparams).items()}
+        origin = f"trained again on train and dev, at the hyperparameters of outer step {best.step}"
+        return TrainedModel(hparams, found.params, problem, metrics, origin, best.labels, best.hparams)
 
     def state(self, last: Record) -> dict[str, Any]:
         """All that `restore` needs, as tensors and plain values; later steps do not change them."""
@@ -87,7 +90,7 @@ class Loop:
         Also raised, by what it calls: CheckpointError if the state belongs to another run.
         """
         require_same(self.identity, state["identity"])
-        self.journal.restore(state)
+        self.journal.restore(state, self.objective.problem.at_outer_step)
         self.objective.restore(state)
         self.descent.restore(state)
         restore_random_state(state["random"])

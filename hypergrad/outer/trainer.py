@@ -101,7 +101,7 @@ class Trainer:
                 or "return" the result of the steps so far, if there are any. SIGTERM always raises.
 
         Returns:
-            The final hyperparameters and parameters, with the records.
+            The best hyperparameters and parameters, with the records.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C or SIGTERM.
@@ -118,7 +118,7 @@ class Trainer:
             if resume is not None:
                 resumed_at = resumed(loop, resume, begins=resume_if_any)
             config = config or {"estimator": repr(self.estimator), "outer_steps": self.outer_steps}
-            run = Run(self.outer_steps, self.problem, self.estimator, config, resumed_at)
+            run = Run(self.outer_steps, self.problem, self.estimator, config, resumed_at, lambda: loop.journal.best)
             try:
                 with running(self.callbacks, run, loop.journal):
                     result = loop.run()

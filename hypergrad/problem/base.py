@@ -139,6 +139,21 @@ class InnerProblem(nn.Module, ABC):
         """
         return None
 
+    def trained_module(self, params: Tensors, hparams: Tensors) -> nn.Module:
+        """The trained model as a module to use elsewhere, for problems that train a module of the user."""
+        raise NotImplementedError(f"{type(self).__name__} trains no module of yours; the trained tensors are `params`.")
+
+    def state_dicts(self, params: Tensors, hparams: Tensors) -> dict[str, Mapping[str, Any]]:
+        """What to keep of the trained models, by the name of the file without its ending: `params`, by default.
+
+        Override it for a module, to keep its state_dict, or for several models, to keep a file of each.
+        """
+        return {"model": params}
+
+    def changes_inputs(self) -> list[str]:
+        """The names of the hyperparameters that change the inputs of the trained model, also in evaluation."""
+        return []
+
     def pictures(self) -> dict[str, tuple[int, ...]]:
         """The shape (h, w) or (c, h, w) of the images that a hyperparameter holds, by its name."""
         return {}

@@ -1,6 +1,6 @@
 """Cross-validation: several problems with the same hyperparameters, as one problem."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -93,6 +93,24 @@ class KFold(InnerProblem):
     def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
         found = self._each(lambda fold, w, _: fold.metrics(w, hparams), params)
         return {name: sum(float(metrics[name]) for metrics in found) / len(found) for name in found[0]}
+
+    def trained_module(self, params: Tensors, hparams: Tensors) -> nn.Module:
+        """None: there is a model for each fold.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            f"The {len(self.folds)} folds have trained {len(self.folds)} models, and none of them is the model. Use "
+            "retrain=True for one on all examples, or problem.folds[k].trained_module with entry k of each parameter."
+        )
+
+    def state_dicts(self, params: Tensors, hparams: Tensors) -> dict[str, Mapping[str, Any]]:
+        found = self._each(lambda fold, w, _: fold.state_dicts(w, hparams), params)
+        return {f"{name}-fold-{k}": state for k, each in enumerate(found) for name, state in each.items()}
+
+    def changes_inputs(self) -> list[str]:
+        return self.pool.changes_inputs()
 
     def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:
         return self.pool, hparams

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from copy import copy
 from typing import Any, Self
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.problem.base import InnerProblem
@@ -86,3 +86,12 @@ class Wrapper(InnerProblem):
 
     def test_losses(self, params: Tensors, hparams: Tensors) -> Tensor | None:
         return self.problem.test_losses(params, self.untied(hparams))
+
+    def trained_module(self, params: Tensors, hparams: Tensors) -> nn.Module:
+        return self.problem.trained_module(params, self.untied(hparams))
+
+    def state_dicts(self, params: Tensors, hparams: Tensors) -> dict[str, Mapping[str, Any]]:
+        return self.problem.state_dicts(params, self.untied(hparams))
+
+    def changes_inputs(self) -> list[str]:
+        return self.problem.changes_inputs()

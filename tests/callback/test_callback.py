@@ -76,8 +76,8 @@ def test_checkpoint_holds_the_last_state(tmp_path):
     result = fit(PROBLEMS["quadratic"], [StateSaver(tmp_path, every=2)])
     state = torch.load(tmp_path / "state-000003.pt", weights_only=True)
     assert state["step"] == 3
-    assert torch.equal(state["hparams"]["shift"], result.hparams["shift"])
-    assert torch.equal(state["params"]["a"], result.params["a"])
+    assert torch.equal(state["hparams"]["shift"], result.last.hparams["shift"])
+    assert torch.equal(state["params"]["a"], result.last.params["a"])
     with pytest.raises(ValueError, match="every must be at least 1"):
         StateSaver(tmp_path, every=0)
 
@@ -125,8 +125,8 @@ def test_the_summary_shows_before_and_after(tmp_path):
     text = console.export_text()
     assert f"{result.first.outer_loss:.6g}" in text
     assert f"{result.last.outer_loss:.6g}" in text
-    assert f"{result.hparams['penalty'].item():.6g}" in text
-    for i, entry in enumerate(result.hparams["shift"].tolist()):
+    assert f"{result.last.hparams['penalty'].item():.6g}" in text
+    for i, entry in enumerate(result.last.hparams["shift"].tolist()):
         (line,) = (line for line in text.splitlines() if f"shift[{i}]" in line)
         assert f"{entry:.6g}" in line
     assert f"Hessian products  {result.last.num_matvecs}" in text

@@ -106,7 +106,7 @@ def test_online_updates_while_one_training_goes_on():
         outer_steps=6,
     )
     assert torch.allclose(
-        flatten(trainer.fit().hparams), by_jacobians(problem, solver, rate, every=4, updates=6), rtol=1e-10
+        flatten(trainer.fit().last.hparams), by_jacobians(problem, solver, rate, every=4, updates=6), rtol=1e-10
     )
 
 
@@ -201,7 +201,9 @@ def test_compiled_steps_carry_the_same_derivatives(solver, problem):
 def test_online_updates_go_on_in_compiled_steps():
     problem, estimator = hg.Ridge(hg.diabetes(seed=3)), partial(hg.Forward, inner_steps=7, online=True)
     sgd = partial(torch.optim.SGD, lr=0.5)
-    ends = [hg.fit(problem, estimator(compile=compile), sgd, 4, progress=False).hparams for compile in (True, False)]
+    ends = [
+        hg.fit(problem, estimator(compile=compile), sgd, 4, progress=False).last.hparams for compile in (True, False)
+    ]
     assert relative_error(*ends) <= 1e-10
 
 

@@ -129,7 +129,7 @@ def test_a_planted_operation_gets_the_largest_share(planted):
     problem = searched(student, loss=mse_loss, parts=parts)
     estimator = hg.Unrolled(solver=hg.Adam(lr=0.03), inner_steps=20)
     result = hg.fit(problem, estimator, partial(torch.optim.Adam, lr=0.3), 15, progress=False)
-    shares = dict(zip(candidates, result.hparams["alpha"][0].softmax(0).tolist(), strict=True))
+    shares = dict(zip(candidates, result.last.hparams["alpha"][0].softmax(0).tolist(), strict=True))
     assert max(shares, key=shares.__getitem__) == planted, shares
     assert shares[planted] > 0.5
     assert result.last.outer_loss < result.first.outer_loss / 3

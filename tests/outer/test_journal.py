@@ -51,7 +51,7 @@ def test_a_journal_goes_back_to_a_state():
     objective = OuterObjective(PROBLEMS["ridge"], NEWTON, warm_start=True, max_grad_norm=None)
     journal, other = Journal(objective.u), Journal(objective.u)
     journal.add(journal.record(objective, 0))
-    other.restore(journal.state())
+    other.restore(journal.state(), lambda step: PROBLEMS["ridge"])
     assert journal.last is not None
     assert other.last is not None
     assert other.last.scalars() == journal.last.scalars()

@@ -22,10 +22,10 @@ def test_two_steps_are_what_they_are_by_hand():
     for _ in range(2):
         grad = problem.hypergradient({"penalty": u.exp(), "shift": shift})
         u, shift = u - 1e-3 * grad["penalty"] * u.exp(), shift - 1e-3 * grad["shift"]
-    assert relative_error(result.hparams, {"penalty": u.exp(), "shift": shift}) <= 1e-9
+    assert relative_error(result.last.hparams, {"penalty": u.exp(), "shift": shift}) <= 1e-9
     assert [row["step"] for row in result.history] == [0, 1, 2]
     assert result.first.step == 0
-    assert relative_error(result.last.params, problem.solution(result.hparams)) <= 1e-9
+    assert relative_error(result.last.params, problem.solution(result.last.hparams)) <= 1e-9
 
 
 OPTIMIZERS = [
@@ -40,7 +40,7 @@ def test_any_torch_optimiser_lowers_the_dev_loss(name):
     optimizer = getattr(torch.optim, name)
     result = hg.Trainer(problem=problem, estimator=EXACT, optimizer=optimizer, outer_steps=4).fit()
     assert result.last.outer_loss < result.first.outer_loss
-    assert result.hparams["l2"] > 0
+    assert result.last.hparams["l2"] > 0
 
 
 def test_a_line_search_sees_the_loss_and_gradient_of_where_it_stands():
@@ -48,7 +48,7 @@ def test_a_line_search_sees_the_loss_and_gradient_of_where_it_stands():
     lbfgs = partial(torch.optim.LBFGS, line_search_fn="strong_wolfe", max_iter=10, tolerance_change=1e-14)
     result = hg.Trainer(problem=problem, estimator=EXACT, optimizer=lbfgs, outer_steps=3).fit()
     assert (
-        problem.hypergradient(result.hparams)["l2"].abs()
+        problem.hypergradient(result.last.hparams)["l2"].abs()
         <= 1e-5 * problem.hypergradient(problem.init_hparams())["l2"].abs()
     )
 
@@ -60,7 +60,7 @@ def test_warm_start_changes_the_cost_and_not_the_result(warm_start):
     result = hg.Trainer(
         problem=problem, estimator=EXACT, optimizer=small_steps, outer_steps=1, warm_start=warm_start
     ).fit()
-    assert relative_error(result.last.grad, problem.hypergradient(result.hparams)) <= 1e-8
+    assert relative_error(result.last.grad, problem.hypergradient(result.last.hparams)) <= 1e-8
     ratio = float(result.last.stats["inner_steps"]) / float(result.first.stats["inner_steps"])
     assert ratio < 0.8 if warm_start else ratio == pytest.approx(1, abs=0.1)
 
@@ -135,7 +135,7 @@ def test_acceptance_shrinks_a_step_at_which_nothing_can_be_computed():
     sgd = partial(torch.optim.SGD, lr=100.0)
     trainer = hg.Trainer(problem=problem, estimator=EXACT, optimizer=sgd, outer_steps=3, acceptance=hg.Acceptance())
     result = trainer.fit()
-    assert 0.3 <= result.hparams["l2"] < 1
+    assert 0.3 <= result.last.hparams["l2"] < 1
 
 
 def test_a_run_that_cannot_go_down_says_so():
@@ -148,7 +148,7 @@ def test_a_run_that_cannot_go_down_says_so():
     )
     assert result.stopped == "stalled"
     assert result.last.step == 0
-    assert torch.equal(result.hparams["l2"], torch.tensor(1.0))
+    assert torch.equal(result.last.hparams["l2"], torch.tensor(1.0))
 
 
 def test_clipping_bounds_the_step():
@@ -329,7 +329,7 @@ def test_runs_repeat_bit_for_bit():
         adam = partial(torch.optim.Adam, lr=0.1)
         return hg.Trainer(problem=PROBLEMS["ridge-per-feature"], estimator=EXACT, optimizer=adam, outer_steps=5).fit()
 
-    assert torch.equal(run().hparams["l2"], run().hparams["l2"])
+    assert torch.equal(run().last.hparams["l2"], run().last.hparams["l2"])
 
 
 class Nothing(hg.Ridge):
@@ -353,7 +353,7 @@ def test_a_vector_of_one_entry_can_be_tuned():
 
     problem, plain = One(synthetic(0)), hg.Ridge(synthetic(0), l2=0.3)
     found, truth = (
-        hg.fit(each, hg.Implicit(), partial(torch.optim.SGD, lr=0.1), 2, progress=False).hparams["l2"]
+        hg.fit(each, hg.Implicit(), partial(torch.optim.SGD, lr=0.1), 2, progress=False).last.hparams["l2"]
         for each in (problem, plain)
     )
     assert found.shape == (1,)

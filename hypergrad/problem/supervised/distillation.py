@@ -1,7 +1,7 @@
 """Dataset distillation: a few learned examples replace all of the train data."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,10 +17,10 @@ from hypergrad.model.network import softmax_regression
 from hypergrad.model.probe import EXAMPLES
 from hypergrad.model.pure_module import PureModule
 from hypergrad.model.second_derivative import TwiceDifferentiable
-from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.supervised.module_problem import ModuleProblem
 
 
-class Distillation(InnerProblem):
+class Distillation(ModuleProblem):
     """A classifier trained on learned images λ alone, the same number for each class, and judged on real images.
 
     g(w, λ) = mean_i ℓ(z(w, λ_i), y_i) with fixed labels y, f(w) = the mean of ℓ over the real train part, ℓ the
@@ -99,12 +99,16 @@ class Distillation(InnerProblem):
         return cross_entropy(self._outputs(params, "train"), self.get_buffer("y_train"))
 
     def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
-        outputs = {part: self._outputs(params, part) for part in ("dev", "test")}
+        outputs_of = self.judged_outputs(params, hparams)
+        outputs = {part: outputs_of(self.get_buffer(f"X_{part}")) for part in ("dev", "test")}
         found: dict[str, Tensor | float] = {
             f"{part}_accuracy": (z.argmax(1) == self.get_buffer(f"y_{part}")).double().mean()
             for part, z in outputs.items()
         }
         return found | {"test_loss": cross_entropy(outputs["test"], self.get_buffer("y_test"))}
+
+    def train_inputs(self, hparams: Tensors) -> Iterator[Tensor]:
+        yield hparams["images"]
 
     def _outputs(self, params: Tensors, part: str) -> Tensor:
         return self.model(params, self.get_buffer(f"X_{part}"), None)

@@ -16,7 +16,6 @@ from hypergrad.data.tree import given, joined
 from hypergrad.effect.base import Effect, Site
 from hypergrad.effect.combined import CombinedEffects
 from hypergrad.effect.example_weights import ExampleWeights
-from hypergrad.model.accuracy import hits
 from hypergrad.model.convention import LOSS, OUTPUTS
 from hypergrad.model.criterion import Criterion
 from hypergrad.model.loss_trial import try_loss
@@ -28,17 +27,17 @@ from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.supervised.accepted import accepting, require_accepted, require_module
 from hypergrad.problem.supervised.columns import column_readers
 from hypergrad.problem.supervised.effects_trial import try_effects
-from hypergrad.problem.supervised.examples import Batch, ExampleProblem
+from hypergrad.problem.supervised.examples import Batch
+from hypergrad.problem.supervised.judged_problem import JudgedProblem
 from hypergrad.problem.supervised.returned_loss import (
     num_logits,
     require_no_targets,
     require_outputs,
     returned,
-    with_labels,
 )
 
 
-class Supervised(ExampleProblem):
+class Supervised(JudgedProblem):
     """A module trained on some examples and judged on others.
 
     g(w, λ) = 1/N Σ_i c_i u(z(w, x_i), y_i) + r(w) on train or a mini-batch of it, with the terms u and the denominator
@@ -147,32 +146,12 @@ class Supervised(ExampleProblem):
         return self.effects.penalised(losses.mean(), params, hparams)
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        return self._judged(params, hparams, "dev")
-
-    def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
-        if not hasattr(self, "y_test"):
-            return {}
-        X, y = self.part("test")
-        if self.returns_loss and self.num_classes is None:
-            return {"test_loss": self._judged(params, hparams, "test")}
-        outputs = self._evaluate(self.model.returning(OUTPUTS), params, hparams, self._arguments(X, y), None)
-        loss = self._judged(params, hparams, "test") if self.returns_loss else self.criterion.value(outputs, y)
-        found: dict[str, Tensor | float] = {"test_loss": loss}
-        right = hits(self.criterion, outputs, y, self.num_classes)
-        return found if right is None else found | {"test_accuracy": right.double().mean()}
-
-    def test_losses(self, params: Tensors, hparams: Tensors) -> Tensor | None:
-        if self.returns_loss or not hasattr(self, "y_test"):
-            return None
-        X, y = self.part("test")
-        outputs = self._evaluate(self.model, params, hparams, self._arguments(X, y), None)
-        try:
-            return self.criterion.each(outputs, y)
-        except ValueError:
-            return None  # the loss has no term for each example
+        X, y = self.part("dev")
+        return self.criterion.value(self._evaluate(self.model, params, hparams, self.arguments(X, y), None), y)
 
     def on_examples(self, train: Tensor, dev: Tensor) -> Self:
         other = super().on_examples(train, dev)
+        other.has_dev = not torch.equal(train, dev)
         other._hyperparameters = self.effects.spaces(self._site(joined(self.X, self.X_dev)))
         return other
 
@@ -217,23 +196,14 @@ class Supervised(ExampleProblem):
         if self.effects.draws:
             generator = torch.Generator().manual_seed(seed_of("augmentation", self.seed, step))
             X = self.effects.augmented(X, hparams, generator)
-        return self._evaluate(self.model, params, hparams, self._arguments(X, y), step)
-
-    def _judged(self, params: Tensors, hparams: Tensors, name: str) -> Tensor:
-        """The loss on a part."""
-        X, y = self.part(name)
-        return self.criterion.value(self._evaluate(self.model, params, hparams, self._arguments(X, y), None), y)
+        return self._evaluate(self.model, params, hparams, self.arguments(X, y), step)
 
     def _few(self, name: str) -> Any:
         """The arguments of the model for a few examples of a part."""
-        return self._arguments(*self.part(name, slice(0, EXAMPLES)))
+        return self.arguments(*self.part(name, slice(0, EXAMPLES)))
 
     def _evaluate(self, model: PureModule, params: Tensors, hparams: Tensors, X: Any, step: int | None) -> Tensor:
         return model(params | self.effects.buffers(hparams), self.effects.inputs(X, hparams), step)
-
-    def _arguments(self, X: Any, y: Tensor) -> Any:
-        """What the model is called with."""
-        return with_labels(X, y) if self.returns_loss else X
 
     def _site(self, X: Any) -> Site:
         buffers = dict(self.model.module.named_buffers())

@@ -1,0 +1,35 @@
+"""The best model of a run on disk."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hypergrad.callback.base import Callback, Record, Result, Run, claim
+from hypergrad.callback.hparams_file import HPARAMS_FILE
+
+
+class ModelSaver(Callback):
+    """Writes `hparams.yaml` and `model.pt` at the end: the model after a final training, or of the best record.
+
+    An error, Ctrl-C and SIGTERM write the best so far. See `TrainedModel.save` for the files.
+
+    Args:
+        folder: the folder of the run; created when missing.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def writes_to(self) -> Sequence[Path]:
+        return [self.folder]
+
+    def on_start(self, run: Run) -> None:
+        claim(self.folder / HPARAMS_FILE, run)
+        self._best = run.best
+
+    def on_end(self, result: Result) -> None:
+        result.model.save(self.folder)
+
+    def on_error(self, error: BaseException, last: Record | None) -> None:
+        best = self._best()
+        if best is not None:
+            best.model.save(self.folder)
