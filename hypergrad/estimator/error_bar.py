@@ -129,9 +129,8 @@ class _NewtonStep:
             self.here = Linearization.at(replace(point, product=point.product.reference))
             exact = self.here.inner.product(self.adjoint)
         except RuntimeError as error:
-            if isinstance(error, HypergradError):
-                raise error from None
-            raise UnresolvedError("the inner loss cannot be differentiated twice") from error
+            reason = UnresolvedError("the inner loss cannot be differentiated twice")
+            raise error if isinstance(error, HypergradError) else reason from error
         self.extra += 1
         if rough.inaccuracy is not None:
             self.extra += 1

@@ -21,7 +21,7 @@ _FIRST_ROUNDS = 2
 _FIRST_ROUND = 1e-2
 """Factor by which each of these rounds reduces the residual: with 0.1 the sweep over problems found violations."""
 _ROUND = 0.2
-"""Factor by which one round of CG reduces the residual. A judgement: a smaller one needs products that seldom matter."""
+"""Factor by which one round of CG reduces the residual. A judgement: smaller ones cost products that seldom matter."""
 
 
 class UnresolvedError(Exception):
