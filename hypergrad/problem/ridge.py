@@ -68,6 +68,9 @@ class Ridge(InnerProblem):
     def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
         return {"test_loss": mean_squared_error(self.X_test, params["weight"], self.y_test)}
 
+    def test_losses(self, params: Tensors, hparams: Tensors) -> Tensor:
+        return (self.X_test @ params["weight"] - self.y_test).square()
+
     def pooled_targets(self) -> Tensor:
         return torch.cat([self.y, self.y_dev])
 

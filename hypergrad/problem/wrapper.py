@@ -83,3 +83,6 @@ class Wrapper(InnerProblem):
 
     def metrics(self, params: Tensors, hparams: Tensors) -> Mapping[str, Tensor | float]:
         return self.problem.metrics(params, self.untied(hparams))
+
+    def test_losses(self, params: Tensors, hparams: Tensors) -> Tensor | None:
+        return self.problem.test_losses(params, self.untied(hparams))

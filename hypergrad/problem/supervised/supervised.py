@@ -161,6 +161,16 @@ class Supervised(ExampleProblem):
         right = hits(self.criterion, outputs, y, self.num_classes)
         return found if right is None else found | {"test_accuracy": right.double().mean()}
 
+    def test_losses(self, params: Tensors, hparams: Tensors) -> Tensor | None:
+        if self.returns_loss or not hasattr(self, "y_test"):
+            return None
+        X, y = self.part("test")
+        outputs = self._evaluate(self.model, params, hparams, self._arguments(X, y), None)
+        try:
+            return self.criterion.each(outputs, y)
+        except ValueError:
+            return None  # the loss has no term for each example
+
     def on_examples(self, train: Tensor, dev: Tensor) -> Self:
         other = super().on_examples(train, dev)
         other._hyperparameters = self.effects.spaces(self._site(joined(self.X, self.X_dev)))
