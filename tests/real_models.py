@@ -127,9 +127,7 @@ def _vit() -> RealModel:
 def _resnet() -> RealModel:
     from transformers import ResNetConfig, ResNetForImageClassification
 
-    config = ResNetConfig(
-        embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic", num_labels=_CLASSES
-    )
+    config = ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic", num_labels=_CLASSES)
     return RealModel(ResNetForImageClassification(config), cross_entropy, *_images(16))
 
 

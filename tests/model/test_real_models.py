@@ -102,9 +102,7 @@ def _made(name: str) -> RealModel:
 
 def _unrolled(real: RealModel) -> tuple[float, float]:
     """dF/dλ of an L2 penalty through three steps, and the same by differences."""
-    found = _estimated(
-        real, hg.L2(init=0.3), hg.Unrolled(solver=hg.GradientDescent(lr=_LR), inner_steps=_STEPS)
-    ).item()
+    found = _estimated(real, hg.L2(init=0.3), hg.Unrolled(solver=hg.GradientDescent(lr=_LR), inner_steps=_STEPS)).item()
 
     def penalised(l2: float) -> float:
         def penalty(module: nn.Module, _: Tensors) -> Tensor:
