@@ -1,5 +1,8 @@
 """A hypergradient from two functions and a solved point: closed forms as truth, in the caller's own structure."""
 
+import math
+import warnings
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -9,10 +12,18 @@ from torch import nn
 from torch.func import functional_call
 
 import hypergrad as hg
+from hypergrad import functional
 from hypergrad.core.autodiff import detach
+from hypergrad.estimator.inexact import inexactness
+from hypergrad.estimator.report import NO_GRADIENT, ErrorBar
 
 TIGHT = hg.CG(max_iter=500, tol=1e-13)
 EVERY_PROBLEM = pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
+
+
+@pytest.fixture(autouse=True)
+def no_reason_was_reported(monkeypatch):
+    monkeypatch.setattr(functional, "_REPORTED", set())
 
 
 def losses(problem):
@@ -163,9 +174,9 @@ def good(w, hp):
         ),
         ((good, good, {}, L2), ValueError, "params must hold at least 1 tensor, but it holds 0"),
         ((good, good, W, {}), ValueError, "hparams must hold at least 1 tensor, but it holds 0"),
-        ((good, good, W, 0.5), TypeError, "hparams must be a tensor, a list or tuple .* but it is a float"),
+        ((good, good, W, "0.5"), TypeError, "hparams must be a tensor, a list or tuple .* but it is a str"),
         ((good, good, nn.Linear(1, 1).parameters(), L2), TypeError, "params must be .* but it is a generator"),
-        ((good, good, W, {"l2": 0.5}), TypeError, "'l2' is of type float"),
+        ((good, good, W, {"l2": "0.5"}), TypeError, "'l2' is of type str"),
         ((good, good, {"w": torch.arange(3)}, L2), TypeError, "'w' is of dtype torch.int64; keep what is not"),
         ((good, good, W, {**L2, "idle": torch.tensor(1.0)}), hg.UnusedHyperparameterError, "hyperparameter 'idle'"),
         ((good, good, {"w": W["w"] * torch.nan}, L2), hg.NonFiniteError, "outer loss is nan"),
@@ -188,3 +199,65 @@ def test_an_unused_entry_of_a_list_is_named_by_its_index():
         hg.hypergradient(
             lambda w, hp: (w**2).sum() * hp[0], lambda w, hp: w.sum(), torch.ones(2), [torch.ones(()), torch.ones(())]
         )
+
+
+def reported(call):
+    """What a call returns, and the messages of its warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = call()
+    assert all(issubclass(one.category, hg.NotConvergedWarning) for one in caught)
+    return found, [str(one.message) for one in caught]
+
+
+def test_each_reason_to_distrust_is_reported_once():
+    problem = PROBLEMS["ridge"]
+    point = problem.init_hparams()
+    w = problem.solution(point)
+    for linsolve, message in (
+        (hg.CG(tol=0.5), "hardly solved: its relative residual is 0."),
+        (hg.Nystrom(rank=1), "not solved (max_iter): its relative residual is"),
+    ):
+        call = partial(hg.hypergradient, *losses(problem), w, point, linsolve=linsolve, error_bar=False)
+        found, messages = reported(call)
+        assert len(messages) == 1
+        assert message in messages[0]
+        assert float(found.stats["adjoint_residual"]) > 0.1
+        assert "error_estimate" not in found.stats
+        assert reported(call)[1] == []
+
+
+def test_an_unknown_error_is_reported_with_its_reason():
+    def call():
+        return hg.hypergradient(
+            lambda w, hp: (w**2 - 1).square().sum() / 4 + hp * w.sum(),
+            lambda w, hp: w.square().sum(),
+            torch.tensor([0.3]),
+            0.1,
+            linsolve=hg.MINRES(),
+        )
+
+    found, messages = reported(call)
+    assert math.isnan(float(found.stats["error_estimate"]))
+    assert ["error of the hypergradient is unknown: " in one for one in messages] == [True]
+    assert "error_bar=False" in messages[0]
+    assert reported(call)[1] == []
+
+
+def test_an_own_condition_is_no_reason():
+    fine = hg.Hypergradient({}, {}, 0.0, error_bar=ErrorBar.unknown(NO_GRADIENT))
+    assert inexactness(fine) == {}
+    assert "error_status" in inexactness(hg.Hypergradient({}, {}, 0.0, error_bar=ErrorBar.unknown("far away")))
+
+
+def test_numbers_come_back_as_floats_and_tensors_as_tensors():
+    problem = PROBLEMS["quadratic"]
+    hparams = problem.init_hparams()
+    mixed = {**hparams, "penalty": hparams["penalty"].item()}
+    found = hg.hypergradient(*losses(problem), problem.solution(hparams), mixed, linsolve=TIGHT)
+    truth = problem.hypergradient(hparams)
+    assert isinstance(found.grad["penalty"], float)
+    assert found.grad["penalty"] == pytest.approx(truth["penalty"].item(), rel=1e-9)
+    torch.testing.assert_close(found.grad["shift"], truth["shift"], rtol=1e-9, atol=1e-12)
+    whole = hg.hypergradient(lambda w, l2: (w**2).sum() * l2 - w.sum(), lambda w, l2: w.sum(), torch.tensor([0.5]), 1)
+    assert whole.grad == pytest.approx(-0.5)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hypergrad.callback.atomic import replacing
 from hypergrad.callback.base import OUTER_LOSS, Callback, Record, Result, Run, claim
+from hypergrad.callback.overfitting import overfitting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 _MOST_LINES = 8
 """A hyperparameter of more entries has one line for all. A judgement: the losses below stay in sight."""
-_RISE = 1.01
-"""A test loss above its minimum by more than this factor counts as overfitted. A judgement: less may be noise."""
 
 
 class Summary(Callback):
@@ -40,12 +39,18 @@ class Summary(Callback):
 
     def on_start(self, run: Run) -> None:
         claim(self.folder / "summary.json", run)
+        self._problem, self._lowest = run.problem, None
+
+    def on_step(self, record: Record) -> None:
+        if "test_loss" in record.metrics:
+            lowest = record if self._lowest is None else self._lowest
+            self._lowest = min(lowest, record, key=lambda one: one.metrics["test_loss"])
 
     def on_end(self, result: Result) -> None:
         remarks = {key: str(result.last.stats.get(key, "")) for key in ("training_remark", "adjoint_remark")}
         self._write(_content(result) | {key: remark for key, remark in remarks.items() if remark})
         self.console.print(_table(result))
-        for sentence in _remarks(result):
+        for sentence in [*_remarks(result), *overfitting(result, self._problem, self._lowest, _monitored(result))]:
             self._say(sentence)
         self._say(f"gradients         {result.last.num_gradients}")
         self._say(f"Hessian products  {result.last.num_matvecs}")
@@ -143,13 +148,17 @@ def _shown(record: Record, name: str) -> str:
     return f"{low:.3g} ({first})\nto {high:.3g} ({last})\nmedian {median:.3g}"
 
 
+def _monitored(result: Result) -> str:
+    return "dev loss" if result.monitor == OUTER_LOSS else _words(result.monitor)
+
+
 def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
 def _remarks(result: Result) -> list[str]:
     """Remarks on the result, below the table."""
-    what = "dev loss" if result.monitor == OUTER_LOSS else _words(result.monitor)
+    what = _monitored(result)
     sentences = {
         "outer_steps": [],
         "interrupted": [],
@@ -157,36 +166,7 @@ def _remarks(result: Result) -> list[str]:
         "patience": [f"Stopped early: the {what} had no new minimum for longer than `patience`."],
         "stalled": ["Stopped early: no step in the direction of the optimiser lowered the dev loss."],
     }[result.stopped]
-    sentences += _overfitted(result, what)
     if result.retrained is not None:
         numbers = ", ".join(f"{_words(name)} {value:.6g}" for name, value in result.retrained.items())
         sentences.append(f"retrained on train and dev at the best hyperparameters: {numbers or 'no test part'}")
     return sentences
-
-
-def _overfitted(result: Result, what: str) -> list[str]:
-    """A sentence if the test loss at the best step is higher than at the start, or than at a step before it."""
-    before, after = (record.metrics.get("test_loss") for record in (result.first, result.best))
-    if before is not None and after is not None and after > before and result.best.step > 0:
-        where = "its minimum" if result.monitor == OUTER_LOSS else f"the minimum of the {what}"
-        return [
-            f"The dev loss was overfitted: at {where} the test loss is {after:.6g}, higher than the {before:.6g} of "
-            "the initial hyperparameters."
-        ]
-    return [] if result.stopped == "budget" else _rose_again(result, what)
-
-
-def _rose_again(result: Result, what: str) -> list[str]:
-    """A sentence if the monitored number went on falling while the test loss rose again."""
-    tests = {int(row["step"]): row["loss/test"] for row in result.history if "loss/test" in row}
-    if result.best.step not in tests:
-        return []
-    step, after = min(tests, key=lambda k: tests[k]), tests[result.best.step]
-    if step >= result.best.step or after <= _RISE * tests[step]:
-        return []
-    if result.monitor == OUTER_LOSS and result.best.outer_loss > result.history[step]["loss/dev"]:
-        return []  # their problems differ, if each outer step has its own
-    return [
-        f"The {what} was overfitted: after step {step} it went on falling while the test loss rose, from "
-        f"{tests[step]:.6g} to {after:.6g}."
-    ]

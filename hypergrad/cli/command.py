@@ -1,5 +1,6 @@
 """What all commands of hypergrad share: where the configs are, what a config builds, and how errors are shown."""
 
+import copy
 import importlib.util
 import json
 import os
@@ -83,13 +84,33 @@ def configured_problem(cfg: DictConfig) -> Iterator[InnerProblem]:
     torch.set_default_dtype(_DTYPES[cfg.dtype])
     try:
         torch.manual_seed(cfg.seed)  # of the initial weights of a module
+        is_seeded, start = _is_seeded(cfg), torch.get_rng_state()  # building resolves the config
         problem = configured(cfg, "problem")
         if not isinstance(problem, InnerProblem):
             raise TypeError(f"problem must be an InnerProblem, but {cfg.problem._target_} returned a {type(problem)}.")
+        if _was_given("seed") and not is_seeded and torch.equal(start, torch.get_rng_state()):
+            warnings.warn(
+                f"seed={cfg.seed} changes nothing: {cfg.problem._target_} draws no random numbers when it is built, "
+                "and its config does not refer to ${seed}.",
+                UserWarning,
+                stacklevel=2,
+            )
         problem = problem.to(device=cfg.device, dtype=_DTYPES[cfg.dtype])
         yield problem if cfg.folds is None else k_fold(problem, cfg.folds, seed=cfg.seed)
     finally:
         torch.set_default_dtype(before)
+
+
+def _was_given(key: str) -> bool:
+    """Whether the command line sets a key."""
+    return any(override.split("=")[0].lstrip("+") == key for override in HydraConfig.get().overrides.task)
+
+
+def _is_seeded(cfg: DictConfig) -> bool:
+    """Whether the seed changes the config of the problem, or how its examples are divided into folds."""
+    other = copy.deepcopy(cfg)
+    other.seed = cfg.seed + 1
+    return cfg.folds is not None or _plain(cfg.problem) != _plain(other.problem)
 
 
 def configured_estimators() -> dict[str, HypergradEstimator]:

@@ -7,12 +7,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _functorch  # type: ignore[attr-defined]
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hypergrad.core.cost import spend
 
 Tensors = dict[str, Tensor]
 """Named tensors: the parameters w, or the hyperparameters λ."""
+GRADIENTS: dict[type, Callable[[Callable[[Tensors], Tensor], Tensors], tuple[Tensor, Tensors]]] = {}
+"""What `value_and_gradient` does with named tensors of a subclass that has derivatives of its own."""
+_IGNORED = (
+    "{} depends on none of {}; compute it from the tensors in its arguments, without detach() or no_grad(), and for a "
+    "module with torch.func.functional_call(module, params, inputs)."
+)
 _MANY = 1024
 """Entries of V from which matrices are shared. A judgement: below, a call of Python per operation costs more."""
 
@@ -45,13 +52,21 @@ def leaves(tensors: Tensors) -> Tensors:
     return {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
 
 
+def base_of(x: Tensor) -> Tensor:
+    """The tensor under all transforms of `torch.func`, with the graph of `torch.autograd`."""
+    while _functorch.is_functorch_wrapped_tensor(x):
+        x = _functorch.get_unwrapped(x)
+    return x
+
+
 def value_and_gradient(
     function: Callable[[Tensors], Tensor], params: Tensors, name: str = "The function"
 ) -> tuple[Tensor, Tensors]:
     """The scalar f(w) and ∇f(w).
 
     If grad mode is enabled, both can be differentiated again with respect to everything that `params` and the closure
-    of `function` depend on; under `torch.no_grad()` no graph is kept. A tensor that f ignores has gradient 0. The call
+    of `function` depend on; under `torch.no_grad()` no graph is kept. Inside a transform of `torch.func` both can be
+    transformed again. A tensor that f ignores has gradient 0. The call
     counts as one gradient, see `hypergrad.core.cost`.
 
     Args:
@@ -66,6 +81,11 @@ def value_and_gradient(
         ValueError: if f depends on none of the parameters.
     """
     spend(gradients=1)
+    own = next((GRADIENTS[type(p)] for p in params.values() if type(p) in GRADIENTS), None)
+    if own is not None:
+        return own(function, params)
+    if _functorch.peek_interpreter_stack() is not None:
+        return _transformed(function, params, name)
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         if differentiable:
@@ -77,13 +97,23 @@ def value_and_gradient(
         if value.requires_grad:
             grads = torch.autograd.grad(value, tuple(point.values()), create_graph=differentiable, allow_unused=True)
     if all(grad is None for grad in grads):
-        raise ValueError(
-            f"{name} depends on none of {', '.join(point)}; compute it from the tensors in its arguments, "
-            "without detach() or no_grad(), and for a module with torch.func.functional_call(module, params, inputs)."
-        )
+        raise ValueError(_IGNORED.format(name, ", ".join(point)))
     pairs = zip(point.items(), grads, strict=True)
     filled = {name: torch.zeros_like(p) if grad is None else grad for (name, p), grad in pairs}
     return value if differentiable else value.detach(), filled
+
+
+def _transformed(function: Callable[[Tensors], Tensor], params: Tensors, name: str) -> tuple[Tensor, Tensors]:
+    """`value_and_gradient` inside a transform of `torch.func`, which allows no new leaves of `torch.autograd`."""
+
+    def scalar(params: Tensors) -> Tensor:
+        value = function(params)
+        if not value.requires_grad:
+            raise ValueError(_IGNORED.format(name, ", ".join(params)))
+        return value.reshape(())
+
+    grads, value = torch.func.grad_and_value(scalar)(params)
+    return value, grads
 
 
 def vjp(output: Tensor, inputs: Tensors) -> Callable[[Tensor], Tensor]:

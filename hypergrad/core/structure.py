@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
@@ -37,3 +38,32 @@ def by_name(argument: str, given: Any) -> tuple[Tensors, Callable[[Tensors], Any
                 "differentiated, such as buffers, inside the losses."
             )
     return named, back
+
+
+def numbers_as_tensors(given: Any, like: Tensor | None) -> tuple[Any, Callable[[Any], Any]]:
+    """The structure with its numbers as tensors of shape (), and the map of tensors in it to floats at their places.
+
+    Args:
+        given: a number, a list, tuple or mapping that may hold numbers, or anything else, which is returned as it is.
+        like: gives dtype and device.
+    """
+
+    def convert(x: Any) -> Any:
+        is_number = isinstance(x, int | float) and not isinstance(x, bool) and like is not None
+        return torch.tensor(float(x), dtype=like.dtype, device=like.device) if is_number else x  # type: ignore[union-attr]
+
+    def same(x: Any, value: Any) -> Any:
+        return value if isinstance(x, Tensor) else float(value)
+
+    if isinstance(given, Mapping):
+        return (
+            {name: convert(x) for name, x in given.items()},
+            lambda found: {name: same(given[name], value) for name, value in found.items()},
+        )
+    if isinstance(given, list | tuple):
+        make = getattr(given, "_make", type(given))
+        return (
+            make([convert(x) for x in given]),
+            lambda found: make([same(x, value) for x, value in zip(given, found, strict=True)]),
+        )
+    return convert(given), lambda found: same(given, found)

@@ -9,15 +9,21 @@ from torch import Tensor
 from hypergrad.core.seed import seed_of
 
 
-def rows_of_step(step: int, *, size: int, batch_size: int, seed: int) -> Tensor:
+def rows_of_step(step: int, *, size: int, batch_size: int, seed: int, drop_last: bool = False) -> Tensor:
     """The examples of step `step` ≥ 0, a function of step and seed; each of `size` examples occurs once per epoch.
 
-    An epoch of ⌈size / batch_size⌉ steps is a permutation cut into batches; the last one holds the rest.
+    An epoch of ⌈size / batch_size⌉ steps is a permutation cut into batches; the last one holds the rest. With
+    `drop_last` the rest is left out, other examples in each epoch, which has ⌊size / batch_size⌋ steps.
     """
-    per_epoch = -(-size // batch_size)
+    per_epoch = steps_per_epoch(size=size, batch_size=batch_size, drop_last=drop_last)
     order = _permutation(size, seed, step // per_epoch)
     position = step % per_epoch
     return order[position * batch_size : (position + 1) * batch_size]
+
+
+def steps_per_epoch(*, size: int, batch_size: int, drop_last: bool = False) -> int:
+    """The number of batches of an epoch."""
+    return size // batch_size if drop_last else -(-size // batch_size)
 
 
 def even_batches(*, size: int, batch_size: int | None, seed: int) -> Iterator[Tensor | None]:
@@ -29,7 +35,7 @@ def even_batches(*, size: int, batch_size: int | None, seed: int) -> Iterator[Te
     if batch_size is None or batch_size >= size:
         yield None
     else:
-        yield from _permutation(size, seed, 0).tensor_split(-(-size // batch_size))
+        yield from _permutation(size, seed, 0).tensor_split(steps_per_epoch(size=size, batch_size=batch_size))
 
 
 @lru_cache(maxsize=4)

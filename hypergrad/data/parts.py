@@ -1,26 +1,45 @@
-"""All parts of a user's data: read, in one dtype and on one device, and checked for overlap."""
+"""All parts of a user's data: read, in one dtype and on one device, and checked against each other."""
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map, tree_structure
 
-from hypergrad.data.source import read
-from hypergrad.data.tables import Split
+from hypergrad.data.batch import keys
+from hypergrad.data.source import Part, read
+from hypergrad.data.tree import named, shapes
+
+_LABELS = (torch.uint8, torch.int8, torch.int16, torch.int32)
 
 
-def read_parts(sources: Mapping[str, Any], like: Tensor) -> dict[str, Split]:
-    """Every part by name, on the device of `like`, and in its dtype unless they are integers.
+def read_parts(sources: Mapping[str, Any], like: Tensor, seed: int = 0) -> dict[str, Part]:
+    """Every part by name, on the device of `like`, floating-point numbers in its dtype, integer targets as int64.
 
-    Also raised, by what it calls: TypeError if a source is none; ValueError if a part is empty or holds NaN.
+    Also raised, by what it calls: TypeError if a source is none; ValueError if a part is empty, holds NaN, or does not
+    fit the first.
     """
-    parts: dict[str, Split] = {}
+    parts: dict[str, Part] = {}
     for name, source in sources.items():
-        part = Split(*(x.to(like.device, like.dtype if x.is_floating_point() else x.dtype) for x in read(source, name)))
+        part = read(source, name, seed)
+        part = replace(part, X=tree_map(lambda x: cast(x, like), part.X), y=cast(_as_labels(part.y), like))
+        for other, before in list(parts.items())[:1]:
+            _require_alike(part, before, name, other)
         _warn_of_overlap(part, parts, name)
         parts[name] = part
     return parts
+
+
+def cast(x: Tensor, like: Tensor) -> Tensor:
+    """The tensor on the device of `like`, and in its dtype if both are floating-point numbers."""
+    return x.to(like.device, like.dtype if x.is_floating_point() and like.is_floating_point() else x.dtype)
+
+
+def _as_labels(y: Tensor) -> Tensor:
+    return y.long() if y.dtype in _LABELS else y
 
 
 def require_classes(y: Tensor, num_classes: int, ignored: int | None, name: str) -> None:
@@ -39,23 +58,52 @@ def require_classes(y: Tensor, num_classes: int, ignored: int | None, name: str)
         )
 
 
-def _warn_of_overlap(part: Split, seen: dict[str, Split], name: str) -> None:
+def require_columns(columns: tuple[str, ...], wanted: tuple[str, ...], name: str, other: str) -> None:
+    """Require that the columns of the part `name` are those of the part `other`, if the names of both are known.
+
+    Raises:
+        ValueError: if they differ.
+    """
+    if columns == wanted or not columns or not wanted:
+        return
+    found = {"lacks": sorted(set(wanted) - set(columns)), "has": sorted(set(columns) - set(wanted))}
+    differs = [f"{verb} {', '.join(map(repr, some))}" for verb, some in found.items() if some]
+    raise ValueError(
+        f"The {name} part must have the columns of the {other} part in the same order, but it "
+        f"{' and '.join(differs) or 'has them in another order'}; select them by X = X[X_{other}.columns]."
+    )
+
+
+def _require_alike(part: Part, first: Part, name: str, other: str) -> None:
+    """Require the same inputs by name, and the same columns.
+
+    Raises:
+        ValueError: if the inputs differ.
+    """
+    if tree_structure(part.X) != tree_structure(first.X):
+        raise ValueError(
+            f"The {name} part must have the same inputs as the {other} part, but it has {shapes(part.X)}, and "
+            f"{other} has {shapes(first.X)}."
+        )
+    require_columns(part.columns, first.columns, name, other)
+
+
+def _warn_of_overlap(part: Part, seen: dict[str, Part], name: str) -> None:
     """Warn if examples of a part, inputs and targets, are in an earlier part too, with their number."""
-    keys = _keys(part)
-    for other, split in seen.items():
-        if split.X.shape[1:] != part.X.shape[1:] or split.y.shape[1:] != part.y.shape[1:]:
+    found = keys(part)
+    for other, before in seen.items():
+        if _shape_of_one(part) != _shape_of_one(before):
             continue
-        known = set(_keys(split))
-        count = sum(key in known for key in keys)
+        known = set(keys(before))
+        count = sum(key in known for key in found)
         if count:
             warnings.warn(
-                f"{count} of the {len(keys)} {name} examples are in the {other} part too, so the {name} loss is "
+                f"{count} of the {len(found)} {name} examples are in the {other} part too, so the {name} loss is "
                 "lower than on unseen examples.",
                 UserWarning,
                 stacklevel=4,
             )
 
 
-def _keys(split: Split) -> list[bytes]:
-    X, y = (part.detach().cpu().flatten(1) if part.ndim > 1 else part.detach().cpu()[:, None] for part in split)
-    return [x.tobytes() + t.tobytes() for x, t in zip(X.numpy(), y.numpy(), strict=True)]
+def _shape_of_one(part: Part) -> list[Any]:
+    return [x.shape[1:] for x in (*named(part.X).values(), part.y)]

@@ -1,106 +1,226 @@
 """One part of a user's data, read and checked."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils._pytree import tree_map
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+    default_collate,
+)
 
-from hypergrad.data.tables import Split
+from hypergrad.data.array import is_pandas
+from hypergrad.data.batch import (
+    Examples,
+    as_examples,
+    described,
+    is_named,
+    is_pair,
+    keys,
+    noted,
+    require_examples,
+)
+from hypergrad.data.random_examples import RandomExamples
+from hypergrad.data.random_state import kept_random_state, random_state
+from hypergrad.data.tree import as_tree, named, shapes, take
+
+_AUGMENT = (
+    "write it as a torch.utils.data.Dataset with __getitem__, whose draws are seeded by epoch and example, or augment "
+    "in the forward of the model, `if self.training:`"
+)
 
 
-def read(source: Any, name: str) -> Split:
+@dataclass(frozen=True)
+class Part:
+    """Inputs and targets of a part.
+
+    Attributes:
+        X: a tensor of shape (n, …), or tuples and dicts of such tensors.
+        y: shape (n, …).
+        columns: the names of the columns of X, if it was a DataFrame.
+        random: reads the examples again in each epoch, if the data set draws random numbers.
+    """
+
+    X: Any
+    y: Tensor
+    columns: tuple[str, ...] = ()
+    random: RandomExamples | None = None
+
+
+def read(source: Any, name: str, seed: int = 0) -> Part:
     """Inputs and targets of a part, in memory.
 
     Args:
-        source: a pair of tensors or arrays (X, y); a `torch.utils.data.Dataset` of pairs; or an iterable of batches
-            (X, y), such as a `DataLoader`; its order does not matter.
+        source: a pair (X, y) of tensors, arrays, DataFrames or lists of numbers, X also a tuple or dict of them; a dict
+            or dataclass with the targets under "labels"; a data set of such examples; or an iterable of such batches,
+            such as a `DataLoader`, whose order does not matter.
         name: what an error calls the part.
-
-    Returns:
-        X of shape (n, …) and y of shape (n, …).
+        seed: of the draws of a random data set.
 
     Raises:
         TypeError: if it is none of these.
 
-    Also raised, by what it calls: ValueError if it is empty, its lengths differ, it holds NaN, or reading it twice
-    gives different examples.
+    Also raised, by what it calls: ValueError if it is empty, its lengths differ, it holds NaN, or it cannot be read
+    twice with the same result.
     """
     if isinstance(source, DataLoader) and not isinstance(source.dataset, IterableDataset):
-        pair = _of_dataset(source.dataset, source.collate_fn, name)
-    elif isinstance(source, tuple | list) and len(source) == 2 and all(hasattr(part, "shape") for part in source):
-        pair = source
-    elif isinstance(source, Dataset) and not isinstance(source, IterableDataset):
-        pair = _of_dataset(source, default_collate, name)
-    elif isinstance(source, Iterable) and not isinstance(source, str | dict):
-        with _noted(f"This happened while reading the batches of the {name} part."):
-            batches = list(source)
-        pair = _joined(batches, name)
+        examples, random = _of_dataset(source.dataset, _positions(source, name), source.collate_fn, name, seed)
+    elif is_named(source) or is_pair(source):
+        examples, random = as_examples(source, name), None
+    elif _is_dataset(source):
+        examples, random = _of_dataset(source, range(len(source)), default_collate, name, seed)
+    elif isinstance(source, Iterable) and not _is_table(source):
+        examples, random = _of_batches(source, name), None
     else:
         raise TypeError(
-            f"The {name} part must be a pair (X, y) of tensors, a Dataset, or an iterable of batches (X, y), but it is "
-            f"a {type(source).__name__}."
+            f"The {name} part must be a pair (X, y) of tensors, a dict with the targets under 'labels', a Dataset, or "
+            f"an iterable of batches (X, y), but it is {described(source)}. Several inputs are ((X1, X2), y); weights "
+            "of examples are hyperparameters, hg.ExampleWeights()."
         )
-    tensors = []
-    for letter, values in zip("Xy", pair, strict=True):
-        with _noted(f"This happened while making a tensor of {letter} of the {name} part."):
-            tensors.append(torch.as_tensor(values))
-    return _checked(*tensors, name=name)
+    checked = require_examples(examples, name)
+    return Part(*checked, random=random)
 
 
-@contextmanager
-def _noted(where: str) -> Iterator[None]:
-    """Add to an error of the user's own code where it happened."""
-    try:
-        yield
-    except Exception as error:
-        error.add_note(where)
-        raise
+def _is_dataset(source: Any) -> bool:
+    if isinstance(source, Dataset):
+        return not isinstance(source, IterableDataset)
+    others = str | bytes | Sequence | Mapping | Tensor
+    is_map = hasattr(source, "__getitem__") and hasattr(source, "__len__") and not hasattr(source, "shape")
+    return is_map and not isinstance(source, others) and not is_pandas(source, "Series")
 
 
-def _of_dataset(dataset: Any, collate: Any, name: str) -> Any:
-    if len(dataset) == 0:
-        raise ValueError(f"The {name} part holds 0 examples, but it must hold at least 1.")
-    examples = []
-    for index in range(len(dataset)):
-        with _noted(f"This happened while reading example {index} of {len(dataset)} of the {name} part."):
-            examples.append(dataset[index])
-    pair = collate(examples)
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise TypeError(f"The {name} part must give pairs (x, y), but an example is a {type(dataset[0]).__name__}.")
-    first, again = collate([dataset[0]]), collate([dataset[0]])
-    if not all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(first, again, strict=True)):
+def _is_table(source: Any) -> bool:
+    """Whether it is one array or text, or a row of arrays, and so no iterable of batches."""
+    is_row = isinstance(source, tuple | list) and len(source) > 0 and all(hasattr(x, "shape") for x in source)
+    return is_row or isinstance(source, str | bytes) or hasattr(source, "shape")
+
+
+def _positions(loader: Any, name: str) -> Sequence[int]:
+    """The positions in the data set of the examples that a loader visits once in each epoch.
+
+    Raises:
+        ValueError: if it visits some more often than others.
+    """
+    sampler = loader.sampler
+    if isinstance(sampler, SubsetRandomSampler):
+        return list(sampler.indices)
+    if isinstance(sampler, WeightedRandomSampler) or isinstance(sampler, RandomSampler) and sampler.replacement:
         raise ValueError(
-            f"Reading example 0 of the {name} part twice gives two values, but a training step must be repeatable; "
-            "move random augmentation from the data set into the model."
+            f"The loader of the {name} part must visit each example once in an epoch, but its "
+            f"{type(sampler).__name__} draws some more often than others; leave it out, and weight the examples by "
+            "hg.ExampleWeights or the classes by the loss."
         )
-    return pair
+    return range(len(loader.dataset))
 
 
-def _joined(batches: list[Any], name: str) -> tuple[Tensor, Tensor]:
+def _of_dataset(
+    dataset: Any, positions: Sequence[int], collate: Callable[[list[Any]], Any], name: str, seed: int
+) -> tuple[Examples, RandomExamples | None]:
+    """All examples, and how to read them again if that draws random numbers.
+
+    Raises:
+        ValueError: if there are none, or reading one again gives another value.
+    """
+    if len(positions) == 0:
+        raise ValueError(f"The {name} part holds 0 examples, but it must hold at least 1.")
+    again = RandomExamples(dataset, positions, _collated_by(collate, name), name, seed)
+    with kept_random_state():
+        before, found = random_state(), []
+        for position in positions:
+            with noted(f"reading example {position} of {len(dataset)} of the {name} part"):
+                found.append(dataset[position])
+        examples = as_examples(again.collate(found), name)
+        draws = random_state() != before
+    if keys(again.fresh([0], 0)) != keys(again.fresh([0], 0)):
+        raise ValueError(
+            f"Reading example {positions[0]} of the {name} part twice gives two values, though the random states of "
+            "torch, Python and numpy are the same, but a training step must be repeatable; draw from these, and not "
+            f"from a generator of its own: {_AUGMENT}."
+        )
+    return (again.fresh(range(len(positions)), 0), again) if draws else (examples, None)
+
+
+def _collated_by(collate: Callable[[list[Any]], Any], name: str) -> Callable[[list[Any]], Any]:
+    """The function that makes a batch, for examples that may be dataclasses, with errors that name the part."""
+
+    def collated(examples: list[Any]) -> Any:
+        first = examples[0]
+        is_example = is_named(first) or isinstance(first, tuple | list) and len(first) == 2
+        if collate is default_collate and not is_example:
+            raise TypeError(
+                f"The {name} part must give pairs (x, y), or dicts with the targets under 'labels', but an example is "
+                f"{described(first)}."
+            )
+        plain = [as_tree(e) for e in examples] if is_dataclass(first) else examples
+        try:
+            with noted(f"putting {len(examples)} examples of the {name} part into a batch"):
+                return collate(plain)
+        except RuntimeError as error:
+            if collate is not default_collate:
+                raise
+            raise ValueError(
+                f"The examples of the {name} part must have the same shape, but {str(error).splitlines()[0]}; pad them "
+                "to one length, or give a DataLoader whose collate_fn does so."
+            ) from error
+
+    return collated
+
+
+def _of_batches(source: Iterable[Any], name: str) -> Examples:
+    """All examples of the batches.
+
+    Raises:
+        ValueError: if a second pass gives other examples.
+    """
+    before = random_state()
+    examples = _pass(source, name)
+    if random_state() == before or iter(source) is source:
+        return examples
+    with kept_random_state():
+        again = _pass(source, name)
+    if sorted(keys(examples)) != sorted(keys(again)):
+        raise ValueError(
+            f"Reading the batches of the {name} part twice gives other examples, but a training step must be "
+            f"repeatable, and the draws of an iterable cannot be repeated; {_AUGMENT}."
+        )
+    return examples
+
+
+def _pass(source: Iterable[Any], name: str) -> Examples:
+    """All examples of one pass over the batches.
+
+    Raises:
+        ValueError: if there are none, or their shapes differ.
+        TypeError: if the batches are single examples.
+    """
+    with noted(f"reading the batches of the {name} part"):
+        batches = list(source)
     if not batches:
         raise ValueError(f"The {name} part holds 0 examples, but it must hold at least 1.")
-    for batch in batches:
-        if not isinstance(batch, tuple | list) or len(batch) != 2:
-            raise TypeError(f"The {name} part must give batches (X, y), but one is a {type(batch).__name__}.")
-    X, y = (torch.cat([torch.as_tensor(part) for part in parts]) for parts in zip(*batches, strict=True))
-    return X, y
-
-
-def _checked(X: Tensor, y: Tensor, *, name: str) -> Split:
-    if X.ndim == 0 or y.ndim == 0 or len(X) != len(y):
-        raise ValueError(
-            f"The {name} part needs as many inputs as targets, but X is of shape {tuple(X.shape)} and y of shape "
-            f"{tuple(y.shape)}."
+    if isinstance(batches[0], tuple | list) and len(batches[0]) == 2 and _is_scalar(batches[0][1]):
+        raise TypeError(
+            f"The {name} part must give batches (X, y), but it gives single examples, whose targets are numbers; wrap "
+            "it: torch.utils.data.DataLoader(dataset, batch_size=100)."
         )
-    if len(X) == 0:
-        raise ValueError(f"The {name} part holds 0 examples, but it must hold at least 1.")
-    for letter, values in (("X", X), ("y", y)):
-        if values.is_floating_point() and (bad := int((~values.isfinite()).sum())):
-            raise ValueError(
-                f"{letter} of the {name} part holds {bad} of {values.numel()} values that are NaN or infinite; drop or "
-                "impute them."
-            )
-    return Split(X, y)
+    found = [as_examples(batch, name) for batch in batches]
+    trailing = {str([tuple(x.shape[1:]) for x in (*named(e.X).values(), e.y)]) for e in found}
+    if len(trailing) > 1:
+        first, other = found[0], next(e for e in found if shapes(take(e.X, [0])) != shapes(take(found[0].X, [0])))
+        raise ValueError(
+            f"The batches of the {name} part must have the same shape but for the number of examples, but X is "
+            f"{shapes(first.X)} in one and {shapes(other.X)} in another; pad all examples to one length."
+        )
+    X = tree_map(lambda *xs: torch.cat(xs), *(e.X for e in found))
+    return Examples(X, torch.cat([e.y for e in found]), found[0].columns)
+
+
+def _is_scalar(y: Any) -> bool:
+    return isinstance(y, bool | int | float) or getattr(y, "ndim", None) == 0

@@ -37,8 +37,8 @@ class AffineNetwork(Effect):
         require_real(self, "init", above=0)
 
     def space(self, site: Site) -> Hyperparameter:
-        require_images(self, site.X)
-        X, first = site.X[:2], flatten(self._params())
+        require_images(self, site.tensor(self))
+        X, first = site.tensor(self)[:2], flatten(self._params())
         shape = tuple(self._outputs(first.to(X), X).shape)
         if shape != (len(X), 2 * ENTRIES):
             raise ValueError(

@@ -2,12 +2,14 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.data.tree import first_leaf, shapes
 
 
 @dataclass(frozen=True)
@@ -16,15 +18,40 @@ class Site:
 
     Attributes:
         params: the trained parameters w₀ by name.
-        X: the train inputs, shape (n, …).
+        X: the train inputs, shape (n, …), or tuples and dicts of such tensors.
         num_classes: K if the targets are classes 0 to K − 1, else None.
         buffers: the buffers of the model by name, which are not trained.
+        columns: the names of the columns of X, shape (n, p), if they are known.
+        readers: the names of the parameters of layers whose inputs are these columns.
     """
 
     params: Tensors
-    X: Tensor
+    X: Any
     num_classes: int | None
     buffers: Tensors = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    readers: frozenset[str] = frozenset()
+
+    @property
+    def num_examples(self) -> int:
+        """The number n of train examples."""
+        return len(first_leaf(self.X))
+
+    def tensor(self, owner: object) -> Tensor:
+        """X, for the effects that need one tensor.
+
+        Args:
+            owner: the effect, for the error.
+
+        Raises:
+            ValueError: if the inputs are several tensors.
+        """
+        if not isinstance(self.X, Tensor):
+            raise ValueError(
+                f"{type(owner).__name__} needs inputs that are one tensor, but they are {shapes(self.X)}; change the "
+                "inputs in the model instead, by an hg.Buffer."
+            )
+        return self.X
 
 
 class Effect(ABC):

@@ -28,7 +28,7 @@ class ExampleWeights(Effect):
     constraint: Constraint = constraints.positive
 
     def space(self, site: Site) -> Hyperparameter:
-        return Hyperparameter(self.init, shape=(len(site.X),), constraint=self.constraint)
+        return Hyperparameter(self.init, shape=(site.num_examples,), constraint=self.constraint)
 
     def weights(self, value: Tensor, rows: Tensor | None, y: Tensor) -> Tensor:
         return value if rows is None else value[rows]

@@ -24,13 +24,15 @@ class InputScale(Effect):
     per_feature: bool = True
 
     def space(self, site: Site) -> Hyperparameter:
-        if not site.X.is_floating_point():
+        X = site.tensor(self)
+        if not X.is_floating_point():
             raise ValueError(
-                f"InputScale needs inputs that are floating-point numbers, but they are of {site.X.dtype}; scale the "
+                f"InputScale needs inputs that are floating-point numbers, but they are of {X.dtype}; scale the "
                 "features that the model computes from them instead."
             )
-        shape = tuple(site.X.shape[1:]) if self.per_feature else ()
-        return Hyperparameter(self.init, shape=shape, constraint=constraints.positive)
+        shape = tuple(X.shape[1:]) if self.per_feature else ()
+        labels = site.columns if shape == (len(site.columns),) else ()
+        return Hyperparameter(self.init, shape=shape, constraint=constraints.positive, labels=labels)
 
     def inputs(self, value: Tensor, X: Tensor) -> Tensor:
         return value * X

@@ -39,7 +39,7 @@ class RandomAffine(Effect):
         require_instance(self, "per_entry", bool)
 
     def space(self, site: Site) -> Hyperparameter:
-        require_images(self, site.X)
+        require_images(self, site.tensor(self))
         if not self.per_entry:
             return Hyperparameter(self.init, constraint=constraints.positive)
         return Hyperparameter(self.init, shape=(ENTRIES,), constraint=constraints.positive, labels=_LABELS)

@@ -39,7 +39,10 @@ class Scoped(Effect):
         object.__setattr__(self, "on", patterns)
 
     def space(self, site: Site) -> Hyperparameter:
-        shape, labels = self._shape(site.params), tuple(self.chosen(site.params)) if self.per == "tensor" else ()
+        shape, chosen = self._shape(site.params), tuple(self.chosen(site.params))
+        labels = chosen if self.per == "tensor" else ()
+        if self.per == "feature" and site.readers.issuperset(chosen):
+            labels = site.columns
         return Hyperparameter(self.init, shape=shape, constraint=constraints.positive, labels=labels)
 
     def chosen(self, params: Tensors) -> Tensors:

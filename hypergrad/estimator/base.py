@@ -18,7 +18,7 @@ from typing_extensions import TypeVar
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.display import assigned, on_screen
 from hypergrad.core.errors import NonFiniteError, UnusedHyperparameterError
-from hypergrad.estimator.report import AdjointReport, ErrorBar, UnrollingReport, flat
+from hypergrad.estimator.report import AdjointReport, ErrorBar, SamplingReport, UnrollingReport, flat
 from hypergrad.problem.base import InnerProblem, require_scalar
 from hypergrad.solver.base import State
 from hypergrad.training.report import TrainingReport
@@ -49,6 +49,7 @@ class Hypergradient(Generic[H, P]):
         adjoint_system: how well the adjoint system was solved, for implicit estimators.
         unrolling: the cost and bias of differentiating through training, for `Unrolled` and `Forward`.
         error_bar: how wrong `grad` is, for implicit estimators.
+        sampling: how far `grad` would move with other batches, for `hypergrad.hypergradient` with `batches`.
         carry: what the next estimate starts from besides the parameters: None, a tensor, or dicts, lists and tuples of
             tensors and plain values. Only the estimator reads it; others keep it, save it and return it.
         start: dF/ds₀, the gradient with respect to the initial state, for estimators that differentiate the whole run
@@ -62,6 +63,7 @@ class Hypergradient(Generic[H, P]):
     adjoint_system: AdjointReport | None = field(default=None, kw_only=True)
     unrolling: UnrollingReport | None = field(default=None, kw_only=True)
     error_bar: ErrorBar | None = field(default=None, kw_only=True)
+    sampling: SamplingReport | None = field(default=None, kw_only=True)
     carry: Any = field(default=None, kw_only=True)
     start: State | None = field(default=None, kw_only=True)
 
@@ -86,7 +88,7 @@ class Hypergradient(Generic[H, P]):
     @property
     def stats(self) -> Mapping[str, float | int | str]:
         """The numbers of all reports by their names in logs, see `hypergrad.estimator.report`."""
-        return flat(self.training, self.adjoint_system, self.unrolling, self.error_bar)
+        return flat(self.training, self.adjoint_system, self.unrolling, self.error_bar, self.sampling)
 
     @property
     def num_matvecs(self) -> int:
@@ -125,6 +127,10 @@ class HypergradEstimator(ABC):
     def training(self) -> Training | None:
         """The training at λ with which an estimate begins; None, the default, if the estimator does not declare it."""
         return None
+
+    def looseness(self, outer_step: int) -> float:
+        """The factor on its tolerances in an outer step; 1, the default, if they are the same in all steps."""
+        return 1.0
 
     @abstractmethod
     def estimate(

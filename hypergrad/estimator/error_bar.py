@@ -9,7 +9,7 @@ from torch import Tensor
 from hypergrad.core.autodiff import flatten, unflatten
 from hypergrad.core.errors import HypergradError
 from hypergrad.estimator.linearization import Linearization
-from hypergrad.estimator.report import ErrorBar
+from hypergrad.estimator.report import NO_GRADIENT, ErrorBar
 from hypergrad.linsolve.base import LinearSolver, Preconditioner
 from hypergrad.linsolve.cg import CG
 from hypergrad.linsolve.inverse import Inverse, Recording, UnresolvedError
@@ -59,7 +59,7 @@ def error_bar(here: Linearization, adjoint: Tensor, linsolve: LinearSolver, seen
         The estimate, in the units of the hypergradient.
     """
     if not here.point.oracle.problem.is_minimisation:
-        return ErrorBar.unknown("the optimality condition is not the gradient of the inner loss")
+        return ErrorBar.unknown(NO_GRADIENT)
     if adjoint.numel() == 0:  # no parameter moves, and the direct term is exact
         objection = here.point.objection(here.point.params)
         return ErrorBar.unknown(objection) if objection else ErrorBar(0.0, "estimated", 0)
@@ -120,7 +120,7 @@ class _NewtonStep:
         point, rough = self.here.point, self.here.inner.product
         if point.product.reference is point.product:
             return
-        self.seen = Recording()
+        self.seen = Recording(whole=self.seen.whole)
         try:
             self.here = Linearization.at(replace(point, product=point.product.reference))
             exact = self.here.inner.product(self.adjoint)
@@ -131,7 +131,8 @@ class _NewtonStep:
         self.extra += 1
         if rough.inaccuracy is not None:
             self.extra += 1
-            off = _norm(rough(self.adjoint) - exact) / max(_norm(exact), torch.finfo(exact.dtype).tiny)
+            differed = rough(self.adjoint)
+            off = _norm(differed - exact) / (max(_norm(exact), _norm(differed)) or 1.0)
             if not off <= _DISAGREE:
                 raise UnresolvedError(f"differences and second derivatives disagree by {off:.1g} of the product")
 
@@ -142,12 +143,13 @@ class _NewtonStep:
             eps = torch.finfo(w.dtype).eps
             sizes = inverse.size * _norm(w) + _norm(self.here.inner.phi)
             noise = _ROUNDING * eps * sizes / math.sqrt(len(w))
-            change = inverse.spread(noise * self._random()) - x  # so that an accidental φ = 0 tells nothing
-            far = Linearization.at(replace(at.point, params=unflatten(w + change, at.point.params)))
+            xi = noise * self._random()  # so that an accidental φ = 0 tells nothing
+            shaken, outside = inverse.rough(xi)
+            far = Linearization.at(replace(at.point, params=unflatten(w + shaken - x, at.point.params)))
             objection = self.here.point.objection(far.point.params)
             if objection:
                 raise UnresolvedError(objection)
-            first, bent = at.inner.evaluation.grad_norm, _norm(far.inner.phi - left)
+            first, bent = at.inner.evaluation.grad_norm, _norm(far.inner.phi - left - xi + outside)
             self.inverse = inverse.moved(far.inner.product)
             if bent <= _QUADRATIC_REGIME * first + 2 * noise * math.sqrt(len(w)) or _norm(x) <= _SHORT * _norm(w):
                 return far, noise

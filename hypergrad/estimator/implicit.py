@@ -14,9 +14,12 @@ from hypergrad.estimator.error_bar import error_bar
 from hypergrad.estimator.linearization import Linearization
 from hypergrad.estimator.point import Point
 from hypergrad.estimator.report import AdjointReport
+from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolution, LinearSolver
 from hypergrad.linsolve.cg import CG
+from hypergrad.linsolve.dense import Dense
 from hypergrad.linsolve.inverse import Recording
+from hypergrad.linsolve.krylov import Krylov
 from hypergrad.problem.base import InnerProblem, Restriction
 from hypergrad.problem.oracle import Oracle
 from hypergrad.product.base import Product
@@ -58,6 +61,8 @@ class Implicit(HypergradEstimator):
         damping: δ ≥ 0, solves with ∂φ/∂w + δI instead, in units of the Hessian; biases the hypergradient.
         tighten: how both tolerances shrink over the outer steps k = 1, 2, …, so that their sum is finite and descent on
             the inexact hypergradient converges: "exponential" (0.9^(k−1)), "quadratic" (1/k²), "cubic" (1/k³), or None.
+            A step counts as the best of a run only if its tolerance is at most twice that of the last step: the dev
+            loss of loosely trained parameters says little about λ.
         error_bar: estimate ‖estimate − dF/dλ‖, which is `error_estimate` in the stats. If it is unknown it is NaN,
             and `error_status` gives the reason. It requires `error_matvecs` further Hessian products, about as many as
             the adjoint.
@@ -114,14 +119,15 @@ class Implicit(HypergradEstimator):
             before = Oracle(problem, hparams, problem.inner_batch(inner_step))
             _require_dependence(Point(before, params, problem.outer_batch(outer_step), self.product))
         self.solver.validate(hparams, self.inner_steps, params)
-        training = replace(self.training, tol=self.inner_tol * self._factor(outer_step))
+        training = replace(self.training, tol=self.inner_tol * self.looseness(outer_step))
         is_given = self.inner_steps == 0
         trained = Trained.given(params) if is_given else training.run(problem, hparams, params, inner_step)
         part, report = problem.restriction(trained.params, hparams), trained.report
         oracle = Oracle(part.problem, hparams, problem.inner_batch(inner_step + report.steps))
         here = Linearization.at(Point(oracle, part.params, problem.outer_batch(outer_step), self.product))
-        linsolve = self.linsolve.tightened(self._factor(outer_step))
-        seen = Recording()
+        linsolve = self.linsolve.tightened(self.looseness(outer_step))
+        whole = len(here.df_dw) if isinstance(linsolve, Dense) else 0
+        seen = Recording(whole=whole, is_krylov=isinstance(linsolve, Krylov | Auto))
         product = seen.watch(here.inner.product) if self.error_bar else here.inner.product
         solved = self._solve(linsolve, product, here.df_dw, _start(part, carry))
         return Hypergradient(
@@ -144,7 +150,7 @@ class Implicit(HypergradEstimator):
                 raise
             raise IndefiniteError(f"{error} That is in addition to the present damping of {self.damping:g}.") from None
 
-    def _factor(self, outer_step: int) -> float:
+    def looseness(self, outer_step: int) -> float:
         return 1.0 if self.tighten is None else _SUMMABLE[self.tighten](outer_step + 1)
 
 

@@ -4,11 +4,13 @@ import math
 
 from hypergrad.core.status import Status
 from hypergrad.estimator.base import Hypergradient
-from hypergrad.estimator.report import AdjointReport, UnrollingReport
+from hypergrad.estimator.report import NO_GRADIENT, AdjointReport, ErrorBar, UnrollingReport
 from hypergrad.training.report import TrainingReport
 
 _BIASED = 0.1
 """A bias of a tenth of the norm hardly changes where an outer step leads: a judgement."""
+_UNSOLVED = 0.1
+"""A relative residual of the adjoint system that is too large for any tolerance, a judgement."""
 _WORTHLESS = 1.0
 """A bound on the relative error of the adjoint that promises no correct digit."""
 _FINE = (Status.CONVERGED, Status.NOT_REQUIRED)
@@ -27,6 +29,8 @@ def inexactness(found: Hypergradient) -> dict[str, str]:
         reasons |= _of_adjoint(found.adjoint_system)
     if found.unrolling is not None and found.training is not None:
         reasons |= _of_horizon(found.unrolling, found.training.steps)
+    if found.error_bar is not None:
+        reasons |= _of_error_bar(found.error_bar)
     return reasons
 
 
@@ -55,6 +59,12 @@ def _of_adjoint(report: AdjointReport) -> dict[str, str]:
             f"({report.status}): its relative residual is {residual:.2e} after {report.num_matvecs} products{at}. "
             f"{remedy}"
         }
+    if residual > _UNSOLVED:
+        return {
+            "adjoint_residual": "the hypergradient may be wrong because the adjoint system is hardly solved: its "
+            f"relative residual is {residual:.2g} after {report.num_matvecs} products, within the tolerance that was "
+            "asked for. Tighten the linear solver's tol, or give it more products."
+        }
     if condition * residual > _WORTHLESS:
         return {
             "adjoint_condition": "the hypergradient may be wrong because the adjoint system is ill-conditioned: at a "
@@ -71,4 +81,14 @@ def _of_horizon(report: UnrollingReport, inner_steps: int) -> dict[str, str]:
     return {
         "truncation_bias": f"the hypergradient is biased, by some {report.truncation_bias:.0%} of its norm, because it "
         f"stops at a horizon of {report.num_matvecs} of {inner_steps} steps. Raise the horizon."
+    }
+
+
+def _of_error_bar(report: ErrorBar) -> dict[str, str]:
+    """Whether the error is known; it never is for a condition that is no gradient, which is nobody's mistake."""
+    if not math.isnan(report.estimate) or report.status == ErrorBar.unknown(NO_GRADIENT).status:
+        return {}
+    return {
+        "error_status": f"the error of the hypergradient is {report.status}. Solve the inner problem and the adjoint "
+        "system further, or turn the estimate off by error_bar=False."
     }

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from hypergrad.core.status import Status
 from hypergrad.training.report import TrainingReport
@@ -43,6 +44,10 @@ class UnrollingReport:
     truncation_bias: float | None = None
 
 
+NO_GRADIENT = "the optimality condition is not the gradient of the inner loss"
+"""Why the error of an estimate for such a condition is unknown."""
+
+
 @dataclass(frozen=True)
 class ErrorBar:
     """An estimate of ‖estimate − dF/dλ‖.
@@ -63,7 +68,22 @@ class ErrorBar:
         return cls(math.nan, f"unknown: {why}", num_matvecs)
 
 
-Report = TrainingReport | AdjointReport | UnrollingReport | ErrorBar
+@dataclass(frozen=True)
+class SamplingReport:
+    """How far a hypergradient of mean losses over random batches would move with other batches, at the same w.
+
+    Attributes:
+        standard_error: the root of the summed squares of `standard_errors`; NaN for a single batch.
+        num_batches: how many batches, ≥ 1.
+        standard_errors: of each entry of the hypergradient, shaped as it.
+    """
+
+    standard_error: float
+    num_batches: int
+    standard_errors: Any
+
+
+Report = TrainingReport | AdjointReport | UnrollingReport | ErrorBar | SamplingReport
 
 _KEYS: dict[type, dict[str, str]] = {
     TrainingReport: {
@@ -83,6 +103,7 @@ _KEYS: dict[type, dict[str, str]] = {
     },
     UnrollingReport: {"num_matvecs": "num_matvecs", "truncation_bias": "truncation_bias"},
     ErrorBar: {"estimate": "error_estimate", "status": "error_status", "num_matvecs": "error_matvecs"},
+    SamplingReport: {"standard_error": "standard_error", "num_batches": "num_batches"},
 }
 """The fields of each report by their names in logs."""
 

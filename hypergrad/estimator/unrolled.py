@@ -31,7 +31,7 @@ class Unrolled(HypergradEstimator):
     """Reverse-mode differentiation of f(w_T(λ), λ) through the last K of T training steps.
 
     Exact for this run, converged or not, if K = T. A shorter horizon K drops the influence of λ on the first T − K
-    steps and on the start; `truncation_bias` in the stats estimates the error of that.
+    steps and on the start; `truncation_bias` in the stats estimates the error of that, to the order of magnitude only.
 
     K = 0 treats the steps as w₀ ↦ w₀ + a constant, ∂w_T/∂w₀ = I: of the indirect term it keeps (∂w₀/∂λ)ᵀ ∂f/∂w at w_T,
     without a Hessian product. If λ is the start itself, that is first-order MAML.

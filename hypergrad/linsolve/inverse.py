@@ -12,10 +12,14 @@ from hypergrad.linsolve.cg import CG
 
 _SMALL = 100
 """Parameters up to which A is decomposed: CG would spend about as many products. A judgement, as in `Auto`."""
+_CHUNK = 64
+"""Products to form at once, as in `Dense`."""
 _MOST = 100
 """Vectors of the subspace to keep. A judgement: beyond, orthogonalising them costs as much as products."""
 _FEW = 10
 """Vectors below which nothing was learned. A judgement: Krylov solvers seldom need fewer products."""
+_FIRST_ROUNDS = 2
+"""Rounds of CG by which A is explored if nothing was learned. A judgement."""
 _ROUND = 0.1
 """Factor by which one round of CG reduces the residual. A judgement: few rounds, and few products too many."""
 
@@ -31,10 +35,21 @@ class Recording:
     Attributes:
         vectors: v_1, …, v_k, shape (n,) each, of norm 1.
         products: A v_1, …, A v_k.
+        whole: parameters up to which all of A is wanted, because the solver forms it.
+        is_krylov: whether a Krylov solver chose the vectors, which then know both ends of the spectrum.
     """
 
     vectors: list[Tensor] = field(default_factory=list)
     products: list[Tensor] = field(default_factory=list)
+    whole: int = 0
+    is_krylov: bool = False
+
+    def matrix(self, n: int) -> Tensor | None:
+        """A, if its products with all unit vectors were recorded in their order; else None."""
+        if not n <= len(self.vectors) <= 2 * max(self.whole, _SMALL):
+            return None
+        units = torch.stack(self.vectors[:n], 1)
+        return torch.stack(self.products[:n], 1) if torch.equal(units, torch.eye(n).to(units)) else None
 
     def watch(self, A: Operator) -> Operator:
         """A, whose products are kept; those of a compiled operator are not seen."""
@@ -54,7 +69,7 @@ class Recording:
         pairs = [(V, AV)] if V.ndim == 1 else zip(V.T, AV.T, strict=True)
         for v, Av in pairs:
             length = torch.linalg.vector_norm(v)
-            if len(self.vectors) < max(_MOST, 2 * (len(v) <= _SMALL) * len(v)) and length > 0:
+            if len(self.vectors) < max(_MOST, self.whole) and length > 0:
                 self.vectors.append(v / length)
                 self.products.append(Av / length)
         return AV
@@ -150,12 +165,15 @@ class Inverse:
         Also raised, by what it calls: UnresolvedError if rounding hides the smallest curvature; IndefiniteError if a
         curvature is not positive.
         """
-        if len(b) <= _SMALL:
-            return cls(A, b, _whole(A, b), recording, None, budget, len(b))
+        if len(b) <= max(_SMALL, recording.whole):
+            H = recording.matrix(len(b))
+            spent = len(b) if H is None else 0
+            return cls(A, b, _decomposed(_matrix(A, b) if H is None else H, b.dtype), recording, None, budget, spent)
         prepared, spent = (None, 0) if outside is None else outside.prepare(A, b)
         found = cls(A, b, Subspace.of(recording, b), recording, prepared, budget, spent)
-        if len(recording.vectors) < _FEW:
-            found.further(b)
+        if not recording.is_krylov or len(recording.vectors) < _FEW:
+            for _ in range(_FIRST_ROUNDS):
+                _, b = found.further(b)
         _require_resolved(found.known.values, b.dtype)
         return found
 
@@ -163,12 +181,13 @@ class Inverse:
         """The same for an operator close to A."""
         if not self.is_whole:
             return replace(self, A=A)
-        return replace(self, A=A, known=_whole(A, self.like), spent=self.spent + len(self.like))
+        known = _decomposed(_matrix(A, self.like), self.like.dtype)
+        return replace(self, A=A, known=known, spent=self.spent + len(self.like))
 
     @property
     def is_whole(self) -> bool:
         """Whether A is known everywhere."""
-        return len(self.like) <= _SMALL
+        return self.known.Q.shape[1] == len(self.like)
 
     @property
     def size(self) -> float:
@@ -192,41 +211,69 @@ class Inverse:
         Raises:
             UnresolvedError: if the products run out, or rounding is in the way.
         """
-        first = torch.linalg.vector_norm(left)
+        first, seen = torch.linalg.vector_norm(left), Recording()
         x, rest = self.rough(left)
-        unit, seen = torch.linalg.vector_norm(rest), Recording()
-        if self.spent < self.budget and unit > 0:
-            near, inverse = seen.watch(_near(self.A)), self.known.preconditioner(self.outside)
-            start = (rest / unit).to(near.dtype or left.dtype)
-            goal = (_ROUND * first / unit).item()
-            low = lambda r: inverse(r.to(left)).to(r)  # noqa: E731
-            done = CG().cycle(replace(near, compile=None), low, start, goal, self.budget - self.spent)
-            x, self.spent = x + unit * done.d.to(left), self.spent + done.num_matvecs
-        rest = left - self.A(x)
-        self.spent += 1
-        if not torch.linalg.vector_norm(rest) <= 2 * _ROUND * first:
+        before, near = torch.inf, seen.watch(_near(self.A))
+        while torch.linalg.vector_norm(rest) < before / 2 and self.spent < self.budget:
+            before = torch.linalg.vector_norm(rest).item()
+            x = x + self._cycle(near, rest, (_ROUND * first).item())
+            rest = left - self.A(x)
+            self.spent += 1
+            if torch.linalg.vector_norm(rest) <= 2 * _ROUND * first:
+                break
+        else:
             raise UnresolvedError(
                 f"CG did not reach a residual of {_ROUND:g} in {self.spent} products, or rounding allows none"
             )
-        self.recording = Recording(
-            (self.recording.vectors + seen.vectors)[-_MOST:], (self.recording.products + seen.products)[-_MOST:]
-        )
-        self.known = Subspace.of(self.recording, self.like)
+        self._learn(seen)
         _require_resolved(self.known.values, left.dtype)
         return x, rest
 
+    def _cycle(self, near: Operator, rest: Tensor, goal: float) -> Tensor:
+        """Conjugate gradient for A d = rest down to a residual of `goal`, on an operator that may be less precise."""
+        unit, inverse = torch.linalg.vector_norm(rest).item(), self.known.preconditioner(self.outside)
+        if unit <= goal:
+            return torch.zeros_like(rest)
 
-def _whole(A: Operator, like: Tensor) -> Subspace:
-    """A as a matrix, decomposed in double precision.
+        def rounded(r: Tensor) -> Tensor:
+            return inverse(r.to(rest)).to(r)
+
+        start = (rest / unit).to(near.dtype or rest.dtype)
+        done = CG().cycle(replace(near, compile=None), rounded, start, goal / unit, self.budget - self.spent)
+        self.spent += done.num_matvecs
+        return unit * done.d.to(rest)
+
+    def _learn(self, seen: Recording) -> None:
+        """Add products; those of an operator that was close may contradict them, and are then forgotten."""
+        old, more = self.recording, len(seen.vectors)
+        kept = max(_MOST - more, 0)
+        both = Recording(
+            old.vectors[len(old.vectors) - kept :] + seen.vectors,
+            old.products[len(old.products) - kept :] + seen.products,
+        )
+        try:
+            self.known, self.recording = Subspace.of(both, self.like), both
+        except IndefiniteError:
+            self.known, self.recording = Subspace.of(seen, self.like), seen
+
+
+def _matrix(A: Operator, like: Tensor) -> Tensor:
+    n = len(like)
+    columns = torch.eye(n, dtype=like.dtype, device=like.device).split(_CHUNK, 1)
+    return torch.cat([A(units) for units in columns], 1)
+
+
+def _decomposed(H: Tensor, dtype: torch.dtype) -> Subspace:
+    """A matrix, decomposed in double precision.
 
     Raises:
         IndefiniteError: if it is not positive definite.
     """
-    H = A(torch.eye(len(like), dtype=like.dtype, device=like.device)).double()
+    H = H.double()
     values, U = torch.linalg.eigh((H + H.T) / 2)
-    if values[0] <= -10 * torch.finfo(like.dtype).eps * values[-1] or values[-1] <= 0:
+    if values[0] <= -10 * torch.finfo(dtype).eps * values[-1] or values[-1] <= 0:
         raise IndefiniteError(f"The curvature {values[0]:.1e} is not positive.")
-    _require_resolved(values, like.dtype)
+    _require_resolved(values, dtype)
     return Subspace(U, H @ U, values)
 
 

@@ -1,12 +1,14 @@
 """A loss tried on a few examples: whether it fits outputs and targets, and is made of a term for each example."""
 
 import warnings
+from collections.abc import Mapping
 from copy import deepcopy
 
 import torch
 from torch import Tensor
 
 from hypergrad.data.parts import require_classes
+from hypergrad.data.source import Part
 from hypergrad.data.tables import Split
 from hypergrad.model.criterion import Criterion
 
@@ -15,7 +17,7 @@ _ROWS = 8
 _FAILURES = (RuntimeError, ValueError, TypeError, IndexError, UserWarning)
 
 
-def try_loss(criterion: Criterion, outputs: Tensor, parts: dict[str, Split]) -> int | None:
+def try_loss(criterion: Criterion, outputs: Tensor, parts: Mapping[str, Split | Part]) -> int | None:
     """Try the loss on a few examples of every part.
 
     Args:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from copy import copy
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.model.calling import Kernels, seeded
+from hypergrad.model.convention import OUTPUTS, arguments, tensor_of
 from hypergrad.model.copying import copied
 from hypergrad.model.places import Places
 from hypergrad.model.probe import require_functional
@@ -35,11 +37,13 @@ class PureModule(nn.Module):
       by plain operations.
     - `torch.utils.checkpoint` in the module calls its function and recomputes nothing.
     - A module that changes its inputs in place gets a copy of them.
+    - Inputs that are a tuple are positional arguments, and those that are a dict are keyword arguments.
 
     Args:
-        module: any module; it is not changed.
+        module: any module that returns a tensor, or an object with the entry `returns`; it is not changed.
         X: a few inputs to try the module on.
         seed: of the random draws.
+        returns: what to use of an object that the module returns, `OUTPUTS` or `LOSS`.
         probe: whether to compare outputs and gradient, away from w₀, with those of a copy of the module that has other
             parameters written into it, see `require_functional`. Otherwise it is not known whether the module reads
             its parameters elsewhere, keeps state in Python, or recomputes something in backward.
@@ -51,8 +55,9 @@ class PureModule(nn.Module):
     changes the module, is not repeatable, or is not the function of its parameters that it seems to be.
     """
 
-    def __init__(self, module: nn.Module, X: Any, seed: int, *, probe: bool = True) -> None:
+    def __init__(self, module: nn.Module, X: Any, seed: int, *, returns: str = OUTPUTS, probe: bool = True) -> None:
         super().__init__()
+        self._returns = returns
         require_servable(module)
         self.module = copied(module)
         computed = suspects(module, self.module)
@@ -101,7 +106,7 @@ class PureModule(nn.Module):
         own.
         """
         with self.calling(params, device_of(X), step):
-            return self._call(self._own(X))
+            return self._call(self._own(X), self.module)
 
     @contextmanager
     def calling(self, params: Tensors, device: torch.device, step: int | None) -> Iterator[None]:
@@ -129,10 +134,10 @@ class PureModule(nn.Module):
             return self._template.filled(values, self.module, map(self._own, batches))
 
     @torch.no_grad()
-    def outputs_of(self, trained: nn.Module, X: Any) -> Any:
+    def outputs_of(self, trained: nn.Module, X: Any) -> Tensor:
         """The outputs of a module that `trained` made, with the random draws of evaluation."""
         with self._evaluating(device_of(X)):
-            return trained(self._own(X))
+            return self._call(self._own(X), trained)
 
     def _evaluating(self, device: torch.device) -> AbstractContextManager[None]:
         return seeded(device, self._seed, None) if self._draws else nullcontext()
@@ -141,8 +146,15 @@ class PureModule(nn.Module):
         """The inputs, or a copy of them if the module changes its inputs."""
         return tree_map_only(Tensor, torch.clone, X) if self._copies_inputs else X
 
-    def _call(self, X: Any) -> Tensor:
-        return self.module(X)
+    def returning(self, entry: str) -> "PureModule":
+        """The same module, of whose results `entry` is used; see `tensor_of`."""
+        other = copy(self)
+        other._returns = entry
+        return other
+
+    def _call(self, X: Any, module: nn.Module) -> Tensor:
+        args, kwargs = arguments(X)
+        return tensor_of(module(*args, **kwargs), module, self._returns)
 
 
 def device_of(X: Any) -> torch.device:

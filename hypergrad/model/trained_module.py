@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.model.convention import arguments
 from hypergrad.model.copying import copied
 
 
@@ -66,7 +67,8 @@ def _average(norms: list[Any], module: nn.Module, batches: Iterable[Any]) -> Non
         norm.reset_running_stats()
         norm.momentum = None  # the cumulative average of torch
     for inputs in batches if norms else ():
-        module(inputs)
+        args, kwargs = arguments(inputs)
+        module(*args, **kwargs)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.eval()
         norm.momentum = momentum

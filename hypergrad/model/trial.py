@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.data.tree import take
 from hypergrad.model.calling import FunctionOfParameters, seeded
 from hypergrad.model.copying import own_state, parts_of
 from hypergrad.model.requirements import layer
@@ -58,28 +59,30 @@ def try_out(model: FunctionOfParameters, X: Any, seed: int, *, probe: bool) -> t
 
 
 @torch.no_grad()
-def require_batches(model: FunctionOfParameters, X: Any, batch_size: int | None) -> None:
+def require_batches(model: FunctionOfParameters, X: Any, size: int, batch_size: int | None, drop_last: bool) -> None:
     """Require that a model can train on a batch of one example, which batch normalisation may not, if there is one.
 
     Args:
         model: the model.
-        X: all train inputs.
+        X: a few train inputs.
+        size: the number of train examples.
         batch_size: examples of a training step; None for all.
+        drop_last: whether an epoch leaves out a smaller last batch.
 
     Raises:
         ValueError: if it cannot.
     """
-    size = min(batch_size or len(X), len(X))
-    if size != 1 and len(X) % size != 1:
+    step = min(batch_size or size, size)
+    if step != 1 and (drop_last or size % step != 1):
         return
     try:
-        model(model.params(), X[:1], 0)
+        model(model.params(), take(X, slice(0, 1)), 0)
     except (ValueError, RuntimeError) as error:
-        where = "Each batch has" if size == 1 else f"The last of {len(X)} examples in batches of {size} is"
+        where = "Each batch has" if step == 1 else f"The last of {size} examples in batches of {step} is"
         reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(
             f"{where} 1 example, and {type(model.module).__name__} cannot train on one: {reason}. Choose a batch_size "
-            "that leaves another rest, leave out an example, or call eval() on the batch normalisation."
+            "that leaves another rest, set drop_last=True, or call eval() on the batch normalisation."
         ) from error
 
 

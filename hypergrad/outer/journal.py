@@ -23,6 +23,9 @@ from hypergrad.outer.objective import OuterObjective
 from hypergrad.outer.state import placed
 from hypergrad.problem.base import InnerProblem
 
+_LOOSE = 2.0
+"""Records whose tolerances differ by more than this factor are not compared. A judgement."""
+
 
 class Journal:
     """The records of a run: its cost, the first, last and best record, the scalars of all records, and the trajectory.
@@ -34,12 +37,20 @@ class Journal:
         monitor: the loss or metric whose minimum is the best record.
         compares: whether it belongs to the same problem in all records; otherwise the last record is the best.
         labels: names of the entries of the hyperparameters, for the records.
+        looseness: the factor on the tolerances of a step. A record with more than twice the factor of a later one is
+            not compared with it, and no longer the best; None if all steps have the same tolerances.
     """
 
     def __init__(
-        self, like: Tensors, monitor: str = OUTER_LOSS, *, compares: bool = True, labels: Labels | None = None
+        self,
+        like: Tensors,
+        monitor: str = OUTER_LOSS,
+        *,
+        compares: bool = True,
+        labels: Labels | None = None,
+        looseness: Callable[[int], float] | None = None,
     ) -> None:
-        self.monitor, self.compares = monitor, compares
+        self.monitor, self.compares, self.looseness = monitor, compares, looseness
         self.device = next(iter(like.values())).device
         self.ledger = Ledger(labels or {})
         self.history: list[dict[str, float]] = []
@@ -88,10 +99,12 @@ class Journal:
                 f"The monitored {self.monitor} is NaN at outer step {record.step}, so no step can be called the "
                 "best; look for NaN in its data, or monitor outer_loss."
             )
-        self._records = (first, record, record if now < least or not self.compares else best)
+        is_best = now < least or not self.compares or self._is_loose(best, record)
         self.history.append({"step": record.step, **record.scalars()})
         for name, path in self._paths.items():
             path.append(record.hparams[name])
+        # Last, so that an interrupt leaves a row too many and never one too few.
+        self._records = (first, record, record if is_best else best)
 
     def result(self, stopped: str, final_model: TrainedModel | None = None) -> Result:
         """The result of the run; `stopped` says why it ended."""
@@ -126,6 +139,12 @@ class Journal:
         self._records = tuple(_as_record(content, self.device, problem_at) for content in state["records"])
         self._warned = set(state["warned"])
         self.ledger.restore(state, self._records[1].seconds)
+
+    def _is_loose(self, earlier: Record, record: Record) -> bool:
+        """Whether an earlier record was trained too loosely to be compared with this one."""
+        if self.looseness is None:
+            return False
+        return self.looseness(earlier.step) > _LOOSE * self.looseness(record.step)
 
     def _warn(self, found: Hypergradient, step: int) -> None:
         """Warn that an estimate is inexact, once for each reason."""

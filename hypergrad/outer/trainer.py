@@ -142,7 +142,13 @@ class Trainer:
         compares = self.monitor != OUTER_LOSS or self.problem.at_outer_step(1) is self.problem
         descent = Descent(
             objective,
-            Journal(objective.u, self.monitor, compares=compares, labels=entry_labels(self.problem, self.estimator)),
+            Journal(
+                objective.u,
+                self.monitor,
+                compares=compares,
+                labels=entry_labels(self.problem, self.estimator),
+                looseness=self.estimator.looseness,
+            ),
             optimizer=self.optimizer,
             scheduler=self.scheduler,
             acceptance=self.acceptance,

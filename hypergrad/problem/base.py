@@ -147,6 +147,13 @@ class InnerProblem(nn.Module, ABC):
         """The names of the hyperparameters that change the inputs of the trained model, also in evaluation."""
         return []
 
+    def test_losses(self, params: Tensors, hparams: Tensors) -> Tensor | None:
+        """The loss of each test example, shape (n,), whose mean is the metric `test_loss`; None if it is not known.
+
+        From it comes the standard error of a change of the test loss.
+        """
+        return None
+
     def pictures(self) -> dict[str, tuple[int, ...]]:
         """The shape (h, w) or (c, h, w) of the images that a hyperparameter holds, by its name."""
         return {}

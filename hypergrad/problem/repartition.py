@@ -3,16 +3,16 @@
 from copy import copy
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
+from hypergrad.data.tree import held, joined, take
 from hypergrad.problem.base import InnerProblem
 
 P = TypeVar("P", bound=InnerProblem)
 
 
 def on_rows(problem: P, train: Tensor, dev: Tensor) -> P:
-    """A copy of a problem on other rows of its data, which are its buffers X, y, X_dev and y_dev.
+    """A copy of a problem on other rows of its data, which are X, y, X_dev and y_dev, each a buffer or `Inputs`.
 
     Args:
         problem: not changed.
@@ -23,7 +23,10 @@ def on_rows(problem: P, train: Tensor, dev: Tensor) -> P:
         The copy; it shares everything else with the problem.
     """
     other: Any = copy(problem)
-    pools = {name: torch.cat([getattr(problem, name), getattr(problem, f"{name}_dev")]) for name in ("X", "y")}
+    pools = {name: joined(getattr(problem, name), getattr(problem, f"{name}_dev")) for name in ("X", "y")}
     rows = {"": train, "_dev": dev}
-    other._buffers = problem._buffers | {f"{name}{at}": pools[name][rows[at]] for name in pools for at in rows}
+    found = {f"{name}{at}": held(take(pool, rows[at])) for name, pool in pools.items() for at in rows}
+    buffers = {name: x for name, x in found.items() if isinstance(x, Tensor)}
+    other._buffers = problem._buffers | buffers
+    other._modules = problem._modules | {name: x for name, x in found.items() if name not in buffers}
     return other

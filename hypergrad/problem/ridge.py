@@ -8,6 +8,7 @@ from torch.distributions import constraints
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.data.frames import as_splits
 from hypergrad.data.tables import Splits, require_parts
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.repartition import on_rows
@@ -22,7 +23,7 @@ class Ridge(InnerProblem):
     centre X and y. scikit-learn's `Ridge(alpha)` has the same solution at alpha = n λ.
 
     Args:
-        data: train, dev and test parts.
+        data: train, dev and test parts; X may be a DataFrame, whose columns name the penalties.
         l2: the initial penalty, > 0.
         per_feature: tune one penalty per feature instead of one for all.
 
@@ -41,13 +42,15 @@ class Ridge(InnerProblem):
 
     def __init__(self, data: Splits, *, l2: float = 1.0, per_feature: bool = False) -> None:
         super().__init__()
+        data, columns = as_splits(data)
         require_parts(data)
         for name, (X, y) in zip(data._fields, data, strict=True):
             suffix = "" if name == "train" else f"_{name}"
             self.register_buffer(f"X{suffix}", X)
             self.register_buffer(f"y{suffix}", y)
         shape = (self.X.shape[1],) if per_feature else ()
-        self._hyperparameters = {"l2": Hyperparameter(l2, shape=shape, constraint=constraints.positive)}
+        labels = columns if per_feature else ()
+        self._hyperparameters = {"l2": Hyperparameter(l2, shape=shape, constraint=constraints.positive, labels=labels)}
 
     def init_params(self) -> Tensors:
         return {"weight": self.X.new_zeros(self.X.shape[1])}
@@ -64,6 +67,9 @@ class Ridge(InnerProblem):
 
     def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
         return {"test_loss": mean_squared_error(self.X_test, params["weight"], self.y_test)}
+
+    def test_losses(self, params: Tensors, hparams: Tensors) -> Tensor:
+        return (self.X_test @ params["weight"] - self.y_test).square()
 
     def pooled_targets(self) -> Tensor:
         return torch.cat([self.y, self.y_dev])

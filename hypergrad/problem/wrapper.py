@@ -92,3 +92,6 @@ class Wrapper(InnerProblem):
 
     def changes_inputs(self) -> list[str]:
         return self.problem.changes_inputs()
+
+    def test_losses(self, params: Tensors, hparams: Tensors) -> Tensor | None:
+        return self.problem.test_losses(params, self.untied(hparams))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypergrad.core.autodiff import flatten, unflatten
+from hypergrad.core.autodiff import base_of, flatten, unflatten
 from hypergrad.core.structure import by_name
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolver
@@ -16,7 +16,6 @@ from hypergrad.sensitivity.optimum import Optimum
 from hypergrad.sensitivity.transforms import (
     Inverse,
     Solved,
-    base_of,
     differentiations,
     limited_zero,
 )

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _functorch  # type: ignore[attr-defined]
 from torch._functorch.pyfunctorch import (
     TransformType,  # type: ignore[reportPrivateImportUsage]
     retrieve_all_functorch_interpreters,
@@ -21,13 +20,6 @@ def differentiations() -> int:
     kinds = [interpreter.key() for interpreter in retrieve_all_functorch_interpreters()]
     is_dual = forward_ad._current_level >= 0 and TransformType.Jvp not in kinds
     return sum(kind != TransformType.Vmap for kind in kinds) + int(is_dual)
-
-
-def base_of(x: Tensor) -> Tensor:
-    """The tensor under all transforms, with the graph of `torch.autograd`."""
-    while _functorch.is_functorch_wrapped_tensor(x):
-        x = _functorch.get_unwrapped(x)
-    return x
 
 
 def limited_zero(base: Tensor, order: int) -> Tensor:

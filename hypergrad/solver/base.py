@@ -10,13 +10,15 @@ from hypergrad.core.autodiff import Tensors
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.oracle import Oracle
 from hypergrad.solver.coefficient import (
+    ENTRY,
     Coefficient,
     Coefficients,
+    Groups,
     Range,
     Values,
     by_tensor,
     coefficient,
-    groups_of,
+    num_groups,
     root,
 )
 from hypergrad.solver.requirements import require_coefficient, require_contract, require_fitting, require_known
@@ -53,7 +55,9 @@ class InnerSolver:
 
     Attributes:
         groups: glob patterns such as ("*.weight", "*.bias"), one for each group. Each parameter's name must match
-            exactly one of them. None makes each tensor a group, in the order of `init_params()`.
+            exactly one of them. None makes each tensor a group, in the order of `init_params()`. "entry" makes each
+            entry of each tensor a group, in the order of the flat parameters, so that G = n; see Li, Zhou, Chen & Li,
+            "Meta-SGD: learning to learn quickly for few-shot learning" (2017).
 
     Raises:
         TypeError: if a subclass defines `step`, `update` or `largest_lr` with a parameter of earlier versions.
@@ -66,7 +70,7 @@ class InnerSolver:
     check_every: ClassVar[int] = 20
     """Steps between two checks of the gradient norm while training to a tolerance; each check costs a gradient."""
 
-    groups: tuple[str, ...] | None = None
+    groups: Groups = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -77,9 +81,11 @@ class InnerSolver:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        if self.groups is not None:
+        if self.groups is not None and self.groups != ENTRY:
             if isinstance(self.groups, str):
-                raise TypeError(f"{type(self).__name__}.groups must be a list of patterns, but it is {self.groups!r}.")
+                raise TypeError(
+                    f'{type(self).__name__}.groups must be a list of patterns, or "{ENTRY}", but it is {self.groups!r}.'
+                )
             object.__setattr__(self, "groups", tuple(self.groups))
         for name, limits in self._ranges().items():
             if getattr(self, name) is not None or not limits.optional:
@@ -100,7 +106,7 @@ class InnerSolver:
             oracle: params ↦ (g, ∇g) at this λ and batch, which are `oracle.hparams` and `oracle.batch`.
             state: s_t; not changed.
             coefficients: of this step, by field and then by parameter tensor: `coefficients["lr"][name]` is a number or
-                a tensor of shape ().
+                a tensor of shape (), or shaped as the parameter if `groups` is "entry".
             t: steps since `init`, ≥ 0, for bias corrections.
 
         Returns:
@@ -181,17 +187,17 @@ class InnerSolver:
             ValueError: if a coefficient names no hyperparameter, or one with a wrong shape or values out of range; if a
                 schedule is longer than the run; if `groups` does not fit the parameters, or no coefficient uses it.
         """
-        num_groups = 1 + max(groups_of(tuple(params), self.groups))
+        count = num_groups(params, self.groups)
         by_group, ranges = False, self._ranges()
         for field, value in self.coefficients().items():
             where, limits = f"{type(self).__name__}.{field}", ranges.get(field, Range())
-            require_fitting(where, value, limits, hparams, inner_steps, num_groups)
+            require_fitting(where, value, limits, hparams, inner_steps, count)
             name = root(value)
             by_group |= isinstance(name, str) and hparams[name].ndim == 2
         if self.groups is not None and not by_group:
             raise ValueError(
                 f"{type(self).__name__}.groups is set, but no coefficient differs by group; leave it out, or name a "
-                f"hyperparameter of shape (1, {num_groups}) or ({inner_steps}, {num_groups})."
+                f"hyperparameter of shape (1, {count}) or ({inner_steps}, {count})."
             )
 
     @cached_property

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from hypergrad.core.autodiff import Tensors
+from hypergrad.core.autodiff import Tensors, unflatten
 from hypergrad.solver.schedule import Schedule
 
 Coefficient = float | str | Schedule
@@ -19,7 +19,14 @@ Values = Mapping[str, float | Tensor]
 """The coefficients in one step by field: a number or a tensor of shape () for all tensors, or (G,) for G groups."""
 
 Coefficients = Mapping[str, Mapping[str, float | Tensor]]
-"""The coefficients in one step by field and then by parameter tensor: numbers, or tensors of shape ()."""
+"""The coefficients in one step by field and then by parameter tensor: numbers, or tensors of shape (), or with an entry
+for each of the parameter if the groups are single entries."""
+
+ENTRY = "entry"
+"""The groups of a solver in which each entry of each parameter tensor is a group of its own."""
+
+Groups = tuple[str, ...] | Literal["entry"] | None
+"""Patterns, one for each group; or each entry a group of its own; or None, each tensor a group of its own."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +81,24 @@ def coefficient(value: Coefficient, hparams: Tensors, t: int) -> float | Tensor:
     return value.factor(t) * coefficient(value.base, hparams, t)
 
 
-def by_tensor(
-    value: float | Tensor, names: Iterable[str], patterns: tuple[str, ...] | None
-) -> dict[str, float | Tensor]:
+def by_tensor(value: float | Tensor, params: Tensors, groups: Groups) -> dict[str, float | Tensor]:
     """The value in one step, for all tensors or for each group, for each of the tensors; see `groups_of`."""
     if not isinstance(value, Tensor) or value.ndim == 0:
-        return dict.fromkeys(names, value)
-    names, entries = tuple(names), value.unbind()
-    return {name: entries[group] for name, group in zip(names, groups_of(names, patterns), strict=True)}
+        return dict.fromkeys(params, value)
+    if groups == ENTRY:
+        return {**unflatten(value, params)}
+    names, entries = tuple(params), value.unbind()
+    return {name: entries[group] for name, group in zip(names, groups_of(names, groups), strict=True)}
+
+
+def num_groups(params: Tensors, groups: Groups) -> int:
+    """G: how many groups there are.
+
+    Also raised, by what it calls: ValueError if the patterns do not fit the names.
+    """
+    if groups == ENTRY:
+        return sum(p.numel() for p in params.values())
+    return 1 + max(groups_of(tuple(params), groups))
 
 
 def one_for_all(value: float | Tensor) -> float | None:
@@ -90,7 +107,7 @@ def one_for_all(value: float | Tensor) -> float | None:
 
 
 def scaled_sum(x: Tensor, c: float | Tensor, y: Tensor) -> Tensor:
-    """x + c y in one operation, with a coefficient c that is a number or of shape ()."""
+    """x + c y in one operation, with a coefficient c that is a number, of shape (), or shaped as x."""
     return torch.addcmul(x, c, y) if isinstance(c, Tensor) else x.add(y, alpha=c)
 
 

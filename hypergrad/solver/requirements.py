@@ -108,7 +108,8 @@ def require_fitting(
         raise ValueError(
             f"{where} has shape {shape}, but a coefficient has shape () for one value, shape ({num_steps},) for "
             f"one per inner step, shape (1, {num_groups}) for one per group of tensors, or shape ({num_steps}, "
-            f"{num_groups}) for one per step and group; without `groups`, each tensor is a group of its own."
+            f"{num_groups}) for one per step and group; without `groups`, each tensor is a group of its own, and "
+            'with groups="entry" each entry.'
         )
     least, most = hparams[layer].min().item(), hparams[layer].max().item()
     for met in (least, most):

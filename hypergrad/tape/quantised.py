@@ -73,7 +73,7 @@ class QuantisedMomentum:
         decays = ((self.w[name].numel(), decay) for t in steps for name, (_, decay) in self._coefficients(t).items())
         return round(sum(-size * math.log2(decay) for size, decay in decays))
 
-    def _move(self, v: Tensor, lr: float) -> Tensor:
+    def _move(self, v: Tensor, lr: float | Tensor) -> Tensor:
         return to_fixed(-lr * to_float(v, self.bits, torch.float64), self.bits)
 
     def _floats(self, q: Tensors) -> Tensors:
@@ -87,18 +87,34 @@ class QuantisedMomentum:
         with torch.enable_grad():
             return w, oracle(w)[1]
 
-    def _coefficients(self, t: int) -> dict[str, tuple[float, Fraction]]:
-        """Learning rate and decay of each tensor at step t."""
+    def _coefficients(self, t: int) -> dict[str, tuple[float | Tensor, Fraction]]:
+        """Learning rate, maybe one for each entry, and decay of each tensor at step t."""
         return self._coefficients_at(t) if self.fixed is None else self.fixed
 
-    def _coefficients_at(self, t: int) -> dict[str, tuple[float, Fraction]]:
+    def _coefficients_at(self, t: int) -> dict[str, tuple[float | Tensor, Fraction]]:
         values = self.dynamics.solver.coefficients_at(self.dynamics.hparams, t, self.w)
 
-        def number(field: str, name: str) -> float:
+        def rounded(field: str, name: str) -> float | Tensor:
             """The value in the dtype of the tensor, as `Momentum` uses it."""
-            return torch.as_tensor(values[field][name]).to(self.dtypes[name]).item()
+            value = torch.as_tensor(values[field][name]).detach().to(self.dtypes[name])
+            return value.to(torch.float64) if value.ndim else value.item()
 
-        return {name: (number("lr", name), rational(number("momentum", name), self.max_denominator)) for name in self.w}
+        decays = {name: rational(_one(rounded("momentum", name)), self.max_denominator) for name in self.w}
+        return {name: (rounded("lr", name), decay) for name, decay in decays.items()}
+
+
+def _one(decay: float | Tensor) -> float:
+    """The decay of all entries.
+
+    Raises:
+        ValueError: if each entry has its own.
+    """
+    if isinstance(decay, Tensor):
+        raise ValueError(
+            "Training can be run backwards with one momentum for each tensor, but here each entry has its own. Tune "
+            "one for each tensor, or use another tape, such as Checkpoint."
+        )
+    return decay
 
 
 @lru_cache

@@ -3,10 +3,21 @@
 Each file holds the rules of one kind of function. Imports only from `core`.
 """
 
-from hypergrad.taylor import algebraic, analytic, linear, loss, matrix, moment, multilinear, piecewise, softmax
+from hypergrad.taylor import (
+    algebraic,
+    analytic,
+    gradient,
+    linear,
+    loss,
+    matrix,
+    moment,
+    multilinear,
+    piecewise,
+    softmax,
+)
 from hypergrad.taylor.polynomial import Polynomial
 
-RULES = (algebraic, analytic, linear, loss, matrix, moment, multilinear, piecewise, softmax)
+RULES = (algebraic, analytic, gradient, linear, loss, matrix, moment, multilinear, piecewise, softmax)
 """The modules whose import registers the rules."""
 
 __all__ = ["RULES", "Polynomial"]

@@ -51,11 +51,24 @@ def piecewise_linear(func: Callable, x: Polynomial, *args: Any, **kwargs: Any) -
     """f(c₀) + f′(c₀) (x − c₀), with the slope of autograd.
 
     Raises:
-        CannotExpandError: if its bounds are polynomials.
+        CannotExpandError: if the bounds of a function other than `clamp` are polynomials.
     """
     kwargs.pop("inplace", None)
+    if func.__name__ in ("clamp", "clip") and any(isinstance(arg, Polynomial) for arg in (*args, *kwargs.values())):
+        return _clamped(x, *args, **kwargs)
     if not isinstance(x, Polynomial) or any(isinstance(arg, Polynomial) for arg in (*args, *kwargs.values())):
         raise CannotExpandError(func.__name__)
     c0 = x.coefs[0]
     slope = torch.func.vjp(lambda v: func(v, *args, **kwargs), c0.detach())[1](torch.ones_like(c0))[0]
     return Polynomial([func(c0, *args, **kwargs), *[None if c is None else c * slope for c in x.coefs[1:]]])
+
+
+def _clamped(x: Any, min: Any = None, max: Any = None) -> Any:
+    """x between two bounds that may be polynomials."""
+    if min is not None:
+        x = torch.where(_value(x) < _value(min), min, x)
+    return x if max is None else torch.where(_value(x) > _value(max), max, x)
+
+
+def _value(x: Any) -> Any:
+    return x.coefs[0] if isinstance(x, Polynomial) else x

@@ -7,16 +7,27 @@ import torch
 from rich.console import Console
 
 import hypergrad as hg
+from hypergrad.callback.overfitting import rise
 from hypergrad.callback.summary import Summary
 
 
-def told(tmp_path, tests):
-    """What is printed after a run whose dev loss falls while its test loss is as given."""
-    losses = iter(tests)
+def told(tmp_path, tests, spread: float | None = 1e-3):
+    """What is printed after a run whose dev loss falls while its test loss is as given.
+
+    The losses of the 100 test examples change by that, and by noise of a standard deviation; None if they are unknown.
+    """
+    losses, known, generator = iter(tests), {}, torch.Generator().manual_seed(0)
 
     class Told(hg.Ridge):
         def metrics(self, params, hparams):
-            return {"test_loss": next(losses)}
+            known[hparams["l2"].item()] = loss = next(losses)
+            return {"test_loss": loss}
+
+        def test_losses(self, params, hparams) -> torch.Tensor | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+            noise = torch.randn(100, generator=generator)
+            if spread is None:
+                return None
+            return known[hparams["l2"].item()] + spread * (noise - noise.mean()) / noise.std() / 2**0.5
 
     console = Console(record=True, width=200)
     estimator = hg.Implicit(solver=hg.LBFGS(), product=hg.Traced())
@@ -38,6 +49,52 @@ def test_overfitting_is_said_with_the_step_from_which_on(tmp_path):
     text = told(tmp_path / "b", [0.5, 0.4, 0.45, 0.6])
     assert "at its minimum the test loss is 0.6, higher than the 0.5 of the initial hyperparameters" in text
     assert "overfitted" not in told(tmp_path / "c", [0.5, 0.4, 0.3, 0.301])
+
+
+def test_a_rise_that_chance_explains_is_no_overfitting(tmp_path):
+    # A rise of 0.0028 is noise where its standard error is about 0.1/√100, and none where it is 0.001/√100.
+    noise = [0.9244, 0.93, 0.9272]
+    assert "overfitted" not in told(tmp_path / "a", noise, spread=0.1)
+    assert "overfitted: at its minimum" in told(tmp_path / "b", noise)
+    again = [0.5, 0.4, 0.45, 0.48]
+    assert "overfitted" not in told(tmp_path / "c", again, spread=1.0)
+    text = told(tmp_path / "d", again, spread=0.1)
+    assert "from 0.4 to 0.48, by 0.08 ± 0.0" in " ".join(text.split())
+
+
+def test_without_losses_of_examples_the_standard_error_is_unknown(tmp_path):
+    text = " ".join(told(tmp_path, [0.5, 0.4, 0.6], spread=None).split())
+    assert "may have been overfitted" in text
+    assert "Its standard error is not known." in text
+
+
+def test_the_rise_is_paired():
+    """The spread between examples, which both records share, does not count."""
+    torch.manual_seed(0)
+    problem = hg.Ridge(hg.diabetes(seed=3))
+    first = hg.fit(problem, hg.Implicit(solver=hg.LBFGS()), lambda u: torch.optim.Adam(u, lr=0.1), 3, progress=False)
+    found = rise(problem, first.first, first.last)
+    losses = [problem.test_losses(one.params, one.hparams) for one in (first.first, first.last)]
+    gap = losses[1] - losses[0]
+    assert found is not None
+    assert found.mean == pytest.approx(first.last.metrics["test_loss"] - first.first.metrics["test_loss"])
+    assert found.error == pytest.approx((gap.square().mean() - gap.mean() ** 2).sqrt().item() / (len(gap) - 1) ** 0.5)
+    assert found.error < (losses[0].std() / len(gap) ** 0.5).item() / 10
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_supervised_knows_the_loss_of_each_test_example_if_their_mean_is_the_test_loss(reduction):
+    data = hg.breast_cancer(seed=0)
+    loss = torch.nn.BCEWithLogitsLoss(reduction=reduction)
+    model = torch.nn.Linear(30, 1)
+    problem = hg.on_splits(data, model=model, loss=loss, hyperparameters={"l2": hg.L2(init=0.1)})
+    losses = problem.test_losses(problem.init_params(), problem.init_hparams())
+    if reduction == "sum":
+        assert losses is None
+    else:
+        assert losses is not None
+        metrics = problem.metrics(problem.init_params(), problem.init_hparams())
+        assert losses.mean().item() == pytest.approx(float(metrics["test_loss"]), rel=1e-12)
 
 
 def test_the_remark_on_the_adjoint_system_is_the_solvers(tmp_path):

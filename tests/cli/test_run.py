@@ -346,3 +346,31 @@ def test_readme_shows_a_model_of_ones_own_that_runs():
     found = {}
     exec(compile(code, "README.md", "exec"), found)
     assert found["result"].last.outer_loss < found["result"].first.outer_loss
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_said"),
+    [(["problem=ridge", "data.seed=1"], True), (["problem=ridge"], False), (["problem=quadratic"], False)],
+    ids=["nothing", "data", "problem"],
+)
+def test_a_seed_that_changes_nothing_is_said(arguments, is_said, tmp_path):
+    done = command(*arguments, "seed=5", "outer_steps=0", "callback=[jsonl]", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert ("warning: seed=5 changes nothing: hypergrad.Ridge draws no random numbers" in done.stderr) is is_said
+
+
+def test_the_printed_commands_can_be_pasted(tmp_path):
+    (folder := tmp_path / "my runs").mkdir()
+    done = command("outer_steps=1", cwd=folder)
+    (run_folder,) = (folder / "outputs" / "ridge").iterdir()
+    assert f"tensorboard --logdir '{run_folder}'\n" in done.stdout
+
+
+def test_the_value_of_an_option_may_hold_an_equals_sign(tmp_path):
+    (tmp_path / "lr=0.1" / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "lr=0.1" / "conf" / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults: [ridge]\nname: mine\n"
+    )
+    done = command("--config-dir", "lr=0.1/conf", "-m", "experiment=mine", "outer_steps=1,2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(summaries(tmp_path)) == 2

@@ -174,3 +174,128 @@ def test_without_the_bar_no_product_is_spent_on_it():
     problem = hg.Quadratic(size=5)
     stats = hg.Implicit(error_bar=False).estimate(problem, problem.init_hparams(), problem.init_params()).stats
     assert not any(key.startswith("error") for key in stats)
+
+
+class OneTensor(hg.InnerProblem):
+    """Inner loss g(w, l), outer loss f(w)."""
+
+    def __init__(self, g, f, w, penalty):
+        super().__init__()
+        self.g, self.f, self.w = g, f, w
+        self.penalty = hg.Hyperparameter(torch.tensor(penalty, dtype=w.dtype))
+
+    def init_params(self):
+        return {"w": self.w}
+
+    def hyperparameters(self):
+        return {"l": self.penalty}
+
+    def inner_loss(self, params, hparams, batch):
+        return self.g(params["w"], hparams["l"])
+
+    def outer_loss(self, params, hparams, batch):
+        return self.f(params["w"])
+
+
+class FourthOrder(OneTensor):
+    """(w² − 1)²/2 + l w²/2 with the outputs w² − 1."""
+
+    def __init__(self, penalty: float):
+        w = torch.tensor([1 - penalty / 2]).sqrt()
+        super().__init__(None, lambda w: (w - 2).square().sum() / 2, w, penalty)
+
+    def outputs(self, params, hparams, batch):
+        return params["w"].square() - 1
+
+    def loss_of_outputs(self, outputs, params, hparams, batch):
+        return outputs.square().sum() / 2 + hparams["l"] * params["w"].square().sum() / 2
+
+    def inner_loss(self, params, hparams, batch):
+        return self.loss_of_outputs(self.outputs(params, hparams, batch), params, hparams, batch)
+
+
+def bar_of(problem, **estimator):
+    found = hg.Implicit(inner_steps=0, **estimator).estimate(problem, problem.init_hparams(), problem.init_params())
+    return found.grad["l"].item(), float(found.stats["error_estimate"])
+
+
+@pytest.mark.parametrize("penalty", [0.5, 0.2, 1.0])
+@pytest.mark.parametrize("product", [hg.GaussNewton(), hg.Traced(exact=hg.GaussNewton())])
+def test_the_bar_knows_what_gauss_newton_leaves_out(penalty, product):
+    problem = FourthOrder(penalty)
+    w = math.sqrt(1 - penalty / 2)
+    truth = (w - 2) * -1 / (4 * w)  # w*² = 1 − l/2, so dw*/dl = −1/(4 w*)
+    found, bar = bar_of(problem, product=product)
+    assert abs(found - truth) > 0.005
+    assert abs(found - truth) <= bar <= 20 * abs(found - truth)
+
+
+@pytest.mark.parametrize("linsolve", [hg.CG(), hg.Dense(), hg.MINRES(), hg.GMRES(), hg.Auto()])
+@pytest.mark.parametrize("least", [1e-5, 1e-4, 1e-7])
+def test_the_newton_step_sees_small_eigenvalues(linsolve, least):
+    a = torch.tensor([1, least])
+    w = 1 / a + torch.tensor([1e-2, 0.05])
+    problem = OneTensor(lambda w, p: (a * w**2).sum() / 2 - p * w.sum(), lambda w: w.square().sum() / 2, w, 1.0)
+    found, bar = bar_of(problem, linsolve=linsolve)
+    error = abs(found - (1 / a**2).sum().item())
+    assert not bar < error
+    assert math.isnan(bar) or bar <= 10 * error
+
+
+@pytest.mark.parametrize(
+    ("dtype", "part"), [(torch.float32, 1e-4), (torch.float32, 1e-6), (torch.float64, 1e-10)], ids=str
+)
+@pytest.mark.parametrize("size", [50, 120])
+def test_the_rounding_floor_sees_cancellation(dtype, part, size):
+    violated = 0
+    for seed in range(25):
+        generator = torch.Generator().manual_seed(seed)
+        c, t = (torch.randn(size, generator=generator) for _ in range(2))
+        t = (t - (t @ c) / (c @ c) * c) + part * c
+        c, t = c.to(dtype), t.to(dtype)
+        problem = OneTensor(
+            lambda w, p, c=c: (w - c).square().sum() / 2 + p * w.square().sum() / 2, lambda w, t=t: t @ w, c / 2, 1.0
+        )
+        found, bar = bar_of(problem)
+        truth = -math.fsum(x * y for x, y in zip(t.tolist(), c.tolist(), strict=True)) / 4
+        violated += abs(found - truth) > bar
+        assert bar <= 1e4 * torch.finfo(dtype).eps * (t * c).norm()
+    assert violated == 0
+
+
+class Once(torch.autograd.Function):
+    """w² with a derivative that has none."""
+
+    @staticmethod
+    def forward(ctx, w):
+        ctx.save_for_backward(w)
+        return w**2
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        return 2 * ctx.saved_tensors[0] * grad
+
+
+def test_the_error_of_differences_is_unknown_where_nothing_can_referee():
+    def inner_loss(w, p):
+        return Once.apply(w).sum() * (1 + p) - w.sum()
+
+    problem = OneTensor(inner_loss, lambda w: w.square().sum(), torch.full((3,), 0.25), 1.0)
+    stats = (
+        hg
+        .Implicit(inner_steps=0, product=hg.CentredDifferences())
+        .estimate(problem, problem.init_hparams(), problem.init_params())
+        .stats
+    )
+    assert str(stats["error_status"]).startswith("unknown: differences and second derivatives disagree by 1 of")
+
+
+def test_the_products_of_the_adjoint_are_used_again():
+    problem = hg.Quadratic(size=300, condition=1e3, penalty=1e-3)
+    estimator = hg.Implicit(inner_steps=0, linsolve=hg.CG(max_iter=20))
+    solution = problem.solution(problem.init_hparams())
+    stats = estimator.estimate(problem, problem.init_hparams(), solution).stats
+    assert stats["num_matvecs"] == 20
+    assert stats["error_status"] == "estimated"
+    assert stats["error_matvecs"] < 40  # two systems without reuse: 140

@@ -1,5 +1,6 @@
 """Runs and searches keep the same books."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -85,3 +86,43 @@ def test_callbacks_that_started_hear_of_one_that_could_not(side):
         begin()
     assert heard.told == ["start", ("OSError", None)]
     assert broken.told == late.told == []
+
+
+def logistic(l2):
+    torch.manual_seed(0)
+    return hg.on_splits(
+        hg.breast_cancer(seed=0),
+        model=torch.nn.Linear(30, 1),
+        loss=torch.nn.functional.binary_cross_entropy_with_logits,
+        hyperparameters={"l2": hg.L2(init=l2)},
+    )
+
+
+@pytest.mark.filterwarnings("ignore::hypergrad.NotConvergedWarning")  # tolerances of 0.1 are loose on purpose
+@pytest.mark.parametrize("tighten", ["exponential", "quadratic", "cubic"])
+def test_the_best_is_judged_on_what_was_trained_enough(tighten):
+    """Its λ is the minimum of a fine grid, and its dev loss that of tight training; a loose step had a lower one."""
+    problem = logistic(1e-2)
+    tight = hg.Implicit(solver=hg.LBFGS(), inner_tol=1e-9, error_bar=False)
+
+    def dev_loss(log_l2):
+        return train_and_evaluate(problem, tight, {"l2": torch.tensor(log_l2).exp()}).outer_loss
+
+    lowest = min(dev_loss(-6.5 + k / 20) for k in range(-6, 7))
+    loose = hg.Implicit(solver=hg.LBFGS(), linsolve=hg.CG(tol=0.1), inner_tol=0.1, tighten=tighten, error_bar=False)
+    result = hg.fit(problem, loose, partial(torch.optim.Adam, lr=0.3), 60, progress=False)
+    at_best = dev_loss(result.best.hparams["l2"].log().item())
+    assert result.best.outer_loss == pytest.approx(at_best, rel=2e-3)
+    assert at_best < lowest * 1.002
+    if tighten != "cubic":  # whose tolerance is soon too small for that
+        assert min(row["loss/dev"] for row in result.history) < 0.995 * lowest
+
+
+@pytest.mark.parametrize(("factors", "best"), [((1, 1, 1), 0), ((4, 3, 2), 0), ((8, 4, 1), 2), ((8, 2, 1), 1)])
+def test_a_record_gives_way_once_it_was_trained_more_than_twice_as_loosely(factors, best):
+    objective = OuterObjective(PROBLEMS["ridge"], NEWTON, warm_start=True, max_grad_norm=None)
+    journal = Journal(objective.u, looseness=lambda step: factors[step])
+    record = journal.record(objective, 0)
+    for step, loss in enumerate((1.0, 2.0, 3.0)):
+        journal.add(replace(record, step=step, outer_loss=loss))
+    assert journal.records()[2].step == best

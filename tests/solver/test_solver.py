@@ -176,7 +176,7 @@ REFUSED: dict[str, tuple[type, dict[str, Any], str]] = {
     "amsgrad": (hg.Adam, {"amsgrad": True}, "Adam has no option amsgrad: .* leave it out"),
     "maximize": (hg.RMSprop, {"maximize": True}, "RMSprop has no option maximize: .* change the sign"),
     "betas": (hg.Adam, {"betas": (0.9, 0.99)}, "Adam has no option betas: .* give them as beta1 and beta2"),
-    "groups": (hg.Adam, {"groups": "*"}, r"Adam.groups must be a list of patterns, but it is '\*'"),
+    "groups": (hg.Adam, {"groups": "*"}, r"Adam.groups must be a list of patterns, or .entry., but it is '\*'"),
     "memory": (hg.LBFGS, {"memory": 0}, "LBFGS.memory must be at least 1, but it is 0"),
     "linsolve": (hg.Newton, {"linsolve": "cg"}, "Newton.linsolve must be a LinearSolver, but it is 'cg'"),
 }

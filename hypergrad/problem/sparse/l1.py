@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from hypergrad.core.autodiff import Tensors
+from hypergrad.core.autodiff import Tensors, base_of
 from hypergrad.problem.base import Restriction
 from hypergrad.problem.sparse.base import Penalized, soft_threshold
 from hypergrad.problem.sparse.support import OnSupport
@@ -39,10 +39,11 @@ class L1Problem(Penalized):
         """
         _, phi = self.smooth_loss_and_gradient(params, hparams, batch)
         for name, l1 in self.l1(hparams).items():
-            if not (l1 >= 0).all():
+            known = base_of(l1)
+            if not (known >= 0).all():
                 raise ValueError(
-                    f"The L1 penalty of {name!r} must be at least 0, but its smallest is {l1.min().item():.3g}; give "
-                    "the hyperparameter the constraint hg.positive."
+                    f"The L1 penalty of {name!r} must be at least 0, but its smallest is {known.min().item():.3g}; "
+                    "give the hyperparameter the constraint hg.positive."
                 )
             w, grad = params[name], phi[name]
             phi[name] = torch.where(w != 0, grad + l1 * w.sign(), soft_threshold(grad, l1) + w)

@@ -10,6 +10,7 @@ from torch.distributions import constraints
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.data.frames import as_splits
 from hypergrad.data.tables import Split, Splits, require_parts
 from hypergrad.problem.sparse.design import Design, as_matrix, rows_of
 from hypergrad.problem.sparse.l1 import L1Problem
@@ -24,7 +25,8 @@ class SparseLinear(L1Problem):
     the support.
 
     Args:
-        data: train, dev and test parts; X is a dense or sparse tensor or a scipy.sparse matrix.
+        data: train, dev and test parts; X is a dense or sparse tensor, a scipy.sparse matrix or a DataFrame,
+            whose columns name the penalties.
         l1: the initial L1 penalty, > 0; None for a tenth of `l1_max`, at which w = 0.
         l2: the initial L2 penalty, > 0; None for no L2 penalty.
         per_feature: tune one penalty (of each kind) per feature instead of one for all.
@@ -45,6 +47,7 @@ class SparseLinear(L1Problem):
         self, data: Splits, *, l1: float | None = None, l2: float | None = None, per_feature: bool = False
     ) -> None:
         super().__init__()
+        data, columns = as_splits(data)
         data = Splits(*(Split(as_matrix(X, y.dtype), y) for X, y in data))
         require_parts(data)
         self.X, self.X_dev, self.X_test = (Design(X) for X, _ in data)
@@ -53,7 +56,9 @@ class SparseLinear(L1Problem):
         shape = self.X.shape[1:] if per_feature else ()
         starts = {"l1": self._default_l1() if l1 is None else l1, "l2": l2}
         self._hyperparameters = {
-            name: Hyperparameter(start, shape=shape, constraint=constraints.positive)
+            name: Hyperparameter(
+                start, shape=shape, constraint=constraints.positive, labels=columns if per_feature else ()
+            )
             for name, start in starts.items()
             if start is not None
         }

@@ -3,6 +3,7 @@
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from hypergrad.data.frames import as_splits
 from hypergrad.data.tables import Splits
 from hypergrad.problem.sparse.sparse_linear import SparseLinear
 
@@ -30,7 +31,7 @@ class SparseLogistic(SparseLinear):
     def __init__(
         self, data: Splits, *, l1: float | None = None, l2: float | None = None, per_feature: bool = False
     ) -> None:
-        for name, (_, y) in zip(data._fields, data, strict=True):
+        for name, (_, y) in zip(data._fields, as_splits(data)[0], strict=True):
             others = y[(y != 0) & (y != 1)]
             if len(others):
                 raise ValueError(

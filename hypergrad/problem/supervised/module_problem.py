@@ -10,6 +10,9 @@ from hypergrad.core.autodiff import Tensors
 from hypergrad.model.pure_module import PureModule
 from hypergrad.problem.base import InnerProblem
 
+JudgedOutputs = Callable[[PureModule, Any], Tensor]
+"""Outputs as a function of the model, which says what to use of what its module returns, and inputs."""
+
 
 class ModuleProblem(InnerProblem):
     """A problem whose parameters are those of a module, `model`."""
@@ -48,13 +51,16 @@ class ModuleProblem(InnerProblem):
     def state_dicts(self, params: Tensors, hparams: Tensors) -> dict[str, Mapping[str, Any]]:
         return {"model": self._trained(params, hparams).state_dict()}
 
-    def judged_outputs(self, params: Tensors, hparams: Tensors) -> Callable[[Any], Tensor]:
-        """The outputs that metrics judge, as a function of inputs: those of the trained module in `eval()`."""
+    def judged_outputs(self, params: Tensors, hparams: Tensors) -> JudgedOutputs:
+        """The outputs that metrics judge, as a function of `model` and inputs: those of the trained module in `eval()`.
+
+        The model is this one, or the one that uses another entry of what the module returns.
+        """
         if not self.model.averages:
             buffers = self.tuned_buffers(hparams)
-            return lambda X: self.model(params | buffers, self.model_inputs(X, hparams), None)
+            return lambda model, X: model(params | buffers, self.model_inputs(X, hparams), None)
         trained = self._trained(params, hparams)
-        return lambda X: self.model.outputs_of(trained, self.model_inputs(X, hparams))
+        return lambda model, X: model.outputs_of(trained, self.model_inputs(X, hparams))
 
     def _trained(self, params: Tensors, hparams: Tensors) -> nn.Module:
         return self.model.trained(params | self.tuned_buffers(hparams), self.train_inputs(hparams))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
-from typing import Any, NamedTuple
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -10,35 +10,37 @@ from torch import Tensor, nn
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.seed import seed_of
-from hypergrad.core.validation import require_int
-from hypergrad.data.minibatch import even_batches, rows_of_step
+from hypergrad.data.minibatch import even_batches
 from hypergrad.data.parts import read_parts
-from hypergrad.data.tables import Split, Splits
+from hypergrad.data.tables import Splits
+from hypergrad.data.tree import given, joined
 from hypergrad.effect.base import Effect, Site
 from hypergrad.effect.combined import CombinedEffects
 from hypergrad.effect.example_weights import ExampleWeights
 from hypergrad.model.accuracy import hits
+from hypergrad.model.convention import LOSS, OUTPUTS
 from hypergrad.model.criterion import Criterion
 from hypergrad.model.loss_trial import try_loss
 from hypergrad.model.probe import EXAMPLES
 from hypergrad.model.pure_module import PureModule
-from hypergrad.model.requirements import require_servable
 from hypergrad.model.second_derivative import TwiceDifferentiable
 from hypergrad.model.trial import require_batches
 from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.repartition import on_rows
+from hypergrad.problem.supervised.accepted import accepting, require_accepted, require_module
+from hypergrad.problem.supervised.columns import column_readers
 from hypergrad.problem.supervised.effects_trial import try_effects
-from hypergrad.problem.supervised.module_problem import ModuleProblem
+from hypergrad.problem.supervised.examples import Batch, ExampleProblem
+from hypergrad.problem.supervised.module_problem import JudgedOutputs, ModuleProblem
+from hypergrad.problem.supervised.returned_loss import (
+    num_logits,
+    require_no_targets,
+    require_outputs,
+    returned,
+    with_labels,
+)
 
 
-class Batch(NamedTuple):
-    """The data of a training step: the rows of train (None for all) and the step (None if nothing is random)."""
-
-    rows: Tensor | None = None
-    step: int | None = None
-
-
-class Supervised(ModuleProblem):
+class Supervised(ExampleProblem, ModuleProblem):
     """A module trained on some examples and judged on others.
 
     g(w, λ) = 1/N Σ_i c_i u(z(w, x_i), y_i) + r(w) on train or a mini-batch of it, with the terms u and the denominator
@@ -46,15 +48,19 @@ class Supervised(ModuleProblem):
 
     Args:
         model: z, any module from a batch of inputs to a batch of outputs; it is not changed. See `PureModule` for
-            batch normalisation, dropout, tied and frozen parameters. Outputs of shape (n, 1) are read as (n,) if the
-            targets have that shape.
+            batch normalisation, dropout, tied and frozen parameters, and what it may return. Outputs of shape (n, 1)
+            are read as (n,) if the targets have that shape.
         loss: ℓ(outputs, targets), such as `torch.nn.functional.cross_entropy`; a part of the problem, see `Criterion`.
-        train: (X, y), a Dataset, or an iterable of batches (X, y); all is kept in memory, in the dtype of the model.
+            None if the model, called with all entries of a batch by name, returns an object with its `loss`.
+        train: (X, y), a dict with the targets under "labels", a Dataset, or an iterable of such batches; see `read`. X
+            may be several tensors, in a tuple for positional or a dict for keyword arguments of the model. All is kept
+            in memory, in the dtype of the model; a data set that draws random numbers is read again in each epoch.
         dev: like train.
         test: like train, or None.
         hyperparameters: by name, effects such as `hg.L2()`, or an `hg.Hyperparameter` that a coefficient of the solver
             names, such as a learning rate.
         batch_size: examples of a training step, ≥ 1; None for all. Each epoch sees each example once.
+        drop_last: whether each epoch leaves out its last batch if that is smaller; other examples in each epoch.
         seed: of the batches and of random draws, such as dropout.
         probe: whether to compare the outputs and derivatives of the model on eight examples with those of a copy that
             has its parameters written into it. See docs/models.md for what is not known without it.
@@ -64,53 +70,41 @@ class Supervised(ModuleProblem):
         ValueError: if data is empty, holds NaN, or does not fit the model, or an effect does not fit.
     """
 
-    X: Tensor
-    y: Tensor
-    X_dev: Tensor
-    y_dev: Tensor
-    X_test: Tensor
-    y_test: Tensor
-    examples: Tensor | None
-    """The positions of train in the pool, if `on_examples` made this problem."""
     _has_dev = True
 
     def __init__(
         self,
         *,
         model: nn.Module,
-        loss: Callable[[Tensor, Tensor], Tensor],
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         train: Any,
         dev: Any,
         test: Any = None,
         hyperparameters: Mapping[str, Effect | Hyperparameter],
         batch_size: int | None = None,
+        drop_last: bool = False,
         seed: int = 0,
         probe: bool = True,
     ) -> None:
-        super().__init__()
-        require_servable(model)
-        self.batch_size, self.seed = batch_size, seed
-        if batch_size is not None:
-            require_int(self, "batch_size", least=1)
-        self.effects = CombinedEffects(hyperparameters)
+        require_module(model, loss)
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-        self.criterion = Criterion(loss).to(like)
-        parts = read_parts({"train": train, "dev": dev} | ({} if test is None else {"test": test}), like)
-        self._hold(parts)
-        self.model = PureModule(model, self.X[:EXAMPLES], seed, probe=probe)
-        require_batches(self.model, self.X, batch_size)
+        parts = read_parts({"train": train, "dev": dev} | ({} if test is None else {"test": test}), like, seed)
+        super().__init__(parts, batch_size=batch_size, drop_last=drop_last, seed=seed)
+        self.effects = CombinedEffects(hyperparameters)
+        self.returns_loss = loss is None
+        self.criterion = Criterion(returned if loss is None else loss).to(like)
+        few, returns = {name: self._few(name) for name in parts}, LOSS if loss is None else OUTPUTS
+        with accepting("train", few["train"]):
+            self.model = PureModule(model, few["train"], seed, returns=returns, probe=probe)
+        require_accepted(self.model, few)
+        require_batches(self.model, few["train"], len(self.y), batch_size, drop_last)
+        self._readers = column_readers(self.model, few["train"]) if self._columns else frozenset()
         outputs = self._probe_outputs()
-        self.num_classes = try_loss(self.criterion, outputs, parts)
+        of_loss = None if loss is None else try_loss(self.criterion, outputs, parts)
+        self.num_classes = num_logits(self.model, few["train"], self.y) if loss is None else of_loss
         self._twice = TwiceDifferentiable(self.model, self.criterion)
         self._hyperparameters = self.effects.spaces(self._site(self.X))
         self._try_effects(outputs)
-
-    def _hold(self, parts: dict[str, Split]) -> None:
-        for name, part in parts.items():
-            suffix = "" if name == "train" else f"_{name}"
-            self.register_buffer(f"X{suffix}", part.X)
-            self.register_buffer(f"y{suffix}", part.y)
-        self.register_buffer("examples", None)
 
     def init_params(self) -> Tensors:
         return self.model.params()
@@ -127,19 +121,11 @@ class Supervised(ModuleProblem):
 
     @property
     def draws(self) -> bool:
-        """Whether a training step draws random numbers."""
         return self.model.draws or self.effects.draws
 
-    def inner_batch(self, step: int) -> Batch | None:
-        rows, size = None, len(self.X)
-        if self.batch_size is not None and self.batch_size < size:
-            rows = rows_of_step(step, size=size, batch_size=self.batch_size, seed=self.seed).to(self.X.device)
-        if self.draws:
-            return Batch(rows, step)
-        return None if rows is None else Batch(rows)
-
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        return self.loss_of_outputs(self.outputs(params, hparams, batch), params, hparams, batch)
+        outputs = self._returned if self.returns_loss else self.outputs
+        return self.loss_of_outputs(outputs(params, hparams, batch), params, hparams, batch)
 
     def inner_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
         """As promised.
@@ -148,30 +134,24 @@ class Supervised(ModuleProblem):
         model allows no such thing.
         """
         if torch.is_grad_enabled():
-            self._twice.require(self.X[:EXAMPLES], self.y[:EXAMPLES])
+            self._twice.require(self._few("train"), self.y[:EXAMPLES])
         return super().inner_loss_and_gradient(params, hparams, batch)
 
     def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        rows, step = batch or Batch()
-        X = self.X if rows is None else self.X[rows]
-        if self.effects.draws:
-            generator = torch.Generator().manual_seed(seed_of("augmentation", self.seed, step or 0))
-            X = self.effects.augmented(X, hparams, generator)
-        return self._evaluate(params, hparams, X, step or 0)
+        require_outputs(self.returns_loss)
+        return self._returned(params, hparams, batch)
 
     def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        rows, _ = batch or Batch()
-        classes = self.y if rows is None else self.y[rows]
+        _, classes = self.step_examples(batch)
         y = self.effects.targets(classes, hparams, self.num_classes)
-        weights = self.effects.weights(self._positions(rows), classes, hparams)
+        weights = self.effects.weights(self.positions((batch or Batch()).rows), classes, hparams)
         if weights is None:
-            loss = self.criterion.value(outputs, y, classes)
-        else:
-            loss = (self.criterion.each(outputs, y, classes) * weights).mean()
-        return self.effects.penalised(loss, params, hparams)
+            return self.effects.penalised(self.criterion.value(outputs, y, classes), params, hparams)
+        losses = self.criterion.each(outputs, y, classes) * weights
+        return self.effects.penalised(losses.mean(), params, hparams)
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        return self.criterion.value(self._evaluate(params, hparams, self.X_dev, None), self.y_dev)
+        return self._judged(params, hparams, "dev")
 
     def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
         """Loss and accuracy on test, and the accuracy on dev, if there are such examples and such targets.
@@ -180,23 +160,20 @@ class Supervised(ModuleProblem):
         `dev_loss_in_eval` is its dev loss. The outer loss, for which λ is tuned, uses the statistics of dev instead.
         """
         outputs_of = self.judged_outputs(params, hparams)
-        found: dict[str, Tensor | float] = {}
-        if hasattr(self, "X_test"):
-            outputs = outputs_of(self.X_test)
-            found = {"test_loss": self.criterion.value(outputs, self.y_test)} | self._accuracy("test", outputs)
+        found = self._measures("test", outputs_of) if hasattr(self, "y_test") else {}
         classifies = self.num_classes is not None or self.criterion.has_logits
         if self._has_dev and (classifies or self.model.averages):
-            outputs = outputs_of(self.X_dev)
-            found |= self._accuracy("dev", outputs)
-            if self.model.averages:
-                found["dev_loss_in_eval"] = self.criterion.value(outputs, self.y_dev)
+            dev = self._measures("dev", outputs_of)
+            loss = dev.pop("dev_loss")
+            found |= dev | ({"dev_loss_in_eval": loss} if self.model.averages else {})
         return found
 
-    def train_inputs(self, hparams: Tensors) -> Iterator[Tensor]:
-        for rows in even_batches(size=len(self.X), batch_size=self.batch_size, seed=self.seed):
-            yield self.model_inputs(self.X if rows is None else self.X[rows.to(self.X.device)], hparams)
+    def train_inputs(self, hparams: Tensors) -> Iterator[Any]:
+        for rows in even_batches(size=len(self.y), batch_size=self.batch_size, seed=self.seed):
+            X, y = self.part("train", None if rows is None else rows.to(self.y.device))
+            yield self.model_inputs(self._arguments(X, y), hparams)
 
-    def model_inputs(self, X: Tensor, hparams: Tensors) -> Tensor:
+    def model_inputs(self, X: Any, hparams: Tensors) -> Any:
         return self.effects.inputs(X, hparams)
 
     def tuned_buffers(self, hparams: Tensors) -> Tensors:
@@ -205,26 +182,25 @@ class Supervised(ModuleProblem):
     def changes_inputs(self) -> list[str]:
         return self.effects.input_names
 
-    def pooled_targets(self) -> Tensor:
-        return torch.cat([self.y, self.y_dev])
+    def test_losses(self, params: Tensors, hparams: Tensors) -> Tensor | None:
+        if self.returns_loss or not hasattr(self, "y_test"):
+            return None
+        X, y = self.part("test")
+        outputs = self.judged_outputs(params, hparams)(self.model, self._arguments(X, y))
+        try:
+            return self.criterion.each(outputs, y)
+        except ValueError:
+            return None  # the loss has no term for each example
 
-    def on_examples(self, train: Tensor, dev: Tensor) -> "Supervised":
-        """As promised; weights of examples are for the whole pool, and training uses those of its own examples.
-
-        Raises:
-            ValueError: if `on_examples` made this problem too.
-        """
-        if self.examples is not None:
-            raise ValueError("The problem is already on some examples of another; call on_examples of that one.")
-        other = on_rows(self, train, dev)
-        other._buffers["examples"] = train
+    def on_examples(self, train: Tensor, dev: Tensor) -> Self:
+        other = super().on_examples(train, dev)
         other._has_dev = not torch.equal(train, dev)
-        other._hyperparameters = self.effects.spaces(self._site(torch.cat([self.X, self.X_dev])))
+        other._hyperparameters = self.effects.spaces(self._site(joined(self.X, self.X_dev)))
         return other
 
     def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:
         both, _ = super().joined(hparams)
-        return both, self.effects.widened(hparams, len(self.X_dev))
+        return both, self.effects.widened(hparams, len(self.y_dev))
 
     def weighted(self, name: str) -> "Supervised":
         """The problem on all of train at each step, with one more hyperparameter: a weight for each example.
@@ -245,7 +221,7 @@ class Supervised(ModuleProblem):
             raise ValueError("The problem is on some examples of another; call weighted of that one.")
         if name in self._hyperparameters:
             raise ValueError(f"The hyperparameters already have a {name!r}; give the weights another name.")
-        if self.draws:
+        if self.draws or self._random is not None:
             raise ValueError(
                 "Weights of examples need training without random numbers, but this one draws some, as dropout and "
                 "augmentation do. Call eval() on the module that draws them, and leave out the augmentation."
@@ -256,30 +232,57 @@ class Supervised(ModuleProblem):
         other._try_effects(other._probe_outputs())
         return other
 
-    def _evaluate(self, params: Tensors, hparams: Tensors, X: Tensor, step: int | None) -> Tensor:
-        return self.model(params | self.effects.buffers(hparams), self.effects.inputs(X, hparams), step)
+    def _returned(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        """What the model returns for a training step: outputs, or its loss."""
+        X, y = self.step_examples(batch)
+        step = (batch or Batch()).step or 0
+        if self.effects.draws:
+            generator = torch.Generator().manual_seed(seed_of("augmentation", self.seed, step))
+            X = self.effects.augmented(X, hparams, generator)
+        return self._evaluate(self.model, params, hparams, self._arguments(X, y), step)
 
-    def _accuracy(self, part: str, outputs: Tensor) -> dict[str, Tensor | float]:
-        right = hits(self.criterion, outputs, self.get_buffer(f"y_{part}"), self.num_classes)
-        return {} if right is None else {f"{part}_accuracy": right.double().mean()}
+    def _judged(self, params: Tensors, hparams: Tensors, name: str) -> Tensor:
+        """The loss on a part."""
+        X, y = self.part(name)
+        return self.criterion.value(self._evaluate(self.model, params, hparams, self._arguments(X, y), None), y)
 
-    def _positions(self, rows: Tensor | None) -> Tensor | None:
-        """The positions, in the order of λ, of some rows of train."""
-        if self.examples is None:
-            return rows
-        return self.examples if rows is None else self.examples[rows]
+    def _measures(self, name: str, outputs_of: JudgedOutputs) -> dict[str, Tensor | float]:
+        """The loss on a part, and the accuracy if the targets are classes."""
+        X, y = self.part(name)
+        X = self._arguments(X, y)
+        if self.returns_loss and self.num_classes is None:
+            return {f"{name}_loss": self.criterion.value(outputs_of(self.model, X), y)}
+        outputs = outputs_of(self.model.returning(OUTPUTS), X)
+        loss = self.criterion.value(outputs_of(self.model, X) if self.returns_loss else outputs, y)
+        right = hits(self.criterion, outputs, y, self.num_classes)
+        found: dict[str, Tensor | float] = {f"{name}_loss": loss}
+        return found if right is None else found | {f"{name}_accuracy": right.double().mean()}
 
-    def _site(self, X: Tensor) -> Site:
-        return Site(self.model.params(), X, self.num_classes, dict(self.model.module.named_buffers()))
+    def _few(self, name: str) -> Any:
+        """The arguments of the model for a few examples of a part."""
+        return self._arguments(*self.part(name, slice(0, EXAMPLES)))
+
+    def _evaluate(self, model: PureModule, params: Tensors, hparams: Tensors, X: Any, step: int | None) -> Tensor:
+        return model(params | self.effects.buffers(hparams), self.effects.inputs(X, hparams), step)
+
+    def _arguments(self, X: Any, y: Tensor) -> Any:
+        """What the model is called with."""
+        return with_labels(X, y) if self.returns_loss else X
+
+    def _site(self, X: Any) -> Site:
+        buffers = dict(self.model.module.named_buffers())
+        return Site(self.model.params(), given(X), self.num_classes, buffers, self._columns, self._readers)
 
     def _try_effects(self, outputs: Tensor) -> None:
         """Try the loss with targets and weights as the effects make them."""
+        if self.returns_loss:
+            return require_no_targets(self.effects)
         y, pool = self.y, self.pooled_targets()
-        try_effects(self.criterion, self.effects, self.init_hparams(), outputs, y, pool, self.num_classes)
+        return try_effects(self.criterion, self.effects, self.init_hparams(), outputs, y, pool, self.num_classes)
 
     @torch.no_grad()
     def _probe_outputs(self) -> Tensor:
-        return self.model(self.model.params(), self.X[:EXAMPLES], None)
+        return self.model(self.model.params(), self._few("train"), None)
 
 
 def on_splits(data: Splits, **settings: Any) -> Supervised:

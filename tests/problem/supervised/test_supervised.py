@@ -325,9 +325,13 @@ def with_value(value):
 
 
 class Noisy(TensorDataset):
+    """Draws from a generator of its own, which nobody can seed."""
+
     def __getitem__(self, index):
         X, y = super().__getitem__(index)
-        return X + torch.rand(5), y
+        return X + torch.from_numpy(self.numbers.random(5)), y
+
+    numbers = np.random.default_rng(0)
 
 
 class Counting(nn.Linear):
@@ -356,7 +360,7 @@ MISTAKES = {
     "batch size": ({"batch_size": 0}, "Supervised.batch_size must be at least 1, but it is 0"),
     "frozen": ({"model": nn.Linear(5, 3).requires_grad_(False)}, "no parameter that requires a gradient"),
     "impure": ({"model": Counting()}, "changes the buffer 'calls' of its Counting"),
-    "tuple": ({"model": nn.LSTM(5, 3)}, "LSTM must return a tensor .* but it returned a tuple"),
+    "tuple": ({"model": nn.LSTM(5, 3)}, "LSTM must return a tensor or .* but it returned a tuple"),
 }
 
 
