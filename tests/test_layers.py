@@ -135,12 +135,22 @@ SHARED = {
     *("l1", "support", "sparse_linear", "design", "function_problem", "oracle", "evaluation", "convex_layer"),
     *("inexact", "linearization", "error_bar", "point", "report", "differentiated_run", "tally", "dev_loss"),
     *("sampling", "mean_loss"),
-    *("quantised", "footprint", "plan"),
-    *("atomic", "overfitting", "prefix", "history_file", "state_file", "scope"),
-    *("hparams_file", "trained_model", "rows", "record", "result"),
+    *("quantised", "footprint", "plan", "inverse"),
+    *(
+        "atomic",
+        "overfitting",
+        "prefix",
+        "history_file",
+        "state_file",
+        "scope",
+        "hparams_file",
+        "trained_model",
+        "rows",
+    ),
+    *("record", "result"),
     *("budget", "search", "landscape", "picture"),
-    *("combined", "repartition", "k_fold", "wrapper", "effects_trial"),
-    *("accepted", "columns", "examples", "returned_loss", "module_problem"),
+    *("combined", "repartition", "k_fold", "wrapper", "effects_trial", "module_problem", "judged_problem"),
+    *("accepted", "columns", "examples", "returned_loss"),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).rglob("*.py")) if path.stem not in SHARED

@@ -35,7 +35,7 @@ def even_batches(*, size: int, batch_size: int | None, seed: int) -> Iterator[Te
     if batch_size is None or batch_size >= size:
         yield None
     else:
-        yield from _permutation(size, seed, 0).tensor_split(steps_per_epoch(size=size, batch_size=batch_size))
+        yield from _permutation(size, seed, 0).tensor_split(-(-size // batch_size))
 
 
 @lru_cache(maxsize=4)

@@ -106,7 +106,7 @@ class PureModule(nn.Module):
         own.
         """
         with self.calling(params, device_of(X), step):
-            return self._call(self._own(X), self.module)
+            return self._call(self._own(X))
 
     @contextmanager
     def calling(self, params: Tensors, device: torch.device, step: int | None) -> Iterator[None]:
@@ -119,6 +119,12 @@ class PureModule(nn.Module):
                 stack.enter_context(seeded(device, self._seed, step))
             stack.enter_context(self._places.hold(params))
             yield
+
+    def returning(self, entry: str) -> "PureModule":
+        """The same module, of whose results `entry` is used; see `tensor_of`."""
+        other = copy(self)
+        other._returns = entry
+        return other
 
     @property
     def averages(self) -> bool:
@@ -134,7 +140,7 @@ class PureModule(nn.Module):
             return self._template.filled(values, self.module, map(self._own, batches))
 
     @torch.no_grad()
-    def outputs_of(self, trained: nn.Module, X: Any) -> Tensor:
+    def outputs_of(self, trained: nn.Module, X: Any) -> Any:
         """The outputs of a module that `trained` made, with the random draws of evaluation."""
         with self._evaluating(device_of(X)):
             return self._call(self._own(X), trained)
@@ -146,13 +152,8 @@ class PureModule(nn.Module):
         """The inputs, or a copy of them if the module changes its inputs."""
         return tree_map_only(Tensor, torch.clone, X) if self._copies_inputs else X
 
-    def returning(self, entry: str) -> "PureModule":
-        """The same module, of whose results `entry` is used; see `tensor_of`."""
-        other = copy(self)
-        other._returns = entry
-        return other
-
-    def _call(self, X: Any, module: nn.Module) -> Tensor:
+    def _call(self, X: Any, module: nn.Module | None = None) -> Tensor:
+        module = self.module if module is None else module
         args, kwargs = arguments(X)
         return tensor_of(module(*args, **kwargs), module, self._returns)
 

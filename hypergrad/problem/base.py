@@ -132,6 +132,13 @@ class InnerProblem(nn.Module, ABC):
         """Further numbers to record at each outer step; `test_loss` is shown beside the inner and dev loss."""
         return {}
 
+    def test_losses(self, params: Tensors, hparams: Tensors) -> Tensor | None:
+        """The loss of each test example, shape (n,), whose mean is the metric `test_loss`; None if it is not known.
+
+        From it comes the standard error of a change of the test loss.
+        """
+        return None
+
     def trained_module(self, params: Tensors, hparams: Tensors) -> nn.Module:
         """The trained model as a module to use elsewhere, for problems that train a module of the user."""
         raise NotImplementedError(f"{type(self).__name__} trains no module of yours; the trained tensors are `params`.")
@@ -146,13 +153,6 @@ class InnerProblem(nn.Module, ABC):
     def changes_inputs(self) -> list[str]:
         """The names of the hyperparameters that change the inputs of the trained model, also in evaluation."""
         return []
-
-    def test_losses(self, params: Tensors, hparams: Tensors) -> Tensor | None:
-        """The loss of each test example, shape (n,), whose mean is the metric `test_loss`; None if it is not known.
-
-        From it comes the standard error of a change of the test loss.
-        """
-        return None
 
     def pictures(self) -> dict[str, tuple[int, ...]]:
         """The shape (h, w) or (c, h, w) of the images that a hyperparameter holds, by its name."""

@@ -84,6 +84,9 @@ class Wrapper(InnerProblem):
     def metrics(self, params: Tensors, hparams: Tensors) -> Mapping[str, Tensor | float]:
         return self.problem.metrics(params, self.untied(hparams))
 
+    def test_losses(self, params: Tensors, hparams: Tensors) -> Tensor | None:
+        return self.problem.test_losses(params, self.untied(hparams))
+
     def trained_module(self, params: Tensors, hparams: Tensors) -> nn.Module:
         return self.problem.trained_module(params, self.untied(hparams))
 
@@ -92,6 +95,3 @@ class Wrapper(InnerProblem):
 
     def changes_inputs(self) -> list[str]:
         return self.problem.changes_inputs()
-
-    def test_losses(self, params: Tensors, hparams: Tensors) -> Tensor | None:
-        return self.problem.test_losses(params, self.untied(hparams))

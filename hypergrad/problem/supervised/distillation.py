@@ -100,7 +100,7 @@ class Distillation(ModuleProblem):
 
     def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
         outputs_of = self.judged_outputs(params, hparams)
-        outputs = {part: outputs_of(self.model, self.get_buffer(f"X_{part}")) for part in ("dev", "test")}
+        outputs = {part: outputs_of(self.get_buffer(f"X_{part}")) for part in ("dev", "test")}
         found: dict[str, Tensor | float] = {
             f"{part}_accuracy": (z.argmax(1) == self.get_buffer(f"y_{part}")).double().mean()
             for part, z in outputs.items()

@@ -7,11 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.model.convention import OUTPUTS
 from hypergrad.model.pure_module import PureModule
 from hypergrad.problem.base import InnerProblem
-
-JudgedOutputs = Callable[[PureModule, Any], Tensor]
-"""Outputs as a function of the model, which says what to use of what its module returns, and inputs."""
 
 
 class ModuleProblem(InnerProblem):
@@ -51,16 +49,18 @@ class ModuleProblem(InnerProblem):
     def state_dicts(self, params: Tensors, hparams: Tensors) -> dict[str, Mapping[str, Any]]:
         return {"model": self._trained(params, hparams).state_dict()}
 
-    def judged_outputs(self, params: Tensors, hparams: Tensors) -> JudgedOutputs:
-        """The outputs that metrics judge, as a function of `model` and inputs: those of the trained module in `eval()`.
+    def judged_outputs(self, params: Tensors, hparams: Tensors) -> Callable[..., Tensor]:
+        """The outputs that metrics judge, as a function of inputs: those of the trained module in `eval()`.
 
-        The model is this one, or the one that uses another entry of what the module returns.
+        It has an argument `entry`, what to use of an object that the module returns.
         """
         if not self.model.averages:
             buffers = self.tuned_buffers(hparams)
-            return lambda model, X: model(params | buffers, self.model_inputs(X, hparams), None)
+            return lambda X, entry=OUTPUTS: self.model.returning(entry)(
+                params | buffers, self.model_inputs(X, hparams), None
+            )
         trained = self._trained(params, hparams)
-        return lambda model, X: model.outputs_of(trained, self.model_inputs(X, hparams))
+        return lambda X, entry=OUTPUTS: self.model.returning(entry).outputs_of(trained, self.model_inputs(X, hparams))
 
     def _trained(self, params: Tensors, hparams: Tensors) -> nn.Module:
         return self.model.trained(params | self.tuned_buffers(hparams), self.train_inputs(hparams))

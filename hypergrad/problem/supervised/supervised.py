@@ -1,6 +1,6 @@
 """Supervised training of any module with any loss on any data, with hyperparameters that the user names."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any, Self
 
@@ -10,14 +10,12 @@ from torch import Tensor, nn
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.seed import seed_of
-from hypergrad.data.minibatch import even_batches
 from hypergrad.data.parts import read_parts
 from hypergrad.data.tables import Splits
 from hypergrad.data.tree import given, joined
 from hypergrad.effect.base import Effect, Site
 from hypergrad.effect.combined import CombinedEffects
 from hypergrad.effect.example_weights import ExampleWeights
-from hypergrad.model.accuracy import hits
 from hypergrad.model.convention import LOSS, OUTPUTS
 from hypergrad.model.criterion import Criterion
 from hypergrad.model.loss_trial import try_loss
@@ -29,18 +27,17 @@ from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.supervised.accepted import accepting, require_accepted, require_module
 from hypergrad.problem.supervised.columns import column_readers
 from hypergrad.problem.supervised.effects_trial import try_effects
-from hypergrad.problem.supervised.examples import Batch, ExampleProblem
-from hypergrad.problem.supervised.module_problem import JudgedOutputs, ModuleProblem
+from hypergrad.problem.supervised.examples import Batch
+from hypergrad.problem.supervised.judged_problem import JudgedProblem
 from hypergrad.problem.supervised.returned_loss import (
     num_logits,
     require_no_targets,
     require_outputs,
     returned,
-    with_labels,
 )
 
 
-class Supervised(ExampleProblem, ModuleProblem):
+class Supervised(JudgedProblem):
     """A module trained on some examples and judged on others.
 
     g(w, λ) = 1/N Σ_i c_i u(z(w, x_i), y_i) + r(w) on train or a mini-batch of it, with the terms u and the denominator
@@ -69,8 +66,6 @@ class Supervised(ExampleProblem, ModuleProblem):
         TypeError: if data or a hyperparameter has another type.
         ValueError: if data is empty, holds NaN, or does not fit the model, or an effect does not fit.
     """
-
-    _has_dev = True
 
     def __init__(
         self,
@@ -151,50 +146,12 @@ class Supervised(ExampleProblem, ModuleProblem):
         return self.effects.penalised(losses.mean(), params, hparams)
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        return self._judged(params, hparams, "dev")
-
-    def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
-        """Loss and accuracy on test, and the accuracy on dev, if there are such examples and such targets.
-
-        If the model has running averages, these are numbers of `trained_module(params, hparams)`, and
-        `dev_loss_in_eval` is its dev loss. The outer loss, for which λ is tuned, uses the statistics of dev instead.
-        """
-        outputs_of = self.judged_outputs(params, hparams)
-        found = self._measures("test", outputs_of) if hasattr(self, "y_test") else {}
-        classifies = self.num_classes is not None or self.criterion.has_logits
-        if self._has_dev and (classifies or self.model.averages):
-            dev = self._measures("dev", outputs_of)
-            loss = dev.pop("dev_loss")
-            found |= dev | ({"dev_loss_in_eval": loss} if self.model.averages else {})
-        return found
-
-    def train_inputs(self, hparams: Tensors) -> Iterator[Any]:
-        for rows in even_batches(size=len(self.y), batch_size=self.batch_size, seed=self.seed):
-            X, y = self.part("train", None if rows is None else rows.to(self.y.device))
-            yield self.model_inputs(self._arguments(X, y), hparams)
-
-    def model_inputs(self, X: Any, hparams: Tensors) -> Any:
-        return self.effects.inputs(X, hparams)
-
-    def tuned_buffers(self, hparams: Tensors) -> Tensors:
-        return self.effects.buffers(hparams)
-
-    def changes_inputs(self) -> list[str]:
-        return self.effects.input_names
-
-    def test_losses(self, params: Tensors, hparams: Tensors) -> Tensor | None:
-        if self.returns_loss or not hasattr(self, "y_test"):
-            return None
-        X, y = self.part("test")
-        outputs = self.judged_outputs(params, hparams)(self.model, self._arguments(X, y))
-        try:
-            return self.criterion.each(outputs, y)
-        except ValueError:
-            return None  # the loss has no term for each example
+        X, y = self.part("dev")
+        return self.criterion.value(self._evaluate(self.model, params, hparams, self.arguments(X, y), None), y)
 
     def on_examples(self, train: Tensor, dev: Tensor) -> Self:
         other = super().on_examples(train, dev)
-        other._has_dev = not torch.equal(train, dev)
+        other.has_dev = not torch.equal(train, dev)
         other._hyperparameters = self.effects.spaces(self._site(joined(self.X, self.X_dev)))
         return other
 
@@ -239,35 +196,14 @@ class Supervised(ExampleProblem, ModuleProblem):
         if self.effects.draws:
             generator = torch.Generator().manual_seed(seed_of("augmentation", self.seed, step))
             X = self.effects.augmented(X, hparams, generator)
-        return self._evaluate(self.model, params, hparams, self._arguments(X, y), step)
-
-    def _judged(self, params: Tensors, hparams: Tensors, name: str) -> Tensor:
-        """The loss on a part."""
-        X, y = self.part(name)
-        return self.criterion.value(self._evaluate(self.model, params, hparams, self._arguments(X, y), None), y)
-
-    def _measures(self, name: str, outputs_of: JudgedOutputs) -> dict[str, Tensor | float]:
-        """The loss on a part, and the accuracy if the targets are classes."""
-        X, y = self.part(name)
-        X = self._arguments(X, y)
-        if self.returns_loss and self.num_classes is None:
-            return {f"{name}_loss": self.criterion.value(outputs_of(self.model, X), y)}
-        outputs = outputs_of(self.model.returning(OUTPUTS), X)
-        loss = self.criterion.value(outputs_of(self.model, X) if self.returns_loss else outputs, y)
-        right = hits(self.criterion, outputs, y, self.num_classes)
-        found: dict[str, Tensor | float] = {f"{name}_loss": loss}
-        return found if right is None else found | {f"{name}_accuracy": right.double().mean()}
+        return self._evaluate(self.model, params, hparams, self.arguments(X, y), step)
 
     def _few(self, name: str) -> Any:
         """The arguments of the model for a few examples of a part."""
-        return self._arguments(*self.part(name, slice(0, EXAMPLES)))
+        return self.arguments(*self.part(name, slice(0, EXAMPLES)))
 
     def _evaluate(self, model: PureModule, params: Tensors, hparams: Tensors, X: Any, step: int | None) -> Tensor:
         return model(params | self.effects.buffers(hparams), self.effects.inputs(X, hparams), step)
-
-    def _arguments(self, X: Any, y: Tensor) -> Any:
-        """What the model is called with."""
-        return with_labels(X, y) if self.returns_loss else X
 
     def _site(self, X: Any) -> Site:
         buffers = dict(self.model.module.named_buffers())
