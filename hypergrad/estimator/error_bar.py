@@ -128,7 +128,7 @@ class _NewtonStep:
         try:
             self.here = Linearization.at(replace(point, product=point.product.reference))
             exact = self.here.inner.product(self.adjoint)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             reason = UnresolvedError("the inner loss cannot be differentiated twice")
             raise error if isinstance(error, HypergradError) else reason from error
         self.extra += 1
@@ -175,18 +175,21 @@ class _NewtonStep:
         self.extra += 1
         way = _norm(flatten(far.point.params) - flatten(self.here.point.params))
         slope = _norm(r - self.before) / max(way, torch.finfo(v.dtype).tiny)
-        (epsilon, rest), is_explored = inverse.rough(r), inverse.is_whole
+        unsure = _ROUNDING * eps * (inverse.size * _norm(v) + _norm(far.df_dw)) / root
+        epsilon, rest = inverse.rough(r)
+        if _norm(rest) > root * unsure:  # else the subspace solves the system to rounding
+            more, rest = inverse.further(rest)
+            epsilon = epsilon + more
         while True:
             spread = [inverse.spread(self._random()) for _ in range(_SAMPLES)]
             effect, wide = self._effect(far, spread), _rms([_norm(x) for x in spread]) / root
-            unsure = _ROUNDING * eps * (inverse.size * _norm(v) + _norm(far.df_dw)) / root + slope * wide * noise
-            floor = effect * unsure + self.rounding
+            floor = effect * (unsure + slope * wide * noise) + self.rounding
             moved = _norm(_gradient(far, v + epsilon) - self.first) + floor
-            remains = 0.0 if inverse.is_whole else _GENERIC * effect * _norm(rest) / root
-            if remains <= _NEGLIGIBLE * (moved if is_explored else floor):
+            remains = _GENERIC * effect * _norm(rest) / root
+            if remains <= _NEGLIGIBLE * moved:
                 break
             more, rest = inverse.further(rest)
-            epsilon, is_explored = epsilon + more, True
+            epsilon = epsilon + more
         behind = 0.0 if inverse.is_whole else _GENERIC * effect * slope * wide * _norm(far.inner.phi) / root
         return moved + remains, behind
 
