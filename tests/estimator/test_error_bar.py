@@ -179,7 +179,7 @@ def test_without_the_bar_no_product_is_spent_on_it():
 class OneTensor(hg.InnerProblem):
     """Inner loss g(w, l), outer loss f(w)."""
 
-    def __init__(self, g, f, w, penalty):
+    def __init__(self, g, f, w: torch.Tensor, penalty: float):
         super().__init__()
         self.g, self.f, self.w = g, f, w
         self.penalty = hg.Hyperparameter(torch.tensor(penalty, dtype=w.dtype))
