@@ -101,7 +101,7 @@ def test_inexact_differences_are_not_refused_as_no_gradient(scale):
         problem = Logistic(seed, scale)
         estimator = hg.Implicit(inner_steps=0, linsolve=hg.Dense(), product=hg.CentredDifferences())
         found = estimator.estimate(problem, problem.init_hparams(), problem.init_params())
-        bar = found.stats["error_estimate"]
+        bar = float(found.stats["error_estimate"])
         exact = hg.Implicit(inner_steps=0, linsolve=hg.Dense()).estimate(
             problem, problem.init_hparams(), problem.init_params()
         )
