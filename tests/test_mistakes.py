@@ -138,7 +138,10 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "a stream of examples": (lambda: tuned(train=Scalars()), "train.*batch"),
     "an example that fails": (lambda: tuned(train=Broken()), "example 7 of 12 of the train part"),
     "ragged examples": (lambda: tuned(train=Ragged()), "train part"),
-    "a data set without targets": (lambda: tuned(train=TensorDataset(data()[0])), r"train part must give pairs \(x, y\)"),
+    "a data set without targets": (
+        lambda: tuned(train=TensorDataset(data()[0])),
+        r"train part must give pairs \(x, y\)",
+    ),
     "an empty loader": (lambda: tuned(train=iter([])), "train part holds 0 examples"),
     "images for a table": (lambda: tuned(train=(torch.randn(N, 2, P, P), torch.randn(N, 1))), "train"),
     # targets
@@ -150,7 +153,9 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "float labels": (lambda: classified(train=(data()[0], torch.arange(N).double() % K)), "train"),
     "one-hot integers": (lambda: classified(train=(data()[0], F.one_hot(torch.arange(N) % K))), "train"),
     "logits for a binary loss": (
-        lambda: tuned(loss=F.binary_cross_entropy, train=(data()[0], torch.ones(N, 1)), dev=(data()[0], torch.ones(N, 1))),
+        lambda: tuned(
+            loss=F.binary_cross_entropy, train=(data()[0], torch.ones(N, 1)), dev=(data()[0], torch.ones(N, 1))
+        ),
         "between 0 and 1|0 to 1|logits",
     ),
     "labels outside 0 and 1": (
@@ -232,9 +237,7 @@ def made(optimizer: Any, **settings: Any) -> None:
     problem = hg.Supervised(
         model=nn.Linear(P, 1), loss=F.mse_loss, train=data(), dev=data(), hyperparameters={"l2": hg.L2(init=0.1)}
     )
-    hg.fit(
-        problem, hg.Unrolled(solver=Watched(lr=0.1), inner_steps=2), optimizer, steps=1, progress=False, **settings
-    )
+    hg.fit(problem, hg.Unrolled(solver=Watched(lr=0.1), inner_steps=2), optimizer, steps=1, progress=False, **settings)
 
 
 @pytest.mark.parametrize("name", MISTAKES)

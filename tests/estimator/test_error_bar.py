@@ -292,10 +292,10 @@ def test_the_error_of_differences_is_unknown_where_nothing_can_referee():
 
 
 def test_the_products_of_the_adjoint_are_used_again():
-    problem = hg.Quadratic(size=300, condition=1e3, penalty=1e-3)
+    problem = hg.Quadratic(size=300, condition=100.0, penalty=1e-3)
     estimator = hg.Implicit(inner_steps=0, linsolve=hg.CG(max_iter=20))
     solution = problem.solution(problem.init_hparams())
     stats = estimator.estimate(problem, problem.init_hparams(), solution).stats
     assert stats["num_matvecs"] == 20
     assert stats["error_status"] == "estimated"
-    assert stats["error_matvecs"] < 40  # two systems without reuse: 140
+    assert stats["error_matvecs"] < 2 * 20  # for two systems, and a few more to check

@@ -12,7 +12,7 @@ from hypergrad.core.validation import require_instance, require_int
 from hypergrad.data.minibatch import rows_of_step, steps_per_epoch
 from hypergrad.data.parts import cast
 from hypergrad.data.source import Part
-from hypergrad.data.tree import given, held
+from hypergrad.data.tree import given, held, joined
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.repartition import on_rows
 
@@ -104,7 +104,7 @@ class ExampleProblem(InnerProblem):
         return self.examples if rows is None else self.examples[rows]
 
     def pooled_targets(self) -> Tensor:
-        return torch.cat([self.y, self.y_dev])
+        return joined(self.y, self.y_dev)
 
     def on_examples(self, train: Tensor, dev: Tensor) -> Self:
         """As promised; weights of examples are for the whole pool, and training uses those of its own examples.
