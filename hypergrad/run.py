@@ -74,8 +74,8 @@ class Comparison(Callback):
         console = Console()
         for run in failed:
             reason = run.summary.get("error", "it left no summary.json")
-            console.print(f"{run.folder.name}: {reason}", highlight=False, soft_wrap=True)
-        console.print(f"tensorboard --logdir {shlex.quote(str(folder))}", highlight=False, soft_wrap=True)
+            console.print(f"{run.folder.name}: {reason}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"tensorboard --logdir {shlex.quote(str(folder))}", highlight=False, markup=False, soft_wrap=True)
         if failed:
             sys.exit(f"{len(failed)} of {len(runs)} runs failed.")
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+_JUDGED = ("dev_loss_in_eval", "dev_accuracy", "test_accuracy")
+"""Metrics with a row of their own."""
 _MOST_LINES = 8
 """A hyperparameter of more entries has one line for all. A judgement: the losses below stay in sight."""
 
@@ -56,7 +58,7 @@ class Summary(Callback):
         self._say(f"Hessian products  {result.last.num_matvecs}")
         for title, remark in zip(("inner training", "adjoint system"), remarks.values(), strict=True):
             if remark:
-                self.console.print(f"{title:<18}{remark}", highlight=False)
+                self.console.print(f"{title:<18}{remark}", highlight=False, markup=False)
         self._say(f"dtype             {_dtype(result)}")
         self._say(f"wall time         {result.last.seconds:.1f} s")
         self._say(f"folder            {self.folder}")
@@ -70,7 +72,7 @@ class Summary(Callback):
 
     def _say(self, line: str) -> None:
         # soft_wrap keeps a long path on one line, so that it can be copied
-        self.console.print(line, highlight=False, soft_wrap=True)
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _write(self, content: dict[str, object]) -> None:
         with replacing(self.folder / "summary.json") as file:
@@ -97,6 +99,7 @@ def _dtype(result: Result) -> str:
 
 def _table(result: Result) -> "Table":
     """Each hyperparameter and loss, before and after."""
+    from rich.markup import escape
     from rich.table import Table
 
     columns, unit = _columns(result)
@@ -106,19 +109,18 @@ def _table(result: Result) -> "Table":
         if 1 < value.numel() <= _MOST_LINES:
             for i, label in enumerate(result.last.names(name)):
                 numbers = (record.hparams[name].flatten()[i].item() for record in columns.values())
-                table.add_row(f"{name}[{label}]", *(f"{number:.6g}" for number in numbers))
+                table.add_row(escape(f"{name}[{label}]"), *(f"{number:.6g}" for number in numbers))
         else:
-            table.add_row(name, *(_shown(record, name) for record in columns.values()))
+            table.add_row(escape(name), *(escape(_shown(record, name)) for record in columns.values()))
     table.add_section()
     for tag in ("loss/inner", "loss/dev", "loss/test"):
         if tag in rows["before"]:
             table.add_row(f"{tag[5:]} loss", *(f"{numbers[tag]:.6g}" for numbers in rows.values()))
-    if "dev_loss_in_eval" in result.first.metrics and result.monitor != "dev_loss_in_eval":
-        values = (record.metrics["dev_loss_in_eval"] for record in columns.values())
-        table.add_row("dev loss in eval", *(f"{value:.6g}" for value in values))
-    if result.monitor != OUTER_LOSS:
-        values = (record.monitored(result.monitor) for record in columns.values())
-        table.add_row(_words(result.monitor), *(f"{value:.6g}" for value in values))
+    monitored = () if result.monitor in (OUTER_LOSS, *_JUDGED) else (result.monitor,)
+    for name in (*_JUDGED, *monitored):
+        if name in result.first.metrics:
+            values = (record.metrics[name] for record in columns.values())
+            table.add_row(escape(_words(name)), *(f"{value:.6g}" for value in values))
     return table
 
 
@@ -128,7 +130,7 @@ def _columns(result: Result) -> tuple[dict[str, Record], str]:
     if result.stopped == "budget":
         return {"before": first} | ({f"best (trial {best.step})": best} if best.step else {}), "trials"
     columns = {"before": first, "after": last}
-    if best.step not in (first.step, last.step):
+    if best.step != last.step:
         what = "best" if result.monitor == OUTER_LOSS else f"lowest {_words(result.monitor)}"
         columns[f"{what} (step {best.step})"] = best
     return columns, "outer steps"
@@ -166,6 +168,11 @@ def _remarks(result: Result) -> list[str]:
         "patience": [f"Stopped early: the {what} had no new minimum for longer than `patience`."],
         "stalled": ["Stopped early: no step in the direction of the optimiser lowered the dev loss."],
     }[result.stopped]
+    if result.best.step == 0 < result.last.step and result.stopped != "budget":
+        sentences.append(
+            f"No step lowered the {what}: the best hyperparameters and model are those before the first step. A "
+            "smaller learning rate of the optimiser may help, or max_grad_norm."
+        )
     if result.retrained is not None:
         numbers = ", ".join(f"{_words(name)} {value:.6g}" for name, value in result.retrained.items())
         sentences.append(f"retrained on train and dev at the best hyperparameters: {numbers or 'no test part'}")

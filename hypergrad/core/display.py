@@ -1,8 +1,9 @@
 """Objects as text that fits a screen."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from hypergrad.core.hyperparameter import shown
@@ -26,6 +27,6 @@ def on_screen(name: str, parts: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def assigned(tensors: dict[str, Tensor]) -> list[str]:
-    """`name = value` for each tensor, with the range of its entries if there are many."""
-    return [f"{name} = {shown(value)}" for name, value in tensors.items()]
+def assigned(values: Mapping[str, Tensor | float]) -> list[str]:
+    """`name = value` for each number or tensor, with the range of its entries if there are many."""
+    return [f"{name} = {shown(torch.as_tensor(value))}" for name, value in values.items()]

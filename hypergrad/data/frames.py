@@ -21,9 +21,16 @@ def as_splits(data: Splits) -> tuple[Splits, tuple[str, ...]]:
         The splits, whose tensors and sparse matrices are those given, and the names of the columns of X, if the train
         part has a DataFrame.
 
+    Raises:
+        TypeError: if they are no `Splits`.
+
     Also raised, by what it calls: TypeError if a part does not hold numbers; ValueError if its columns are not those of
     the train part, or X and y have different rows.
     """
+    if not isinstance(data, Splits):
+        raise TypeError(
+            f"data must be hg.Splits(train, dev, test) of three hg.Split(X, y), but it is a {type(data).__name__}."
+        )
     columns = columns_of(data.train.X)
     for name, (X, _) in zip(data._fields, data, strict=True):
         require_columns(columns_of(X), columns, name, "train")

@@ -28,15 +28,15 @@ class CombinedEffects:
                     f"hyperparameters[{name!r}] must be an effect, such as hg.L2(), or an hg.Hyperparameter that a "
                     f"coefficient of the solver names, but it is a {type(one).__name__}."
                 )
-        self._declared = dict(declared)
+        self.declared = dict(declared)
         self._initial, self._buffers, self._inputs, self._augmented, self._targets, self._weights, self._penalties = (
-            _acting(self._declared, method)
+            _acting(self.declared, method)
             for method in ("initial", "buffers", "inputs", "augmented", "targets", "weights", "penalty")
         )
 
     def with_more(self, declared: Mapping[str, Effect | Hyperparameter]) -> "CombinedEffects":
         """These effects and some more."""
-        return CombinedEffects(self._declared | dict(declared))
+        return CombinedEffects(self.declared | dict(declared))
 
     def spaces(self, site: Site) -> dict[str, Hyperparameter]:
         """Every hyperparameter at a site.
@@ -45,7 +45,7 @@ class CombinedEffects:
             ValueError: if an effect does not fit there.
         """
         found: dict[str, Hyperparameter] = {}
-        for name, one in self._declared.items():
+        for name, one in self.declared.items():
             try:
                 found[name] = one.space(site) if isinstance(one, Effect) else one
             except ValueError as error:

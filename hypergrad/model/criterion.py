@@ -102,6 +102,14 @@ class Criterion(nn.Module):
             return outputs, y.long()
         return outputs, y.to(outputs.dtype) if self.converts else y
 
+    def description(self) -> str:
+        """The loss and its settings, but for tensors, as text."""
+        loss = self.loss.function if isinstance(self.loss, PartialLoss) else self.loss
+        owner: Any = self.loss
+        settings = vars(owner) if isinstance(owner, nn.Module) else {}
+        shown = {k: v for k, v in settings.items() if not k.startswith("_") and k not in ("training", "function")}
+        return f"{type(loss).__name__ if isinstance(loss, nn.Module) else loss} {shown}"
+
     @property
     def ignored(self) -> int | None:
         """The target that the loss ignores, if there is one."""

@@ -62,6 +62,8 @@ def fit(
     trainer = Trainer(
         problem=problem, estimator=estimator, optimizer=optimizer, outer_steps=steps, callbacks=callbacks, **settings
     )
-    if folder is None:
-        return trainer.fit(on_interrupt="return")
-    return trainer.fit(resume=folder, resume_if_any=True, on_interrupt="return")
+    result = trainer.fit(resume=folder, resume_if_any=True, on_interrupt="return")
+    if result.stopped == "interrupted" and progress:
+        further = "" if folder is None else f"; the same call goes on from there, in {folder}"
+        print(f"Interrupted after outer step {result.last.step}{further}.")
+    return result

@@ -1,7 +1,9 @@
 """The state of the outer loop as tensors and plain values, and what must agree before a run is resumed."""
 
 import hashlib
+import os
 import random
+import re
 from collections.abc import Iterable
 from dataclasses import is_dataclass
 from typing import Any
@@ -14,7 +16,13 @@ from torch.utils._pytree import tree_map
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import CheckpointError
+from hypergrad.core.hyperparameter import shown
 from hypergrad.problem.base import InnerProblem
+
+_ADDRESS = re.compile(" at 0x[0-9a-f]+")
+_DRAWN = "initial values"
+_LONGEST = 200
+"""Characters of a value in a message."""
 
 
 def placed(content: Any, device: torch.device) -> Any:
@@ -53,6 +61,8 @@ def identity(problem: InnerProblem, estimator: object, optimizer: Optimizer, **s
         "problem": type(problem).__name__,
         "hyperparameters": _shapes(hparams),
         "parameters": _shapes(params),
+        **{name: _ADDRESS.sub("", str(value)) for name, value in problem.settings().items()},
+        "initial hyperparameters": ", ".join(f"{name} = {shown(value)}" for name, value in hparams.items()),
         "initial values": _digest([*hparams.values(), *params.values()]),
         "data": _digest([buffer for _, buffer in problem.named_buffers()]),
         "estimator": repr(estimator) if is_dataclass(estimator) else type(estimator).__name__,
@@ -68,18 +78,24 @@ def require_same(ours: dict[str, str], theirs: dict[str, str]) -> None:
         CheckpointError: if it belongs to another.
     """
     for name, value in ours.items():
-        if theirs.get(name) != value:
-            drawn = (
-                " If they are drawn at random, call torch.manual_seed(0) before." if name == "initial values" else ""
-            )
+        # Earlier releases recorded less.
+        if name in theirs and theirs[name] != value:
+            drawn = " If weights are drawn at random, call torch.manual_seed(0) before." if name == _DRAWN else ""
+            then, now = _different(theirs[name], value)
             raise CheckpointError(
-                f"The state belongs to another experiment: its {name} was {_short(theirs.get(name))}, and here it is "
-                f"{_short(value)}.{drawn} Resume with the settings of the original run, or begin a new one."
+                f"The state belongs to another experiment: its {name} was {then}, and here it is {now}.{drawn} Resume "
+                "with the settings of the original run, or begin a new one in another folder."
             )
 
 
-def _short(text: str | None) -> str:
-    return str(text) if len(str(text)) <= 300 else f"{str(text)[:300]}…"
+def _different(first: str, second: str) -> tuple[str, str]:
+    """Two texts, from a little before the place where they differ."""
+    start = max(len(os.path.commonprefix([first, second])) - 40, 0)
+    return _short(first[start:]), _short(second[start:])
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _shapes(tensors: Tensors) -> str:

@@ -139,6 +139,13 @@ class InnerProblem(nn.Module, ABC):
         """
         return None
 
+    def settings(self) -> dict[str, object]:
+        """What else makes this problem, by name: values whose text is the same in another process.
+
+        A run can only be resumed on a problem with the same settings, data, shapes and initial values.
+        """
+        return {}
+
     def trained_module(self, params: Tensors, hparams: Tensors) -> nn.Module:
         """The trained model as a module to use elsewhere, for problems that train a module of the user."""
         raise NotImplementedError(f"{type(self).__name__} trains no module of yours; the trained tensors are `params`.")

@@ -37,6 +37,9 @@ class KFold(InnerProblem):
         self.folds: Any = nn.ModuleList(folds)
         self.pool = pool
 
+    def settings(self) -> dict[str, object]:
+        return {"folds": len(self.folds), **self.folds[0].settings()}
+
     def init_params(self) -> Tensors:
         return _stacked([fold.init_params() for fold in self.folds])
 

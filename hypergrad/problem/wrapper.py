@@ -87,6 +87,9 @@ class Wrapper(InnerProblem):
     def test_losses(self, params: Tensors, hparams: Tensors) -> Tensor | None:
         return self.problem.test_losses(params, self.untied(hparams))
 
+    def settings(self) -> dict[str, object]:
+        return self.problem.settings()
+
     def trained_module(self, params: Tensors, hparams: Tensors) -> nn.Module:
         return self.problem.trained_module(params, self.untied(hparams))
 

@@ -11,8 +11,9 @@ from hypergrad.table.read import found_runs
 from hypergrad.table.recorded_run import FINISHED
 from hypergrad.table.rows import Row, columns, rows_of_runs, rows_over_seeds
 
-_OPTIONAL = ("products", "gradients", "dev_first", "test_last", "steps", "test_best", "dev_last")
-"""Columns that a narrow terminal does not show, the first one first."""
+_MAIN = ("dev_best", "test_best")
+_OPTIONAL = ("products", "gradients", "seconds", "dev_first", "test_last", "steps", "dev_last", "test_best")
+"""Columns that a narrow terminal does not show, the first one first, after the metrics other than the losses."""
 _HIDDEN = ("best_step", "test_first", "inner_", "converged", "hparam/", "error")
 """The beginnings of the names of columns that are in the CSV file only."""
 
@@ -36,7 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
         if chosen.over_seeds:  # the name of a setting has what differs
             del names[1 : names.index("runs")]
         shown = {name: name.replace("_", " ") for name in names if _is_printed(name, rows)}
-        print_table(_short(rows), shown, f"{len(runs)} run{'s'[: len(runs) > 1]}", optional=_OPTIONAL)
+        further = [name for name in shown if name.endswith("_best") and name not in _MAIN]
+        print_table(_short(rows), shown, f"{len(runs)} run{'s'[: len(runs) > 1]}", optional=[*further, *_OPTIONAL])
         for run in runs:
             if run.status != FINISHED and run.summary.get("error"):
                 print(f"{run.folder}: {run.summary['error']}")

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from hypergrad.table.rows import Row
@@ -43,7 +44,7 @@ def print_table(
     console.print(_table(rows, shown, title))
     if len(shown) < len(headings):
         missing = ", ".join(heading for name, heading in headings.items() if name not in shown)
-        console.print(f"not shown in this width: {missing}", highlight=False)
+        console.print(f"not shown in this width: {missing}", highlight=False, markup=False)
 
 
 def _width(table: Table, console: Console) -> int:
@@ -51,12 +52,12 @@ def _width(table: Table, console: Console) -> int:
 
 
 def _table(rows: Sequence[Row], headings: Mapping[str, str], title: str) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     for name, heading in headings.items():
         is_text = any(isinstance(row.get(name), str) for row in rows)
-        table.add_column(heading, no_wrap=True, justify="left" if is_text else "right")
+        table.add_column(escape(heading), no_wrap=True, justify="left" if is_text else "right")
     for row in rows:
-        table.add_row(*(_with_error(row, name) for name in headings))
+        table.add_row(*(escape(_with_error(row, name)) for name in headings))
     return table
 
 

@@ -381,7 +381,7 @@ def test_the_state_of_another_experiment_is_refused(tmp_path):
     for settings, name in [
         ({"problem": PROBLEMS["quadratic"]}, "problem was Ridge, and here it is Quadratic"),
         ({"problem": hg.Ridge(hg.diabetes(seed=2))}, "data was"),
-        ({"problem": hg.Ridge(hg.diabetes(seed=1), l2=2.0)}, "initial values was"),
+        ({"problem": hg.Ridge(hg.diabetes(seed=1), l2=2.0)}, "initial hyperparameters was"),
         ({"estimator": hg.Unrolled()}, "estimator was Implicit"),
         ({"optimizer": partial(torch.optim.Adam, lr=0.1)}, "optimizer was Adam"),
     ]:

@@ -118,6 +118,14 @@ class Supervised(JudgedProblem):
     def draws(self) -> bool:
         return self.model.draws or self.effects.draws
 
+    def settings(self) -> dict[str, object]:
+        return {
+            "model": self.model.module,
+            "loss": self.criterion.description(),
+            "effects": self.effects.declared,
+            "batches": f"batch_size {self.batch_size}, drop_last {self.drop_last}, seed {self.seed}",
+        }
+
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         outputs = self._returned if self.returns_loss else self.outputs
         return self.loss_of_outputs(outputs(params, hparams, batch), params, hparams, batch)
