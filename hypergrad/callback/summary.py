@@ -130,7 +130,7 @@ def _columns(result: Result) -> tuple[dict[str, Record], str]:
     if result.stopped == "budget":
         return {"before": first} | ({f"best (trial {best.step})": best} if best.step else {}), "trials"
     columns = {"before": first, "after": last}
-    if best.step != last.step:
+    if best.step not in (first.step, last.step):
         what = "best" if result.monitor == OUTER_LOSS else f"lowest {_words(result.monitor)}"
         columns[f"{what} (step {best.step})"] = best
     return columns, "outer steps"

@@ -20,13 +20,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from hypergrad.callback.base import Callback
 from hypergrad.cli.explain import explain
 from hypergrad.cli.permission import Permission
 from hypergrad.cli.resume import resumed
-from hypergrad.cli.screening import screen, screen_resumed
+from hypergrad.cli.screening import plain, screen, screen_resumed
 from hypergrad.cli.settings import options_first, own_settings
 from hypergrad.cli.target import targets
 from hypergrad.core.errors import Terminated
@@ -103,14 +102,15 @@ def configured_problem(cfg: DictConfig) -> Iterator[InnerProblem]:
 
 def _was_given(key: str) -> bool:
     """Whether the command line sets a key."""
-    return any(override.split("=")[0].lstrip("+") == key for override in HydraConfig.get().overrides.task)
+    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
+    return any(override.split("=")[0].lstrip("+") == key for override in given)
 
 
 def _is_seeded(cfg: DictConfig) -> bool:
     """Whether the seed changes the config of the problem, or how its examples are divided into folds."""
     other = copy.deepcopy(cfg)
     other.seed = cfg.seed + 1
-    return cfg.folds is not None or _plain(cfg.problem) != _plain(other.problem)
+    return cfg.folds is not None or plain(cfg.problem) != plain(other.problem)
 
 
 def configured_estimators() -> dict[str, HypergradEstimator]:
@@ -199,7 +199,7 @@ def _screened(permission: Permission) -> Iterator[None]:
 
     def screened(self: ConfigLoaderImpl, *arguments: Any, **settings: Any) -> DictConfig:
         cfg = compose(self, *arguments, **settings)
-        config = _plain(cfg)
+        config = plain(cfg)
         screen(config, permission)
         if permission.resumed is not None:
             screen_resumed(config["hydra"])
@@ -212,23 +212,6 @@ def _screened(permission: Permission) -> Iterator[None]:
         ConfigLoaderImpl.load_configuration = compose
 
 
-def _plain(node: Any) -> Any:
-    """A config as nested dicts and lists; an interpolation that has no value yet, or a missing value, is text."""
-    if not OmegaConf.is_config(node):
-        return node
-    items = {key: _value(node, key) for key in (node if isinstance(node, DictConfig) else range(len(node)))}
-    return (
-        {key: _plain(x) for key, x in items.items()} if isinstance(node, DictConfig) else [*map(_plain, items.values())]
-    )
-
-
-def _value(node: Any, key: Any) -> Any:
-    try:
-        return node[key]
-    except OmegaConfBaseException:
-        return str(node._get_node(key)._value())
-
-
 def _one_run(
     task: Callable[[DictConfig], float | None], permission: Permission, *, sweeps: bool, raises: bool
 ) -> Callable[[DictConfig], float | None]:
@@ -239,7 +222,7 @@ def _one_run(
         try:
             if is_sweep and not sweeps:
                 sys.exit("error: this command needs a single config; leave out -m.")
-            screen(_plain(cfg), permission)  # again, as in a sweep another process may have composed it
+            screen(plain(cfg), permission)  # again, as in a sweep another process may have composed it
             return task(cfg)
         except Exception as error:
             if raises or not is_sweep:

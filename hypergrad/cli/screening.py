@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from hypergrad.cli.permission import Permission
 
 _LOOKUPS = tuple(f"hydra.utils.get_{kind}" for kind in ("class", "method", "object", "static_method"))
@@ -12,6 +15,23 @@ _LOGGING = {
     *("colorlog.ColoredFormatter", "ext://sys.stdout", "ext://sys.stderr"),
 }
 """What Python's logging may build for Hydra."""
+
+
+def plain(node: Any) -> Any:
+    """A config as nested dicts and lists; an interpolation that has no value yet, or a missing value, is text."""
+    if not OmegaConf.is_config(node):
+        return node
+    items = {key: _value(node, key) for key in (node if isinstance(node, DictConfig) else range(len(node)))}
+    return (
+        {key: plain(x) for key, x in items.items()} if isinstance(node, DictConfig) else [*map(plain, items.values())]
+    )
+
+
+def _value(node: Any, key: Any) -> Any:
+    try:
+        return node[key]
+    except OmegaConfBaseException:
+        return str(node._get_node(key)._value())
 
 
 def screen(config: Any, permission: Permission, *keys: str) -> None:
