@@ -13,13 +13,15 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 _TRAIN, _DEV = 6, 5
 _TOKENS, _LENGTH, _CLASSES = 11, 6, 3
+_LABELS: dict[str, Any] = {"num_labels": _CLASSES}  # settings of all configs, which their types do not know
+_START: dict[str, Any] = {"decoder_start_token_id": 0}
 
 
 @dataclass(frozen=True)
 class RealModel:
     """A module, a loss or None if the module returns it, and examples.
 
-    `draws` says whether it has dropout; `refused` is the beginning of the message of a refusal.
+    `draws` says whether it has dropout; `refused` is in the message of a refusal.
     """
 
     module: nn.Module
@@ -68,7 +70,7 @@ def _bert(dropout: float = 0.1) -> RealModel:
         num_attention_heads=2,
         intermediate_size=12,
         max_position_embeddings=_LENGTH,
-        num_labels=_CLASSES,
+        **_LABELS,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
     )
@@ -115,7 +117,7 @@ def _t5() -> RealModel:
         d_ff=12,
         num_layers=2,
         num_heads=2,
-        decoder_start_token_id=0,
+        **_START,
         feed_forward_proj="gated-gelu",  # of T5 v1.1; a rectifier met a kink at the very λ of the test
     )
     return RealModel(T5ForConditionalGeneration(config), None, *_tokens(labels=_next_tokens), draws=True)
@@ -132,7 +134,7 @@ def _vit() -> RealModel:
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=12,
-        num_labels=_CLASSES,
+        **_LABELS,
     )
     return RealModel(ViTForImageClassification(config), cross_entropy, *_images(8))
 
@@ -146,7 +148,7 @@ def _resnet() -> RealModel:
         depths=[1, 1],
         layer_type="basic",
         hidden_act="gelu",  # at the kinks of a rectifier there is no minimum with a gradient of 0
-        num_labels=_CLASSES,
+        **_LABELS,
     )
     return RealModel(ResNetForImageClassification(config), cross_entropy, *_images(16))
 
@@ -154,7 +156,7 @@ def _resnet() -> RealModel:
 def _convnext() -> RealModel:
     from transformers import ConvNextConfig, ConvNextForImageClassification
 
-    config = ConvNextConfig(patch_size=2, hidden_sizes=[4, 8], depths=[1, 1], num_stages=2, num_labels=_CLASSES)
+    config = ConvNextConfig(patch_size=2, hidden_sizes=[4, 8], depths=[1, 1], num_stages=2, **_LABELS)
     return RealModel(ConvNextForImageClassification(config), cross_entropy, *_images(8))
 
 
@@ -225,6 +227,12 @@ def _flat(first: nn.Module, refused: str = "") -> RealModel:
     return RealModel(module, cross_entropy, *_images(2), refused=refused)
 
 
+def _evaluated_spectral_norm() -> nn.Module:
+    layer = parametrizations.spectral_norm(nn.Linear(12, 4))
+    layer.get_submodule("parametrizations.weight.0").eval()
+    return layer
+
+
 REAL_MODELS: dict[str, Callable[[], RealModel]] = {
     "transformers BERT, dropout": _bert,
     "transformers BERT": lambda: _bert(dropout=0.0),
@@ -240,9 +248,10 @@ REAL_MODELS: dict[str, Callable[[], RealModel]] = {
     "nn.MultiheadAttention, masks": lambda: _sequences(_Attention),
     "nn.LSTM, packed": lambda: _sequences(_PackedLSTM),
     "nn.utils.parametrizations.weight_norm": lambda: _flat(parametrizations.weight_norm(nn.Linear(12, 4))),
+    "nn.utils.parametrizations.spectral_norm, in eval()": lambda: _flat(_evaluated_spectral_norm()),
     "nn.utils.parametrizations.spectral_norm": lambda: _flat(
         parametrizations.spectral_norm(nn.Linear(12, 4)),
-        refused="A call of the model changes the buffer '1.parametrizations.weight.0._u' of its _SpectralNorm",
+        refused="changes the buffer '1.parametrizations.weight.0._u' of its _SpectralNorm",
     ),
 }
 """By name: how to make each, in torch's default dtype."""

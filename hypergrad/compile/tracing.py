@@ -1,13 +1,14 @@
 """Functions of tensors as plain lists of tensor operations."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
 from torch._decomp import get_decompositions
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
 from torch.fx.proxy import GraphAppendingTracer
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
@@ -53,6 +54,11 @@ def trace(function: Callable[..., Any], arguments: Sequence[Tensor], decomposed:
     traced.graph.eliminate_dead_code()
     traced.recompile()
     return traced
+
+
+def untraced() -> AbstractContextManager[Any]:
+    """A context whose operations are computed, and do not become a part of a trace that is being made."""
+    return disable_proxy_modes_tracing()
 
 
 @dataclass(frozen=True)

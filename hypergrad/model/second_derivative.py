@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.utils._pytree import tree_map_only
 
+from hypergrad.compile.tracing import untraced
 from hypergrad.core.autodiff import Tensors, detach, leaves
 from hypergrad.model.copying import copied
 from hypergrad.model.criterion import Criterion
@@ -157,9 +158,10 @@ class TwiceDifferentiable:
         if not self._model.probes or self._objections.get(key) == "":
             return
         if key not in self._objections:
-            if key != self._constructed:
-                require_functional(self._model, copied(self._model), X)
-            self._objections[key] = objection(self._model, self._criterion, X, y)
+            with untraced():  # the first step may be one that is traced
+                if key != self._constructed:
+                    require_functional(self._model, copied(self._model), X)
+                self._objections[key] = objection(self._model, self._criterion, X, y)
         if self._objections[key]:
             raise ValueError(self._objections[key])
 

@@ -51,6 +51,20 @@ def both(problem, hparams, start, inner_step=0, tape: hg.Tape | None = None, **s
 
 
 @pytest.mark.usefixtures("traced")
+def test_a_model_is_tried_for_second_derivatives_outside_the_trace():
+    """The first gradient that is differentiated may be one of a traced step."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3))
+    train, dev = ((torch.randn(6, 4), torch.arange(6) % 3) for _ in range(2))
+    made = partial(hg.Supervised, model=model, loss=cross_entropy, train=train, dev=dev)
+    for probe in (True, False):
+        problem = made(hyperparameters={"l2": hg.L2(init=0.3)}, probe=probe)
+        estimator = hg.Unrolled(solver=hg.GradientDescent(lr=0.1), inner_steps=3, compile=True)
+        found = estimator.estimate(problem, problem.init_hparams(), problem.init_params())
+        assert found.stats["training_remark"] == "compiled, 3 steps in a call"
+
+
+@pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize(
     ("solver", "problem"),
     [*((solver, "network") for solver in SOLVERS), ("momentum", "quadratic"), ("dampened", "ridge")],

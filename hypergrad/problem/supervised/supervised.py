@@ -19,6 +19,7 @@ from hypergrad.effect.example_weights import ExampleWeights
 from hypergrad.model.convention import LOSS, OUTPUTS
 from hypergrad.model.criterion import Criterion
 from hypergrad.model.loss_trial import try_loss
+from hypergrad.model.padding import require_still_padding
 from hypergrad.model.probe import EXAMPLES
 from hypergrad.model.pure_module import PureModule
 from hypergrad.model.second_derivative import TwiceDifferentiable
@@ -97,6 +98,8 @@ class Supervised(JudgedProblem):
         outputs = self._probe_outputs()
         of_loss = None if loss is None else try_loss(self.criterion, outputs, parts)
         self.num_classes = num_logits(self.model, few["train"], self.y) if loss is None else of_loss
+        if probe:
+            require_still_padding(self.model, self.criterion, few["train"], self.y[:EXAMPLES])
         self._twice = TwiceDifferentiable(self.model, self.criterion)
         self._hyperparameters = self.effects.spaces(self._site(self.X))
         self._try_effects(outputs)
