@@ -1,5 +1,7 @@
 """A trial of the loss of a supervised problem with the targets and weights that its effects make."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ def try_effects(
     hparams: Tensors,
     outputs: Tensor,
     targets: Tensor,
-    pool: Tensor,
+    pool: Callable[[], Tensor],
     num_classes: int | None,
 ) -> None:
     """Try the loss with the targets that effects make, and require its terms if they weigh examples.
@@ -28,7 +30,7 @@ def try_effects(
         hparams: λ.
         outputs: z of a few examples.
         targets: of train, shape (n, …).
-        pool: of all examples that a fold or a final training may use.
+        pool: gives those of all examples that a fold or a final training may use.
         num_classes: K if they are classes, else None.
 
     Raises:
@@ -39,7 +41,7 @@ def try_effects(
     """
     z, classes = examples(outputs, targets, num_classes)
     if effects.changes_targets:
-        _require_known_classes(criterion, pool, num_classes)
+        _require_known_classes(criterion, pool(), num_classes)
     y = effects.targets(classes, hparams, num_classes)
     try:
         criterion.value(z, y, classes)

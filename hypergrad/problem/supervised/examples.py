@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -40,6 +41,9 @@ class ExampleProblem(InnerProblem):
         drop_last: whether an epoch leaves out the last batch if it is smaller than the others.
         seed: of the batches.
 
+    Raises:
+        TypeError: if `seed` is no integer.
+
     Also raised, by what it calls: TypeError or ValueError if `batch_size` is no integer ≥ 1, or `drop_last` no bool.
     """
 
@@ -59,6 +63,11 @@ class ExampleProblem(InnerProblem):
         if batch_size is not None:
             require_int(self, "batch_size", least=1)
         require_instance(self, "drop_last", bool)
+        if not isinstance(seed, Integral):
+            raise TypeError(
+                f"{type(self).__name__}.seed must be an integer, but it is {seed!r} of type {type(seed).__name__}; "
+                "choose any, such as 0."
+            )
         for name, part in parts.items():
             suffix = "" if name == "train" else f"_{name}"
             X = held(part.X)
@@ -104,7 +113,19 @@ class ExampleProblem(InnerProblem):
         return self.examples if rows is None else self.examples[rows]
 
     def pooled_targets(self) -> Tensor:
-        return torch.cat([self.y, self.y_dev])
+        """As promised.
+
+        Raises:
+            ValueError: if the targets of train and dev have different forms, such as probabilities and classes.
+        """
+        y, y_dev = self.y, self.y_dev
+        if y.shape[1:] != y_dev.shape[1:] or y.is_floating_point() != y_dev.is_floating_point():
+            raise ValueError(
+                f"Train and dev examples can be put together only if their targets have the same form, but they are "
+                f"{tuple(y.shape)} {y.dtype} in train and {tuple(y_dev.shape)} {y_dev.dtype} in dev; convert one of "
+                "them."
+            )
+        return torch.cat([y, y_dev])
 
     def on_examples(self, train: Tensor, dev: Tensor) -> Self:
         """As promised; weights of examples are for the whole pool, and training uses those of its own examples.

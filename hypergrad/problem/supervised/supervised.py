@@ -63,7 +63,7 @@ class Supervised(JudgedProblem):
             has its parameters written into it. See docs/models.md for what is not known without it.
 
     Raises:
-        TypeError: if data or a hyperparameter has another type.
+        TypeError: if data, a hyperparameter or a setting has another type.
         ValueError: if data is empty, holds NaN, or does not fit the model, or an effect does not fit.
     """
 
@@ -82,6 +82,8 @@ class Supervised(JudgedProblem):
         probe: bool = True,
     ) -> None:
         require_module(model, loss)
+        if not isinstance(probe, bool):
+            raise TypeError(f"{type(self).__name__}.probe must be True or False, but it is {probe!r}.")
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
         parts = read_parts({"train": train, "dev": dev} | ({} if test is None else {"test": test}), like, seed)
         super().__init__(parts, batch_size=batch_size, drop_last=drop_last, seed=seed)
@@ -149,6 +151,10 @@ class Supervised(JudgedProblem):
         X, y = self.part("dev")
         return self.criterion.value(self._evaluate(self.model, params, hparams, self.arguments(X, y), None), y)
 
+    def of_solver(self) -> list[str]:
+        # A subclass may use them in its losses.
+        return self.effects.without_effect if type(self) is Supervised else []
+
     def on_examples(self, train: Tensor, dev: Tensor) -> Self:
         other = super().on_examples(train, dev)
         other.has_dev = not torch.equal(train, dev)
@@ -213,8 +219,8 @@ class Supervised(JudgedProblem):
         """Try the loss with targets and weights as the effects make them."""
         if self.returns_loss:
             return require_no_targets(self.effects)
-        y, pool = self.y, self.pooled_targets()
-        return try_effects(self.criterion, self.effects, self.init_hparams(), outputs, y, pool, self.num_classes)
+        pool, hparams = self.pooled_targets, self.init_hparams()
+        return try_effects(self.criterion, self.effects, hparams, outputs, self.y, pool, self.num_classes)
 
     @torch.no_grad()
     def _probe_outputs(self) -> Tensor:
