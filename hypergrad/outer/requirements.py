@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -28,7 +29,7 @@ def require_makers(optimizer: object, scheduler: object) -> None:
         )
 
 
-def require_callbacks(callbacks: object) -> None:
+def require_callbacks(callbacks: Any) -> None:
     """Require a sequence of callbacks.
 
     Raises:
