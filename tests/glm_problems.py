@@ -80,11 +80,13 @@ class GLM(hg.InnerProblem):
         mix = np.logspace(0, -np.log10(condition) / 2, n)[:, None] * Q
         truth = np.linalg.solve(mix, rng.standard_normal(n)) if condition < 1e3 else Q.T @ rng.standard_normal(n)
         self.loss = LOSSES[loss]
-        for part in ("train", "dev"):
+
+        def part() -> tuple[torch.Tensor, torch.Tensor]:
             X = rng.standard_normal((m, n)) @ mix
             y = self.loss.targets(X @ truth / np.sqrt(n), rng)
-            setattr(self, f"X_{part}", torch.from_numpy(X).to(dtype))
-            setattr(self, f"y_{part}", torch.from_numpy(y).to(dtype))
+            return torch.from_numpy(X).to(dtype), torch.from_numpy(y).to(dtype)
+
+        (self.X_train, self.y_train), (self.X_dev, self.y_dev) = part(), part()
         self.l2 = hg.Hyperparameter(torch.full((n,) if per_feature else (), l2, dtype=dtype), constraint=hg.positive)
 
     def init_params(self):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from warnings import catch_warnings, filterwarnings
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,16 @@ _TOKENS, _LENGTH, _CLASSES = 11, 6, 3
 
 @dataclass(frozen=True)
 class RealModel:
-    """A module, a loss or None if the module returns it, and examples; `refused` is in the message of a refusal."""
+    """A module, a loss or None if the module returns it, and examples.
+
+    `draws` says whether it has dropout; `refused` is the beginning of the message of a refusal.
+    """
 
     module: nn.Module
     loss: Callable[[Tensor, Tensor], Tensor] | None
     train: Any
     dev: Any
+    draws: bool = False
     refused: str = ""
 
 
@@ -39,6 +44,7 @@ def _tokens(**more: Callable[[Tensor], Tensor]) -> Any:
     def part(n: int, seed: int) -> dict[str, Tensor]:
         ids = torch.randint(2, _TOKENS, (n, _LENGTH), generator=torch.Generator().manual_seed(seed))
         mask = (torch.arange(_LENGTH) < 3 + torch.arange(n)[:, None] % (_LENGTH - 2)).long()
+        ids = ids * mask  # the token of padding is 0
         return {"input_ids": ids, "attention_mask": mask} | {name: make(ids) for name, make in more.items()}
 
     return part(_TRAIN, 1), part(_DEV, 2)
@@ -49,7 +55,7 @@ def _classes(ids: Tensor) -> Tensor:
 
 
 def _next_tokens(ids: Tensor) -> Tensor:
-    return ids.masked_fill(torch.arange(ids.shape[1]) == 2, -100)
+    return ids.masked_fill(ids == 0, -100)
 
 
 def _bert(dropout: float = 0.1) -> RealModel:
@@ -66,7 +72,7 @@ def _bert(dropout: float = 0.1) -> RealModel:
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
     )
-    return RealModel(BertForSequenceClassification(config), None, *_tokens(labels=_classes))
+    return RealModel(BertForSequenceClassification(config), None, *_tokens(labels=_classes), draws=dropout > 0)
 
 
 def _gpt2() -> RealModel:
@@ -75,7 +81,7 @@ def _gpt2() -> RealModel:
     config = GPT2Config(
         vocab_size=_TOKENS, n_positions=_LENGTH, n_embd=8, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0
     )
-    return RealModel(GPT2LMHeadModel(config), None, *_tokens(labels=_next_tokens))
+    return RealModel(GPT2LMHeadModel(config), None, *_tokens(labels=_next_tokens), draws=True)
 
 
 def _llama(checkpointing: bool = False) -> RealModel:
@@ -94,7 +100,7 @@ def _llama(checkpointing: bool = False) -> RealModel:
     )
     module = LlamaForCausalLM(config)
     if checkpointing:
-        module.gradient_checkpointing_enable()
+        module.activation_checkpointing_enable()
         module.config.use_cache = False
     return RealModel(module, None, *_tokens(labels=_next_tokens))
 
@@ -103,9 +109,16 @@ def _t5() -> RealModel:
     from transformers import T5Config, T5ForConditionalGeneration
 
     config = T5Config(
-        vocab_size=_TOKENS, d_model=8, d_kv=4, d_ff=12, num_layers=2, num_heads=2, decoder_start_token_id=0
+        vocab_size=_TOKENS,
+        d_model=8,
+        d_kv=4,
+        d_ff=12,
+        num_layers=2,
+        num_heads=2,
+        decoder_start_token_id=0,
+        feed_forward_proj="gated-gelu",  # of T5 v1.1; a rectifier met a kink at the very λ of the test
     )
-    return RealModel(T5ForConditionalGeneration(config), None, *_tokens(labels=_next_tokens))
+    return RealModel(T5ForConditionalGeneration(config), None, *_tokens(labels=_next_tokens), draws=True)
 
 
 def _vit() -> RealModel:
@@ -128,7 +141,12 @@ def _resnet() -> RealModel:
     from transformers import ResNetConfig, ResNetForImageClassification
 
     config = ResNetConfig(
-        embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic", num_labels=_CLASSES
+        embedding_size=4,
+        hidden_sizes=[4, 8],
+        depths=[1, 1],
+        layer_type="basic",
+        hidden_act="gelu",  # at the kinks of a rectifier there is no minimum with a gradient of 0
+        num_labels=_CLASSES,
     )
     return RealModel(ResNetForImageClassification(config), cross_entropy, *_images(16))
 
@@ -145,7 +163,9 @@ def _lora() -> RealModel:
 
     real = _bert(dropout=0.0)
     config = LoraConfig(task_type="SEQ_CLS", r=2, lora_alpha=4, target_modules=["query", "value"], lora_dropout=0.0)
-    module = get_peft_model(real.module, config)  # pyright: ignore[reportArgumentType]
+    with catch_warnings():
+        filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # which peft calls
+        module = get_peft_model(real.module, config)  # pyright: ignore[reportArgumentType]
     return RealModel(module, None, real.train, real.dev)
 
 
@@ -194,9 +214,10 @@ class _PackedLSTM(nn.Module):
         return self.head(torch.cat([h[-1], h[-2]], 1))
 
 
-def _sequences(make: Callable[[], nn.Module]) -> RealModel:
+def _sequences(make: Callable[[], nn.Module], draws: bool = False) -> RealModel:
     train, dev = _tokens()
-    return RealModel(make(), cross_entropy, (train, _classes(train["input_ids"])), (dev, _classes(dev["input_ids"])))
+    train, dev = ((X, _classes(X["input_ids"])) for X in (train, dev))
+    return RealModel(make(), cross_entropy, train, dev, draws=draws)
 
 
 def _flat(first: nn.Module, refused: str = "") -> RealModel:
@@ -210,17 +231,18 @@ REAL_MODELS: dict[str, Callable[[], RealModel]] = {
     "transformers GPT-2, dropout": _gpt2,
     "transformers Llama": _llama,
     "transformers Llama, gradient checkpointing": lambda: _llama(checkpointing=True),
-    "transformers T5, dropout": _t5,
+    "transformers T5 v1.1, dropout": _t5,
     "transformers ViT": _vit,
-    "transformers ResNet": _resnet,
+    "transformers ResNet, batch norm": _resnet,
     "transformers ConvNeXt": _convnext,
     "peft LoRA on BERT": _lora,
-    "nn.TransformerEncoder, masks, dropout": lambda: _sequences(_Encoder),
+    "nn.TransformerEncoder, masks, dropout": lambda: _sequences(_Encoder, draws=True),
     "nn.MultiheadAttention, masks": lambda: _sequences(_Attention),
     "nn.LSTM, packed": lambda: _sequences(_PackedLSTM),
     "nn.utils.parametrizations.weight_norm": lambda: _flat(parametrizations.weight_norm(nn.Linear(12, 4))),
     "nn.utils.parametrizations.spectral_norm": lambda: _flat(
-        parametrizations.spectral_norm(nn.Linear(12, 4)), refused="spectral"
+        parametrizations.spectral_norm(nn.Linear(12, 4)),
+        refused="A call of the model changes the buffer '1.parametrizations.weight.0._u' of its _SpectralNorm",
     ),
 }
 """By name: how to make each, in torch's default dtype."""

@@ -130,7 +130,7 @@ def test_a_config_stands_where_its_code_stands(path):
 
 SHARED = {
     *("__init__", "__main__", "base"),
-    *("krylov", "block", "fused", "low_rank", "spectrum", "lanczos"),
+    *("krylov", "block", "fused", "low_rank", "spectrum", "lanczos", "inverse", "recording", "subspace"),
     *("weight_decay", "line_search", "objective", "coefficient", "schedule", "requirements"),
     *("l1", "support", "sparse_linear", "design", "function_problem", "oracle", "evaluation", "convex_layer"),
     *("inexact", "linearization", "error_bar", "point", "report", "differentiated_run", "tally", "dev_loss"),

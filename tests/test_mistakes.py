@@ -184,6 +184,8 @@ def drawing(w: Tensor, penalty: Tensor) -> Tensor:
     return (X @ w - Y + torch.randn(N, 1, dtype=torch.float64)).square().mean() + penalty * w.square().sum()
 
 
+ONE_HOT = functional.one_hot(torch.arange(N) % K)
+POOLING = nn.Sequential(nn.AdaptiveAvgPool1d(P), nn.Linear(P, 1))
 OPTIMIZER = torch.optim.SGD([torch.ones(1, requires_grad=True)], 0.1)
 BINARY = {"train": (X, torch.ones(N, 1)), "dev": (X_DEV, torch.ones(N, 1))}
 
@@ -357,6 +359,10 @@ MISTAKES: dict[str, tuple[Callable[[], Any], tuple[str, str, str]]] = {
         ("train, dev", r"dicts .*\(8, 5\) float64", "give dicts, or a loss"),
     ),
     # --- targets
+    "targets with another axis in dev": (
+        lambda: tuned(dev=(X_DEV, Y_DEV[:, 0])),
+        ("targets of the dev part", r"as many axes .*\(12,\), .*\(12, 1\)", r"y.squeeze\(1\)"),
+    ),
     "two columns of targets": (
         lambda: tuned(train=(X, torch.randn(N, 2))),
         ("targets of the train part", r"outputs are \(12, 1\), .*\(12, 2\)", "Change the targets"),
@@ -382,12 +388,12 @@ MISTAKES: dict[str, tuple[Callable[[], Any], tuple[str, str, str]]] = {
         ("targets of the train part", r"integers, one class .*\(12,\) of torch.float64", r"y.long\(\)"),
     ),
     "one-hot integers": (
-        lambda: classified(train=(X, functional.one_hot(torch.arange(N) % K))),
+        lambda: classified(train=(X, ONE_HOT), dev=(X_DEV, ONE_HOT)),
         ("targets of the train part", r"\(n, …\) for outputs .*\(12, 3\) of torch.int64", "Change the targets"),
     ),
     "probabilities below zero": (
-        lambda: classified(train=(X, torch.randn(N, K))),
-        ("targets of the train part", r"at least 0 for this loss, but \d+ of 36", "convert them"),
+        lambda: classified(train=(X, ONE_HOT - 0.5), dev=(X_DEV, ONE_HOT.double())),
+        ("targets of the train part", "at least 0 for this loss, but 24 of 36 .* such as -0.5", "convert them"),
     ),
     "outputs that are no probabilities": (
         lambda: tuned(loss=functional.binary_cross_entropy, **BINARY),
@@ -757,9 +763,9 @@ MISTAKES: dict[str, tuple[Callable[[], Any], tuple[str, str, str]]] = {
         lambda: fitted(folder=Path(__file__)),
         ("folder", "path of a folder, but .*test_mistakes.py is a file", "choose another path"),
     ),
-    "retraining on two forms of targets": (
-        lambda: fitted(problem=problem(train=(X, Y[:, 0])), retrain=True),
-        ("Train and dev", r"\(12,\) torch.float64 in train and \(12, 1\)", "convert one of them"),
+    "retraining on examples of two widths": (
+        lambda: fitted(problem=problem(model=POOLING, dev=data(p=P + 2)), retrain=True),
+        ("Train and dev", r"\(12, 5\) in train and \(12, 7\) in dev", "pad them"),
     ),
     # --- hg.hypergradient
     "integers as parameters": (

@@ -76,15 +76,21 @@ def require_columns(columns: tuple[str, ...], wanted: tuple[str, ...], name: str
 
 
 def _require_alike(part: Part, first: Part, name: str, other: str) -> None:
-    """Require the same inputs by name, and the same columns.
+    """Require the same inputs by name, targets with as many axes, and the same columns.
 
     Raises:
-        ValueError: if the inputs differ.
+        ValueError: if the inputs or targets differ.
     """
     if tree_structure(part.X) != tree_structure(first.X):
         raise ValueError(
             f"The {name} part must have the same inputs as the {other} part, but it has {shapes(part.X)}, and "
             f"{other} has {shapes(first.X)}. Give all parts the same inputs, by the same names or positions."
+        )
+    if part.y.ndim != first.y.ndim:
+        raise ValueError(
+            f"The targets of the {name} part must have as many axes as those of the {other} part, but they have shape "
+            f"{tuple(part.y.shape)}, and those of {other} have {tuple(first.y.shape)}; change one by y.squeeze(1) or "
+            "y.unsqueeze(1), or classes to probabilities by torch.nn.functional.one_hot(y).float()."
         )
     require_columns(part.columns, first.columns, name, other)
 

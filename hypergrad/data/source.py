@@ -228,9 +228,8 @@ def _require_batch(batch: Any, name: str) -> None:
     """
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         return
-    X, y = batch
-    is_scalar = isinstance(y, bool | int | float) or getattr(y, "ndim", None) == 0
-    sizes = [len(x) for x in (X, y) if getattr(x, "ndim", 0) > 0]
+    is_scalar = isinstance(batch[1], bool | int | float) or getattr(batch[1], "ndim", None) == 0
+    sizes = [len(x) for x in batch if getattr(x, "ndim", 0) > 0]
     if is_scalar or len(sizes) == 2 and sizes[0] != sizes[1]:
         met = "are numbers" if is_scalar else f"have {sizes[1]} entries beside inputs with {sizes[0]}"
         raise TypeError(

@@ -79,8 +79,8 @@ def joined(first: Any, second: Any) -> Any:
         other = pairs[1][name]
         if x.shape[1:] != other.shape[1:]:
             raise ValueError(
-                f"Train and dev examples can be put together only if they have the same shape, but inputs {name} have "
-                f"shape {tuple(x.shape)} in train and {tuple(other.shape)} in dev; pad them to one length."
+                f"Train and dev examples can be put together only if they have the same shape, but {name or 'they'} "
+                f"have shape {tuple(x.shape)} in train and {tuple(other.shape)} in dev; pad them to one length."
             )
     tensors = [torch.cat(both) for both in zip(*(part.values() for part in pairs), strict=True)]
     return tree_unflatten(tensors, tree_flatten(first.tree if isinstance(first, Inputs) else first)[1])

@@ -12,7 +12,8 @@ from hypergrad.estimator.linearization import Linearization
 from hypergrad.estimator.report import NO_GRADIENT, ErrorBar
 from hypergrad.linsolve.base import LinearSolver, Preconditioner
 from hypergrad.linsolve.cg import CG
-from hypergrad.linsolve.inverse import Inverse, Recording, UnresolvedError
+from hypergrad.linsolve.inverse import Inverse, UnresolvedError
+from hypergrad.linsolve.recording import Recording
 
 _SAFETY = 3.0
 """The bar over the distance that the Newton step moves the hypergradient: a judgement."""
@@ -92,8 +93,7 @@ class _NewtonStep:
     def bar(self) -> float:
         """The estimate.
 
-        Raises:
-            UnresolvedError: if there is none; the message says why.
+        Also raised, by what it calls: UnresolvedError if there is none; the message says why.
         """
         self._refer()
         here, v = self.here, self.adjoint
@@ -116,7 +116,11 @@ class _NewtonStep:
             x = x + more
 
     def _refer(self) -> None:
-        """Take the products that are exact to rounding, if the estimate used others."""
+        """Take the products that are exact to rounding, if the estimate used others.
+
+        Raises:
+            UnresolvedError: if there are none, or if differences contradict them.
+        """
         point, rough = self.here.point, self.here.inner.product
         if point.product.reference is point.product:
             return
@@ -124,10 +128,9 @@ class _NewtonStep:
         try:
             self.here = Linearization.at(replace(point, product=point.product.reference))
             exact = self.here.inner.product(self.adjoint)
-        except (RuntimeError, NotImplementedError) as error:
-            if isinstance(error, HypergradError):
-                raise
-            raise UnresolvedError("the inner loss cannot be differentiated twice") from error
+        except (RuntimeError, ValueError) as error:
+            reason = UnresolvedError("the inner loss cannot be differentiated twice")
+            raise error if isinstance(error, HypergradError) else reason from error
         self.extra += 1
         if rough.inaccuracy is not None:
             self.extra += 1
@@ -137,7 +140,12 @@ class _NewtonStep:
                 raise UnresolvedError(f"differences and second derivatives disagree by {off:.1g} of the product")
 
     def _linear_from(self, at: Linearization, x: Tensor, left: Tensor) -> tuple[Linearization, float]:
-        """Where a Newton step from a point of the linear regime ends, and the rounding error of an entry of φ."""
+        """Where a Newton step from a point of the linear regime ends, and the rounding error of an entry of φ.
+
+        Raises:
+            UnresolvedError: if there is no such point within a few steps, or the problem does not hold there.
+        """
+        left_over = torch.inf
         for _ in range(_STEPS):
             inverse, w = self._inverse, flatten(at.point.params)
             eps = torch.finfo(w.dtype).eps
@@ -153,11 +161,11 @@ class _NewtonStep:
             self.inverse = inverse.moved(far.inner.product)
             if bent <= _QUADRATIC_REGIME * first + 2 * noise * math.sqrt(len(w)) or _norm(x) <= _SHORT * _norm(w):
                 return far, noise
+            left_over, at = bent / first, far
             if not inverse.is_whole:
                 break
-            at = far
             x, left = self.inverse.rough(far.inner.phi)
-        raise UnresolvedError(f"a Newton step leaves {bent / first:.2g} of the inner gradient, too far to be local")
+        raise UnresolvedError(f"a Newton step leaves {left_over:.2g} of the inner gradient, too far to be local")
 
     def _adjoint_error(self, far: Linearization, noise: float) -> tuple[float, float]:
         """How far the hypergradient moves, with what rounding may add, and what the rest of φ may add."""
@@ -167,18 +175,21 @@ class _NewtonStep:
         self.extra += 1
         way = _norm(flatten(far.point.params) - flatten(self.here.point.params))
         slope = _norm(r - self.before) / max(way, torch.finfo(v.dtype).tiny)
-        (epsilon, rest), is_explored = inverse.rough(r), inverse.is_whole
+        unsure = _ROUNDING * eps * (inverse.size * _norm(v) + _norm(far.df_dw)) / root
+        epsilon, rest = inverse.rough(r)
+        if _norm(rest) > root * unsure:  # else the subspace solves the system to rounding
+            more, rest = inverse.further(rest)
+            epsilon = epsilon + more
         while True:
             spread = [inverse.spread(self._random()) for _ in range(_SAMPLES)]
             effect, wide = self._effect(far, spread), _rms([_norm(x) for x in spread]) / root
-            unsure = _ROUNDING * eps * (inverse.size * _norm(v) + _norm(far.df_dw)) / root + slope * wide * noise
-            floor = effect * unsure + self.rounding
+            floor = effect * (unsure + slope * wide * noise) + self.rounding
             moved = _norm(_gradient(far, v + epsilon) - self.first) + floor
-            remains = 0.0 if inverse.is_whole else _GENERIC * effect * _norm(rest) / root
-            if remains <= _NEGLIGIBLE * (moved if is_explored else floor):
+            remains = _GENERIC * effect * _norm(rest) / root
+            if remains <= _NEGLIGIBLE * moved:
                 break
             more, rest = inverse.further(rest)
-            epsilon, is_explored = epsilon + more, True
+            epsilon = epsilon + more
         behind = 0.0 if inverse.is_whole else _GENERIC * effect * slope * wide * _norm(far.inner.phi) / root
         return moved + remains, behind
 

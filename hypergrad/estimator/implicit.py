@@ -18,8 +18,8 @@ from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolution, LinearSolver
 from hypergrad.linsolve.cg import CG
 from hypergrad.linsolve.dense import Dense
-from hypergrad.linsolve.inverse import Recording
 from hypergrad.linsolve.krylov import Krylov
+from hypergrad.linsolve.recording import Recording
 from hypergrad.problem.base import InnerProblem, Restriction
 from hypergrad.problem.oracle import Oracle
 from hypergrad.product.base import Product
@@ -64,8 +64,8 @@ class Implicit(HypergradEstimator):
             A step counts as the best of a run only if its tolerance is at most twice that of the last step: the dev
             loss of loosely trained parameters says little about λ.
         error_bar: estimate ‖estimate − dF/dλ‖, which is `error_estimate` in the stats. If it is unknown it is NaN,
-            and `error_status` gives the reason. It requires `error_matvecs` further Hessian products, about as many as
-            the adjoint.
+            and `error_status` gives the reason. It requires `error_matvecs` further Hessian products, fewer than the
+            adjoint where a Krylov solver found it.
         compile: run the training steps through torch.compile, several at a time. It requires a C++ compiler, and some
             ten seconds once for a problem. `training_remark` in the stats says whether it was done, or why not.
 

@@ -1,7 +1,7 @@
 """A dense factorisation of A."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -53,7 +53,8 @@ class Dense(LinearSolver):
         require_real(self, "tol", least=0)
 
     def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
-        return self._factorize(A, b).solve_unit(A, b, x0)
+        factor = self._factorize(A, b)
+        return replace(factor.solve_unit(A, b, x0), condition=factor.condition())
 
     def inverse(self, matvec: Matvec, like: Tensor) -> Callable[[Tensor], LinearSolution]:
         A = Operator.of(matvec)
@@ -147,7 +148,7 @@ class Factor(LinearSolver):
                 break
             x = refined
         status = Status.CONVERGED if residual <= tol else Status.STAGNATED
-        return LinearSolution(x, residual, products, status, self.remark, self.condition())
+        return LinearSolution(x, residual, products, status, self.remark)
 
     def _columns(self, b: Tensor) -> Tensor:
         return self.apply(b if b.ndim == 2 else b[:, None]).view_as(b)

@@ -1,6 +1,6 @@
-"""What products with A have taught about A⁻¹: all of it for few parameters, else a subspace, and CG beyond it."""
+"""A⁻¹ as far as products have taught it: everywhere for few parameters, else on a subspace, and by CG beyond it."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,124 +9,23 @@ from hypergrad.core.errors import IndefiniteError
 from hypergrad.core.operator import CannotApproximateError, Matvec, Operator
 from hypergrad.linsolve.base import Preconditioner
 from hypergrad.linsolve.cg import CG
+from hypergrad.linsolve.recording import MOST, SMALL, Recording
+from hypergrad.linsolve.subspace import Subspace
 
-_SMALL = 100
-"""Parameters up to which A is decomposed: CG would spend about as many products. A judgement, as in `Auto`."""
 _CHUNK = 64
 """Products to form at once, as in `Dense`."""
-_MOST = 100
-"""Vectors of the subspace to keep. A judgement: beyond, orthogonalising them costs as much as products."""
 _FEW = 10
 """Vectors below which nothing was learned. A judgement: Krylov solvers seldom need fewer products."""
 _FIRST_ROUNDS = 2
 """Rounds of CG by which A is explored if nothing was learned. A judgement."""
-_ROUND = 0.1
-"""Factor by which one round of CG reduces the residual. A judgement: few rounds, and few products too many."""
+_FIRST_ROUND = 1e-2
+"""Factor by which each of these rounds reduces the residual: with 0.1 the sweep over problems found violations."""
+_ROUND = 0.2
+"""Factor by which one round of CG reduces the residual. A judgement: smaller ones cost products that seldom matter."""
 
 
 class UnresolvedError(Exception):
     """Why A⁻¹ is not known well enough."""
-
-
-@dataclass
-class Recording:
-    """Vectors and their products with A, kept while others compute them.
-
-    Attributes:
-        vectors: v_1, …, v_k, shape (n,) each, of norm 1.
-        products: A v_1, …, A v_k.
-        whole: parameters up to which all of A is wanted, because the solver forms it.
-        is_krylov: whether a Krylov solver chose the vectors, which then know both ends of the spectrum.
-    """
-
-    vectors: list[Tensor] = field(default_factory=list)
-    products: list[Tensor] = field(default_factory=list)
-    whole: int = 0
-    is_krylov: bool = False
-
-    def matrix(self, n: int) -> Tensor | None:
-        """A, if its products with all unit vectors were recorded in their order; else None."""
-        if not n <= len(self.vectors) <= 2 * max(self.whole, _SMALL):
-            return None
-        units = torch.stack(self.vectors[:n], 1)
-        return torch.stack(self.products[:n], 1) if torch.equal(units, torch.eye(n).to(units)) else None
-
-    def watch(self, A: Operator) -> Operator:
-        """A, whose products are kept; those of a compiled operator are not seen."""
-
-        def watched(product: Matvec) -> Matvec:
-            return lambda V: self._keep(V, product(V))
-
-        make = A.approximate
-        return replace(
-            A,
-            matvec=watched(A.matvec),
-            columns=None if A.columns is None else watched(A.columns),
-            approximate=None if make is None else lambda: self.watch(make()),
-        )
-
-    def _keep(self, V: Tensor, AV: Tensor) -> Tensor:
-        pairs = [(V, AV)] if V.ndim == 1 else zip(V.T, AV.T, strict=True)
-        for v, Av in pairs:
-            length = torch.linalg.vector_norm(v)
-            if len(self.vectors) < max(_MOST, self.whole) and length > 0:
-                self.vectors.append(v / length)
-                self.products.append(Av / length)
-        return AV
-
-
-@dataclass
-class Subspace:
-    """A on the span of orthonormal Q: x ≈ Q (QᵀAQ)⁻¹ Qᵀ b.
-
-    Attributes:
-        Q: shape (n, k).
-        AQ: shape (n, k).
-        values: the eigenvalues of QᵀAQ, ascending; Q is rotated so that this matrix is diagonal.
-    """
-
-    Q: Tensor
-    AQ: Tensor
-    values: Tensor
-
-    @classmethod
-    def of(cls, recording: Recording, like: Tensor) -> "Subspace":
-        """The span of the recorded vectors.
-
-        Raises:
-            IndefiniteError: if A is not positive definite on it.
-        """
-        if not recording.vectors:
-            empty = like.new_zeros(len(like), 0)
-            return cls(empty, empty, like.new_zeros(0))
-        V, AV = (torch.stack([x.to(like) for x in xs], 1) for xs in (recording.vectors, recording.products))
-        W, sizes, Zt = torch.linalg.svd(V, full_matrices=False)
-        keep = sizes > torch.finfo(like.dtype).eps ** 0.25 * sizes[0]
-        Q, AQ = W[:, keep], AV @ (Zt[keep].T / sizes[keep])
-        values, turn = torch.linalg.eigh((Q.T @ AQ + AQ.T @ Q) / 2)
-        if values[0] <= 0:
-            raise IndefiniteError(f"The curvature {values[0]:.1e} is not positive.")
-        return cls(Q @ turn, AQ @ turn, values)
-
-    @property
-    def middle(self) -> float:
-        """The geometric mean of the extreme eigenvalues, which stands for those outside; 1 if none is known."""
-        return (self.values[0] * self.values[-1]).sqrt().item() if len(self.values) else 1.0
-
-    def solve(self, b: Tensor) -> tuple[Tensor, Tensor]:
-        """x in the subspace, and b − A x."""
-        y = (self.Q.T @ b) / self.values
-        return self.Q @ y, b - self.AQ @ y
-
-    def preconditioner(self, outside: Matvec | None) -> Matvec:
-        """The inverse on the subspace, and an approximate one, or the identity, where A leads away from it."""
-
-        def inverse(r: Tensor) -> Tensor:
-            x, rest = self.solve(r)
-            z = rest / self.middle if outside is None else outside(rest)
-            return x + z - self.Q @ ((self.AQ.T @ z) / self.values)
-
-        return inverse
 
 
 @dataclass
@@ -165,7 +64,7 @@ class Inverse:
         Also raised, by what it calls: UnresolvedError if rounding hides the smallest curvature; IndefiniteError if a
         curvature is not positive.
         """
-        if len(b) <= max(_SMALL, recording.whole):
+        if len(b) <= max(SMALL, recording.whole):
             H = recording.matrix(len(b))
             spent = len(b) if H is None else 0
             return cls(A, b, _decomposed(_matrix(A, b) if H is None else H, b.dtype), recording, None, budget, spent)
@@ -173,7 +72,7 @@ class Inverse:
         found = cls(A, b, Subspace.of(recording, b), recording, prepared, budget, spent)
         if not recording.is_krylov or len(recording.vectors) < _FEW:
             for _ in range(_FIRST_ROUNDS):
-                _, b = found.further(b)
+                _, b = found.further(b, _FIRST_ROUND)
         _require_resolved(found.known.values, b.dtype)
         return found
 
@@ -205,8 +104,8 @@ class Inverse:
         outside = xi - (self.known.Q @ (self.known.Q.T @ xi.to(self.known.Q))).to(xi)
         return x.to(xi) if self.is_whole else x + outside / self.known.middle
 
-    def further(self, left: Tensor) -> tuple[Tensor, Tensor]:
-        """A correction for a residual, which leaves a tenth of it, and what it leaves.
+    def further(self, left: Tensor, part: float = _ROUND) -> tuple[Tensor, Tensor]:
+        """A correction for a residual, which leaves some part of it, and what it leaves.
 
         Raises:
             UnresolvedError: if the products run out, or rounding is in the way.
@@ -216,14 +115,14 @@ class Inverse:
         before, near = torch.inf, seen.watch(_near(self.A))
         while torch.linalg.vector_norm(rest) < before / 2 and self.spent < self.budget:
             before = torch.linalg.vector_norm(rest).item()
-            x = x + self._cycle(near, rest, (_ROUND * first).item())
+            x = x + self._cycle(near, rest, (part * first).item())
             rest = left - self.A(x)
             self.spent += 1
-            if torch.linalg.vector_norm(rest) <= 2 * _ROUND * first:
+            if torch.linalg.vector_norm(rest) <= 2 * part * first:
                 break
         else:
             raise UnresolvedError(
-                f"CG did not reach a residual of {_ROUND:g} in {self.spent} products, or rounding allows none"
+                f"CG did not reach a residual of {part:g} in {self.spent} products, or rounding allows none"
             )
         self._learn(seen)
         _require_resolved(self.known.values, left.dtype)
@@ -246,7 +145,7 @@ class Inverse:
     def _learn(self, seen: Recording) -> None:
         """Add products; those of an operator that was close may contradict them, and are then forgotten."""
         old, more = self.recording, len(seen.vectors)
-        kept = max(_MOST - more, 0)
+        kept = max(MOST - more, 0)
         both = Recording(
             old.vectors[len(old.vectors) - kept :] + seen.vectors,
             old.products[len(old.products) - kept :] + seen.products,

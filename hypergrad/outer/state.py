@@ -69,9 +69,12 @@ def require_same(ours: dict[str, str], theirs: dict[str, str]) -> None:
     """
     for name, value in ours.items():
         if theirs.get(name) != value:
+            drawn = (
+                " If they are drawn at random, call torch.manual_seed(0) before." if name == "initial values" else ""
+            )
             raise CheckpointError(
-                f"The state belongs to another experiment: its {name} was {_short(theirs.get(name))}, and "
-                f"here it is {_short(value)}. Resume with the settings of the original run, or begin a new one."
+                f"The state belongs to another experiment: its {name} was {_short(theirs.get(name))}, and here it is "
+                f"{_short(value)}.{drawn} Resume with the settings of the original run, or begin a new one."
             )
 
 

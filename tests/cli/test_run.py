@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -20,7 +21,6 @@ ROOT = Path(__file__).parents[2]
 
 
 def command(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    import os
 
     return subprocess.run(
         [sys.executable, "-m", "hypergrad.run", *arguments],
@@ -339,13 +339,30 @@ def test_the_lasso_experiment_ends_within_a_thousandth_of_the_best_of_a_hundred_
     assert summary["last"]["loss/dev"] <= 1.001 * min(losses)
 
 
-def test_readme_shows_a_model_of_ones_own_that_runs():
-    torch.manual_seed(0)
-    code = block("python", "hg.Supervised(")
-    assert len(code.splitlines()) <= 10
-    found = {}
-    exec(compile(code, "README.md", "exec"), found)
-    assert found["result"].last.outer_loss < found["result"].first.outer_loss
+def script(code, folder):
+    """What a script of one's own prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_readme_shows_a_model_of_ones_own_that_runs_and_goes_home(tmp_path):
+    code, home = block("python", "hg.Supervised("), block("python", "model.load_state_dict")
+    assert len(code.splitlines()) + len(home.splitlines()) <= 25
+    assert ", 10, warm_start=False" in code
+    script(code.replace(", 10, warm_start=False", ", 2, warm_start=False"), tmp_path)
+    summary = json.loads((tmp_path / "runs" / "cnn" / "summary.json").read_text())
+    assert summary["best"]["loss/dev"] < summary["first"]["loss/dev"]
+    # In another process: its own module, and data as it comes.
+    made, _ = code.split("problem = hg.Supervised(")
+    accuracy = script(made + home.replace(".mean(), ", ".mean().item(), "), tmp_path).split()[0]
+    assert float(accuracy) == pytest.approx(summary["best"]["metric/dev_accuracy"], abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,13 @@ def test_what_holds_no_numbers_is_refused_by_name(source, message):
         read(source, "train")
 
 
+def test_targets_with_other_axes_are_refused():
+    with pytest.raises(
+        ValueError, match=r"dev part must have as many axes .* train part, .* \(8, 1\), .* \(8,\); change"
+    ):
+        on_frames(dev=(frame(0.5), target(0.1).to_frame().to_numpy()))
+
+
 def test_other_columns_are_refused():
     for dev, message in (
         (frame()[["age", "weight", "height"]], "dev part must have the columns of the train part .* in another order"),

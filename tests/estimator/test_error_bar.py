@@ -179,7 +179,7 @@ def test_without_the_bar_no_product_is_spent_on_it():
 class OneTensor(hg.InnerProblem):
     """Inner loss g(w, l), outer loss f(w)."""
 
-    def __init__(self, g, f, w, penalty):
+    def __init__(self, g, f, w: torch.Tensor, penalty: float):
         super().__init__()
         self.g, self.f, self.w = g, f, w
         self.penalty = hg.Hyperparameter(torch.tensor(penalty, dtype=w.dtype))
@@ -267,13 +267,13 @@ class Once(torch.autograd.Function):
     """w² with a derivative that has none."""
 
     @staticmethod
-    def forward(ctx, w):
+    def forward(ctx, w):  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.save_for_backward(w)
         return w**2
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
         return 2 * ctx.saved_tensors[0] * grad
 
 
@@ -292,10 +292,10 @@ def test_the_error_of_differences_is_unknown_where_nothing_can_referee():
 
 
 def test_the_products_of_the_adjoint_are_used_again():
-    problem = hg.Quadratic(size=300, condition=1e3, penalty=1e-3)
+    problem = hg.Quadratic(size=300, condition=100.0, penalty=1e-3)
     estimator = hg.Implicit(inner_steps=0, linsolve=hg.CG(max_iter=20))
     solution = problem.solution(problem.init_hparams())
     stats = estimator.estimate(problem, problem.init_hparams(), solution).stats
     assert stats["num_matvecs"] == 20
     assert stats["error_status"] == "estimated"
-    assert stats["error_matvecs"] < 40  # two systems without reuse: 140
+    assert int(stats["error_matvecs"]) < 2 * 20  # for two systems, and a few more to check

@@ -118,7 +118,7 @@ def parts():
         yield (2 * shift[y] + torch.randn(size, 6, generator=generator)).to(torch.get_default_dtype()) + 1, y
 
 
-def problem_of(model, more=(), shape=(6,), **settings):
+def problem_of(model, more=(), shape=(6,), batch_size: int | None = 20):
     train, dev, test = ((X.unflatten(1, shape), y) for X, y in parts())
     hyperparameters = {"l2": hg.L2(init=1e-3, per="tensor")} | dict(more)
     return hg.Supervised(
@@ -128,7 +128,7 @@ def problem_of(model, more=(), shape=(6,), **settings):
         dev=dev,
         test=test,
         hyperparameters=hyperparameters,
-        **({"batch_size": 20} | settings),
+        batch_size=batch_size,
     )
 
 
@@ -258,6 +258,44 @@ def test_a_regression_with_averages_reports_its_dev_loss_in_eval():
     assert found.keys() == {"dev_loss_in_eval"}
     with torch.no_grad():
         assert float(found["dev_loss_in_eval"]) == mse_loss(problem.trained_module(*at)(dev[0]), dev[1]).item()
+
+
+class Named(nn.Module):
+    """It is called with inputs by name, and returns its loss beside its outputs, as in the transformers library."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = mlp()
+
+    def forward(self, left, right, labels=None):
+        logits = self.body(torch.cat([left, right], 1))
+        return {"logits": logits} | ({} if labels is None else {"loss": cross_entropy(logits, labels)})
+
+
+def test_inputs_by_name_and_a_loss_of_the_model():
+    torch.manual_seed(1)
+    model = Named()
+    train, dev, test = ({"left": X[:, :2], "right": X[:, 2:], "labels": y} for X, y in parts())
+    problem = hg.Supervised(
+        model=model, train=train, dev=dev, test=test, hyperparameters={"l2": hg.L2()}, batch_size=20
+    )
+    result = hg.fit(problem, ESTIMATOR, ADAM, 1, progress=False, warm_start=False)
+    module, metrics = result.module(), result.best.metrics
+    with torch.no_grad():
+        found, judged = module(**test), module(**dev)
+    assert found["loss"].item() == pytest.approx(metrics["test_loss"], abs=1e-12)
+    assert judged["loss"].item() == pytest.approx(metrics["dev_loss_in_eval"], abs=1e-12)
+    accuracy = (judged["logits"].argmax(1) == dev["labels"]).double().mean().item()
+    assert accuracy == pytest.approx(metrics["dev_accuracy"])
+
+
+def test_losses_of_test_examples_are_those_of_the_module():
+    torch.manual_seed(1)
+    problem = problem_of(mlp())
+    at = problem.init_params(), problem.init_hparams()
+    losses = problem.test_losses(*at)
+    assert losses is not None
+    assert losses.mean().item() == pytest.approx(float(problem.metrics(*at)["test_loss"]), rel=1e-12)
 
 
 class Averaging(nn.Module):

@@ -1,7 +1,5 @@
 """A trial of the loss of a supervised problem with the targets and weights that its effects make."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -19,7 +17,7 @@ def try_effects(
     hparams: Tensors,
     outputs: Tensor,
     targets: Tensor,
-    pool: Callable[[], Tensor],
+    pool: Tensor,
     num_classes: int | None,
 ) -> None:
     """Try the loss with the targets that effects make, and require its terms if they weigh examples.
@@ -30,7 +28,7 @@ def try_effects(
         hparams: λ.
         outputs: z of a few examples.
         targets: of train, shape (n, …).
-        pool: gives those of all examples that a fold or a final training may use.
+        pool: of all examples that a fold or a final training may use.
         num_classes: K if they are classes, else None.
 
     Raises:
@@ -41,7 +39,7 @@ def try_effects(
     """
     z, classes = examples(outputs, targets, num_classes)
     if effects.changes_targets:
-        _require_known_classes(criterion, pool(), num_classes)
+        _require_known_classes(criterion, pool, num_classes)
     y = effects.targets(classes, hparams, num_classes)
     try:
         criterion.value(z, y, classes)

@@ -13,7 +13,7 @@ from hypergrad.core.validation import require_instance, require_int
 from hypergrad.data.minibatch import rows_of_step, steps_per_epoch
 from hypergrad.data.parts import cast
 from hypergrad.data.source import Part
-from hypergrad.data.tree import given, held
+from hypergrad.data.tree import given, held, joined
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.repartition import on_rows
 
@@ -113,19 +113,7 @@ class ExampleProblem(InnerProblem):
         return self.examples if rows is None else self.examples[rows]
 
     def pooled_targets(self) -> Tensor:
-        """As promised.
-
-        Raises:
-            ValueError: if the targets of train and dev have different forms, such as probabilities and classes.
-        """
-        y, y_dev = self.y, self.y_dev
-        if y.shape[1:] != y_dev.shape[1:] or y.is_floating_point() != y_dev.is_floating_point():
-            raise ValueError(
-                f"Train and dev examples can be put together only if their targets have the same form, but they are "
-                f"{tuple(y.shape)} {y.dtype} in train and {tuple(y_dev.shape)} {y_dev.dtype} in dev; convert one of "
-                "them."
-            )
-        return torch.cat([y, y_dev])
+        return joined(self.y, self.y_dev)
 
     def on_examples(self, train: Tensor, dev: Tensor) -> Self:
         """As promised; weights of examples are for the whole pool, and training uses those of its own examples.

@@ -219,8 +219,8 @@ class Supervised(JudgedProblem):
         """Try the loss with targets and weights as the effects make them."""
         if self.returns_loss:
             return require_no_targets(self.effects)
-        pool, hparams = self.pooled_targets, self.init_hparams()
-        return try_effects(self.criterion, self.effects, hparams, outputs, self.y, pool, self.num_classes)
+        y, pool = self.y, self.pooled_targets()
+        return try_effects(self.criterion, self.effects, self.init_hparams(), outputs, y, pool, self.num_classes)
 
     @torch.no_grad()
     def _probe_outputs(self) -> Tensor:
