@@ -14,6 +14,7 @@ from typing_extensions import TypeVar
 from hypergrad.core.autodiff import Tensors, flatten
 from hypergrad.core.errors import NotConvergedWarning
 from hypergrad.core.structure import by_name, numbers_as_tensors
+from hypergrad.data.batch import noted
 from hypergrad.estimator.base import Hypergradient
 from hypergrad.estimator.implicit import Implicit
 from hypergrad.estimator.inexact import inexactness
@@ -24,7 +25,7 @@ from hypergrad.model.lent_check import LentLoss
 from hypergrad.model.lent_module import LentModule
 from hypergrad.problem.base import require_scalar
 from hypergrad.problem.function_problem import FunctionProblem
-from hypergrad.problem.mean_loss import MeanLoss, require_repeatable
+from hypergrad.problem.mean_loss import MeanLoss, require_arguments, require_repeatable
 from hypergrad.product.base import Product
 from hypergrad.product.differences import CentredDifferences
 from hypergrad.product.gauss_newton import GaussNewton
@@ -98,6 +99,7 @@ def hypergradient(
     w, to_params = by_name("params", params) if lent is None else (lent.params(), dict)
     tensors, to_grad = numbers_as_tensors(hparams, next(iter(w.values()), None))
     hp, to_hparams = by_name("hparams", tensors)
+    require_arguments({"inner_loss": inner_loss, "outer_loss": outer_loss}, {"params": w, "hparams": hp}, batches)
     given = None if batches is None else list(batches)
 
     def mean(name: str, loss: Callable[..., Tensor]) -> MeanLoss:
@@ -116,7 +118,8 @@ def hypergradient(
         if lent is not None:
             stack.enter_context(lent.lent())
         for loss in (inner, outer):
-            require_repeatable(loss, w, hp)
+            with noted(f"calling {loss.name}(params, hparams{', batch' if batches is not None else ''})"):
+                require_repeatable(loss, w, hp)
         if lent is not None:
             _require_functional(lent, (inner, outer), hp, product)
         found = Implicit(

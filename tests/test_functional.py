@@ -179,7 +179,11 @@ def good(w, hp):
         ((good, good, W, {"l2": "0.5"}), TypeError, "'l2' is of type str"),
         ((good, good, {"w": torch.arange(3)}, L2), TypeError, "'w' is of dtype torch.int64; keep what is not"),
         ((good, good, W, {**L2, "idle": torch.tensor(1.0)}), hg.UnusedHyperparameterError, "hyperparameter 'idle'"),
-        ((good, good, {"w": W["w"] * torch.nan}, L2), hg.NonFiniteError, "outer loss is nan"),
+        (
+            (good, good, {"w": W["w"] * torch.nan}, L2),
+            hg.NonFiniteError,
+            "params must hold finite numbers, but .w. holds 3 of 3",
+        ),
         ((lambda w, hp: -good(w, hp), good, W, L2), hg.IndefiniteError, "CG needs a positive definite matrix"),
         (
             (lambda w, hp: hp["l2"] * 2, good, W, L2),

@@ -22,10 +22,10 @@ class Hyperparameter:
         labels: names of the entries of a vector, such as the columns of a table, for tables and plots; () for none.
 
     Raises:
-        TypeError: if init is not a number or floating-point tensor.
-        ValueError: if init is not finite, violates the constraint, or lies on its boundary (which no step could leave),
-            or if the constraint has no bijection to unconstrained values, or if there are labels, but not one for each
-            entry of a vector.
+        TypeError: if init is not a number or tensor of real numbers, or the constraint is none.
+        ValueError: if init is not finite, does not fit the shape, violates the constraint, or lies on its boundary
+            (which no step could leave), or if the constraint has no bijection to unconstrained values, or if there are
+            labels, but not one for each entry of a vector.
     """
 
     init: float | Tensor
@@ -34,9 +34,10 @@ class Hyperparameter:
     labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        _require_constraint(self.constraint)
         value = self.value(torch.float64)
         if not value.isfinite().all():
-            raise ValueError(f"A hyperparameter must start at a finite value, but init is {shown(value)}.")
+            raise ValueError(f"A hyperparameter must start at a finite value, but init is {shown(value)}; choose one.")
         if not torch.as_tensor(self.constraint.check(value)).all():
             raise ValueError(
                 f"init = {shown(value)} violates the constraint {self.constraint}; start from a value inside it."
@@ -74,16 +75,25 @@ class Hyperparameter:
         """The initial value in natural units, as a tensor of this hyperparameter's shape.
 
         Raises:
-            TypeError: if init is neither a number nor a tensor.
+            TypeError: if init is neither a number nor a tensor of real numbers.
+            ValueError: if it does not fit the shape.
         """
-        if not isinstance(self.init, Tensor) and (
-            isinstance(self.init, bool) or not isinstance(self.init, int | float)
-        ):
+        is_number = isinstance(self.init, int | float) and not isinstance(self.init, bool)
+        if not is_number and (not isinstance(self.init, Tensor) or self.init.is_complex()):
             raise TypeError(
-                f"init must be a number or a tensor, but it is {self.init!r} of {type(self.init).__name__}."
+                f"init must be a number or a tensor, but it is {self.init!r} of {type(self.init).__name__}; write a "
+                "real number such as 0.1, or torch.tensor([…]) for several."
             )
         value = torch.as_tensor(self.init).detach().to(device=device, dtype=dtype)
-        return value.clone() if self.shape is None else value.expand(self.shape).clone()
+        if self.shape is None:
+            return value.clone()
+        try:
+            return value.expand(self.shape).clone()
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"A hyperparameter of shape {self.shape!r} must start at a number or a tensor of that shape, but init "
+                f"has shape {tuple(value.shape)}; leave out the shape of a tensor."
+            ) from error
 
     def _is_on_boundary(self, value: Tensor) -> bool:
         # torch's transforms clamp at the boundary, so their values do not show it.
@@ -91,6 +101,20 @@ class Hyperparameter:
         low = 0.0 if is_simplex else getattr(self.constraint, "lower_bound", -math.inf)
         high = getattr(self.constraint, "upper_bound", math.inf)
         return bool(((value <= low) | (value >= high)).any()) or not bool(self.to_unconstrained(value).isfinite().all())
+
+
+def _require_constraint(constraint: object) -> None:
+    """Require a constraint.
+
+    Raises:
+        TypeError: if it is none.
+    """
+    if not isinstance(constraint, Constraint):
+        raise TypeError(
+            f"A constraint of a hyperparameter must be one of torch.distributions.constraints, but it is "
+            f"{constraint!r} of {type(constraint).__name__}; choose hg.positive, hg.unit_interval or "
+            "hg.interval(a, b), or leave it out for any real number."
+        )
 
 
 def shown(value: Tensor) -> str:

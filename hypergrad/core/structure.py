@@ -1,6 +1,6 @@
 """Tensors by name, from the structure in which the caller holds them, and back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -26,10 +26,13 @@ def by_name(argument: str, given: Any) -> tuple[Tensors, Callable[[Tensors], Any
     else:
         raise TypeError(
             f"{argument} must be a tensor, a list or tuple of tensors, or a dict of tensors by name, but it is a "
-            f"{type(given).__name__}."
+            f"{type(given).__name__}{_remedy(given)}."
         )
     if not named:
-        raise ValueError(f"{argument} must hold at least 1 tensor, but it holds 0.")
+        raise ValueError(
+            f"{argument} must hold at least 1 tensor, but it holds 0; give those that are differentiated, of a module "
+            "such as dict(module.named_parameters())."
+        )
     for name, value in named.items():
         if not isinstance(value, Tensor) or not value.is_floating_point():
             met = f"dtype {value.dtype}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
@@ -38,6 +41,16 @@ def by_name(argument: str, given: Any) -> tuple[Tensors, Callable[[Tensors], Any
                 "differentiated, such as buffers, inside the losses."
             )
     return named, back
+
+
+def _remedy(given: Any) -> str:
+    if isinstance(given, type):
+        return f", the class {given.__name__}; make an object of it"
+    return (
+        "; read it into a list"
+        if isinstance(given, Iterable) and not isinstance(given, str)
+        else "; write torch.tensor(…)"
+    )
 
 
 def numbers_as_tensors(given: Any, like: Tensor | None) -> tuple[Any, Callable[[Any], Any]]:

@@ -56,8 +56,22 @@ def require_instance(owner: object, name: str, kind: type) -> None:
     """
     value = getattr(owner, name)
     if not isinstance(value, kind):
-        raise TypeError(f"{type(owner).__name__}.{name} must be a {kind.__name__}, but it is {_shown(value)}.")
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise TypeError(
+            f"{type(owner).__name__}.{name} must be {article} {kind.__name__}, but it is {_met(value, kind)}."
+        )
+
+
+def _met(value: Any, kind: type) -> str:
+    """A value that is not of a kind, and what to do if that can be guessed."""
+    if isinstance(value, type):
+        remedy = f"; call it: {value.__name__}(…)" if issubclass(value, kind) else ""
+        return f"the class {value.__name__}{remedy}"
+    if isinstance(value, str) and kind.__module__ != "builtins":
+        return f"{_shown(value)}; give an object, because names are for the command line"
+    return _shown(value)
 
 
 def _shown(value: Any) -> str:
-    return f"{value!r} of type {type(value).__name__}"
+    lines = repr(value).splitlines()
+    return f"{lines[0]}{' …' if len(lines) > 1 else ''} of type {type(value).__name__}"

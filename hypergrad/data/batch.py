@@ -122,15 +122,15 @@ def require_examples(examples: Examples, name: str) -> Examples:
     X, y, _ = examples
     leaves = {f"X[{key}]" if key else "X": x for key, x in named(X).items()}
     if not leaves:
-        raise ValueError(f"The {name} part must have at least one input, but it has none.")
+        raise ValueError(f"The {name} part must have at least one input, but it has none. Give a pair (X, y).")
     for letter, x in leaves.items():
         if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
             raise ValueError(
                 f"The {name} part needs as many inputs as targets, but {letter} is of shape {tuple(x.shape)} and y of "
-                f"shape {tuple(y.shape)}."
+                f"shape {tuple(y.shape)}. The first axis must count the examples; a single example is X[None], y[None]."
             )
     if len(y) == 0:
-        raise ValueError(f"The {name} part holds 0 examples, but it must hold at least 1.")
+        raise ValueError(no_examples(name))
     for letter, values in (leaves | {"y": y}).items():
         if values.is_floating_point() and (bad := int((~values.isfinite()).sum())):
             raise ValueError(
@@ -138,6 +138,14 @@ def require_examples(examples: Examples, name: str) -> Examples:
                 "impute them."
             )
     return examples
+
+
+def no_examples(name: str) -> str:
+    """The message for a part without examples."""
+    return (
+        f"The {name} part holds 0 examples, but it must hold at least 1. Look at the file, the filter or the split "
+        "that it comes from; an iterator can be read only once, so give a list or a DataLoader."
+    )
 
 
 def keys(examples: Any) -> list[bytes]:

@@ -54,7 +54,8 @@ def require_classes(y: Tensor, num_classes: int, ignored: int | None, name: str)
     if bad.any():
         raise ValueError(
             f"The targets of the {name} part must be classes from 0 to {num_classes - 1}, because the model has "
-            f"{num_classes} outputs, but {int(bad.sum())} of {y.numel()} are not, such as {y[bad][0].item()}."
+            f"{num_classes} outputs, but {int(bad.sum())} of {y.numel()} are not, such as {y[bad][0].item()}. Number "
+            "the classes from 0, or give the last layer as many outputs as there are classes."
         )
 
 
@@ -83,13 +84,13 @@ def _require_alike(part: Part, first: Part, name: str, other: str) -> None:
     if tree_structure(part.X) != tree_structure(first.X):
         raise ValueError(
             f"The {name} part must have the same inputs as the {other} part, but it has {shapes(part.X)}, and "
-            f"{other} has {shapes(first.X)}."
+            f"{other} has {shapes(first.X)}. Give all parts the same inputs, by the same names or positions."
         )
     if part.y.ndim != first.y.ndim:
         raise ValueError(
             f"The targets of the {name} part must have as many axes as those of the {other} part, but they have shape "
             f"{tuple(part.y.shape)}, and those of {other} have {tuple(first.y.shape)}; change one by y.squeeze(1) or "
-            "y.unsqueeze(1)."
+            "y.unsqueeze(1), or classes to probabilities by torch.nn.functional.one_hot(y).float()."
         )
     require_columns(part.columns, first.columns, name, other)
 

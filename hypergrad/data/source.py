@@ -25,6 +25,7 @@ from hypergrad.data.batch import (
     is_named,
     is_pair,
     keys,
+    no_examples,
     noted,
     require_examples,
 )
@@ -130,7 +131,7 @@ def _of_dataset(
         ValueError: if there are none, or reading one again gives another value.
     """
     if len(positions) == 0:
-        raise ValueError(f"The {name} part holds 0 examples, but it must hold at least 1.")
+        raise ValueError(no_examples(name))
     again = RandomExamples(dataset, positions, _collated_by(collate, name), name, seed)
     with kept_random_state():
         before, found = random_state(), []
@@ -199,17 +200,14 @@ def _pass(source: Iterable[Any], name: str) -> Examples:
 
     Raises:
         ValueError: if there are none, or their shapes differ.
-        TypeError: if the batches are single examples.
+
+    Also raised, by what it calls: TypeError if the batches are single examples.
     """
     with noted(f"reading the batches of the {name} part"):
         batches = list(source)
     if not batches:
-        raise ValueError(f"The {name} part holds 0 examples, but it must hold at least 1.")
-    if isinstance(batches[0], tuple | list) and len(batches[0]) == 2 and _is_scalar(batches[0][1]):
-        raise TypeError(
-            f"The {name} part must give batches (X, y), but it gives single examples, whose targets are numbers; wrap "
-            "it: torch.utils.data.DataLoader(dataset, batch_size=100)."
-        )
+        raise ValueError(no_examples(name))
+    _require_batch(batches[0], name)
     found = [as_examples(batch, name) for batch in batches]
     trailing = {str([tuple(x.shape[1:]) for x in (*named(e.X).values(), e.y)]) for e in found}
     if len(trailing) > 1:
@@ -222,5 +220,19 @@ def _pass(source: Iterable[Any], name: str) -> Examples:
     return Examples(X, torch.cat([e.y for e in found]), found[0].columns)
 
 
-def _is_scalar(y: Any) -> bool:
-    return isinstance(y, bool | int | float) or getattr(y, "ndim", None) == 0
+def _require_batch(batch: Any, name: str) -> None:
+    """Require that the first of several batches is no single example, as far as it is a pair.
+
+    Raises:
+        TypeError: if it is.
+    """
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        return
+    is_scalar = isinstance(batch[1], bool | int | float) or getattr(batch[1], "ndim", None) == 0
+    sizes = [len(x) for x in batch if getattr(x, "ndim", 0) > 0]
+    if is_scalar or len(sizes) == 2 and sizes[0] != sizes[1]:
+        met = "are numbers" if is_scalar else f"have {sizes[1]} entries beside inputs with {sizes[0]}"
+        raise TypeError(
+            f"The {name} part must give batches (X, y), but it gives single examples, whose targets {met}; wrap it: "
+            "torch.utils.data.DataLoader(dataset, batch_size=100)."
+        )

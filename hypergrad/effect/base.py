@@ -37,6 +37,23 @@ class Site:
         """The number n of train examples."""
         return len(first_leaf(self.X))
 
+    def classes(self, owner: object) -> int:
+        """K, for the effects that need targets that are classes.
+
+        Args:
+            owner: the effect, for the error.
+
+        Raises:
+            ValueError: if the targets are none.
+        """
+        if self.num_classes is None:
+            raise ValueError(
+                f"{type(owner).__name__} needs targets that are classes, one integer for each example, but the train "
+                "targets are none; convert them by y.long() and choose a loss for classes, such as "
+                "torch.nn.functional.cross_entropy, or leave this effect out."
+            )
+        return self.num_classes
+
     def tensor(self, owner: object) -> Tensor:
         """X, for the effects that need one tensor.
 

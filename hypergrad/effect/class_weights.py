@@ -24,10 +24,8 @@ class ClassWeights(Effect):
     init: float = 1.0
 
     def space(self, site: Site) -> Hyperparameter:
-        if site.num_classes is None:
-            raise ValueError("ClassWeights needs targets that are classes, one integer for each example.")
-        labels = tuple(f"class {k}" for k in range(site.num_classes))
-        return Hyperparameter(self.init, shape=(site.num_classes,), constraint=constraints.positive, labels=labels)
+        labels = tuple(f"class {k}" for k in range(site.classes(self)))
+        return Hyperparameter(self.init, shape=(len(labels),), constraint=constraints.positive, labels=labels)
 
     def weights(self, value: Tensor, rows: Tensor | None, y: Tensor) -> Tensor:
         if y.ndim != 1:

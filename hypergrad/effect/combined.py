@@ -18,15 +18,25 @@ class CombinedEffects:
         declared: by name, effects, or an `hg.Hyperparameter` that a coefficient of the solver names.
 
     Raises:
-        TypeError: if a value is neither.
+        TypeError: if a value is neither, a name is no string, or there is no dict.
     """
 
     def __init__(self, declared: Mapping[str, Effect | Hyperparameter]) -> None:
+        if not isinstance(declared, Mapping):
+            raise TypeError(
+                "hyperparameters must be a dict of effects by the names that you choose, such as "
+                f"{{'l2': hg.L2(init=0.01)}}, but it is a {type(declared).__name__}; give each effect a name."
+            )
         for name, one in declared.items():
+            if not isinstance(name, str):
+                raise TypeError(
+                    f"hyperparameters must have strings as names, such as 'l2', but one is {name!r} of "
+                    f"{type(name).__name__}; write str(name)."
+                )
             if not isinstance(one, Effect | Hyperparameter):
                 raise TypeError(
-                    f"hyperparameters[{name!r}] must be an effect, such as hg.L2(), or an hg.Hyperparameter that a "
-                    f"coefficient of the solver names, but it is a {type(one).__name__}."
+                    f"hyperparameters[{name!r}] must be an effect, such as hg.L2(init=0.01), or an hg.Hyperparameter "
+                    f"that a coefficient of the solver names, but it is {_shown(one)}."
                 )
         self.declared = dict(declared)
         self._initial, self._buffers, self._inputs, self._augmented, self._targets, self._weights, self._penalties = (
@@ -43,13 +53,16 @@ class CombinedEffects:
 
         Raises:
             ValueError: if an effect does not fit there.
+            TypeError: if a value in it has another type.
         """
         found: dict[str, Hyperparameter] = {}
         for name, one in self.declared.items():
             try:
                 found[name] = one.space(site) if isinstance(one, Effect) else one
             except ValueError as error:
-                raise ValueError(f"hyperparameters[{name!r}], {type(one).__name__}: {error}") from error
+                raise ValueError(_at(name, one, error)) from error
+            except TypeError as error:
+                raise TypeError(_at(name, one, error)) from error
         return found
 
     @property
@@ -77,6 +90,11 @@ class CombinedEffects:
     def input_names(self) -> list[str]:
         """The names of the hyperparameters that change the inputs, also in evaluation."""
         return list(self._inputs)
+
+    @property
+    def without_effect(self) -> list[str]:
+        """The names of the hyperparameters that are no effects, but coefficients of the solver."""
+        return [name for name, one in self._declared.items() if isinstance(one, Hyperparameter)]
 
     @property
     def changes_targets(self) -> bool:
@@ -122,6 +140,16 @@ class CombinedEffects:
         for name, effect in self._penalties.items():
             loss = loss + effect.penalty(hparams[name], params)
         return loss
+
+
+def _at(name: str, one: object, error: Exception) -> str:
+    return f"hyperparameters[{name!r}], {type(one).__name__}: {error}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}; call it: {value.__name__}(…)"
+    return f"a {type(value).__name__}"
 
 
 def _acting(declared: Mapping[str, Any], method: str) -> dict[str, Any]:

@@ -35,8 +35,7 @@ class LabelSmoothing(Effect):
         require_real(self, "init", above=0, below=1)
 
     def space(self, site: Site) -> Hyperparameter:
-        if site.num_classes is None:
-            raise ValueError("LabelSmoothing needs targets that are classes, one integer for each example.")
+        site.classes(self)
         return Hyperparameter(self.init, constraint=constraints.unit_interval)
 
     def targets(self, value: Tensor, y: Tensor, num_classes: int | None) -> Tensor:

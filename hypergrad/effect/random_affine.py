@@ -57,7 +57,7 @@ def require_images(effect: Effect, X: Tensor) -> None:
     if not X.is_floating_point() or not (X.ndim == 4 or X.ndim == 2 and math.isqrt(X.shape[1]) ** 2 == X.shape[1]):
         raise ValueError(
             f"{type(effect).__name__} needs images of shape (n, side²) or (n, channels, h, w), but the train inputs "
-            f"have shape {tuple(X.shape)} and {X.dtype}."
+            f"have shape {tuple(X.shape)} and {X.dtype}; reshape and convert them, or leave this effect out."
         )
 
 

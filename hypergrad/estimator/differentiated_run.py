@@ -61,10 +61,12 @@ class DifferentiatedRun:
         """Evaluate and check the start of training; neither λ nor the parameters are changed.
 
         Also raised, by what it calls: NonFiniteError if the inner loss or its gradient is NaN or infinite there;
-        ValueError if the solver cannot train the problem, or a coefficient names no hyperparameter, or one of the wrong
+        UnusedHyperparameterError if a hyperparameter is for the solver, and no coefficient names it; ValueError if the
+        solver cannot train the problem, or a coefficient names no hyperparameter, or one of the wrong
         shape.
         """
         solver.require(problem)
+        solver.require_used(problem)
         solver.validate(hparams, steps, params)
         dynamics, params = Dynamics(problem, solver, leaves(hparams), first_step), detach(params)
         with torch.no_grad():

@@ -115,6 +115,7 @@ class Implicit(HypergradEstimator):
         inner_step: int = 0,
         carry: Any = None,
     ) -> Hypergradient:
+        self.solver.require_used(problem)
         if problem.is_smooth and any(isinstance(value, str) for value in self.solver.coefficients().values()):
             before = Oracle(problem, hparams, problem.inner_batch(inner_step))
             _require_dependence(Point(before, params, problem.outer_batch(outer_step), self.product))

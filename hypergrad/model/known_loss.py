@@ -1,9 +1,10 @@
 """What is known of the losses of torch.nn: which targets they expect, and the number that their mean divides by."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from hypergrad.model.loss_setting import PartialLoss
@@ -19,16 +20,24 @@ class KnownLoss:
         counts: whether its mean divides by the weights of the classes of all targets that it does not ignore, instead
             of by the number of its values.
         probabilities: whether the targets may be probabilities of the classes too.
+        least: the least target that is a number.
+        most: the largest.
+        signs: whether they are −1 or 1.
     """
 
     targets: str
     counts: bool = False
     probabilities: bool = False
+    least: float = -math.inf
+    most: float = math.inf
+    signs: bool = False
 
 
 _ENTRY = KnownLoss("entry")
+_UNIT = KnownLoss("entry", least=0, most=1)
+_SIGN = KnownLoss("entry", least=-1, most=1, signs=True)
 _KNOWN: dict[type[nn.Module], tuple[KnownLoss, Any]] = {
-    nn.CrossEntropyLoss: (KnownLoss("class", counts=True, probabilities=True), functional.cross_entropy),
+    nn.CrossEntropyLoss: (KnownLoss("class", counts=True, probabilities=True, least=0), functional.cross_entropy),
     nn.NLLLoss: (KnownLoss("class", counts=True), functional.nll_loss),
     nn.MultiMarginLoss: (KnownLoss("class"), functional.multi_margin_loss),
     nn.MultiLabelMarginLoss: (KnownLoss("set"), functional.multilabel_margin_loss),
@@ -36,13 +45,13 @@ _KNOWN: dict[type[nn.Module], tuple[KnownLoss, Any]] = {
     nn.L1Loss: (_ENTRY, functional.l1_loss),
     nn.SmoothL1Loss: (_ENTRY, functional.smooth_l1_loss),
     nn.HuberLoss: (_ENTRY, functional.huber_loss),
-    nn.BCELoss: (_ENTRY, functional.binary_cross_entropy),
-    nn.BCEWithLogitsLoss: (_ENTRY, functional.binary_cross_entropy_with_logits),
+    nn.BCELoss: (_UNIT, functional.binary_cross_entropy),
+    nn.BCEWithLogitsLoss: (_UNIT, functional.binary_cross_entropy_with_logits),
     nn.KLDivLoss: (_ENTRY, functional.kl_div),
-    nn.PoissonNLLLoss: (_ENTRY, functional.poisson_nll_loss),
-    nn.SoftMarginLoss: (_ENTRY, functional.soft_margin_loss),
-    nn.HingeEmbeddingLoss: (_ENTRY, functional.hinge_embedding_loss),
-    nn.MultiLabelSoftMarginLoss: (_ENTRY, functional.multilabel_soft_margin_loss),
+    nn.PoissonNLLLoss: (KnownLoss("entry", least=0), functional.poisson_nll_loss),
+    nn.SoftMarginLoss: (_SIGN, functional.soft_margin_loss),
+    nn.HingeEmbeddingLoss: (_SIGN, functional.hinge_embedding_loss),
+    nn.MultiLabelSoftMarginLoss: (_UNIT, functional.multilabel_soft_margin_loss),
 }
 _OTHER_ARGUMENTS: dict[type[nn.Module], tuple[str, Any]] = {
     nn.GaussianNLLLoss: ("means, targets and variances", functional.gaussian_nll_loss),
@@ -67,6 +76,36 @@ def known_loss(loss: Any) -> KnownLoss | None:
     """What is known of a loss; None for a function or module of a user."""
     kind = torch_class(loss, _KNOWN)
     return None if kind is None else _KNOWN[kind][0]
+
+
+def require_range(known: KnownLoss, y: Tensor, name: str) -> None:
+    """Require that targets that are numbers lie where a loss is defined.
+
+    Args:
+        known: the loss.
+        y: the targets.
+        name: of their part.
+
+    Raises:
+        ValueError: if some do not.
+    """
+    if known.targets == "set" or known.targets == "class" and not y.is_floating_point():
+        return
+    if y.is_complex():
+        raise ValueError(
+            f"The targets of the {name} part must be real numbers for this loss, but they are of {y.dtype}; put real "
+            "and imaginary parts side by side by torch.view_as_real, for the outputs too."
+        )
+    bad = (y < known.least) | (y > known.most)
+    if known.signs:
+        bad |= y.abs() != 1
+    if bad.any():
+        both = f"from {known.least:g} to {known.most:g}" if known.most < math.inf else f"at least {known.least:g}"
+        raise ValueError(
+            f"The targets of the {name} part must be {'-1 or 1' if known.signs else both} for this loss, but "
+            f"{int(bad.sum())} of {y.numel()} are not, such as {y[bad][0].item():.6g}; convert them, or choose another "
+            "loss."
+        )
 
 
 def has_logits(loss: Any) -> bool:

@@ -11,6 +11,7 @@ from hypergrad.data.parts import require_classes
 from hypergrad.data.source import Part
 from hypergrad.data.tables import Split
 from hypergrad.model.criterion import Criterion
+from hypergrad.model.known_loss import require_range
 
 _ROWS = 8
 """Examples to try a loss on, and as many more whose targets are no classes."""
@@ -37,6 +38,8 @@ def try_loss(criterion: Criterion, outputs: Tensor, parts: Mapping[str, Split | 
         count = _classes(criterion, outputs, part.y)
         if criterion.known is not None and criterion.known.targets == "class" and count is not None:
             require_classes(part.y, count, criterion.ignored, name)
+        if criterion.known is not None:
+            require_range(criterion.known, part.y, name)
         z, y = examples(outputs, part.y, count)
         _try(criterion, z, y, name, unusual=count is not None and not bool(criterion.counted(y, count).all()))
         counts.append(count)
@@ -127,7 +130,7 @@ def _require_function(criterion: Criterion, z: Tensor, y: Tensor, value: Tensor)
     """Require that a loss, which was tried, depends on outputs and targets alone.
 
     Raises:
-        ValueError: if it draws random numbers, or depends on a tensor that requires a gradient.
+        ValueError: if it draws random numbers, depends on a tensor that requires a gradient, or has no gradient.
     """
     if value.requires_grad:
         raise ValueError(
@@ -140,6 +143,13 @@ def _require_function(criterion: Criterion, z: Tensor, y: Tensor, value: Tensor)
             f"The loss must be a function of outputs and targets, but two calls differ: {value.item():.6g} and "
             f"{again.item():.6g}. Leave out what draws random numbers, or call eval() on it."
         )
+    with torch.enable_grad():
+        if not _drawn(criterion, z.requires_grad_().clone(), y, seed=0).requires_grad:
+            raise ValueError(
+                "The loss must be differentiable in the outputs, but its value for them has no gradient: it calls "
+                "detach(), no_grad() or item(), or an operation without a derivative, such as argmax or round. Leave "
+                "that out; an accuracy is a metric and no loss."
+            )
 
 
 def _value(criterion: Criterion, z: Tensor, y: Tensor) -> Tensor:

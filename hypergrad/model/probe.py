@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 from hypergrad.core.autodiff import Tensors, leaves
 from hypergrad.model.calling import FunctionOfParameters
 from hypergrad.model.requirements import layer
+from hypergrad.model.trial import require_gradient
 
 EXAMPLES = 8
 """Examples for trying out a model: at least two, for batch normalisation, and few, for speed."""
@@ -43,8 +44,7 @@ def require_functional(model: FunctionOfParameters, witness: FunctionOfParameter
         outputs, wanted = model(point, X, 0), witness({}, X, 0)
         if not _near(outputs, wanted, outputs.dtype):
             raise ValueError(_other_outputs(model, witness, w, X, 0))
-        if not wanted.requires_grad:
-            return
+        require_gradient(model.module, wanted)
         own = [witness.module.get_parameter(name) for name in w]
         found, expected = slopes(outputs, list(point.values())), slopes(wanted, own)
     _require_near_gradients(model.module, dict(zip(w, found, strict=True)), dict(zip(w, expected, strict=True)))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from hypergrad.core.autodiff import Tensors
+from hypergrad.core.autodiff import Tensors, leaves
 from hypergrad.model.calling import Kernels, seeded
 from hypergrad.model.convention import OUTPUTS, arguments, tensor_of
 from hypergrad.model.copying import copied
@@ -18,7 +18,7 @@ from hypergrad.model.probe import require_functional
 from hypergrad.model.requirements import require_servable
 from hypergrad.model.stale import suspects
 from hypergrad.model.trained_module import ModuleTemplate, keeps_averages
-from hypergrad.model.trial import kept_random_states, try_out
+from hypergrad.model.trial import kept_random_states, require_gradient, try_out
 from hypergrad.model.weight_norm import write_out_weight_norm
 
 
@@ -71,7 +71,11 @@ class PureModule(nn.Module):
         self._in_training = [part for part in self.module.modules() if part.training]
         self._trained = tuple(name for name, p in self.module.named_parameters() if p.requires_grad)
         if not self._trained:
-            raise ValueError("The model has no parameter that requires a gradient, so there is nothing to train.")
+            raise ValueError(
+                "The model has no parameter that requires a gradient, so there is nothing to train: none of the "
+                f"{len(list(self.module.parameters()))} parameters of this {type(module).__name__} does. Call "
+                "requires_grad_(True) on what is to be trained."
+            )
         self._kernels, self._places = Kernels(self.module), Places(self.module)
         self._seed, self._draws, self._copies_inputs, self._probes = seed, False, False, probe
         witness = copied(self) if probe else None
@@ -83,6 +87,9 @@ class PureModule(nn.Module):
             if witness is not None:
                 witness._draws, witness._copies_inputs = self._draws, self._copies_inputs
                 require_functional(self, witness, X)
+            else:
+                with torch.enable_grad():
+                    require_gradient(self.module, self(leaves(self.params()), X, 0))
         self._template = ModuleTemplate(module)
 
     def params(self) -> Tensors:

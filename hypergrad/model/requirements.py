@@ -25,7 +25,7 @@ def require_servable(module: nn.Module) -> None:
         ValueError: if its parameters have no values yet, or cannot be trained.
     """
     if not isinstance(module, nn.Module):
-        raise TypeError(f"The model must be a torch.nn.Module, but it is {module!r} of {type(module).__name__}.")
+        raise TypeError(f"The model must be a torch.nn.Module, but it is {_no_module(module)}.")
     for part in module.modules():
         reason = _kind(part)
         if reason:
@@ -34,6 +34,15 @@ def require_servable(module: nn.Module) -> None:
             reason = "" if x is None else _without_values(x) or (_untrainable(x) if x.requires_grad else "")
             if reason:
                 raise ValueError(f"{layer(module, part)} has {name!r}, {reason}")
+
+
+def _no_module(given: object) -> str:
+    if isinstance(given, type):
+        return f"the class {given.__name__}. Pass a module that it makes, such as {given.__name__}(…)"
+    return (
+        f"{given!r} of {type(given).__name__}. Write a class derived from torch.nn.Module, whose forward maps a batch "
+        "of inputs to a batch of outputs, and whose parameters are what is trained"
+    )
 
 
 def _kind(part: nn.Module) -> str:
@@ -73,5 +82,10 @@ def _untrainable(x: Tensor) -> str:
         return (
             f"of dtype {x.dtype}, which is too coarse for second derivatives: expected torch.float32 or torch.float64. "
             "Call float() on the model; to save time or memory, use torch.autocast in its forward."
+        )
+    if bad := int((~x.detach().isfinite()).sum()):
+        return (
+            f"of which {bad} of {x.numel()} values are NaN or infinite, and nothing can be computed from them. "
+            "Initialise it, or load it from a training that did not diverge."
         )
     return ""

@@ -86,6 +86,20 @@ def require_batches(model: FunctionOfParameters, X: Any, size: int, batch_size: 
         ) from error
 
 
+def require_gradient(module: nn.Module, returned: Tensor) -> None:
+    """Require that what a module returned in grad mode can be differentiated.
+
+    Raises:
+        ValueError: if it cannot.
+    """
+    if not returned.requires_grad:
+        raise ValueError(
+            f"{type(module).__name__} must return a tensor that depends on its trained parameters, but what it "
+            f"returned, of shape {tuple(returned.shape)} and {returned.dtype}, has no gradient. Leave out detach(), "
+            "no_grad() and argmax in its forward."
+        )
+
+
 @contextmanager
 def kept_random_states() -> Iterator[None]:
     """A context whose draws by Python's `random` and by numpy are undone; draws by torch are seeded in every call."""

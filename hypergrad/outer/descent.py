@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from hypergrad.callback.base import Record
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import HypergradError, NonFiniteError
+from hypergrad.data.batch import noted
 from hypergrad.outer.acceptance import Acceptance
 from hypergrad.outer.journal import Journal
 from hypergrad.outer.objective import OuterObjective
@@ -27,7 +28,7 @@ class Descent:
         acceptance: as in `Trainer`.
 
     Raises:
-        TypeError: if `optimizer` does not return a torch.optim.Optimizer.
+        TypeError: if `optimizer` does not return a torch.optim.Optimizer, or `scheduler` a scheduler.
         ValueError: if there is a scheduler for an optimiser without a learning rate.
     """
 
@@ -41,14 +42,24 @@ class Descent:
         acceptance: Acceptance | None,
     ) -> None:
         self.objective, self.journal, self.acceptance, self.scale = objective, journal, acceptance, 1.0
-        self.optimizer = optimizer(list(objective.u.values()))
+        with noted("Trainer.optimizer made an optimiser of the hyperparameters"):
+            self.optimizer = optimizer(list(objective.u.values()))
         if not isinstance(self.optimizer, Optimizer):
-            raise TypeError(f"Trainer.optimizer must make a torch.optim.Optimizer, but it made {self.optimizer!r}.")
+            raise TypeError(
+                f"Trainer.optimizer must make a torch.optim.Optimizer, but it made {self.optimizer!r}; "
+                "give a class or a functools.partial of one, such as functools.partial(torch.optim.Adam, lr=0.1)."
+            )
         if scheduler and "lr" not in self.optimizer.defaults:
             raise ValueError(
                 f"A scheduler changes the learning rate, but {type(self.optimizer).__name__} has none; leave it out."
             )
-        self.scheduler: Any = scheduler(self.optimizer) if scheduler else None
+        with noted("Trainer.scheduler made a scheduler of the optimiser"):
+            self.scheduler: Any = scheduler(self.optimizer) if scheduler else None
+        if scheduler and not hasattr(self.scheduler, "step"):
+            raise TypeError(
+                f"Trainer.scheduler must make a scheduler of torch.optim.lr_scheduler, but it made {self.scheduler!r}; "
+                "give a class or a functools.partial of one."
+            )
 
     def step(self, record: Record) -> Record | None:
         """One outer step from a record to the next; None if the acceptance rejects every step.

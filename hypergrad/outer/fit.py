@@ -1,6 +1,7 @@
 """`Trainer` in one line, for notebooks and scripts."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypergrad.callback.state_saver import StateSaver
 from hypergrad.callback.summary import Summary
 from hypergrad.callback.tensorboard import TensorBoard
 from hypergrad.estimator.base import HypergradEstimator
+from hypergrad.outer.requirements import require_callbacks, require_folder, require_settings
 from hypergrad.outer.trainer import Trainer
 from hypergrad.problem.base import InnerProblem
 
@@ -54,11 +56,17 @@ def fit(
     Returns:
         The best hyperparameters and parameters, with the history.
 
-    Also raised, by what it calls: CheckpointError if the folder holds a run with other settings, with what differs;
+    Also raised, by what it calls: TypeError if an argument has another type, or there is no such setting;
+    CheckpointError if the folder holds a run with other settings, with what differs;
     FolderInUseError if another process writes to it; FileExistsError if it holds something else.
     """
+    own = settings.pop("callbacks", ())
+    require_callbacks(own)
+    require_settings(settings, [field.name for field in fields(Trainer)])
+    if folder is not None:
+        require_folder(folder)
     recording = [] if folder is None else recorders(folder)
-    callbacks = [*settings.pop("callbacks", ()), *recording, *([ProgressBar()] if progress else [])]
+    callbacks = [*own, *recording, *([ProgressBar()] if progress else [])]
     trainer = Trainer(
         problem=problem, estimator=estimator, optimizer=optimizer, outer_steps=steps, callbacks=callbacks, **settings
     )

@@ -1,9 +1,13 @@
 """The requirements of the outer loop on its arguments, checked before the first training."""
 
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch.optim import Optimizer
 
-from hypergrad.callback.base import OUTER_LOSS
+from hypergrad.callback.base import OUTER_LOSS, Callback
 from hypergrad.problem.base import InnerProblem
 
 
@@ -16,13 +20,60 @@ def require_makers(optimizer: object, scheduler: object) -> None:
     if not callable(optimizer) or isinstance(optimizer, Optimizer):
         raise TypeError(
             "Trainer.optimizer must make an optimiser from a list of tensors, such as "
-            f"functools.partial(torch.optim.Adam, lr=0.1), but it is {optimizer!r}."
+            f"functools.partial(torch.optim.Adam, lr=0.1), but it is {_shown(optimizer)}."
         )
     if scheduler is not None and not callable(scheduler):
         raise TypeError(
             "Trainer.scheduler must make a scheduler from an optimiser, such as "
-            f"functools.partial(torch.optim.lr_scheduler.StepLR, step_size=10), but it is {scheduler!r}."
+            f"functools.partial(torch.optim.lr_scheduler.StepLR, step_size=10), but it is {_shown(scheduler)}."
         )
+
+
+def require_callbacks(callbacks: Any) -> None:
+    """Require a sequence of callbacks.
+
+    Raises:
+        TypeError: if it is none.
+    """
+    is_list = isinstance(callbacks, Sequence) and not isinstance(callbacks, str)
+    others = [one for one in callbacks if not isinstance(one, Callback)] if is_list else [callbacks]
+    if others:
+        raise TypeError(
+            f"callbacks must be a list of callbacks, such as [hg.ProgressBar()], but it {'holds' if is_list else 'is'} "
+            f"{_shown(others[0])}; give a list of objects whose classes are derived from hg.Callback."
+        )
+
+
+def require_settings(given: Iterable[str], known: Collection[str]) -> None:
+    """Require that settings of `fit` are those of `Trainer`.
+
+    Raises:
+        TypeError: if one is not.
+    """
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise TypeError(
+            f"hg.fit must be given settings of hg.Trainer, which are {', '.join(sorted(known))}, but it got "
+            f"{', '.join(map(repr, unknown))}; rename or leave out what is not among them."
+        )
+
+
+def require_folder(folder: object) -> None:
+    """Require that a folder can be made at a path.
+
+    Raises:
+        TypeError: if it is no path.
+        FileExistsError: if there is a file.
+    """
+    if not isinstance(folder, str | Path) or not str(folder):
+        raise TypeError(f"folder must be the path of a folder, such as 'runs/first', but it is {_shown(folder)}.")
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise FileExistsError(f"folder must be the path of a folder, but {folder} is a file; choose another path.")
+
+
+def _shown(value: object) -> str:
+    lines = repr(value).splitlines()
+    return f"{lines[0]}{' …' if len(lines) > 1 else ''} of {type(value).__name__}"
 
 
 def require_tunable(problem: InnerProblem, *, warm_start: bool, retrain: bool) -> None:
@@ -32,14 +83,17 @@ def require_tunable(problem: InnerProblem, *, warm_start: bool, retrain: bool) -
         ValueError: if it has no hyperparameters, or a warm start would ignore its `initial`.
     """
     if not problem.hyperparameters():
-        raise ValueError(f"{type(problem).__name__} has no hyperparameters, so there is nothing to tune.")
+        raise ValueError(
+            f"{type(problem).__name__} has no hyperparameters, so there is nothing to tune. "
+            "Give it at least one, such as {'l2': hg.L2(init=0.01)} for hg.Supervised."
+        )
     if warm_start and problem.tunes_initial:
         raise ValueError(
             f"{type(problem).__name__}.initial defines where training starts, but a warm start goes on where the last "
             "training ended; use warm_start=False."
         )
-    if retrain and type(problem).joined is InnerProblem.joined:
-        problem.pooled_targets()  # raises now, and not after the last step, if there is no such training
+    if retrain:
+        problem.joined(problem.init_hparams())  # raises now, and not after the last step, if there is no such training
 
 
 def require_monitor(problem: InnerProblem, monitor: str) -> None:

@@ -20,7 +20,7 @@ from hypergrad.outer.lifecycle import running
 from hypergrad.outer.lock import folders, locked
 from hypergrad.outer.loop import Loop
 from hypergrad.outer.objective import OuterObjective
-from hypergrad.outer.requirements import require_makers, require_monitor, require_tunable
+from hypergrad.outer.requirements import require_callbacks, require_makers, require_monitor, require_tunable
 from hypergrad.outer.resumption import resumed
 from hypergrad.problem.base import InnerProblem
 
@@ -78,6 +78,7 @@ class Trainer:
         require_instance(self, "monitor", str)
         if self.acceptance is not None:
             require_instance(self, "acceptance", Acceptance)
+        require_callbacks(self.callbacks)
         require_makers(self.optimizer, self.scheduler)
         require_tunable(self.problem, warm_start=self.warm_start, retrain=self.retrain)
         require_monitor(self.problem, self.monitor)

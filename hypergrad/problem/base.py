@@ -161,6 +161,10 @@ class InnerProblem(nn.Module, ABC):
         """The names of the hyperparameters that change the inputs of the trained model, also in evaluation."""
         return []
 
+    def of_solver(self) -> list[str]:
+        """The names of the hyperparameters that do nothing unless a coefficient of the solver names them."""
+        return []
+
     def pictures(self) -> dict[str, tuple[int, ...]]:
         """The shape (h, w) or (c, h, w) of the images that a hyperparameter holds, by its name."""
         return {}

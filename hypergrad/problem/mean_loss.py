@@ -1,6 +1,6 @@
 """A loss as a mean over batches, whose random draws depend only on the seed and the number of the batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, leaves
+from hypergrad.core.errors import NonFiniteError
 from hypergrad.core.seed import seed_of
 
 _ROUNDING = 16
@@ -55,6 +56,38 @@ class MeanLoss:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed_of(self.name, self.seed, number))
             return self.loss(params, hparams, self.batches[number])
+
+
+def require_arguments(losses: Mapping[str, Any], tensors: Mapping[str, Tensors], batches: Any) -> None:
+    """Require losses that can be called, finite tensors, and batches that can be read.
+
+    Args:
+        losses: by the name of the argument.
+        tensors: those of an argument, by its name.
+        batches: an iterable, or None.
+
+    Raises:
+        TypeError: if a loss cannot be called, or `batches` is no iterable.
+        NonFiniteError: if a tensor holds NaN or infinite values.
+    """
+    for name, loss in losses.items():
+        if not callable(loss):
+            raise TypeError(
+                f"{name} must be a function of params and hparams that returns a tensor of shape (), but it is a "
+                f"{type(loss).__name__}; give the function, and not its value: lambda params, hparams: …"
+            )
+    for argument, named in tensors.items():
+        for name, x in named.items():
+            if bad := int((~x.isfinite()).sum()):
+                raise NonFiniteError(
+                    f"{argument} must hold finite numbers, but {name!r} holds {bad} of {x.numel()} values that are NaN "
+                    "or infinite; look for a training that diverged."
+                )
+    if batches is not None and not isinstance(batches, Iterable):
+        raise TypeError(
+            f"batches must be an iterable of batches, such as a DataLoader, but it is a {type(batches).__name__}; the "
+            "size of a batch is a setting of the DataLoader."
+        )
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.core.errors import UnusedHyperparameterError
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.oracle import Oracle
 from hypergrad.solver.coefficient import (
@@ -179,6 +180,23 @@ class InnerSolver:
                 "penalty, whose zeros it would never reach. Use ProximalGradient, or CoordinateDescent for a squared "
                 "loss."
             )
+
+    def require_used(self, problem: InnerProblem) -> None:
+        """Check that the coefficients name every hyperparameter that does nothing else.
+
+        Raises:
+            UnusedHyperparameterError: if one is not named.
+        """
+        coefficients = self.coefficients()
+        named = [root(value) for value in coefficients.values()]
+        values = ", ".join(f"{field} = {value!r}" for field, value in coefficients.items())
+        for name in problem.of_solver():
+            if name not in named:
+                raise UnusedHyperparameterError(
+                    f"Nothing depends on the hyperparameter {name!r}: it is an hg.Hyperparameter, which a coefficient "
+                    f"of the solver must name, but those of {type(self).__name__} are {values or 'none'}. Write, for "
+                    f"example, lr={name!r}, or choose an effect, such as hg.L2(init=0.01)."
+                )
 
     def validate(self, hparams: Tensors, inner_steps: int, params: Tensors) -> None:
         """Check that every coefficient fits a run of `inner_steps` steps on `params`.

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -40,6 +41,9 @@ class ExampleProblem(InnerProblem):
         drop_last: whether an epoch leaves out the last batch if it is smaller than the others.
         seed: of the batches.
 
+    Raises:
+        TypeError: if `seed` is no integer.
+
     Also raised, by what it calls: TypeError or ValueError if `batch_size` is no integer ≥ 1, or `drop_last` no bool.
     """
 
@@ -59,6 +63,11 @@ class ExampleProblem(InnerProblem):
         if batch_size is not None:
             require_int(self, "batch_size", least=1)
         require_instance(self, "drop_last", bool)
+        if not isinstance(seed, Integral):
+            raise TypeError(
+                f"{type(self).__name__}.seed must be an integer, but it is {seed!r} of type {type(seed).__name__}; "
+                "choose any, such as 0."
+            )
         for name, part in parts.items():
             suffix = "" if name == "train" else f"_{name}"
             X = held(part.X)

@@ -64,7 +64,7 @@ class Supervised(JudgedProblem):
             has its parameters written into it. See docs/models.md for what is not known without it.
 
     Raises:
-        TypeError: if data or a hyperparameter has another type.
+        TypeError: if data, a hyperparameter or a setting has another type.
         ValueError: if data is empty, holds NaN, or does not fit the model, or an effect does not fit.
     """
 
@@ -83,6 +83,8 @@ class Supervised(JudgedProblem):
         probe: bool = True,
     ) -> None:
         require_module(model, loss)
+        if not isinstance(probe, bool):
+            raise TypeError(f"{type(self).__name__}.probe must be True or False, but it is {probe!r}.")
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
         parts = read_parts({"train": train, "dev": dev} | ({} if test is None else {"test": test}), like, seed)
         super().__init__(parts, batch_size=batch_size, drop_last=drop_last, seed=seed)
@@ -159,6 +161,10 @@ class Supervised(JudgedProblem):
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         X, y = self.part("dev")
         return self.criterion.value(self._evaluate(self.model, params, hparams, self.arguments(X, y), None), y)
+
+    def of_solver(self) -> list[str]:
+        # A subclass may use them in its losses.
+        return self.effects.without_effect if type(self) is Supervised else []
 
     def on_examples(self, train: Tensor, dev: Tensor) -> Self:
         other = super().on_examples(train, dev)
