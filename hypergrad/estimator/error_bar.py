@@ -17,8 +17,9 @@ from hypergrad.linsolve.recording import Recording
 
 _SAFETY = 3.0
 """The bar over the distance that the Newton step moves the hypergradient: a judgement."""
-_QUADRATIC_REGIME = 0.3
-"""Near a solution a Newton step squares a small ‖φ‖. A larger remaining part means it is not near: a judgement."""
+_QUADRATIC_REGIME = 0.1
+"""Near a solution a Newton step squares a small ‖φ‖. A larger remaining part means it is not near. Calibrated by the
+sweep: with 0.3 the bar covers 98.7 % of the errors of tanh networks, with 0.1 all of the same ones."""
 _SHORT = 1e-6
 """A step this short, relative to ‖w‖, cannot have left the region where φ is linear: a judgement."""
 _SAMPLES = 3
@@ -29,7 +30,7 @@ _GENERIC = 3.0
 """The effect of a residual over that of a random vector of its length, calibrated by the same tests."""
 _NEGLIGIBLE = 0.5
 """What the solves leave may have an effect of this part of the distance: a judgement."""
-_STEPS = 4
+_STEPS = 6
 """Newton steps within which φ must become linear: a judgement."""
 _DISAGREE = 0.1
 """Between differences and second derivatives, relative. A judgement: so much is no longer a small inexactness."""
@@ -162,9 +163,7 @@ class _NewtonStep:
             if bent <= _QUADRATIC_REGIME * first + 2 * noise * math.sqrt(len(w)) or _norm(x) <= _SHORT * _norm(w):
                 return far, noise
             left_over, at = bent / first, far
-            if not inverse.is_whole:
-                break
-            x, left = self.inverse.rough(far.inner.phi)
+            x, left = self.inverse.rough(far.inner.phi) if inverse.is_whole else self.inverse.further(far.inner.phi)
         raise UnresolvedError(f"a Newton step leaves {left_over:.2g} of the inner gradient, too far to be local")
 
     def _adjoint_error(self, far: Linearization, noise: float) -> tuple[float, float]:

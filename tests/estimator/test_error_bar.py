@@ -299,3 +299,15 @@ def test_the_products_of_the_adjoint_are_used_again():
     assert stats["num_matvecs"] == 20
     assert stats["error_status"] == "estimated"
     assert int(stats["error_matvecs"]) < 2 * 20  # for two systems, and a few more to check
+
+
+def test_the_error_of_differences_is_unknown_where_torch_has_no_second_derivative():
+    X = torch.arange(6.0).reshape(2, 3)
+
+    def inner_loss(w, p):
+        return torch.cdist(w[None], X, p=3).sum() + p * w.square().sum()
+
+    problem = OneTensor(inner_loss, lambda w: w.square().sum(), torch.tensor([0.2, 0.7, 0.1]), 1.0)
+    estimator = hg.Implicit(inner_steps=0, product=hg.CentredDifferences())
+    stats = estimator.estimate(problem, problem.init_hparams(), problem.init_params()).stats
+    assert str(stats["error_status"]) == "unknown: the inner loss cannot be differentiated twice"
