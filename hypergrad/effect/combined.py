@@ -94,7 +94,7 @@ class CombinedEffects:
     @property
     def without_effect(self) -> list[str]:
         """The names of the hyperparameters that are no effects, but coefficients of the solver."""
-        return [name for name, one in self._declared.items() if isinstance(one, Hyperparameter)]
+        return [name for name, one in self.declared.items() if isinstance(one, Hyperparameter)]
 
     @property
     def changes_targets(self) -> bool:
