@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hypergrad.core.autodiff import Tensors
 from hypergrad.model.calling import FunctionOfParameters
 from hypergrad.model.criterion import Criterion
 from hypergrad.model.requirements import layer
@@ -45,6 +46,16 @@ def require_still_padding(model: FunctionOfParameters, criterion: Criterion, X: 
                     "so a hypergradient would leave out its part. Let a mask keep padding out of the loss, set the "
                     "row to zero in a layer of its own, or set padding_idx to None."
                 )
+
+
+def without_padding(model: FunctionOfParameters, v: Tensors) -> Tensors:
+    """A direction in which rows of padding stay as they are, as `require_still_padding` makes sure that they do."""
+    rows = {id(part.weight): part.padding_idx for part in model.module.modules() if isinstance(part, nn.Embedding)}
+    still = {name: rows.get(id(model.module.get_parameter(name))) for name in v}
+    return {
+        name: x if still[name] is None else x.index_fill(0, torch.tensor(still[name]).to(x.device), 0)
+        for name, x in v.items()
+    }
 
 
 def _other_use(module: nn.Module, embedding: nn.Embedding) -> str:

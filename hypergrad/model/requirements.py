@@ -31,7 +31,9 @@ def require_servable(module: nn.Module) -> None:
         if reason:
             raise TypeError(f"{layer(module, part)} cannot be a function of its parameters: {reason}")
         for name, x in [*part._parameters.items(), *part._buffers.items()]:
-            reason = "" if x is None else _without_values(x) or (_untrainable(x) if x.requires_grad else "")
+            reason = (
+                "" if x is None else _without_values(x) or (_untrainable(x) if x.requires_grad else "") or _hooked(x)
+            )
             if reason:
                 raise ValueError(f"{layer(module, part)} has {name!r}, {reason}")
 
@@ -60,6 +62,16 @@ def _kind(part: nn.Module) -> str:
             "Pass the module inside it, its `.module`."
         )
     return ""
+
+
+def _hooked(x: Tensor) -> str:
+    hooks = [*(x._backward_hooks or ()), *(getattr(x, "_post_accumulate_grad_hooks", None) or ())]
+    if not hooks:
+        return ""
+    return (
+        f"whose gradient goes through {len(hooks)} hook{'s'[: len(hooks) > 1]}, which training as a function of its "
+        "parameters does not call. Remove them, and do in the loss or in forward what they do."
+    )
 
 
 def _without_values(x: Tensor) -> str:
