@@ -55,7 +55,7 @@ def _overrides(begun: Path) -> list[str]:
     Raises:
         ValueError: if one of them is an option, or a setting of Hydra, which a run does not leave in this file.
     """
-    overrides: Any = yaml.safe_load((begun / "overrides.yaml").read_text())
+    overrides = _content(begun / "overrides.yaml", list)
     for text in overrides:
         if not isinstance(text, str) or text.strip().startswith("-") or _key(text.strip()).startswith(_NEVER):
             raise ValueError(
@@ -75,9 +75,32 @@ def _quoted(path: Path) -> str:
 
 
 def _config_dir(begun: Path) -> list[str]:
-    """The argument `--config-dir` with which the run started, if there was one."""
-    settings: Any = yaml.safe_load((begun / "hydra.yaml").read_text())
-    for source in settings["hydra"]["runtime"]["config_sources"]:
-        if source["provider"] == "command-line":
-            return ["--config-dir", source["path"]]
-    return []
+    """The argument `--config-dir` with which the run started, if there was one.
+
+    Raises:
+        ValueError: if the settings of the run do not say.
+    """
+    path = begun / "hydra.yaml"
+    try:
+        sources = _content(path, dict)["hydra"]["runtime"]["config_sources"]
+        return [text for one in sources if one["provider"] == "command-line" for text in ("--config-dir", one["path"])][
+            :2
+        ]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} has no hydra.runtime.config_sources, which every run leaves there.") from error
+    return ["--config-dir", given[0]] if given else []
+
+
+def _content(path: Path, kind: type) -> Any:
+    """What a YAML file of a run holds.
+
+    Raises:
+        ValueError: if it is not of that kind.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, kind):
+        raise ValueError(f"{path} must hold a {kind.__name__}, but it holds a {type(content).__name__}.")
+    return content

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, leaves
 from hypergrad.model.lent_module import LentModule
+from hypergrad.model.lost_gradient import Evaluated, Recording, refusal
 from hypergrad.model.wrong_derivative import direction_like, error, product
 
 
@@ -50,22 +51,31 @@ class LentLoss:
         v, at = direction_like(w), leaves(w)
         found = product(list(self._gradient(at, create_graph=True).values()), at, v)
 
-        def gradient(params: Tensors) -> Tensors:
-            with self.lent.written(params):
-                return self._gradient(self.lent.own)
+        def evaluate(params: Tensors) -> Evaluated:
+            with self.lent.written(params), torch.enable_grad():
+                value = self.of_params(self.lent.own)
+                return Evaluated(params, value.item(), self._gradient_of(value, self.lent.own))
 
-        off = error(found, gradient, w, v)
+        eager = Recording(evaluate)
+        off = error(found, eager.gradient, w, v)
+        names = eager.lost()
+        if names:
+            raise ValueError(refusal(f"{self.name} of {type(self.lent.module).__name__}", names))
         if off:
             raise ValueError(self._refusal(f"a product with the Hessian that is off by {off:.0%} from differences"))
 
     def _gradient(self, at: Tensors, *, create_graph: bool = False) -> Tensors:
         with torch.enable_grad():
             value = self.of_params(at)
-            if not value.requires_grad:
-                return {name: torch.zeros_like(p) for name, p in at.items()}
-            found = torch.autograd.grad(
-                value, tuple(at.values()), create_graph=create_graph, allow_unused=True, materialize_grads=True
-            )
+            return self._gradient_of(value, at, create_graph=create_graph)
+
+    @staticmethod
+    def _gradient_of(value: Tensor, at: Tensors, *, create_graph: bool = False) -> Tensors:
+        if not value.requires_grad:
+            return {name: torch.zeros_like(p) for name, p in at.items()}
+        found = torch.autograd.grad(
+            value, tuple(at.values()), create_graph=create_graph, allow_unused=True, materialize_grads=True
+        )
         return dict(zip(at, found, strict=True))
 
     def _refusal(self, what: str) -> str:

@@ -1,6 +1,7 @@
 """Parameters that a loss reads without a gradient: changes of the loss against what its gradient says."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from hypergrad.core.autodiff import Tensors
@@ -21,27 +22,46 @@ class Evaluated(NamedTuple):
     gradient: Tensors
 
 
-def lost(pairs: list[tuple[Evaluated, Evaluated]], evaluate: Callable[[Tensors], Evaluated]) -> list[str]:
-    """The parameters through which the loss changes otherwise than its gradient says; none if it does not.
+@dataclass
+class Recording:
+    """A loss whose gradients are formed around a point along one direction, as `wrong_derivative.error` does first.
 
-    For two points close to each other, L(w₁) − L(w₂) is ½ (∇L(w₁) + ∇L(w₂)) · (w₁ − w₂) up to the third order. A loss
-    that reads a parameter by `detach`, `item` or under `no_grad`, or changes a gradient on its way, differs in the
-    first order, over every width.
-
-    Args:
-        pairs: points around w along one direction, of two widths; they cost nothing more.
-        evaluate: the loss elsewhere; called only if something seems to be lost.
+    Attributes:
+        evaluate: the loss and its gradient at some parameters.
+        seen: what it was at those of `gradient` so far: two points of one width, then two of another.
     """
-    parts = [_lost_part(*pair) for pair in pairs]
-    if not _is_one_slope(*parts):
-        return []
-    first, second = pairs[0]
-    w = {name: (p + second.w[name]) / 2 for name, p in first.w.items()}
-    d = {name: _WIDER * (p - w[name]) for name, p in first.w.items()}
-    if not _is_one_slope(parts[1], _around(w, d, evaluate)):
-        return []
-    alone = {name: _around(w, {name: x}, evaluate) for name, x in d.items()}
-    return [name for name, part in alone.items() if abs(part) > _LEAST] or list(w)
+
+    evaluate: Callable[[Tensors], Evaluated]
+    seen: list[Evaluated] = field(default_factory=list)
+
+    def gradient(self, w: Tensors) -> Tensors:
+        """∇L(w), which is recorded."""
+        self.seen.append(self.evaluate(w))
+        return self.seen[-1].gradient
+
+    def lost(self) -> list[str]:
+        """The parameters through which the loss changes otherwise than its gradient says; none if it does not.
+
+        For two points close to each other, L(w₁) − L(w₂) is ½ (∇L(w₁) + ∇L(w₂)) · (w₁ − w₂) up to the third order. A
+        loss that reads a parameter by `detach`, `item` or under `no_grad`, or changes a gradient on its way, differs in
+        the first order, over every width. More points are tried only if something seems to be lost.
+        """
+        first, second, *far = self.seen[:4]
+        near = _lost_part(first, second)
+        if not _is_one_slope(near, _lost_part(*far)):
+            return []
+        w = {name: (p + second.w[name]) / 2 for name, p in first.w.items()}
+        d = {name: _WIDER * (p - w[name]) for name, p in first.w.items()}
+        if not _is_one_slope(near, self._around(w, d)):
+            return []
+        alone = {name: self._around(w, {name: x}) for name, x in d.items()}
+        return [name for name, part in alone.items() if abs(part) > _LEAST] or list(w)
+
+    def _around(self, w: Tensors, d: Tensors) -> float:
+        def moved(sign: int) -> Evaluated:
+            return self.evaluate({name: p + sign * d[name] if name in d else p for name, p in w.items()})
+
+        return _lost_part(moved(1), moved(-1))
 
 
 def _lost_part(first: Evaluated, second: Evaluated) -> float:
@@ -55,22 +75,16 @@ def _lost_part(first: Evaluated, second: Evaluated) -> float:
     return (change - said) / size if size > 0 else 0.0
 
 
-def _around(w: Tensors, d: Tensors, evaluate: Callable[[Tensors], Evaluated]) -> float:
-    def moved(sign: int) -> Evaluated:
-        return evaluate({name: p + sign * d[name] if name in d else p for name, p in w.items()})
-
-    return _lost_part(moved(1), moved(-1))
-
-
 def _is_one_slope(first: float, second: float) -> bool:
     return abs(first) > _LEAST and abs(first - second) <= _AGREEMENT * abs(first)
 
 
-def refusal(subject: str, names: list[str], remedy: str) -> str:
+def refusal(subject: str, names: list[str]) -> str:
     """The message for parameters whose gradient is lost."""
     some = ", ".join(map(repr, names[:3])) + " and others" * (len(names) > 3)
     return (
         f"{subject} has a gradient with respect to {some} that is not the derivative of the loss: forward reads a "
         "parameter without its gradient (detach, .data, item(), no_grad), or changes gradients on their way, as a "
-        f"straight-through or reversed gradient does. A hypergradient would leave out this part. {remedy}"
+        "straight-through or reversed gradient does. A hypergradient would leave out this part. Compute with the "
+        "parameter itself; or, if it is meant to be a constant, call requires_grad_(False) on it, or make it a buffer."
     )

@@ -12,7 +12,7 @@ from hypergrad.compile.tracing import untraced
 from hypergrad.core.autodiff import Tensors, detach, leaves
 from hypergrad.model.copying import copied
 from hypergrad.model.criterion import Criterion
-from hypergrad.model.lost_gradient import Evaluated, lost, refusal
+from hypergrad.model.lost_gradient import Evaluated, Recording, refusal
 from hypergrad.model.missing_derivative import graph, has_dead_end, layer_without, missing
 from hypergrad.model.padding import without_padding
 from hypergrad.model.probe import away, require_functional, write
@@ -20,10 +20,6 @@ from hypergrad.model.pure_module import PureModule
 from hypergrad.model.requirements import layer
 from hypergrad.model.wrong_derivative import direction_like, error, layer_with_wrong, product
 
-_CONSTANT = (
-    "Compute with the parameter itself; or, if it is meant to be a constant, call requires_grad_(False) on it, or keep "
-    "it in a buffer."
-)
 _REMEDY = (
     "An implicit estimator with product=differences (hg.CentredDifferences()) works without second derivatives; for "
     "every other estimator, use another layer, or write this one in another way."
@@ -64,24 +60,23 @@ def objection(model: PureModule, criterion: Criterion, X: Any, y: Tensor) -> str
         functions = {node.name() for node in graph([outputs, loss]) if isinstance(node, BackwardCFunction)}
     if not all(g.isfinite().all() for g in first):
         return ""
-    witness, off = _compared(model, criterion, X, y, found, w, v)
-    names = lost([(witness.seen[0], witness.seen[1]), (witness.seen[2], witness.seen[3])], witness.evaluate)
+    eager, off = _compared(model, criterion, X, y, found, w, v)
+    names = eager.lost()
     if names:
-        part = model.module.get_submodule(names[0].rpartition(".")[0])
-        return refusal(layer(model.module, part), names, _CONSTANT)
+        return refusal(layer(model.module, model.module.get_submodule(names[0].rpartition(".")[0])), names)
     return _wrong(model, criterion, w, X, y, off, functions) if off else ""
 
 
 def _compared(
     model: PureModule, criterion: Criterion, X: Any, y: Tensor, found: Tensors, w: Tensors, v: Tensors
-) -> tuple["_Witness", float]:
-    """The error of a product by differences, in float64 if model and loss can be computed in it, and their witness."""
+) -> tuple[Recording, float]:
+    """The error of a product by differences, in float64 if model and loss can be computed in it, and what was seen."""
     try:
-        witness = _Witness(model, criterion, in_float64(X), in_float64(y), torch.float64)
-        return witness, error(found, witness.gradient, in_float64(w), in_float64(v))
+        eager = _eager(model, criterion, in_float64(X), in_float64(y), torch.float64)
+        return eager, error(found, eager.gradient, in_float64(w), in_float64(v))
     except RuntimeError:  # dtypes that the module or loss names do not fit
-        witness = _Witness(model, criterion, X, y, _kind_of(model)[0])
-        return witness, error(found, witness.gradient, detach(w), v)
+        eager = _eager(model, criterion, X, y, _kind_of(model)[0])
+        return eager, error(found, eager.gradient, detach(w), v)
 
 
 def in_float64(values: Any) -> Any:
@@ -89,25 +84,19 @@ def in_float64(values: Any) -> Any:
     return tree_map_only(Tensor, lambda x: x.detach().double() if x.is_floating_point() else x, values)
 
 
-class _Witness:
-    """The loss of a copy of the model into which parameters are written, and what it was at those tried so far."""
+def _eager(model: PureModule, criterion: Criterion, X: Any, y: Tensor, dtype: torch.dtype) -> Recording:
+    """The loss of a copy of the model into which w is written."""
+    witness, criterion = copied(model).to(dtype), deepcopy(criterion).to(dtype)
 
-    def __init__(self, model: PureModule, criterion: Criterion, X: Any, y: Tensor, dtype: torch.dtype) -> None:
-        self.model, self.criterion = copied(model).to(dtype), deepcopy(criterion).to(dtype)
-        self.X, self.y = X, y
-        self.seen: list[Evaluated] = []
-
-    def evaluate(self, w: Tensors) -> Evaluated:
-        write(self.model, w)
-        own = [self.model.module.get_parameter(name) for name in w]
+    def evaluate(w: Tensors) -> Evaluated:
+        write(witness, w)
+        own = [witness.module.get_parameter(name) for name in w]
         with torch.enable_grad():
-            loss = self.criterion.value(self.model({}, self.X, 0), self.y)
+            loss = criterion.value(witness({}, X, 0), y)
             found = torch.autograd.grad(loss, own, allow_unused=True, materialize_grads=True)
         return Evaluated(w, loss.item(), dict(zip(w, found, strict=True)))
 
-    def gradient(self, w: Tensors) -> Tensors:
-        self.seen.append(self.evaluate(w))
-        return self.seen[-1].gradient
+    return Recording(evaluate)
 
 
 def _without(model: PureModule, criterion: Criterion, w: Tensors, X: Any, y: Tensor) -> str:

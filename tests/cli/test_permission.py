@@ -259,6 +259,23 @@ def test_nor_can_the_configs_that_come_with_it(config, strange, main, tmp_path):
     assert not list(tmp_path.rglob("PWNED"))
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("overrides.yaml", "hydra: [", "is no YAML"),
+        ("overrides.yaml", "{a: 1}", "must hold a list, but it holds a dict"),
+        ("hydra.yaml", "hydra: [", "is no YAML"),
+        ("hydra.yaml", "{a: 1}", "has no hydra.runtime.config_sources"),
+    ],
+)
+def test_a_broken_file_of_a_run_is_named(name, content, said, strange, main):
+    (strange / ".hydra" / name).write_text(content)
+    code, text = main(f"resume={strange}", "outer_steps=2")
+    assert str(code).startswith("error: ")
+    assert f"{name} {said}" in text
+    assert "Traceback" not in text
+
+
 def test_a_run_is_resumed_alone(strange, main, tmp_path):
     code, said = main(f"resume={strange}", "-m", "outer_steps=2,3")
     assert code != 0
