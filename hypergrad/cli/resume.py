@@ -83,9 +83,7 @@ def _config_dir(begun: Path) -> list[str]:
     path = begun / "hydra.yaml"
     try:
         sources = _content(path, dict)["hydra"]["runtime"]["config_sources"]
-        return [text for one in sources if one["provider"] == "command-line" for text in ("--config-dir", one["path"])][
-            :2
-        ]
+        given = [source["path"] for source in sources if source["provider"] == "command-line"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} has no hydra.runtime.config_sources, which every run leaves there.") from error
     return ["--config-dir", given[0]] if given else []
