@@ -218,3 +218,41 @@ def test_two_runs_of_one_process_do_not_share_a_folder_either(tmp_path):
     with locked([tmp_path]), pytest.raises(hg.FolderInUseError, match=f"is in use by process {os.getpid()} on"):
         tuned(tmp_path)
     assert tuned(tmp_path, 1).last.step == 1
+
+
+def network(**changes):
+    generator = torch.Generator().manual_seed(0)
+    parts = [(torch.randn(n, 4, generator=generator), torch.arange(n) % 3) for n in (21, 12)]
+    torch.manual_seed(0)
+    layers = (torch.nn.Linear(4, 5), changes.pop("activation", torch.nn.Tanh()), torch.nn.Linear(5, 3))
+    settings = {
+        "loss": torch.nn.CrossEntropyLoss(),
+        "hyperparameters": {"l2": hg.L2(init=0.1)},
+        "batch_size": 10,
+    }
+    return hg.Supervised(model=torch.nn.Sequential(*layers), train=parts[0], dev=parts[1], **settings | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"batch_size": 7}, "batches"),
+        ({"drop_last": True}, "batches"),
+        ({"seed": 1}, "batches"),
+        ({"loss": torch.nn.CrossEntropyLoss(label_smoothing=0.3)}, "loss"),
+        ({"loss": torch.nn.functional.cross_entropy}, "loss"),
+        ({"hyperparameters": {"l2": hg.L1(init=0.1)}}, "effects"),
+        ({"hyperparameters": {"l2": hg.L2(init=0.1, on="*.weight")}}, "effects"),
+        ({"activation": torch.nn.ReLU()}, "model"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_settings(changes, name, tmp_path):
+    def tune(steps, **changes):
+        estimator = hg.Unrolled(solver=hg.GradientDescent(lr=0.1), inner_steps=2)
+        sgd = partial(torch.optim.SGD, lr=0.1)
+        return hg.fit(network(**changes), estimator, sgd, steps, folder=tmp_path, progress=False)
+
+    tune(1)
+    with pytest.raises(hg.CheckpointError, match=f"its {name} was .*, and here it is "):
+        tune(2, **changes)
+    assert len(tune(2).history) == 3

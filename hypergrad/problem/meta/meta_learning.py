@@ -120,6 +120,13 @@ class MetaLearning(InnerProblem):
         other._buffers = self._buffers | stacks
         return other
 
+    def settings(self) -> dict[str, object]:
+        return {
+            "model": self.model.module,
+            "loss": self.criterion.description(),
+            "tasks": f"{self.tasks}, {self.tasks_per_step} per step, seed {self.seed}, proximity {self.proximity}",
+        }
+
     def init_params(self) -> Tensors:
         num_tasks = self.tasks_per_step + self.test_tasks
         return {name: p.expand(num_tasks, *p.shape).clone() for name, p in self.model.params().items()}

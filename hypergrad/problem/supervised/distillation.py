@@ -73,6 +73,9 @@ class Distillation(ModuleProblem):
         self.model = PureModule(model or softmax_regression(num_features, num_classes), few, seed)
         self._twice = TwiceDifferentiable(self.model, Criterion(cross_entropy))
 
+    def settings(self) -> dict[str, object]:
+        return {"model": self.model.module, "images": f"{self.per_class} per class, noise {self.noise}"}
+
     def init_params(self) -> Tensors:
         return self.model.params()
 

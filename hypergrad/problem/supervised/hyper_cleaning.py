@@ -68,6 +68,9 @@ class HyperCleaning(Supervised):
         require_real(self, "l2", above=0)
         self.register_buffer("is_wrong", is_wrong)
 
+    def settings(self) -> dict[str, object]:
+        return super().settings() | {"l2": self.l2}
+
     def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         penalty = torch.stack([w.square().sum() for w in params.values()]).sum()
         return super().loss_of_outputs(outputs, params, hparams, batch) + self.l2 * penalty

@@ -104,6 +104,12 @@ class SemiAmortized(InnerProblem):
             )
         self.register_buffer("images", torch.cat([self.X_train, self.X_test[: self.num_test]]))
 
+    def settings(self) -> dict[str, object]:
+        return {
+            "networks": [None if one is None else one.module for one in (self.decoder, self.encoder)],
+            "samples": f"{self.num_samples}, batch_size {self.batch_size}, seed {self.seed}",
+        }
+
     def init_params(self) -> Tensors:
         prior = self.images.new_zeros(len(self.images), self.latent)
         return {"mean": prior, "log_var": prior.clone()}
