@@ -23,9 +23,9 @@ from hypergrad.linsolve.base import LinearSolver
 from hypergrad.linsolve.cg import CG
 from hypergrad.model.lent_check import LentLoss
 from hypergrad.model.lent_module import LentModule
-from hypergrad.problem.base import require_scalar
 from hypergrad.problem.function_problem import FunctionProblem
 from hypergrad.problem.mean_loss import MeanLoss, require_arguments, require_repeatable
+from hypergrad.problem.returned import require_scalar
 from hypergrad.product.base import Product
 from hypergrad.product.differences import CentredDifferences
 from hypergrad.product.gauss_newton import GaussNewton

@@ -19,7 +19,8 @@ from hypergrad.core.autodiff import Tensors
 from hypergrad.core.display import assigned, on_screen
 from hypergrad.core.errors import NonFiniteError, UnusedHyperparameterError
 from hypergrad.estimator.report import AdjointReport, ErrorBar, SamplingReport, UnrollingReport, flat
-from hypergrad.problem.base import InnerProblem, require_scalar
+from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.returned import require_scalar
 from hypergrad.solver.base import State
 from hypergrad.training.report import TrainingReport
 from hypergrad.training.training import Training

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hypergrad.core.autodiff import Tensors, value_and_gradient
 from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.problem.returned import require_dict, require_scalar
 
 _NO_OUTPUTS = (
     "{} does not define `{}`, which Gauss–Newton products need: write the inner loss as "
@@ -193,8 +194,8 @@ class InnerProblem(nn.Module, ABC):
         """
         name = type(self).__name__
         params, spaces = self.init_params(), self.hyperparameters()
-        _require_dict(params, Tensor, f"{name}.init_params() must return a dict of tensors by name")
-        _require_dict(
+        require_dict(params, Tensor, f"{name}.init_params() must return a dict of tensors by name")
+        require_dict(
             spaces, Hyperparameter, f"{name}.hyperparameters() must return a dict of hg.Hyperparameter by name"
         )
         like = next(iter(params.values()))
@@ -224,30 +225,3 @@ class Restriction:
     def scatter(self, v: Tensor) -> Tensor:
         """The flat vector with the size of w that is v in these entries and zero elsewhere."""
         return v if self.index is None else v.new_zeros(self.size).index_copy(0, self.index, v)
-
-
-def require_scalar(value: Any, name: str) -> Tensor:
-    """The given loss, after a check that it is a tensor with one entry.
-
-    Raises:
-        TypeError: if it is not a tensor.
-        ValueError: if it has another shape.
-    """
-    if not isinstance(value, Tensor):
-        raise TypeError(
-            f"{name} must return a tensor of shape (), but it returned {value!r} of {type(value).__name__}."
-        )
-    if value.numel() != 1:
-        raise ValueError(
-            f"{name} must return a tensor of shape (), but it returned one of shape {tuple(value.shape)}; take "
-            "its mean or sum."
-        )
-    return value
-
-
-def _require_dict(value: Any, kind: type, promise: str) -> None:
-    if not isinstance(value, dict):
-        raise TypeError(f"{promise}, but it returned a {type(value).__name__}.")
-    for name, entry in value.items():
-        if not isinstance(entry, kind):
-            raise TypeError(f"{promise}, but {name!r} is a {type(entry).__name__}.")

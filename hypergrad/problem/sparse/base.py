@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, value_and_gradient
-from hypergrad.problem.base import InnerProblem, require_scalar
+from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.returned import require_scalar
 
 
 class Penalized(InnerProblem):
