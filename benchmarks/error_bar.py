@@ -13,7 +13,7 @@ from rich.table import Table
 import hypergrad as hg
 from benchmarks.case import PROBLEMS, Case
 from benchmarks.exact import Exact
-from benchmarks.measure import THREADS, clocked, interleaved, limit_threads, ratios
+from benchmarks.measure import clocked, interleaved, ratios, timing_settings
 from hypergrad.core.autodiff import flatten
 
 
@@ -53,12 +53,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.error_bar", description="What the error bar costs.")
     parser.add_argument("--products", type=int, nargs="+", default=[20, 40, 60], help="of CG, for the adjoint")
-    parser.add_argument("--rounds", type=int, default=7, help="timed turns, at least 7")
-    parser.add_argument("--threads", type=int, default=THREADS, help="1 on a busy machine")
-    given = parser.parse_args()
-    if given.rounds < 7:
-        parser.error(f"--rounds must be at least 7, but it is {given.rounds}.")
-    limit_threads(given.threads)
+    given = timing_settings(parser, rounds=7)
     torch.set_default_dtype(torch.float64)
     Console(width=110, highlight=False).print(run(given.products, given.rounds))
 

@@ -1,5 +1,6 @@
 """Interleaved timing, peak memory in a process of its own, and the table that shows both."""
 
+import argparse
 import multiprocessing
 import os
 import statistics
@@ -51,6 +52,22 @@ def interleaved(contestants: dict[str, Callable[[], float]], *, repeats: int) ->
         for name in list(contestants)[:: 1 if turn % 2 == 0 else -1]:
             times[name].append(contestants[name]())
     return times
+
+
+def timing_settings(parser: argparse.ArgumentParser, rounds: int) -> argparse.Namespace:
+    """The arguments of a benchmark with `--rounds` and `--threads`, after the threads are limited.
+
+    Args:
+        parser: with the benchmark's own arguments.
+        rounds: the default.
+    """
+    parser.add_argument("--rounds", type=int, default=rounds, help="timed turns, at least 7")
+    parser.add_argument("--threads", type=int, default=THREADS, help="1 on a busy machine")
+    given = parser.parse_args()
+    if given.rounds < 7:
+        parser.error(f"--rounds must be at least 7, but it is {given.rounds}.")
+    limit_threads(given.threads)
+    return given
 
 
 def limit_threads(count: int) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import hypergrad as hg
-from benchmarks.measure import THREADS, clocked, interleaved, limit_threads, ratios
+from benchmarks.measure import clocked, interleaved, ratios, timing_settings
 from hypergrad.model.probe import EXAMPLES
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
@@ -81,12 +81,7 @@ def run(rounds: int) -> Table:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.probe", description="What the probe costs.")
-    parser.add_argument("--rounds", type=int, default=9, help="timed turns, at least 7")
-    parser.add_argument("--threads", type=int, default=THREADS, help="1 on a busy machine")
-    given = parser.parse_args()
-    if given.rounds < 7:
-        parser.error(f"--rounds must be at least 7, but it is {given.rounds}.")
-    limit_threads(given.threads)
+    given = timing_settings(parser, rounds=9)
     torch.set_default_dtype(torch.float64)
     Console(width=110, highlight=False).print(run(given.rounds))
 

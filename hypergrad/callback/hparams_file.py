@@ -17,7 +17,11 @@ _HEAD = "# The hyperparameters, in natural units. To read them: hypergrad.load_h
 
 
 def plain(hparams: Tensors) -> dict[str, Any]:
-    """Named tensors as numbers and nested lists, with every digit, for `json.dumps` and the like."""
+    """Named tensors as numbers and nested lists, with every digit, for `json.dumps` and the like.
+
+    Args:
+        hparams: tensors of any shape by name, such as `result.hparams`; one of shape () becomes a number.
+    """
     return {name: value.tolist() for name, value in hparams.items()}
 
 
