@@ -1,6 +1,7 @@
 """`hg.hypergradient` for a module, against central differences through plain training of the module in place."""
 
 import random
+import warnings
 from copy import deepcopy
 
 import pytest
@@ -10,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 import hypergrad as hg
 from hypergrad import functional
+from hypergrad.model.lost_gradient import Recording
 
 F = nn.functional
 
@@ -366,3 +368,28 @@ def test_a_loss_that_draws_is_refused():
         )  # fmt: skip
     with pytest.raises(ValueError, match="batches must hold at least 1 batch, but it holds 0"):
         hg.hypergradient(task.inner, task.outer, module, {"l2": 0.05}, batches=iter([]))
+
+
+def test_kinks_within_single_precision_are_served(monkeypatch):
+    """Rectifiers have kinks between points that are as close as single precision allows, more over a longer way."""
+    module = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1)).float()
+    with torch.no_grad():
+        for p, value in zip(module.parameters(), (1.0, 0.0, 0.7, 0.1), strict=True):
+            p.fill_(value)
+    X = torch.cat([torch.linspace(0.0, 0.05, 401), torch.tensor([1.0, 2.0])]).float()[:, None]
+    y = torch.cat([torch.full((401,), 3.0), torch.tensor([0.5, 1.5])]).float()[:, None]
+
+    def inner(net, hparams):
+        return F.mse_loss(net(X), y) + hparams["l2"] * sum(p.square().sum() for p in net.parameters())
+
+    def estimate():
+        return hg.hypergradient(
+            inner, lambda net, _: F.mse_loss(net(X[-2:]), y[-2:]), module, {"l2": 0.3}, damping=30.0
+        )
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", hg.NotConvergedWarning)  # the point is no optimum
+        assert isinstance(estimate().grad["l2"], float)
+        monkeypatch.setattr(Recording, "crosses_a_kink", lambda self, gradient: False)
+        with pytest.raises(ValueError, match="product with the Hessian that is off"):
+            estimate()

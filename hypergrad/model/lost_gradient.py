@@ -1,8 +1,11 @@
 """Parameters that a loss reads without a gradient: changes of the loss against what its gradient says."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import torch
 
 from hypergrad.core.autodiff import Tensors
 
@@ -10,8 +13,12 @@ _WIDER = 64
 """Times the width of the differences, at which rounding inside the model no longer looks like a lost gradient."""
 _LEAST = 1e-3
 """Part of a change of the loss from which it counts as lost. A judgement: far above rounding."""
+_BEND = 0.05
+"""Relative difference of the curvature ahead and behind from which there is a kink. Smooth losses bend by the width."""
+_ROUNDING = 100
+"""Times the rounding of the loss from which a change of it counts."""
 _AGREEMENT = 0.1
-"""Relative difference of the lost parts over two widths up to which they are one slope, and not a kink or rounding."""
+"""Relative difference of the lost slopes of two widths up to which they are one, and not a kink or rounding."""
 
 
 class Evaluated(NamedTuple):
@@ -47,36 +54,49 @@ class Recording:
         the first order, over every width. More points are tried only if something seems to be lost.
         """
         first, second, *far = self.seen[:4]
-        near = _lost_part(first, second)
-        if not _is_one_slope(near, _lost_part(*far)):
+        near = _lost_slope(first, second)
+        if not _are_one(near, _lost_slope(*far)):
             return []
         w = {name: (p + second.w[name]) / 2 for name, p in first.w.items()}
         d = {name: _WIDER * (p - w[name]) for name, p in first.w.items()}
-        if not _is_one_slope(near, self._around(w, d)):
+        if not _are_one(near, self._around(w, d)):
             return []
         alone = {name: self._around(w, {name: x}) for name, x in d.items()}
-        return [name for name, part in alone.items() if abs(part) > _LEAST] or list(w)
+        return [name for name, slope in alone.items() if slope] or list(w)
+
+    def crosses_a_kink(self, gradient: Tensors) -> bool:
+        """Whether the differences ahead of a point and behind it disagree, so that they do not tell its curvature.
+
+        Args:
+            gradient: ∇L there.
+        """
+        ahead, behind = (one.gradient for one in self.seen[:2])
+        bend = torch.stack([torch.linalg.vector_norm(ahead[k] - 2 * g + behind[k]) for k, g in gradient.items()]).norm()
+        slope = torch.stack([torch.linalg.vector_norm(g - behind[k]) for k, g in ahead.items()]).norm()
+        return bool(bend > _BEND * slope)
 
     def _around(self, w: Tensors, d: Tensors) -> float:
         def moved(sign: int) -> Evaluated:
             return self.evaluate({name: p + sign * d[name] if name in d else p for name, p in w.items()})
 
-        return _lost_part(moved(1), moved(-1))
+        return _lost_slope(moved(1), moved(-1))
 
 
-def _lost_part(first: Evaluated, second: Evaluated) -> float:
-    """(change of the loss − what the gradients say) / the larger of both."""
-    change = first.loss - second.loss
-    said = sum(
-        float(((g + second.gradient[name]) / 2 * (first.w[name] - second.w[name])).sum())
-        for name, g in first.gradient.items()
-    )
-    size = max(abs(change), abs(said))
-    return (change - said) / size if size > 0 else 0.0
+def _lost_slope(first: Evaluated, second: Evaluated) -> float:
+    """(change of the loss − what the gradients say) / distance; 0 if that is small beside both, or only rounding."""
+    change, said, square = first.loss - second.loss, 0.0, 0.0
+    for name, g in first.gradient.items():
+        step = first.w[name] - second.w[name]
+        said += float(((g + second.gradient[name]) / 2 * step).sum())
+        square += float(step.square().sum())
+    eps = torch.finfo(next(iter(first.w.values())).dtype).eps
+    noise = max(_LEAST * max(abs(change), abs(said)), _ROUNDING * eps * max(abs(first.loss), abs(second.loss)))
+    return (change - said) / math.sqrt(square) if abs(change - said) > noise else 0.0
 
 
-def _is_one_slope(first: float, second: float) -> bool:
-    return abs(first) > _LEAST and abs(first - second) <= _AGREEMENT * abs(first)
+def _are_one(first: float, second: float) -> bool:
+    """Whether two slopes agree: at an optimum, what is left of the third order grows with the square of the width."""
+    return first != 0 and abs(first - second) <= _AGREEMENT * abs(first)
 
 
 def refusal(subject: str, names: list[str]) -> str:

@@ -124,6 +124,28 @@ def test_kinks_and_constants_are_served(kind, dtype):
     through_training(problem_of(kind().to(dtype)))
 
 
+def test_nothing_is_lost_at_an_optimum():
+    """There, changes of the loss are of the third order, which gradients at two points do not give."""
+    torch.manual_seed(0)
+    module, generator = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1)), torch.Generator().manual_seed(1)
+    X, y = (torch.randn(20, k, generator=generator) for k in (4, 1))
+
+    def inner(net: nn.Module, hparams: Tensors) -> torch.Tensor:
+        return mse_loss(net(X), y) + hparams["l2"] * sum(p.square().sum() for p in net.parameters())
+
+    optimizer = torch.optim.LBFGS(module.parameters(), max_iter=500, tolerance_grad=1e-13, tolerance_change=0)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = inner(module, {"l2": torch.tensor(0.05)})
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)  # pyright: ignore[reportArgumentType]
+    found = hg.hypergradient(inner, lambda net, _: mse_loss(net(X[:5]), y[:5]), module, {"l2": 0.05})
+    assert float(found.stats["inner_grad_norm"]) < 1e-7
+
+
 def test_a_hook_on_a_gradient_is_refused():
     module = nn.Linear(4, 1)
     module.weight.register_hook(lambda grad: 2 * grad)
