@@ -11,6 +11,7 @@ from torch._C import _functorch  # type: ignore[attr-defined]
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hypergrad.core.cost import spend
+from hypergrad.core.order import differentiated, first_order
 
 Tensors = dict[str, Tensor]
 """Named tensors: the parameters w, or the hyperparameters λ."""
@@ -86,12 +87,18 @@ def value_and_gradient(
         return own(function, params)
     if _functorch.peek_interpreter_stack() is not None:
         return _transformed(function, params, name)
-    differentiable = torch.is_grad_enabled()
+    if torch.is_grad_enabled():
+        point = {name: p if p.requires_grad else p.detach().requires_grad_() for name, p in params.items()}
+        with differentiated(once=False):
+            return _with_gradient(function, point, name, differentiable=True)
+    value, grads = first_order(lambda: _with_gradient(function, leaves(params), name, differentiable=False))
+    return value.detach(), grads
+
+
+def _with_gradient(
+    function: Callable[[Tensors], Tensor], point: Tensors, name: str, *, differentiable: bool
+) -> tuple[Tensor, Tensors]:
     with torch.enable_grad():
-        if differentiable:
-            point = {name: p if p.requires_grad else p.detach().requires_grad_() for name, p in params.items()}
-        else:
-            point = leaves(params)
         value = function(point)
         grads: tuple[Tensor | None, ...] = (None,) * len(point)
         if value.requires_grad:
@@ -99,8 +106,7 @@ def value_and_gradient(
     if all(grad is None for grad in grads):
         raise ValueError(_IGNORED.format(name, ", ".join(point)))
     pairs = zip(point.items(), grads, strict=True)
-    filled = {name: torch.zeros_like(p) if grad is None else grad for (name, p), grad in pairs}
-    return value if differentiable else value.detach(), filled
+    return value, {name: torch.zeros_like(p) if grad is None else grad for (name, p), grad in pairs}
 
 
 def _transformed(function: Callable[[Tensors], Tensor], params: Tensors, name: str) -> tuple[Tensor, Tensors]:

@@ -1,7 +1,7 @@
 """A module as a pure function of its parameters: how buffers and random draws are treated."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from hypergrad.core.autodiff import Tensors, leaves
+from hypergrad.core.order import is_first_order
 from hypergrad.model.calling import Kernels, seeded
 from hypergrad.model.convention import OUTPUTS, arguments, tensor_of
 from hypergrad.model.copying import copied
@@ -118,13 +119,13 @@ class PureModule(nn.Module):
     @contextmanager
     def calling(self, params: Tensors, device: torch.device, step: int | None) -> Iterator[None]:
         """A context in which the module, or a part of it, can be called as a function of `params`."""
+        training = step is not None
         for part in self._in_training:
-            part.training = step is not None
-        with ExitStack() as stack:
-            self._kernels.enter(stack, device)
-            if self._draws:
-                stack.enter_context(seeded(device, self._seed, step))
-            stack.enter_context(self._places.hold(params))
+            if part.training is not training:  # nn.Module.__setattr__ takes a microsecond
+                part.training = training
+        twice = self._kernels.differ and not is_first_order(next(iter(params.values()), None))
+        random = seeded(device, self._seed, step) if self._draws else nullcontext()
+        with self._kernels.around(device, twice=twice), random, self._places.hold(params):
             yield
 
     def returning(self, entry: str) -> "PureModule":
