@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import relu, scaled_dot_product_attention
 
 
 class Block(nn.Module):
@@ -18,8 +18,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, before, h, w) ↦ (n, width, h / stride, w / stride)."""
-        inner = F.relu(self.norms[0](self.first(x)))
-        return F.relu(self.norms[1](self.second(inner)) + self.shortcut(x))
+        inner = relu(self.norms[0](self.first(x)))
+        return relu(self.norms[1](self.second(inner)) + self.shortcut(x))
 
 
 def resnet18(width: int = 64, groups: int = 32, num_classes: int = 10) -> nn.Module:
@@ -48,7 +48,7 @@ class Layer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, length, width) ↦ the same shape."""
         q, k, v = (z.unflatten(-1, (self.heads, -1)).transpose(1, 2) for z in self.qkv(self.norms[0](x)).chunk(3, -1))
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        mixed = scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.out(mixed.transpose(1, 2).flatten(2))
         return x + self.dense(self.norms[1](x))
 

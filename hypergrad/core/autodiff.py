@@ -67,8 +67,9 @@ def value_and_gradient(
 
     If grad mode is enabled, both can be differentiated again with respect to everything that `params` and the closure
     of `function` depend on; under `torch.no_grad()` no graph is kept. Inside a transform of `torch.func` both can be
-    transformed again. A tensor that f ignores has gradient 0. The call
-    counts as one gradient, see `hypergrad.core.cost`.
+    transformed again. A tensor that f ignores has gradient 0. The call counts as one gradient, see
+    `hypergrad.core.cost`. Where no graph is kept, models may use kernels with one derivative, see
+    `hypergrad.core.order`.
 
     Args:
         function: maps named tensors to a tensor of shape ().
@@ -78,8 +79,7 @@ def value_and_gradient(
     Returns:
         f(w), shape (), and ∇f(w), shaped as `params`.
 
-    Raises:
-        ValueError: if f depends on none of the parameters.
+    Also raised, by what it calls: ValueError if f depends on none of the parameters.
     """
     spend(gradients=1)
     own = next((GRADIENTS[type(p)] for p in params.values() if type(p) in GRADIENTS), None)
@@ -98,6 +98,11 @@ def value_and_gradient(
 def _with_gradient(
     function: Callable[[Tensors], Tensor], point: Tensors, name: str, *, differentiable: bool
 ) -> tuple[Tensor, Tensors]:
+    """f and ∇f at leaves.
+
+    Raises:
+        ValueError: if f depends on none of them.
+    """
     with torch.enable_grad():
         value = function(point)
         grads: tuple[Tensor | None, ...] = (None,) * len(point)

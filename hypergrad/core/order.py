@@ -46,7 +46,7 @@ def first_order(evaluate: Callable[[], T]) -> T:
 
     If a function of the user's own differentiates within, as a penalty on a gradient does, torch raises that such a
     kernel has no second derivative. Then all is evaluated again, with kernels that have one.
-    """
+    """  # noqa: DOC501 (it is raised again)
     try:
         with differentiated(once=True):
             return evaluate()

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.seed import seed_of
@@ -63,6 +64,10 @@ class Kernels:
         # Functions that a user's own forward or hook calls cannot be seen from outside.
         self._foreign = any(isinstance(part, nn.MultiheadAttention) or _is_foreign(part) for part in parts)
         self._recurs = any(isinstance(part, nn.RNNBase) for part in parts)
+        self.draw = any(
+            part.training and part.dropout > 0 for part in parts if isinstance(part, nn.RNNBase | nn.MultiheadAttention)
+        )
+        """Whether kernels draw random numbers in training; then each kind draws others."""
 
     @property
     def differ(self) -> bool:
@@ -82,6 +87,24 @@ class Kernels:
         if self._recurs and twice:
             settings.append(_NO_CUDNN if device.type == "cuda" else _NO_ONEDNN)
         return Settings(settings)
+
+
+class watched(TorchFunctionMode):  # noqa: N801 (a context manager)
+    """A context with a call of the module in training, whose own functions may call attention with dropout.
+
+    Args:
+        kernels: of the module, which keep that in mind.
+    """
+
+    def __init__(self, kernels: Kernels) -> None:
+        super().__init__()
+        self._kernels = kernels
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is nn.functional.scaled_dot_product_attention:
+            self._kernels.draw |= (args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0)) > 0
+        return func(*args, **kwargs)
 
 
 def _is_foreign(part: nn.Module) -> bool:

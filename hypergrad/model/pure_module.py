@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from hypergrad.core.autodiff import Tensors, leaves
 from hypergrad.core.order import is_first_order
-from hypergrad.model.calling import Kernels, seeded
+from hypergrad.model.calling import Kernels, seeded, watched
 from hypergrad.model.convention import OUTPUTS, arguments, tensor_of
 from hypergrad.model.copying import copied
 from hypergrad.model.places import Places
@@ -82,6 +82,9 @@ class PureModule(nn.Module):
         witness = copied(self) if probe else None
         with kept_random_states():
             self._draws, self._copies_inputs = try_out(self, X, seed, probe=probe)
+            if self._draws and self._kernels.differ:
+                with torch.no_grad(), watched(self._kernels):
+                    self(self.params(), X, 0)
             for suspect in computed:
                 suspect.require_replaced()
                 self._places.restore(suspect.part, suspect.attribute, suspect.value)
@@ -123,9 +126,10 @@ class PureModule(nn.Module):
         for part in self._in_training:
             if part.training is not training:  # nn.Module.__setattr__ takes a microsecond
                 part.training = training
-        twice = self._kernels.differ and not is_first_order(next(iter(params.values()), None))
+        kernels = self._kernels
+        twice = kernels.differ and (training and kernels.draw or not is_first_order(next(iter(params.values()), None)))
         random = seeded(device, self._seed, step) if self._draws else nullcontext()
-        with self._kernels.around(device, twice=twice), random, self._places.hold(params):
+        with kernels.around(device, twice=twice), random, self._places.hold(params):
             yield
 
     def returning(self, entry: str) -> "PureModule":

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_map_only
 
 from hypergrad.compile.tracing import untraced
 from hypergrad.core.autodiff import Tensors, detach, leaves
+from hypergrad.core.order import differentiated
 from hypergrad.model.copying import copied
 from hypergrad.model.criterion import Criterion
 from hypergrad.model.lost_gradient import Evaluated, Recording, refusal
@@ -166,7 +167,7 @@ class TwiceDifferentiable:
         if not self._model.probes or self._objections.get(key) == "":
             return
         if key not in self._objections:
-            with untraced():  # the first step may be one that is traced
+            with untraced(), differentiated(once=False):  # the first step may be one that is traced
                 if key != self._constructed:
                     require_functional(self._model, copied(self._model), X)
                 self._objections[key] = objection(self._model, self._criterion, X, y)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, flatten, leaves, unflatten
 from hypergrad.core.operator import Operator
+from hypergrad.core.order import first_order
 from hypergrad.core.validation import require_real
 from hypergrad.problem.evaluation import InnerEvaluation, require_finite
 from hypergrad.problem.oracle import Oracle
@@ -91,9 +92,13 @@ class _Gradients(NamedTuple):
 
 def _gradients(oracle: Oracle, params: Tensors) -> _Gradients:
     w, hp = leaves(params), leaves(oracle.hparams)
-    with torch.enable_grad():
+
+    @torch.enable_grad()
+    def differentiated() -> tuple[Tensor, tuple[Tensor | None, ...]]:
         loss = replace(oracle, hparams=hp).loss(w)
-        grads = torch.autograd.grad(loss, (*w.values(), *hp.values()), allow_unused=True)
+        return loss, torch.autograd.grad(loss, (*w.values(), *hp.values()), allow_unused=True)
+
+    loss, grads = first_order(differentiated)
     pairs = zip(w.items(), grads[: len(w)], strict=True)
     wrt_w = {name: torch.zeros_like(p) if g is None else g for (name, p), g in pairs}
     return _Gradients(loss.detach(), flatten(wrt_w), dict(zip(hp, grads[len(w) :], strict=True)))
