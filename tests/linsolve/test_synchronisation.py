@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import hypergrad as hg
 from hypergrad.linsolve import window
 from hypergrad.linsolve.recording import Recording
+from hypergrad.problem.oracle import Oracle
 
 KRYLOV = {
     "cg": hg.CG(),
@@ -114,10 +115,10 @@ def test_a_product_that_blows_up_is_named_by_its_number(solver, product, windows
         windows(size)
         matvec = Counted(spd(SYSTEMS["large"]))
 
-        def A(v: Tensor, matvec: Counted = matvec) -> Tensor:
+        def product_of(v: Tensor, matvec: Counted = matvec) -> Tensor:
             return matvec(v) * (torch.nan if matvec.count >= product else 1)
 
-        met.append(outcome(solver, A, rhs(150), None))
+        met.append(outcome(solver, product_of, rhs(150), None))
     assert met[0] == met[1]
 
 
@@ -169,3 +170,47 @@ def test_recording_products_waits_for_nothing():
         watched(torch.full((N,), torch.nan))
     assert met.count == 0
     assert len(seen.vectors) == len(seen.products) == 20
+
+
+PRODUCTS = {
+    "reverse": hg.Reverse(),
+    "differences": hg.CentredDifferences(),
+    "forward over reverse": hg.ForwardOverReverse(),
+}
+
+
+@pytest.mark.parametrize("product", PRODUCTS.values(), ids=PRODUCTS)
+def test_a_product_waits_for_nothing(product):
+    problem = hg.Quadratic(size=7)
+    oracle = Oracle(problem, {k: hp.value(torch.float64) for k, hp in problem.hyperparameters().items()})
+    here = product.linearize(oracle, problem.init_params())
+    here.mixed(here.phi)  # forward over reverse is checked once
+    with Waits() as met:
+        for _ in range(3):
+            here.product(here.phi)
+        if not isinstance(product, hg.ForwardOverReverse):
+            here.mixed(here.phi)
+    assert met.count == 0
+
+
+def test_differences_along_zero_are_zero():
+    problem = hg.Quadratic(size=7)
+    oracle = Oracle(problem, {k: hp.value(torch.float64) for k, hp in problem.hyperparameters().items()})
+    here = hg.CentredDifferences().linearize(oracle, problem.init_params())
+    zero = torch.zeros_like(here.phi)
+    assert torch.equal(here.product(zero), zero)
+    assert not any(term is None or term.any() for term in here.mixed(zero).values())
+
+
+def test_an_estimate_waits_once_for_five_iterations_and_a_fixed_number_of_times(windows):
+    windows(5)
+    problem, counts = hg.Quadratic(size=130, condition=1e3, penalty=1e-3), []
+    hparams = {k: hp.value(torch.float64) for k, hp in problem.hyperparameters().items()}
+    for tol in (1e-1, 1e-10):
+        estimator = hg.Implicit(linsolve=hg.CG(max_iter=500, tol=tol), inner_steps=0, error_bar=False)
+        with Waits() as met:
+            found = estimator.estimate(problem, hparams, problem.solution(hparams))
+        counts.append((found.num_matvecs, met.count))
+    (few, waits), (many, more) = counts
+    assert many > few + 50
+    assert more - waits <= (many - few) / 5 + 3
