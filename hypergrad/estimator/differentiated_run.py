@@ -10,6 +10,7 @@ from hypergrad.core.status import Status
 from hypergrad.estimator.base import require_finite_loss
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation, blew_up, require_finite
+from hypergrad.problem.parts import accumulated_outer_loss
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.training.divergence import explain_divergence
 from hypergrad.training.dynamics import Dynamics
@@ -109,7 +110,8 @@ class DifferentiatedRun:
             raise DivergenceError(explain_divergence(self.dynamics, self.params, self.inner_steps))
         end = as_leaves(state)
         with torch.enable_grad():
-            loss = problem.outer_loss(solver.params(end), hparams, problem.outer_batch(outer_step))
+            batch = problem.outer_batch(outer_step)
+            loss = accumulated_outer_loss(problem, solver.params(end), hparams, batch)
         value = require_finite_loss(loss, problem)
         adjoint, direct = state_vjp({"": {"f": loss}}, {"": {"f": torch.ones_like(loss)}}, end, hparams)
         if all(grad is None for grads in adjoint.values() for grad in grads.values()):

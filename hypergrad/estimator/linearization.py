@@ -9,6 +9,7 @@ from torch import Tensor
 from hypergrad.core.autodiff import Tensors, flatten, leaves
 from hypergrad.estimator.base import require_finite_loss
 from hypergrad.estimator.point import Point
+from hypergrad.problem.parts import accumulated_outer_loss
 from hypergrad.product.base import Stationarity
 
 
@@ -40,7 +41,7 @@ class Linearization:
         problem = point.oracle.problem
         w, hp = leaves(point.params), leaves(point.oracle.hparams)
         with torch.enable_grad():
-            outer_loss = problem.outer_loss(w, hp, point.outer_batch)
+            outer_loss = accumulated_outer_loss(problem, w, hp, point.outer_batch)
             outer_value = require_finite_loss(outer_loss, problem)
             df_dw, direct = _outer_gradients(outer_loss, w, hp)
         return cls(point, outer_value, df_dw, direct, point.product.linearize(point.oracle, point.params))
