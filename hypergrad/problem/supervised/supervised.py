@@ -24,7 +24,7 @@ from hypergrad.model.probe import EXAMPLES
 from hypergrad.model.pure_module import PureModule
 from hypergrad.model.second_derivative import TwiceDifferentiable
 from hypergrad.model.trial import require_batches
-from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.supervised.accepted import accepting, require_accepted, require_module
 from hypergrad.problem.supervised.columns import column_readers
 from hypergrad.problem.supervised.division_trial import try_division
@@ -140,6 +140,16 @@ class Supervised(JudgedProblem):
             "batches": f"batch_size {self.batch_size}, drop_last {self.drop_last}, seed {self.seed}",
         }
 
+    def inner_parts(self, batch: Any) -> Parts | None:
+        """As promised.
+
+        Also raised, by what it calls: ValueError as by `inner_loss_and_gradient`, and not later, in a backward pass.
+        """
+        parts = super().inner_parts(batch)
+        if parts is not None:
+            self._require_twice()
+        return parts
+
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         outputs = self._returned if self.returns_loss else self.outputs
         return self.loss_of_outputs(outputs(params, hparams, batch), params, hparams, batch)
@@ -150,8 +160,7 @@ class Supervised(JudgedProblem):
         Also raised, by what it calls: ValueError if the gradient is to be differentiated again, and a layer of the
         model allows no such thing.
         """
-        if torch.is_grad_enabled():
-            self._twice.require(self._few("train"), self.y[:EXAMPLES])
+        self._require_twice()
         return super().inner_loss_and_gradient(params, hparams, batch)
 
     def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
@@ -226,6 +235,10 @@ class Supervised(JudgedProblem):
             generator = torch.Generator().manual_seed(seed_of("augmentation", self.seed, step))
             X = self.effects.augmented(X, hparams, generator)
         return self._evaluate(self.model, params, hparams, self.arguments(X, y), step)
+
+    def _require_twice(self) -> None:
+        if torch.is_grad_enabled():
+            self._twice.require(self._few("train"), self.y[:EXAMPLES])
 
     def _few(self, name: str) -> Any:
         """The arguments of the model for a few examples of a part."""
