@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from typing import Any
@@ -60,7 +61,7 @@ class StreamedPart(nn.Module):
         return given(self.first_X), self.first_y
 
     @abstractmethod
-    def __len__(self) -> int:
+    def size(self) -> int:
         """The number of examples.
 
         Raises:
@@ -143,7 +144,7 @@ class RowPart(StreamedPart):
         workers.parts[rows.name] = rows
         self._steps = StepReader(partial(_from_step, workers, rows.name, num, schedule))
 
-    def __len__(self) -> int:
+    def size(self) -> int:
         return len(self.rows)
 
     def rows_at(self, step: int) -> Tensor | None:
@@ -162,7 +163,7 @@ class RowPart(StreamedPart):
 
     def whole(self) -> Placed:
         if self.rows.at_once:
-            return self.read(range(len(self)))
+            return self.read(range(self.size()))
         found = list(self.each(self._chunks()))
         X = tree_map(lambda *xs: torch.cat(xs), *(X for X, _ in found))
         return X, torch.cat([y for _, y in found])
@@ -178,7 +179,7 @@ class RowPart(StreamedPart):
         self.workers.close()
 
     def _chunks(self) -> list[range]:
-        num = len(self)
+        num = self.size()
         return [range(num)[k : k + self.chunk] for k in range(0, num, self.chunk)]
 
 
@@ -198,7 +199,7 @@ class PassPart(StreamedPart):
         self.reader = PassReader(passes, is_ahead=is_ahead)
         self._steps = StepReader(self.reader.run)
 
-    def __len__(self) -> int:
+    def size(self) -> int:
         raise ValueError(self._refusal("has no number of examples"))
 
     def targets(self) -> Tensor:
@@ -240,8 +241,12 @@ def _from_step(workers: Workers, name: str, size: int, schedule: Schedule, step:
     return workers.run(plan())
 
 
-def stop_reading(problem: nn.Module) -> None:
-    """End what reads ahead for a problem; it begins again when it is needed."""
-    for part in problem.modules():
-        if isinstance(part, StreamedPart):
-            part.close()
+@contextmanager
+def reading(problem: nn.Module) -> Iterator[None]:
+    """A context at whose end nothing reads ahead for a problem any more; it begins again when it is needed."""
+    try:
+        yield
+    finally:
+        for part in problem.modules():
+            if isinstance(part, StreamedPart):
+                part.close()

@@ -86,8 +86,8 @@ class ExampleProblem(InnerProblem):
         """Keep a part, in buffers and modules that move with the problem."""
         suffix = "" if name == "train" else f"_{name}"
         if isinstance(part, StreamedPart):
-            self.add_module(f"streamed{suffix}", part)
-            self._streamed[name] = f"streamed{suffix}"
+            self.add_module(f"reader{suffix}", part)
+            self._streamed[name] = f"reader{suffix}"
             return
         X = held(part.X)
         if isinstance(X, Tensor):
@@ -128,7 +128,7 @@ class ExampleProblem(InnerProblem):
         """
         streamed = self.streamed(name)
         if streamed is not None:
-            return streamed.whole() if rows is None else streamed.read(_listed(rows, len(streamed)))
+            return streamed.whole() if rows is None else streamed.read(_listed(rows, streamed.size()))
         suffix = "" if name == "train" else f"_{name}"
         X, y = getattr(self, f"X{suffix}"), getattr(self, f"y{suffix}")
         return (given(X), y) if rows is None else (X[rows], y[rows])
@@ -138,7 +138,7 @@ class ExampleProblem(InnerProblem):
         streamed = self.streamed(name)
         if streamed is None:
             return (self.part(name, None if rows is None else rows.to(self.device(name))) for rows in batches)
-        everything = range(len(streamed))
+        everything = range(streamed.size())
         return streamed.each(everything if rows is None else rows.tolist() for rows in batches)
 
     def first(self, name: str) -> tuple[Any, Tensor]:
@@ -161,7 +161,7 @@ class ExampleProblem(InnerProblem):
         Also raised, by what it calls: ValueError if it is an `IterableDataset`.
         """
         streamed = self.streamed(name)
-        return len(self.part(name)[1]) if streamed is None else len(streamed)
+        return len(self.part(name)[1]) if streamed is None else streamed.size()
 
     def device(self, name: str) -> torch.device:
         """Where the examples of a part are when they are used."""

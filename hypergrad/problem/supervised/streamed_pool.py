@@ -32,7 +32,7 @@ def on_streamed_rows(problem: P, train: Tensor, dev: Tensor) -> P:
     """
     old: Any = problem
     pool, streaming = [_rows(old, name) for name in POOL], old.streaming.again()
-    held = {f"{letter}{suffix}" for letter in ("X", "y", "streamed") for suffix in ("", "_dev")}
+    held = {f"{letter}{suffix}" for letter in ("X", "y", "reader") for suffix in ("", "_dev")}
     other: Any = copy(problem)
     other._buffers = {name: x for name, x in problem._buffers.items() if name not in held}
     other._modules = {name: part for name, part in problem._modules.items() if name not in held}
