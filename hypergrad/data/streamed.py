@@ -114,10 +114,14 @@ class StreamedPart(nn.Module):
         return tree_map(self._moved, X), self._moved(as_labels(y))
 
     def _checked(self, examples: Examples) -> Placed:
-        """The examples, after a check of their targets."""
-        if self.require_targets is not None:
-            self.require_targets(as_labels(examples.y))
-        return self.placed(examples)
+        """The examples, after a check of their targets; what reads ahead ends if they fail."""
+        try:
+            if self.require_targets is not None:
+                self.require_targets(as_labels(examples.y))
+            return self.placed(examples)
+        except BaseException:
+            self.close()
+            raise
 
     def _moved(self, x: Tensor) -> Tensor:
         like = self.like

@@ -27,7 +27,7 @@ def try_effects(
         effects: of the problem.
         hparams: λ.
         outputs: z of a few examples.
-        targets: of train, shape (n, …).
+        targets: of the first examples of train, or of all, shape (n, …).
         pool: of all examples that a fold or a final training may use.
         num_classes: K if they are classes, else None.
 
@@ -50,7 +50,7 @@ def try_effects(
             "such as torch.nn.functional.cross_entropy."
         ) from error
     if effects.weighs:
-        effects.weights(None, targets, hparams)
+        effects.weights(torch.arange(len(targets), device=targets.device), targets, hparams)
         require_terms(criterion, z, y, classes)
 
 
