@@ -7,6 +7,7 @@ import torch
 
 from hypergrad.callback.base import Callback, Record, Result
 from hypergrad.callback.trained_model import TrainedModel
+from hypergrad.data.streamed import reading
 from hypergrad.outer.descent import Descent
 from hypergrad.outer.state import identity, random_state, require_same, restore_random_state
 
@@ -66,9 +67,10 @@ class Loop:
         """The model after training on train and dev at the best λ, from the initial parameters."""
         _, _, best = self.journal.records()
         problem, hparams = self.objective.problem.joined(best.hparams)
-        found = self.objective.estimator.estimate(problem, hparams, problem.init_params())
-        with torch.no_grad():
-            metrics = {name: float(x) for name, x in problem.metrics(found.params, hparams).items()}
+        with reading(problem):
+            found = self.objective.estimator.estimate(problem, hparams, problem.init_params())
+            with torch.no_grad():
+                metrics = {name: float(x) for name, x in problem.metrics(found.params, hparams).items()}
         origin = f"trained again on train and dev, at the hyperparameters of outer step {best.step}"
         return TrainedModel(hparams, found.params, problem, metrics, origin, best.labels, best.hparams)
 
