@@ -125,6 +125,7 @@ from hypergrad.callback.tensorboard import TensorBoard as TensorBoard
 from hypergrad.core.autodiff import Tensors as Tensors
 from hypergrad.problem.tied import Tied as Tied
 from hypergrad.problem.layers.total_variation import TotalVariation as TotalVariation
+from hypergrad.model.transformer import TransformerClassifier as TransformerClassifier
 from hypergrad.product.traced import Traced as Traced
 from hypergrad.callback.trained_model import TrainedModel as TrainedModel
 from hypergrad.outer.trainer import Trainer as Trainer
@@ -161,6 +162,7 @@ from hypergrad.baseline.search import search as search
 from torch.distributions.constraints import simplex as simplex
 from hypergrad.model.network import softmax_regression as softmax_regression
 from hypergrad.data.tables import sparse_regression as sparse_regression
+from hypergrad.data.questions import trec_questions as trec_questions
 from torch.distributions.constraints import unit_interval as unit_interval
 
 # Not by name, and not in a way that type checkers read: what stands above is the list.
