@@ -125,12 +125,12 @@ from hypergrad.callback.tensorboard import TensorBoard as TensorBoard
 from hypergrad.core.autodiff import Tensors as Tensors
 from hypergrad.problem.tied import Tied as Tied
 from hypergrad.problem.layers.total_variation import TotalVariation as TotalVariation
-from hypergrad.model.transformer import TransformerClassifier as TransformerClassifier
 from hypergrad.product.traced import Traced as Traced
 from hypergrad.callback.trained_model import TrainedModel as TrainedModel
 from hypergrad.outer.trainer import Trainer as Trainer
 from hypergrad.training.training import Training as Training
 from hypergrad.training.report import TrainingReport as TrainingReport
+from hypergrad.model.transformer import TransformerClassifier as TransformerClassifier
 from hypergrad.estimator.unrolled import Unrolled as Unrolled
 from hypergrad.estimator.report import UnrollingReport as UnrollingReport
 from hypergrad.core.errors import UnusedHyperparameterError as UnusedHyperparameterError

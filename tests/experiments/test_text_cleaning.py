@@ -28,7 +28,7 @@ def root(tmp_path: Path) -> Path:
         return "\n".join(lines) + "\n"
 
     for name, text in {
-        "train": rows(400, weak=True),
+        "train": rows(300, weak=True),
         "valid": rows(60),
         "test": rows(60, tag="tag "),
     }.items():
@@ -38,13 +38,13 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.mark.filterwarnings("ignore:.*are in the .* part too:UserWarning")
 def test_weights_tell_wrong_labels_from_right_ones(root: Path, monkeypatch: pytest.MonkeyPatch):
-    for name, value in {"OUTER_STEPS": 25, "BATCH_SIZE": 100, "STEPS": 40, "TUNING_STEPS": 5}.items():
+    for name, value in {"OUTER_STEPS": 15, "BATCH_SIZE": 100, "STEPS": 30, "TUNING_STEPS": 5}.items():
         monkeypatch.setattr(table, name, value)
     monkeypatch.setattr(table, "SOLVER", hg.AdamW(lr=1e-2))
     found = table.measured(str(root), 0)
     rows = found["rows"]
     assert rows["ours, and dev"]["auc"] > 0.9
-    assert len(found["weights"]) == 400
+    assert len(found["weights"]) == 300
     assert rows["right labels"]["test"] > 0.9
     assert rows["ours, trained on with its weights"]["test"] > rows["weak labels"]["test"]
     assert "dev" in rows["weak labels"]
