@@ -9,8 +9,6 @@ from torch.nn.functional import cross_entropy, huber_loss, mse_loss
 
 import hypergrad as hg
 from hypergrad.core.autodiff import flatten
-from hypergrad.core.cost import Spent
-from hypergrad.problem.oracle import Oracle
 
 N, DEV = 13, 7  # in parts of at most 5 and 3: the last ones are smaller
 CLASSES = torch.tensor([0, 1, 2, 1, 0, 2, 2, 1, 0, 0, 1, 2, 1])
