@@ -26,7 +26,7 @@ SEEDS, VOCABULARY, DROPOUT = range(3), 2000, 0.4
 OUTER_STEPS, INNER_STEPS, BATCH_SIZE = 120, 5, 256
 OPTIMIZER = partial(torch.optim.Adam, lr=0.5)
 SOLVER = hg.AdamW(lr=1e-3, weight_decay=1e-2)
-STEPS, TUNING_STEPS = 600, 200
+STEPS, TUNING_STEPS = 400, 150
 """Steps of each training at fixed weights, and of the one on dev that follows another."""
 FITTING = hg.AdamW(lr=2e-3, weight_decay=1e-2)
 
