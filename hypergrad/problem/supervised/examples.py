@@ -88,7 +88,7 @@ class ExampleProblem(InnerProblem):
         rows, size, epoch = None, len(self.X), step
         if self.batch_size is not None and self.batch_size < size:
             cut: Any = {"size": size, "batch_size": self.batch_size, "drop_last": self.drop_last}
-            rows = rows_of_step(step, **cut, seed=self.seed).to(self.y.device)
+            rows = rows_of_step(step, **cut, seed=self.seed, device=self.y.device)
             epoch = step // steps_per_epoch(**cut)
         examples = self._reread(rows, epoch)
         if self.draws:
