@@ -1,6 +1,6 @@
 """Gradients, Jacobian products and finite differences of functions of named tensors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C import _functorch  # type: ignore[attr-defined]
+from torch.autograd.graph import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hypergrad.core.cost import spend
@@ -60,6 +61,23 @@ def base_of(x: Tensor) -> Tensor:
     return x
 
 
+def inside_transform() -> bool:
+    """Whether a transform of `torch.func` is at work."""
+    return _functorch.peek_interpreter_stack() is not None
+
+
+def nodes_before(tensors: Iterable[Tensor]) -> set[Node]:
+    """Every node that a backward pass from the tensors would visit."""
+    found: set[Node] = set()
+    waiting: list[Any] = [x.grad_fn for x in tensors]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            waiting += [following for following, _ in node.next_functions]
+    return found
+
+
 def value_and_gradient(
     function: Callable[[Tensors], Tensor], params: Tensors, name: str = "The function"
 ) -> tuple[Tensor, Tensors]:
@@ -85,7 +103,7 @@ def value_and_gradient(
     own = next((GRADIENTS[type(p)] for p in params.values() if type(p) in GRADIENTS), None)
     if own is not None:
         return own(function, params)
-    if _functorch.peek_interpreter_stack() is not None:
+    if inside_transform():
         return _transformed(function, params, name)
     if torch.is_grad_enabled():
         point = {name: p if p.requires_grad else p.detach().requires_grad_() for name, p in params.items()}

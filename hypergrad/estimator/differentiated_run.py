@@ -12,6 +12,7 @@ from hypergrad.core.status import Status
 from hypergrad.estimator.base import require_finite_loss
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation, blew_up, require_finite
+from hypergrad.problem.parts import accumulated_outer_loss
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.training.divergence import explain_divergence
 from hypergrad.training.dynamics import Dynamics
@@ -118,7 +119,8 @@ class DifferentiatedRun:
 
         @torch.enable_grad()
         def outer() -> tuple[float, Mapping[str, Partial], Partial]:
-            loss = problem.outer_loss(solver.params(end), hparams, problem.outer_batch(outer_step))
+            batch = problem.outer_batch(outer_step)
+            loss = accumulated_outer_loss(problem, solver.params(end), hparams, batch)
             value = require_finite_loss(loss, problem)
             return value, *state_vjp({"": {"f": loss}}, {"": {"f": torch.ones_like(loss)}}, end, hparams)
 

@@ -1,6 +1,6 @@
 """Where a module keeps its tensors, and how others are put there for a call."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -52,6 +52,24 @@ class Places:
                         self._places[names[id(value)]].append(_Place(part, table, key))
                     elif any(id(x) in names for x in tree_leaves(value)):
                         self._containers.append(_Place(part, table, key))
+
+    def names_in(self, parts: Collection[nn.Module]) -> list[str]:
+        """The names of the parameters and buffers that some parts of the module keep."""
+        names = {id(places[0].holder()[places[0].key]): name for name, places in self._places.items()}
+        inside = {
+            names[id(x)]
+            for p in self._containers
+            if p.module in parts
+            for x in tree_leaves(p.holder()[p.key])
+            if id(x) in names
+        }
+        return [
+            name for name, places in self._places.items() if name in inside or any(p.module in parts for p in places)
+        ]
+
+    def current(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """The tensors that are in these places now."""
+        return {name: self._places[name][0].holder()[self._places[name][0].key] for name in names}
 
     def restore(self, part: nn.Module, attribute: str, value: Any) -> None:
         """Let an attribute that each call writes, such as the weight of a pruned layer, have this value afterwards."""

@@ -54,9 +54,8 @@ class CentredDifferences(Product):
             return _gradients(oracle, unflatten(at, params))
 
         def difference(v: Tensor, stretch: float = 1.0) -> tuple[Tensor, dict[str, Tensor | None]]:
-            if not v.any():
-                return torch.zeros_like(v), {name: torch.zeros_like(value) for name, value in oracle.hparams.items()}
-            h = stretch * length / torch.linalg.vector_norm(v).item()
+            size = torch.linalg.vector_norm(v).double()
+            h = torch.where(size > 0, stretch * length / size, 1.0)  # a tensor, because `item` would wait for a GPU
             return _quotients(gradients(w + h * v), gradients(w - h * v), 2 * h)
 
         here = gradients(w)
@@ -104,7 +103,7 @@ def _gradients(oracle: Oracle, params: Tensors) -> _Gradients:
     return _Gradients(loss.detach(), flatten(wrt_w), dict(zip(hp, grads[len(w) :], strict=True)))
 
 
-def _quotients(ahead: _Gradients, behind: _Gradients, width: float) -> tuple[Tensor, dict[str, Tensor | None]]:
+def _quotients(ahead: _Gradients, behind: _Gradients, width: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:
     """The differences of both gradients, divided by `width`."""
     mixed: dict[str, Tensor | None] = {}
     for name, a in ahead.wrt_hp.items():

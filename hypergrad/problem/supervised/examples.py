@@ -9,27 +9,37 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from hypergrad.core.seed import seed_of
 from hypergrad.core.validation import require_instance, require_int
 from hypergrad.data.minibatch import rows_of_step, steps_per_epoch
 from hypergrad.data.parts import cast
 from hypergrad.data.source import Part
 from hypergrad.data.tree import given, held, joined
+from hypergrad.model.criterion import Fraction
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.repartition import on_rows
 
 
 class Batch(NamedTuple):
-    """The data of a training step.
+    """The data of a training step, or of a dev loss.
 
     Attributes:
-        rows: of train; None for all.
+        rows: of train, or of dev, as a tensor or a slice; None for all.
         step: None if nothing in the model or the effects is random.
         examples: inputs and targets of these rows, if the data set is random; otherwise the problem holds them.
+        fraction: what this batch is of another one; None if it is a whole one.
     """
 
-    rows: Tensor | None = None
+    rows: Any = None
     step: int | None = None
     examples: tuple[Any, Tensor] | None = None
+    fraction: Fraction | None = None
+
+    @property
+    def draw(self) -> int:
+        """The number of its random draws, another one for each part."""
+        step = self.step or 0
+        return step if self.fraction is None else seed_of("part", step, self.fraction.number)
 
 
 class ExampleProblem(InnerProblem):
@@ -97,8 +107,8 @@ class ExampleProblem(InnerProblem):
 
     def step_examples(self, batch: Batch | None) -> tuple[Any, Tensor]:
         """Inputs and targets of a training step."""
-        rows, _, examples = batch or Batch()
-        return examples or self.part("train", rows)
+        batch = batch or Batch()
+        return batch.examples or self.part("train", batch.rows)
 
     def part(self, name: str, rows: Any = None) -> tuple[Any, Tensor]:
         """Inputs and targets of a part; all of them if `rows` is None."""
