@@ -82,6 +82,11 @@ class DifferentiatedRun:
         """s₀, differentiable with respect to λ if grad mode is enabled."""
         return self.dynamics.solver.start(self.dynamics.problem, self.params, self.dynamics.hparams)
 
+    @property
+    def moves_start(self) -> bool:
+        """Whether s₀ may depend on λ."""
+        return self.dynamics.problem.tunes_initial or type(self.dynamics.solver).start is not InnerSolver.start
+
     def start_term(self, adjoint: State) -> Partial:
         """(∂s₀/∂λ)ᵀ a₀, the term of dF/dλ through the start of training."""
         with torch.enable_grad():

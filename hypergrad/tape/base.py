@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hypergrad.solver.base import State
-from hypergrad.training.dynamics import Dynamics, Passage
+from hypergrad.training.dynamics import Dynamics, Passage, Stretch
 from hypergrad.training.states import Partial, detached, entries
 
 
@@ -62,22 +62,33 @@ class Trajectory:
             passages.append(passage)
         return cls(detached(state), (passages.pop() for _ in pieces))
 
-    def pull_back(self, adjoint: State) -> Iterator[tuple[State, list[Partial], int]]:
+    def pull_back(
+        self, adjoint: State, to_terms: int | None = None
+    ) -> Iterator[tuple[State | None, list[Partial], int]]:
         """The adjoint recursion of reverse-mode differentiation, from the last step to the first.
 
         a_t = (∂Φ/∂s)ᵀ a_{t+1}, and dF/dλ is the sum over the steps of (∂Φ/∂λ)ᵀ a_{t+1}.
 
         Args:
             adjoint: a_T = ∂F/∂s_T, shaped as the state.
+            to_terms: the number of steps of the run, if only the terms of the first ones are needed, and not a₀.
 
         Yields:
-            a_t, the terms of dF/dλ, the last one first, and the number of steps in each term.
+            a_t, the terms of dF/dλ, the last one first, and the number of steps in each term; None for an a₀ that is
+            not needed, which saves a Hessian product.
         """
         for passage in self.backwards:
-            adjoint, terms = passage.pull_back(adjoint)
+            if to_terms is not None:
+                to_terms -= passage.length
+            before = None
+            if to_terms == 0 and isinstance(passage, Stretch):
+                terms = passage.terms(adjoint)
+            else:
+                before, terms = passage.pull_back(adjoint)
+                adjoint = before
             steps = passage.length // len(terms)
             del passage  # otherwise its graph and the next one would exist at the same time
-            yield adjoint, terms, steps
+            yield before, terms, steps
 
 
 class Tape(ABC):

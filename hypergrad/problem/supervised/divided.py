@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from hypergrad.core.device import sent
 from hypergrad.core.seed import seed_of
 from hypergrad.core.validation import require_int
 from hypergrad.data.minibatch import rows_of_step
@@ -74,7 +75,7 @@ class DividedProblem(ExampleProblem):
         rows = rows_of_step(
             step, size=self.size("dev"), batch_size=self.dev_sample, seed=seed_of("dev sample", self.seed)
         )
-        return Batch(rows.to(self.device("dev")))
+        return Batch(sent(rows, self.device("dev")))
 
     @property
     def samples_outer(self) -> bool:

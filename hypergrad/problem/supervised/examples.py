@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.core.device import sent
 from hypergrad.core.seed import seed_of
 from hypergrad.core.validation import require_instance, require_int
 from hypergrad.data.minibatch import scheduled
@@ -112,14 +113,14 @@ class ExampleProblem(InnerProblem):
         """Whether a training step draws random numbers."""
 
     def inner_batch(self, step: int) -> Batch | None:
-        streamed = self.streamed("train")
+        streamed, device = self.streamed("train"), self.device("train")
         if streamed is None:
             cut: Any = {"size": len(self.X), "batch_size": self.batch_size, "drop_last": self.drop_last}
-            rows, epoch = scheduled(step, **cut, seed=self.seed)
+            rows, epoch = scheduled(step, **cut, seed=self.seed, device=device)
             examples = self._reread(rows, epoch)
         else:
             rows, examples = streamed.rows_at(step), streamed.at_step(step)
-        rows = None if rows is None else rows.to(self.device("train"))
+            rows = None if rows is None else sent(rows, device)
         if self.draws:
             return Batch(rows, step, examples)
         return None if rows is None and examples is None else Batch(rows, None, examples)
