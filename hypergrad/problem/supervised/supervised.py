@@ -16,6 +16,7 @@ from hypergrad.data.tree import given, joined
 from hypergrad.effect.base import Effect, Site
 from hypergrad.effect.combined import CombinedEffects
 from hypergrad.effect.example_weights import ExampleWeights
+from hypergrad.model.blocks import Recompute
 from hypergrad.model.convention import LOSS, OUTPUTS
 from hypergrad.model.criterion import Criterion
 from hypergrad.model.loss_trial import try_loss
@@ -62,6 +63,8 @@ class Supervised(JudgedProblem):
         seed: of the batches and of random draws, such as dropout.
         probe: whether to compare the outputs and derivatives of the model on eight examples with those of a copy that
             has its parameters written into it. See docs/models.md for what is not known without it.
+        recompute: blocks of the model whose activations are computed again in each backward pass, to save memory: True
+            for all that repeat, or patterns of their names, such as ["layers.*"]. See `PureModule` and docs/memory.md.
 
     Raises:
         TypeError: if data, a hyperparameter or a setting has another type.
@@ -81,6 +84,7 @@ class Supervised(JudgedProblem):
         drop_last: bool = False,
         seed: int = 0,
         probe: bool = True,
+        recompute: Recompute = False,
     ) -> None:
         require_module(model, loss)
         if not isinstance(probe, bool):
@@ -93,7 +97,7 @@ class Supervised(JudgedProblem):
         self.criterion = Criterion(returned if loss is None else loss).to(like)
         few, returns = {name: self._few(name) for name in parts}, LOSS if loss is None else OUTPUTS
         with accepting("train", few["train"]):
-            self.model = PureModule(model, few["train"], seed, returns=returns, probe=probe)
+            self.model = PureModule(model, few["train"], seed, returns=returns, probe=probe, recompute=recompute)
         require_accepted(self.model, few)
         require_batches(self.model, few["train"], len(self.y), batch_size, drop_last)
         self._readers = column_readers(self.model, few["train"]) if self._columns else frozenset()
@@ -102,7 +106,7 @@ class Supervised(JudgedProblem):
         self.num_classes = num_logits(self.model, few["train"], self.y) if loss is None else of_loss
         if probe:
             require_still_padding(self.model, self.criterion, few["train"], self.y[:EXAMPLES])
-        self._twice = TwiceDifferentiable(self.model, self.criterion)
+        self._twice = TwiceDifferentiable(self.model.keeping_activations(), self.criterion)
         self._hyperparameters = self.effects.spaces(self._site(self.X))
         self._try_effects(outputs)
 
