@@ -1,12 +1,11 @@
 """A device that is not the CPU, on a machine that has no other: its tensors keep their numbers on the CPU.
 
-`ELSEWHERE` is the name `meta`, which torch has on every machine and which we lend numbers. Inside `elsewhere()`, tensors
-made there or moved there compute as they would on the CPU, and what a GPU refuses is refused: operands on two devices,
-more than one number from the CPU in an elementwise operation, a generator of the CPU. `Waits` counts what makes the host
-wait for a GPU.
+`ELSEWHERE` is the device `meta`, which torch has on every machine and which we lend numbers. Inside `elsewhere()`,
+tensors that are made or moved there compute as on the CPU, and what a GPU refuses is refused: operands on two devices,
+more than one number from the CPU in an elementwise operation, a generator of the CPU. `Synchronisations` around work
+inside it counts what makes the host wait.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +20,6 @@ from torch.utils._pytree import tree_leaves, tree_map
 aten = torch.ops.aten
 ELSEWHERE = torch.device("meta")
 MOVES = {aten._to_copy.default, aten.copy_.default}
-READS = {aten._local_scalar_dense.default, aten.equal.default, aten.nonzero.default, aten.masked_select.default}
 BY_INDEX = {aten.index.Tensor, aten._unsafe_index.Tensor, aten.index_put.default, aten.index_put_.default}
 TAKES_A_NUMBER = {aten.where.self, aten.masked_fill.Tensor, aten.masked_fill_.Tensor, aten.fill_.Tensor, *BY_INDEX}
 
@@ -77,17 +75,10 @@ class Placed(Tensor):
 
 
 class Elsewhere(TorchDispatchMode):
-    """Catches what makes tensors, and counts what waits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waits: Counter[str] = Counter()
+    """Catches what makes tensors."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if waits(func, args, kwargs):
-            self.waits[func.__name__] += 1
-        return computed(func, args, kwargs)
+        return computed(func, args, kwargs or {})
 
 
 class FromNumbers(TorchFunctionMode):
@@ -105,10 +96,10 @@ class FromNumbers(TorchFunctionMode):
 
 
 @contextmanager
-def elsewhere() -> Iterator[Counter[str]]:
-    """The device; yields how often which operation made the host wait."""
-    with FromNumbers(), Elsewhere() as mode:
-        yield mode.waits
+def elsewhere() -> Iterator[None]:
+    """The device."""
+    with FromNumbers(), Elsewhere():
+        yield
 
 
 def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -174,18 +165,3 @@ def require_one_device(func: Any, args: Any, kwargs: dict[str, Any], asked: torc
         raise RuntimeError(f"{func}: Trying to pass too many CPU scalars to non-CPU kernel!")
     if func.__name__.split(".")[0].endswith("_") and args[0] is here[0]:
         raise RuntimeError(f"{func}: Expected all tensors to be on the same device, but the result is on the CPU")
-
-
-def waits(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
-    """Whether the host waits for a GPU in an operation: it reads from there, or writes from memory not pinned."""
-    if func in READS:
-        return any(isinstance(x, Placed) for x in tree_leaves((args, kwargs)))
-    if func is aten.copy_.default:
-        return isinstance(args[0], Placed) is not isinstance(args[1], Placed)
-    if func is aten._to_copy.default:
-        asked = kwargs.get("device")
-        return asked is not None and (torch.device(asked) == ELSEWHERE) is not isinstance(args[0], Placed)
-    if func in BY_INDEX and isinstance(args[0], Placed):
-        indices = [x for x in args[1] if x is not None]
-        return any(not isinstance(x, Placed) or x.dtype == torch.bool for x in indices)
-    return False
