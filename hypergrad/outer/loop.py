@@ -1,5 +1,6 @@
 """One run of the outer loop."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -85,6 +86,7 @@ class Loop:
             **self.descent.state(),
             **self.journal.state(),
             "random": random_state(),
+            "device": self.journal.device.type,
             "identity": self.identity,
         }
 
@@ -94,10 +96,22 @@ class Loop:
         Also raised, by what it calls: CheckpointError if the state belongs to another run.
         """
         require_same(self.identity, state["identity"])
+        self._note_device(state.get("device"))
         self.journal.restore(state, self.objective.problem.at_outer_step)
         self.objective.restore(state)
         self.descent.restore(state)
         restore_random_state(state["random"])
+
+    def _note_device(self, before: str | None) -> None:
+        """Warn if the state comes from another kind of device; earlier releases did not record it."""
+        now = self.journal.device.type
+        if before not in (None, now):
+            warnings.warn(
+                f"The run was on {before} until this state, and goes on on {now}: rounding differs there, and so do "
+                "the random draws of a model, such as dropout.",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def _descend(self) -> str:
         """Take outer steps, and return why they ended, as in `Result.stopped`."""
