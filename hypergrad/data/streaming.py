@@ -4,11 +4,11 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
 
 from hypergrad.core.validation import require_int
-from hypergrad.data.batch import as_examples, described, is_named, is_pair, no_examples
+from hypergrad.data.batch import Examples, as_examples, described, is_named, is_pair, no_examples
 from hypergrad.data.collation import Collation
 from hypergrad.data.minibatch import scheduled
 from hypergrad.data.passes import Passes
@@ -112,7 +112,8 @@ class Streaming:
             ValueError: if there are none.
         """
         if is_named(source) or is_pair(source):
-            rows: Rows = ArrayRows(as_examples(source, name), name)
+            X, y, columns = as_examples(source, name)
+            rows: Rows = ArrayRows(Examples(tree_map(Tensor.cpu, X), y.cpu(), columns), name)
         elif is_dataset(data):
             positions = visited(source, name) if isinstance(source, DataLoader) else range(len(data))
             rows = DatasetRows(RandomExamples(data, positions, Collation(collate, name), name, self.seed))

@@ -111,7 +111,7 @@ def test_a_run_goes_on_with_any_number_of_workers(tmp_path, in_order):
 
 def test_other_data_and_data_in_memory_are_another_run(tmp_path):
     cut_short(tmp_path, 0)
-    with pytest.raises(hg.CheckpointError, match="its batches was .*, streamed train, dev', and here it is"):
+    with pytest.raises(hg.CheckpointError, match="its batches was .*, streamed train, dev, and here it is"):
         trainer(tmp_path, 0, stream=False).fit(resume=tmp_path)
     changed = Noisy(1, 40)
     changed.X[39] += 1

@@ -58,7 +58,8 @@ class Supervised(JudgedProblem):
             None if the model, called with all entries of a batch by name, returns an object with its `loss`.
         train: (X, y), a dict with the targets under "labels", a Dataset, or an iterable of such batches; see `read`. X
             may be several tensors, in a tuple for positional or a dict for keyword arguments of the model. All is kept
-            in memory, in the dtype of the model; a data set that draws random numbers is read again in each epoch.
+            in memory, in the dtype of the model, if it is not streamed; a data set that draws random numbers is read
+            again in each epoch.
         dev: like train.
         test: like train, or None.
         hyperparameters: by name, effects such as `hg.L2()`, or an `hg.Hyperparameter` that a coefficient of the solver
