@@ -135,7 +135,7 @@ SHARED = {
     *("l1", "support", "sparse_linear", "design", "function_problem", "oracle", "evaluation", "convex_layer"),
     *("inexact", "linearization", "error_bar", "point", "report", "differentiated_run", "tally", "dev_loss"),
     *("sampling", "mean_loss"),
-    *("quantised", "footprint", "plan", "inverse"),
+    *("quantised", "footprint", "plan", "inverse", "depot", "deterministic", "offloading", "transfer"),
     *(
         "atomic",
         "overfitting",
