@@ -150,7 +150,7 @@ SHARED = {
     *("record", "result"),
     *("budget", "search", "landscape", "picture"),
     *("combined", "repartition", "k_fold", "wrapper", "effects_trial", "module_problem", "judged_problem"),
-    *("accepted", "columns", "examples", "returned_loss", "returned"),
+    *("accepted", "columns", "examples", "returned_loss", "returned", "site", "streamed_pool"),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).rglob("*.py")) if path.stem not in SHARED
