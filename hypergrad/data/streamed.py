@@ -67,7 +67,7 @@ class StreamedPart(nn.Module):
 
     @abstractmethod
     def targets(self) -> Tensor:
-        """All targets, for which all examples are read.
+        """All targets, for which all examples are read once.
 
         Raises:
             ValueError: if the part cannot be read by rows.

@@ -34,6 +34,7 @@ class RowPart(StreamedPart):
         spread = [k * (num - 1) // few for k in range(1, few + 1)]
         super().__init__(rows.first, rows.read(spread, 0), like, rows.name)
         self.rows, self.workers, self.chunk, self._schedule = rows, workers, chunk, schedule
+        self._targets: Tensor | None = None
         workers.parts[rows.name] = rows
         self._steps = StepReader(partial(_from_step, workers, rows.name, num, schedule))
 
@@ -44,7 +45,9 @@ class RowPart(StreamedPart):
         return self._schedule(step)[0]
 
     def targets(self) -> Tensor:
-        return torch.cat([y for _, y in self.each(self._chunks())])
+        if self._targets is None:
+            self._targets = torch.cat([y for _, y in self.each(self._chunks())])
+        return self._targets.to(self.like.device)
 
     def at_step(self, step: int) -> Placed:
         self.workers.pin = self.like.is_cuda

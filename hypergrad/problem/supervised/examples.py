@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.core.device import sent
+from hypergrad.core.seed import seed_of
 from hypergrad.core.validation import require_instance, require_int
 from hypergrad.data.minibatch import scheduled
 from hypergrad.data.parts import cast
@@ -18,6 +20,7 @@ from hypergrad.data.source import Part
 from hypergrad.data.streamed import StreamedPart
 from hypergrad.data.streamed_passes import PassPart
 from hypergrad.data.tree import given, held, joined
+from hypergrad.model.criterion import Fraction
 from hypergrad.model.probe import EXAMPLES
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.repartition import on_rows
@@ -25,18 +28,26 @@ from hypergrad.problem.supervised.streamed_pool import POOL, on_streamed_rows
 
 
 class Batch(NamedTuple):
-    """The data of a training step.
+    """The data of a training step, or of a dev loss.
 
     Attributes:
-        rows: of train; None for all.
+        rows: of train, or of dev, as a tensor or a slice; None for all.
         step: None if nothing in the model or the effects is random.
         examples: inputs and targets of these rows, if the data set is random or streamed; otherwise the problem holds
             them.
+        fraction: what this batch is of another one; None if it is a whole one.
     """
 
-    rows: Tensor | None = None
+    rows: Any = None
     step: int | None = None
     examples: tuple[Any, Tensor] | None = None
+    fraction: Fraction | None = None
+
+    @property
+    def draw(self) -> int:
+        """The number of its random draws, another one for each part."""
+        step = self.step or 0
+        return step if self.fraction is None else seed_of("part", step, self.fraction.number)
 
 
 class ExampleProblem(InnerProblem):
@@ -104,22 +115,22 @@ class ExampleProblem(InnerProblem):
         """Whether a training step draws random numbers."""
 
     def inner_batch(self, step: int) -> Batch | None:
-        streamed = self.streamed("train")
+        streamed, device = self.streamed("train"), self.device("train")
         if streamed is None:
             cut: Any = {"size": len(self.X), "batch_size": self.batch_size, "drop_last": self.drop_last}
-            rows, epoch = scheduled(step, **cut, seed=self.seed)
+            rows, epoch = scheduled(step, **cut, seed=self.seed, device=device)
             examples = self._reread(rows, epoch)
         else:
             rows, examples = streamed.rows_at(step), streamed.at_step(step)
-        rows = None if rows is None else rows.to(self.device("train"))
+            rows = None if rows is None else sent(rows, device)
         if self.draws:
             return Batch(rows, step, examples)
         return None if rows is None and examples is None else Batch(rows, None, examples)
 
     def step_examples(self, batch: Batch | None) -> tuple[Any, Tensor]:
         """Inputs and targets of a training step."""
-        rows, _, examples = batch or Batch()
-        return examples or self.part("train", rows)
+        batch = batch or Batch()
+        return batch.examples or self.part("train", batch.rows)
 
     def part(self, name: str, rows: Any = None) -> tuple[Any, Tensor]:
         """Inputs and targets of a part; all of them if `rows` is None.

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
@@ -11,12 +12,12 @@ from hypergrad.effect.combined import CombinedEffects
 from hypergrad.model.accuracy import hits
 from hypergrad.model.convention import LOSS
 from hypergrad.model.criterion import Criterion
-from hypergrad.problem.supervised.examples import ExampleProblem
+from hypergrad.problem.supervised.divided import DividedProblem
 from hypergrad.problem.supervised.module_problem import ModuleProblem
 from hypergrad.problem.supervised.returned_loss import with_labels
 
 
-class JudgedProblem(ModuleProblem, ExampleProblem):
+class JudgedProblem(ModuleProblem, DividedProblem):
     """A problem on examples that trains a module of the user with a loss and effects."""
 
     criterion: Criterion
@@ -48,9 +49,10 @@ class JudgedProblem(ModuleProblem, ExampleProblem):
     def test_losses(self, params: Tensors, hparams: Tensors) -> Tensor | None:
         if self.returns_loss or not self.has("test"):
             return None
-        X, y = self.part("test")
+        judge = self.judged_outputs(params, hparams)
         try:
-            return self.criterion.each(self.judged_outputs(params, hparams)(X), y)
+            each = [self.criterion.each(judge(X), y, None, part) for X, y, part in self.in_parts("test")]
+            return each[0] if len(each) == 1 else torch.cat(each)
         except ValueError:
             return None  # the loss has no term for each example
 
@@ -78,13 +80,14 @@ class JudgedProblem(ModuleProblem, ExampleProblem):
 
     def _measured(self, name: str, params: Tensors, hparams: Tensors) -> dict[str, Tensor]:
         """The loss on a part, and the accuracy if the targets are classes."""
-        X, y = self.part(name)
-        judge, inputs = self.judged_outputs(params, hparams), self.arguments(X, y)
-        if not self.returns_loss:
-            outputs = judge(inputs)
-            loss = self.criterion.value(outputs, y)
-        else:
-            outputs = judge(inputs) if self._classifies else None
-            loss = self.criterion.value(judge(inputs, LOSS), y)
-        right = None if outputs is None else hits(self.criterion, outputs, y, self.num_classes)
-        return {"loss": loss} | ({} if right is None else {"accuracy": right.double().mean()})
+        judge, losses, rights = self.judged_outputs(params, hparams), [], []
+        for X, y, part in self.in_parts(name):
+            inputs = self.arguments(X, y)
+            outputs = judge(inputs) if self._classifies or not self.returns_loss else None
+            result: Any = judge(inputs, LOSS) if self.returns_loss else outputs
+            losses.append(self.criterion.value(result, y, None, part) * (1.0 if part is None else part.share))
+            rights.append(None if outputs is None else hits(self.criterion, outputs, y, self.num_classes))
+        found = {"loss": sum(losses[1:], start=losses[0])}
+        if any(right is None for right in rights):
+            return found
+        return found | {"accuracy": torch.cat(rights).double().mean()}

@@ -18,6 +18,7 @@ from hypergrad.data.tree import joined
 from hypergrad.effect.base import Effect
 from hypergrad.effect.combined import CombinedEffects
 from hypergrad.effect.example_weights import ExampleWeights
+from hypergrad.model.blocks import Recompute
 from hypergrad.model.convention import LOSS, OUTPUTS
 from hypergrad.model.criterion import Criterion
 from hypergrad.model.loss_trial import try_loss
@@ -26,9 +27,10 @@ from hypergrad.model.probe import EXAMPLES
 from hypergrad.model.pure_module import PureModule
 from hypergrad.model.second_derivative import TwiceDifferentiable
 from hypergrad.model.trial import require_batches
-from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.supervised.accepted import accepting, require_accepted, require_module
 from hypergrad.problem.supervised.columns import column_readers
+from hypergrad.problem.supervised.division_trial import try_division
 from hypergrad.problem.supervised.effects_trial import require_read_targets, try_effects
 from hypergrad.problem.supervised.examples import Batch
 from hypergrad.problem.supervised.judged_problem import JudgedProblem
@@ -65,8 +67,13 @@ class Supervised(JudgedProblem):
         batch_size: examples of a training step, ≥ 1; None for all. Each epoch sees each example once.
         drop_last: whether each epoch leaves out its last batch if that is smaller; other examples in each epoch.
         seed: of the batches and of random draws, such as dropout.
+        micro_batch: most examples of a training step that are computed at once, ≥ 1; None for all. See docs/batches.md.
+        dev_batch_size: most examples of dev and test that are computed at once, ≥ 1; None for all.
+        dev_sample: examples of dev in the dev loss of an outer step, others in each, ≥ 1; None for all.
         probe: whether to compare the outputs and derivatives of the model on eight examples with those of a copy that
             has its parameters written into it. See docs/models.md for what is not known without it.
+        recompute: blocks of the model whose activations are computed again in each backward pass, to save memory: True
+            for all that repeat, or patterns of their names, such as ["layers.*"]. See `PureModule` and docs/memory.md.
         stream: whether data sets, and arrays, are read when they are used, and not kept in memory; see
             docs/streaming.md. None streams data sets of more than 1 GiB if there is a `batch_size`.
         num_workers: processes that read what is streamed, ≥ 0; 0 reads in this one.
@@ -88,7 +95,11 @@ class Supervised(JudgedProblem):
         batch_size: int | None = None,
         drop_last: bool = False,
         seed: int = 0,
+        micro_batch: int | None = None,
+        dev_batch_size: int | None = None,
+        dev_sample: int | None = None,
         probe: bool = True,
+        recompute: Recompute = False,
         stream: bool | None = None,
         num_workers: int = 0,
     ) -> None:
@@ -107,7 +118,7 @@ class Supervised(JudgedProblem):
         self.criterion = Criterion(returned if loss is None else loss).to(like)
         few, returns = {name: self._few(name) for name in parts}, LOSS if loss is None else OUTPUTS
         with accepting("train", few["train"]):
-            self.model = PureModule(model, few["train"], seed, returns=returns, probe=probe)
+            self.model = PureModule(model, few["train"], seed, returns=returns, probe=probe, recompute=recompute)
         require_accepted(self.model, few)
         require_batches(self.model, few["train"], self.known_size("train"), batch_size, drop_last)
         self._readers = column_readers(self.model, few["train"]) if self._columns else frozenset()
@@ -120,9 +131,11 @@ class Supervised(JudgedProblem):
             self.check_as_read(partial(require_read_targets, self.criterion, outputs, smoothed))
         if probe:
             require_still_padding(self.model, self.criterion, few["train"], y)
-        self._twice = TwiceDifferentiable(self.model, self.criterion)
+        self._twice = TwiceDifferentiable(self.model.keeping_activations(), self.criterion)
         self._hyperparameters = self.effects.spaces(site_of(self))
         self._try_effects(outputs)
+        self.divide(micro_batch=micro_batch, dev_batch_size=dev_batch_size, dev_sample=dev_sample)
+        try_division(self, few["train"], y)
 
     def init_params(self) -> Tensors:
         return self.model.params()
@@ -142,12 +155,22 @@ class Supervised(JudgedProblem):
         return self.model.draws or self.effects.draws
 
     def settings(self) -> dict[str, object]:
-        return {
+        return super().settings() | {
             "model": self.model.module,
             "loss": self.criterion.description(),
             "effects": self.effects.declared,
             "batches": self.batches(),
         }
+
+    def inner_parts(self, batch: Any) -> Parts | None:
+        """As promised.
+
+        Also raised, by what it calls: ValueError as by `inner_loss_and_gradient`, and not later, in a backward pass.
+        """
+        parts = super().inner_parts(batch)
+        if parts is not None:
+            self._require_twice()
+        return parts
 
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         outputs = self._returned if self.returns_loss else self.outputs
@@ -159,8 +182,7 @@ class Supervised(JudgedProblem):
         Also raised, by what it calls: ValueError if the gradient is to be differentiated again, and a layer of the
         model allows no such thing.
         """
-        if torch.is_grad_enabled():
-            self._twice.require(self._few("train"), self.first("train")[1])
+        self._require_twice()
         return super().inner_loss_and_gradient(params, hparams, batch)
 
     def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
@@ -168,17 +190,20 @@ class Supervised(JudgedProblem):
         return self._returned(params, hparams, batch)
 
     def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        batch = batch or Batch()
         _, classes = self.step_examples(batch)
         y = self.effects.targets(classes, hparams, self.num_classes)
-        weights = self.effects.weights(self.positions((batch or Batch()).rows), classes, hparams)
+        weights = self.effects.weights(self.positions(batch.rows), classes, hparams)
         if weights is None:
-            return self.effects.penalised(self.criterion.value(outputs, y, classes), params, hparams)
-        losses = self.criterion.each(outputs, y, classes) * weights
+            return self.effects.penalised(self.criterion.value(outputs, y, classes, batch.fraction), params, hparams)
+        losses = self.criterion.each(outputs, y, classes, batch.fraction) * weights
         return self.effects.penalised(losses.mean(), params, hparams)
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        X, y = self.part("dev")
-        return self.criterion.value(self._evaluate(self.model, params, hparams, self.arguments(X, y), None), y)
+        batch = batch or Batch()
+        X, y = self.part("dev", batch.rows)
+        outputs = self._evaluate(self.model, params, hparams, self.arguments(X, y), None)
+        return self.judged(outputs, y, batch.fraction)
 
     def of_solver(self) -> list[str]:
         # A subclass may use them in its losses.
@@ -216,11 +241,15 @@ class Supervised(JudgedProblem):
     def _returned(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         """What the model returns for a training step: outputs, or its loss."""
         X, y = self.step_examples(batch)
-        step = (batch or Batch()).step or 0
+        step = (batch or Batch()).draw
         if self.effects.draws:
             generator = torch.Generator().manual_seed(seed_of("augmentation", self.seed, step))
             X = self.effects.augmented(X, hparams, generator)
         return self._evaluate(self.model, params, hparams, self.arguments(X, y), step)
+
+    def _require_twice(self) -> None:
+        if torch.is_grad_enabled():
+            self._twice.require(self._few("train"), self.first("train")[1])
 
     def _few(self, name: str) -> Any:
         """The arguments of the model for a few examples of a part."""
