@@ -27,6 +27,16 @@ def rows_of_step(
     return order[position * batch_size : (position + 1) * batch_size]
 
 
+def scheduled(
+    step: int, *, size: int, batch_size: int | None, seed: int, drop_last: bool, device: torch.device = _CPU
+) -> tuple[Tensor | None, int]:
+    """The examples of step `step` ≥ 0 as by `rows_of_step`, None for all of them, and its epoch."""
+    if batch_size is None or batch_size >= size:
+        return None, step
+    rows = rows_of_step(step, size=size, batch_size=batch_size, seed=seed, drop_last=drop_last, device=device)
+    return rows, step // steps_per_epoch(size=size, batch_size=batch_size, drop_last=drop_last)
+
+
 def steps_per_epoch(*, size: int, batch_size: int, drop_last: bool = False) -> int:
     """The number of batches of an epoch."""
     return size // batch_size if drop_last else -(-size // batch_size)

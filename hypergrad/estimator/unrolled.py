@@ -1,6 +1,7 @@
 """Hypergradients by differentiating through the training run, backwards."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -89,8 +90,9 @@ class Unrolled(HypergradEstimator):
             DifferentiatedRun.of(problem, self.solver, hparams, params, inner_step, self.inner_steps)
         )
         trajectory = self._record(run)
-        outer = run.evaluate(trajectory.end, outer_step)
-        tally, reached = self._sweep(run, trajectory, outer.adjoint)
+        with closing(trajectory):
+            outer = run.evaluate(trajectory.end, outer_step)
+            tally, reached = self._sweep(run, trajectory, outer.adjoint)
         indirect = self._indirect(run, tally, reached)
         hint = f"it enters neither the last {self._horizon} training steps nor the outer loss."
         grad = add_terms(outer.direct, {name: indirect.get(name) for name in outer.direct}, hint)

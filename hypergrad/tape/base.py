@@ -1,7 +1,7 @@
 """The promise of a tape: a training run that can be visited backwards."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,10 +35,12 @@ class TapeCost:
     Attributes:
         memory: bytes of the trajectory and of the graphs that exist at the same time.
         gradients: evaluations of the inner gradient. All tapes need the same Hessian products, one per step.
+        offloaded: bytes of states that are moved out of that memory, to the CPU or a disk.
     """
 
     memory: int
     gradients: int
+    offloaded: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,12 @@ class Trajectory:
     Attributes:
         end: the state after the last step, without a graph.
         backwards: the passages through the steps, one or several steps each, from the last to the first.
+        close: gives back what is kept outside memory, if the way back is not used to its end.
     """
 
     end: State
     backwards: Iterator[Passage]
+    close: Callable[[], None] = lambda: None
 
     @classmethod
     def kept(cls, dynamics: Dynamics, state: State, pieces: list[range]) -> "Trajectory":

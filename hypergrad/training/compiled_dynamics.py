@@ -1,6 +1,6 @@
 """Training whose steps run through torch.compile, several at a time."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -77,6 +77,13 @@ class _CompiledPassage:
     def length(self) -> int:
         return len(self.steps)
 
+    @property
+    def states(self) -> State:
+        return self.read
+
+    def holding(self, states: State) -> "_CompiledPassage":
+        return replace(self, read=states)
+
     def pull_back(self, adjoint: State) -> tuple[State, list[Partial]]:
         dynamics, hparams = self.dynamics, self.dynamics.hparams
         program = dynamics.program
@@ -103,6 +110,13 @@ class _EagerPassage:
     @property
     def length(self) -> int:
         return len(self.steps)
+
+    @property
+    def states(self) -> State:
+        return self.state
+
+    def holding(self, states: State) -> "_EagerPassage":
+        return replace(self, state=states)
 
     def pull_back(self, adjoint: State) -> tuple[State, list[Partial]]:
         return self.dynamics.linearize(self.state, self.steps.start, self.length).pull_back(adjoint)

@@ -22,6 +22,15 @@ class Passage(Protocol):
         """How many steps, ≥ 1."""
         ...
 
+    @property
+    def states(self) -> State:
+        """The tensors of states that it keeps, apart from those in a graph."""
+        ...
+
+    def holding(self, states: State) -> "Passage":
+        """The same passage with other tensors in place of `states`."""
+        ...
+
     def pull_back(self, adjoint: State) -> tuple[State, list[Partial]]:
         """(∂Φ/∂s)ᵀ a and (∂Φ/∂λ)ᵀ a, where Φ is all of the steps together.
 
@@ -53,6 +62,13 @@ class Stretch:
     @property
     def length(self) -> int:
         return len(self.hparams)
+
+    @property
+    def states(self) -> State:
+        return {}
+
+    def holding(self, states: State) -> "Stretch":
+        return self
 
     def pull_back(self, adjoint: State) -> tuple[State, list[Partial]]:
         """One backward pass, which frees the graph.

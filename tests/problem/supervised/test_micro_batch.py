@@ -8,7 +8,11 @@ from torch import nn
 from torch.nn.functional import cross_entropy, huber_loss, mse_loss
 
 import hypergrad as hg
-from hypergrad.core.autodiff import flatten
+from benchmarks.peak import peak_bytes
+from hypergrad.core.autodiff import flatten, leaves
+from hypergrad.core.cost import Spent
+from hypergrad.problem.oracle import Oracle
+from hypergrad.problem.parts import accumulated_outer_loss
 
 N, DEV = 13, 7  # in parts of at most 5 and 3: the last ones are smaller
 CLASSES = torch.tensor([0, 1, 2, 1, 0, 2, 2, 1, 0, 0, 1, 2, 1])
@@ -85,10 +89,18 @@ def relative(found, wanted):
     return ((found - wanted).norm() / wanted.norm()).item()
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
-def test_hypergradients_are_those_of_the_whole_batch(setting, estimator):
-    whole, parted = make(setting), make(setting, micro_batch=5)
+ON_ALL = ("store", "cg")
+"""Estimators that see every setting; the others see one loss with, and one without a denominator of its own."""
+CASES = [
+    (name, setting)
+    for name in ESTIMATORS
+    for setting in (SETTINGS if name in ON_ALL else ("sum, example weights", "ignored, smoothed, weighted"))
+]
+
+
+@pytest.mark.parametrize(("name", "setting"), CASES)
+def test_hypergradients_are_those_of_the_whole_batch(name, setting):
+    estimator, whole, parted = ESTIMATORS[name], make(setting), make(setting, micro_batch=5)
     assert len(parted.inner_parts(None)) == 3
     wanted, found = (
         estimator.estimate(problem, problem.init_hparams(), problem.init_params()) for problem in (whole, parted)
@@ -103,3 +115,165 @@ def test_hypergradients_are_those_of_the_whole_batch(setting, estimator):
         assert found.num_matvecs == wanted.num_matvecs
     if "error_estimate" in wanted.stats:
         assert found.stats["error_estimate"] == pytest.approx(wanted.stats["error_estimate"], rel=1e-4, nan_ok=True)
+
+
+def test_mini_batches_are_divided_and_folds_too():
+    whole, parted = make("classes", None, 7), make("classes", 3, 7)
+    assert [len(part.rows) for part, _ in parted.inner_parts(parted.inner_batch(0))] == [3, 2, 2]
+    assert torch.equal(
+        torch.cat([part.rows for part, _ in parted.inner_parts(parted.inner_batch(0))]), whole.inner_batch(0).rows
+    )
+    for pair in ((whole, parted), (hg.k_fold(make("class weights"), 2), hg.k_fold(make("class weights", 4), 2))):
+        wanted, found = (ESTIMATORS["store"].estimate(p, p.init_hparams(), p.init_params()) for p in pair)
+        assert relative(flatten(found.grad), flatten(wanted.grad)) < 1e-10
+
+
+def test_a_whole_gradient_counts_as_one_and_a_walk_back_as_one_more():
+    one, spent = make("mean", 5), Spent()
+    w = leaves(one.init_params())
+    with spent.counting():
+        _, grad = Oracle(one, one.init_hparams())(w)
+    assert spent.gradients == 1
+    with spent.counting():
+        torch.autograd.grad(flatten(grad).sum(), tuple(w.values()))
+    assert spent.gradients == 2
+
+
+def test_statistics_of_the_batch_are_refused_by_the_name_of_the_layer():
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 1)).double()
+    with pytest.raises(ValueError, match="micro_batch = 5 .* the layer '1', a BatchNorm1d, .* use .*GroupNorm|eval"):
+        make("mean", 5, model=model)
+    model[1].eval()  # running averages are constants
+    make("mean", 5, model=model)
+
+    class Centred(nn.Module):
+        def forward(self, x):
+            return x - x.mean(0)
+
+    with pytest.raises(ValueError, match="do not make the loss of all"):
+        make("mean", 5, model=nn.Sequential(nn.Linear(4, 1), Centred()).double())
+
+
+def test_a_loss_of_pairs_is_refused():
+    def pairs(z, y):
+        return (z[:, None] - z[None]).square().mean() + (z - y).square().mean()
+
+    data = {"train": (draw(N, 4), draw(N)), "dev": (draw(N, 4, seed=1), draw(N, seed=1))}
+    with pytest.raises(ValueError, match="micro_batch = 3 needs a loss that is a mean or a sum over examples"):
+        hg.Supervised(model=mlp(1), loss=pairs, **data, hyperparameters=l2, micro_batch=3)
+
+
+def test_dropout_draws_anew_in_each_part_and_the_same_at_each_call():
+    model = nn.Sequential(nn.Linear(4, 64), nn.Dropout(), nn.Linear(64, 1)).double()
+    one = make("mean", 5, model=model)
+    batch = one.inner_batch(3)
+    draws = [part.draw for part, _ in one.inner_parts(batch)]
+    assert len({*draws, batch.draw}) == 4
+    assert draws == [part.draw for part, _ in one.inner_parts(one.inner_batch(3))]
+    oracle, w = Oracle(one, one.init_hparams(), batch), one.init_params()
+    assert torch.equal(flatten(oracle(w)[1]), flatten(oracle(leaves(w))[1]))
+
+
+class Own(hg.InnerProblem):
+    """½ ‖w − λ c‖² over the rows of c, in parts that its batches name."""
+
+    shares = (0.25, 0.75)
+
+    def __init__(self):
+        super().__init__()
+        self.c = draw(4, 3)
+
+    def init_params(self):
+        return {"w": torch.zeros(3)}
+
+    def hyperparameters(self):
+        return {"scale": hg.Hyperparameter(0.7)}
+
+    def inner_loss(self, params, hparams, batch):
+        c = self.c if batch is None else batch
+        return (params["w"] - hparams["scale"] * c).square().sum(1).mean() / 2
+
+    def outer_loss(self, params, hparams, batch):
+        return (params["w"] - 1).square().sum()
+
+
+class Parted(Own):
+    def inner_parts(self, batch):
+        return list(zip((self.c[:1], self.c[1:]), self.shares, strict=True))
+
+
+def test_a_problem_of_ones_own_says_what_its_parts_are():
+    estimator = hg.Implicit(solver=hg.GradientDescent(lr=0.5), inner_steps=3, linsolve=hg.Dense())
+    wanted, found = (estimator.estimate(p, p.init_hparams(), p.init_params()) for p in (Own(), Parted()))
+    assert relative(found.grad["scale"], wanted.grad["scale"]) < 1e-12
+    wrong = Parted()
+    wrong.shares = (0.5, 0.75)
+    with pytest.raises(ValueError, match="Parted.inner_parts must return parts whose shares .* 2 with the sum 1.25"):
+        estimator.estimate(wrong, wrong.init_hparams(), wrong.init_params())
+
+    class Rooted(Parted):
+        def optimality(self, params, hparams, batch):
+            return {"w": params["w"]}
+
+    with pytest.raises(ValueError, match="has an optimality condition of its own"):
+        estimator.estimate(Rooted(), Own().init_hparams(), Own().init_params())
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_dev_loss_in_batches_is_exact(setting):
+    loss, y, effects, width = SETTINGS[setting]
+    whole, batched = (
+        hg.Supervised(
+            model=mlp(width),
+            loss=loss,
+            train=(draw(N, 4, seed=1), y),
+            dev=(draw(N, 4, seed=2), y),
+            test=(draw(N, 4, seed=3), y),
+            hyperparameters={"scale": hg.InputScale(), **effects},
+            dev_batch_size=size,
+        )
+        for size in (None, 5)
+    )
+    assert [share for _, share in batched.outer_parts(None)] == [5 / N, 4 / N, 4 / N]
+    for estimator in (ESTIMATORS["store"], ESTIMATORS["cg"]):
+        wanted, found = (estimator.estimate(p, p.init_hparams(), p.init_params()) for p in (whole, batched))
+        assert relative(flatten(found.grad), flatten(wanted.grad)) < 1e-10
+        assert found.outer_loss == pytest.approx(wanted.outer_loss, rel=1e-12)
+    metrics = [
+        {k: float(x) for k, x in p.metrics(wanted.params, whole.init_hparams()).items()} for p in (whole, batched)
+    ]
+    assert metrics[1] == pytest.approx(metrics[0], rel=1e-12)
+    each = [p.test_losses(wanted.params, whole.init_hparams()) for p in (whole, batched)]
+    assert each[0] is each[1] is None or relative(each[1], each[0]) < 1e-12
+
+
+def images(train, dev, **settings):
+    torch.manual_seed(0)
+    return hg.Supervised(
+        model=nn.Sequential(nn.Linear(16, 64), nn.Tanh(), nn.Linear(64, 3)).double(),
+        loss=cross_entropy,
+        train=(draw(train, 16), torch.arange(train) % 3),
+        dev=(draw(dev, 16, seed=1), torch.arange(dev) % 3),
+        hyperparameters=l2,
+        **settings,
+    )
+
+
+def test_the_peak_memory_is_that_of_one_part():
+    def dev(problem):
+        w = leaves(problem.init_params())
+        loss = accumulated_outer_loss(problem, w, problem.init_hparams(), None)
+        return torch.autograd.grad(loss, tuple(w.values()))
+
+    def products(problem):
+        here = hg.Reverse().linearize(Oracle(problem, problem.init_hparams()), problem.init_params())
+        v = torch.ones_like(here.phi)
+        return here.product(v), here.mixed(v)
+
+    for work, parts, whole in (
+        (dev, images(9, 4000, dev_batch_size=200), images(9, 4000)),
+        (products, images(4000, 9, micro_batch=200), images(4000, 9)),
+    ):
+        one = peak_bytes(lambda work=work: work(images(200, 200)))
+        assert peak_bytes(lambda work=work, parts=parts: work(parts)) < 1.2 * one
+        assert peak_bytes(lambda work=work, whole=whole: work(whole)) > 5 * one
