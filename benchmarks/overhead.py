@@ -6,7 +6,7 @@ python -m benchmarks.overhead [--model resnet|gpt|mlp] [--rounds N] [--threads N
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -231,7 +231,7 @@ def kernels(work: Work) -> int:
     return met.kernels
 
 
-def compare(title: str, works: dict[str, Work], reference: str, rounds: int, calls: int) -> dict[str, float]:
+def compare(title: str, works: Mapping[str, Work], reference: str, rounds: int, calls: int) -> dict[str, float]:
     """Print the ratios to a reference, after a check that the results of the same kind agree.
 
     Returns:
