@@ -112,9 +112,8 @@ def scaled_sums(xs: Tensors, c: Mapping[str, float | Tensor], ys: Tensors, sign:
 
     It is one operation for all tensors if c is a number and no graph is kept, else one for each; the bits are the same.
     """
-    number = next(
-        iter(c.values()), 0.0
-    )  # the coefficients of all tensors are numbers if one is, and then they are equal
+    # A number is the same for all tensors: only hyperparameters differ by group.
+    number = next(iter(c.values()), 0.0)
     if not isinstance(number, Tensor) and not torch.is_grad_enabled() and are_plain(xs.values()):
         sums = torch._foreach_add(  # type: ignore[attr-defined]
             list(xs.values()), [ys[name] for name in xs], alpha=sign * number
