@@ -151,6 +151,7 @@ SHARED = {
     *("budget", "search", "landscape", "picture"),
     *("combined", "repartition", "k_fold", "wrapper", "effects_trial", "module_problem", "judged_problem"),
     *("accepted", "columns", "examples", "returned_loss", "returned"),
+    *("inexact_cycle", "precision", "rounding"),
 }
 STRATEGIES = [
     path for family in sorted(FAMILIES) for path in sorted((PACKAGE / family).rglob("*.py")) if path.stem not in SHARED

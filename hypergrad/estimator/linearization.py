@@ -9,6 +9,7 @@ from torch import Tensor
 from hypergrad.core.autodiff import Tensors, flatten, leaves
 from hypergrad.estimator.base import require_finite_loss
 from hypergrad.estimator.point import Point
+from hypergrad.problem.rounding import rounding
 from hypergrad.product.base import Stationarity
 
 
@@ -22,6 +23,7 @@ class Linearization:
         df_dw: ∂f/∂w, flat.
         direct: ∂f/∂λ by name; None if f does not depend on a hyperparameter.
         inner: φ with its products.
+        outer_rounding: ε of the coarsest format in which f is computed.
     """
 
     point: Point
@@ -29,6 +31,7 @@ class Linearization:
     df_dw: Tensor
     direct: Mapping[str, Tensor | None]
     inner: Stationarity
+    outer_rounding: float
 
     @classmethod
     def at(cls, point: Point) -> "Linearization":
@@ -43,7 +46,8 @@ class Linearization:
             outer_loss = problem.outer_loss(w, hp, point.outer_batch)
             outer_value = require_finite_loss(outer_loss, problem)
             df_dw, direct = _outer_gradients(outer_loss, w, hp)
-        return cls(point, outer_value, df_dw, direct, point.product.linearize(point.oracle, point.params))
+        coarsest = rounding(problem, "outer", outer_loss)
+        return cls(point, outer_value, df_dw, direct, point.product.linearize(point.oracle, point.params), coarsest)
 
     def indirect(self, adjoint: Tensor) -> Mapping[str, Tensor | None]:
         """−(∂φ/∂λ)ᵀ v by name; None if φ does not depend on a hyperparameter."""

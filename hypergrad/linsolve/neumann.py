@@ -68,7 +68,8 @@ class Neumann(LinearSolver):
             products += 1
             size = norm(r, products)
             if size > previous * (1 + torch.finfo(b.dtype).eps ** 0.5):
-                if size <= 100 * torch.finfo(b.dtype).eps * torch.linalg.vector_norm(x).item() / scale:
+                noise = max(100 * torch.finfo(b.dtype).eps, 0.0 if A.inaccuracy is None else A.inaccuracy())
+                if size <= noise * torch.linalg.vector_norm(x).item() / scale:
                     status = Status.STAGNATED
                     break
                 # For a symmetric A the ratio of successive residuals never falls, so the series grows from here on.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from hypergrad.outer.objective import OuterObjective
 from hypergrad.outer.requirements import require_callbacks, require_makers, require_monitor, require_tunable
 from hypergrad.outer.resumption import resumed
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.precision import in_precision, matrix_products, require_precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,9 @@ class Trainer:
             step has its own tasks, their dev losses cannot be compared, and the last λ counts as the best.
         patience: the run ends after more than `patience` ≥ 0 outer steps without a new minimum of `monitor`; None ends
             it after `outer_steps` only. The best λ is in the result in any case.
+        precision: of the losses and their gradients: "float32", "tf32", "bf16-mixed" or "bf16-true"; None is that of
+            the parameters. Parameters, λ and what is computed from gradients keep the dtype of the parameters, see
+            docs/precision.md.
         retrain: train once more at the end, on train and dev together at the best λ, and report its metrics.
         callbacks: what happens around each step.
     """
@@ -63,6 +68,7 @@ class Trainer:
     monitor: str = OUTER_LOSS
     patience: int | None = None
     retrain: bool = False
+    precision: str | None = None
     callbacks: Sequence[Callback] = field(default=())
 
     def __post_init__(self) -> None:
@@ -78,10 +84,17 @@ class Trainer:
         require_instance(self, "monitor", str)
         if self.acceptance is not None:
             require_instance(self, "acceptance", Acceptance)
+        if self.precision is not None:
+            require_precision(self.precision)
         require_callbacks(self.callbacks)
         require_makers(self.optimizer, self.scheduler)
         require_tunable(self.problem, warm_start=self.warm_start, retrain=self.retrain)
         require_monitor(self.problem, self.monitor)
+
+    @cached_property
+    def evaluated(self) -> InnerProblem:
+        """The problem with its losses in the precision of the run."""
+        return in_precision(self.problem, self.precision)
 
     def fit(
         self,
@@ -114,12 +127,13 @@ class Trainer:
         """
         if on_interrupt not in ("raise", "return"):
             raise ValueError(f'on_interrupt must be "raise" or "return", but it is {on_interrupt!r}.')
-        with locked(folders(self.callbacks)):
+        device = next(iter(self.problem.init_params().values())).device
+        with locked(folders(self.callbacks)), matrix_products(self.precision, device):
             loop, resumed_at = self._loop(), None
             if resume is not None:
                 resumed_at = resumed(loop, resume, begins=resume_if_any)
             config = config or {"estimator": repr(self.estimator), "outer_steps": self.outer_steps}
-            run = Run(self.outer_steps, self.problem, self.estimator, config, resumed_at, lambda: loop.journal.best)
+            run = Run(self.outer_steps, self.evaluated, self.estimator, config, resumed_at, lambda: loop.journal.best)
             try:
                 with running(self.callbacks, run, loop.journal):
                     result = loop.run()
@@ -137,7 +151,7 @@ class Trainer:
     def _loop(self) -> Loop:
         """The loop, before its first step."""
         objective = OuterObjective(
-            self.problem, self.estimator, warm_start=self.warm_start, max_grad_norm=self.max_grad_norm
+            self.evaluated, self.estimator, warm_start=self.warm_start, max_grad_norm=self.max_grad_norm
         )
         # The lowest of losses on different tasks is luck, not the best.
         compares = self.monitor != OUTER_LOSS or self.problem.at_outer_step(1) is self.problem
