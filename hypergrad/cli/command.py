@@ -32,6 +32,7 @@ from hypergrad.core.errors import Terminated
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.k_fold import k_fold
+from hypergrad.problem.precision import in_precision, matrix_products, require_precision
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -71,7 +72,10 @@ def configured_problem(cfg: DictConfig) -> Iterator[InnerProblem]:
         TypeError: if `problem` is not an InnerProblem.
     """
     if cfg.dtype not in _DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, but it is {cfg.dtype}.")
+        remedy = "; for losses in bfloat16 give precision=bf16-mixed or bf16-true" if "16" in str(cfg.dtype) else ""
+        raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, but it is {cfg.dtype}{remedy}.")
+    if cfg.precision is not None:
+        require_precision(cfg.precision)
     if str(cfg.device).startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device={cfg.device} needs a GPU, but torch {torch.__version__} finds none; use device=cpu.")
     if cfg.get("problem") is None:
@@ -95,7 +99,9 @@ def configured_problem(cfg: DictConfig) -> Iterator[InnerProblem]:
                 stacklevel=2,
             )
         problem = problem.to(device=cfg.device, dtype=_DTYPES[cfg.dtype])
-        yield problem if cfg.folds is None else k_fold(problem, cfg.folds, seed=cfg.seed)
+        whole = problem if cfg.folds is None else k_fold(problem, cfg.folds, seed=cfg.seed)
+        with matrix_products(cfg.precision, torch.device(cfg.device)):
+            yield in_precision(whole, cfg.precision)
     finally:
         torch.set_default_dtype(before)
 
