@@ -24,7 +24,7 @@ class Plan:
 
     costs: Mapping[str, TapeCost | None]
     horizon: int
-    compile: bool = False
+    compile: bool | str = False
 
     def __str__(self) -> str:
         width = max(map(len, self.costs))
