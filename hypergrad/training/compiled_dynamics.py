@@ -1,6 +1,6 @@
 """Training whose steps are compiled, several in a call."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -117,6 +117,13 @@ class _CompiledPassage:
     def length(self) -> int:
         return len(self.steps)
 
+    @property
+    def states(self) -> State:
+        return {"read": {str(k): x for k, x in enumerate(self.read)}}
+
+    def holding(self, states: State) -> "_CompiledPassage":
+        return replace(self, read=[x for tensors in states.values() for x in tensors.values()])
+
     def pull_back(self, adjoint: State) -> tuple[State, list[Partial]]:
         dynamics, hparams, program, forward = self.dynamics, self.dynamics.hparams, self.program, self.dynamics.forward
         with torch.no_grad():
@@ -147,6 +154,13 @@ class _EagerPassage:
     @property
     def length(self) -> int:
         return len(self.steps)
+
+    @property
+    def states(self) -> State:
+        return self.state
+
+    def holding(self, states: State) -> "_EagerPassage":
+        return replace(self, state=states)
 
     def pull_back(self, adjoint: State) -> tuple[State, list[Partial]]:
         return self.dynamics.linearize(self.state, self.steps.start, self.length).pull_back(adjoint)

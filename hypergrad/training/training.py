@@ -107,7 +107,7 @@ class Training:
         return Trained(solver.params(run.state), report)
 
     def _with_compiled_steps(self, dynamics: Dynamics, state: State) -> tuple[Dynamics, str, Ledger | None]:
-        """The dynamics, with compiled steps if wanted, the remark on that, and what counts the steps if they are not."""
+        """The dynamics, with compiled steps if wanted, the remark on that, and what counts steps if they are not."""
         if not self.compile or self.steps == 0:
             return dynamics, "", None
         if self.compile == "auto":

@@ -21,7 +21,14 @@ from hypergrad.training.compile_steps import compile_steps
 from hypergrad.training.dynamics import Dynamics
 
 COMPILED = f"compiled, {STEPS // 2} steps in a call"
-TAPES = [hg.Graph(), hg.Store(), hg.Checkpoint(), hg.Checkpoint(slots=1), hg.AutoTape()]
+TAPES = [
+    hg.Graph(),
+    hg.Store(),
+    hg.Store(offload="disk"),
+    hg.Checkpoint(),
+    hg.Checkpoint(slots=1, offload="disk"),
+    hg.AutoTape(),
+]
 
 
 @pytest.fixture
