@@ -46,7 +46,8 @@ def counted(work: Callable[[], object], device: torch.device) -> int:
 
 def waits(device: torch.device, *, tiny: bool) -> bool:
     """Counts in a long run minus a short one, for each further iteration or step."""
-    table = Table("", "waits, each", "goal", title="how often the host waits for the device", title_justify="left")
+    what = "waits for the device" if device.type == "cuda" else "reads a value by an operation of torch"
+    table = Table("", "each", "goal", title=f"how often the host {what}", title_justify="left")
     for name, (work, goal) in _works(device, tiny=tiny).items():
         for num in (SHORT, LONG):
             work(num)()  # what is only done once is done

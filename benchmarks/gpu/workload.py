@@ -84,8 +84,14 @@ class Workload:
 def workloads(device: torch.device, *, tiny: bool) -> dict[str, Workload]:
     """All of them; tiny ones run every line on a CPU."""
 
-    def network(X: Tensor, y: Tensor, *layers: nn.Module) -> Callable[[], tuple[nn.Module, Tensor, Tensor]]:
-        return lambda: (nn.Sequential(*layers), X, y)
+    def softmax() -> tuple[nn.Module, Tensor, Tensor]:
+        images, labels = load_digits(return_X_y=True)
+        return nn.Sequential(nn.Linear(64, 10)), torch.tensor(images[:1400] / 16), torch.tensor(labels[:1400])
+
+    def perceptron() -> tuple[nn.Module, Tensor, Tensor]:
+        n, wide = (40, 8) if tiny else (6000, 256)
+        layers = nn.Linear(784, wide), nn.Tanh(), nn.Linear(wide, 10)
+        return nn.Sequential(*layers), torch.randn(n, 784), torch.randint(10, (n,))
 
     def residual() -> tuple[nn.Module, Tensor, Tensor]:
         n = 4 if tiny else 256
@@ -98,17 +104,10 @@ def workloads(device: torch.device, *, tiny: bool) -> dict[str, Workload]:
         ids = torch.randint(11 if tiny else 50257, (n, t + 1))
         return module, ids[:, :-1], ids[:, 1:]
 
-    images, labels = load_digits(return_X_y=True)
-    X, y = torch.tensor(images[:1400] / 16), torch.tensor(labels[:1400])
-    wide = 8 if tiny else 256
-    n = 40 if tiny else 6000
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randn(n, 784, generator=generator), torch.randint(10, (n,), generator=generator)
-    mlp = (nn.Linear(784, wide), nn.Tanh(), nn.Linear(wide, 10))
     return {
         "softmax": Workload(
             "softmax regression on digits, float64",
-            network(X, y, nn.Linear(64, 10)),
+            softmax,
             1000,
             device,
             "0.*",
@@ -119,7 +118,7 @@ def workloads(device: torch.device, *, tiny: bool) -> dict[str, Workload]:
         ),
         "mlp": Workload(
             "784-256-10 MLP, n = 5000",
-            network(*pixels, *mlp),
+            perceptron,
             20 if tiny else 5000,
             device,
             "2.*",
