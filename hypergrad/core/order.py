@@ -1,8 +1,8 @@
 """How often a value will be differentiated, by which a model chooses its kernels."""
 
 import threading
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 T = TypeVar("T")
+_PLAIN = {Tensor, nn.Parameter}
 
 
 class _Here(threading.local):
@@ -63,15 +64,14 @@ def is_first_order(like: Tensor | None) -> bool:
     Args:
         like: one of the tensors that it is computed from, if any.
     """
-    return (_HERE.once or not torch.is_grad_enabled()) and (like is None or is_plain(like))
+    return (_HERE.once or not torch.is_grad_enabled()) and are_plain(() if like is None else (like,))
 
 
-def is_plain(x: Tensor) -> bool:
-    """Whether operations on a tensor are computed at once: no transform of `torch.func`, trace or forward mode."""
-    kind: Any = type(x)
+def are_plain(tensors: Iterable[Tensor]) -> bool:
+    """Whether operations on tensors are computed at once: no transform of `torch.func`, trace or forward mode."""
     return (
-        (kind is Tensor or kind is nn.Parameter)
-        and _functorch.peek_interpreter_stack() is None
+        _functorch.peek_interpreter_stack() is None
         and forward_ad._current_level < 0
         and get_proxy_mode() is None
+        and all(type(x) in _PLAIN for x in tensors)
     )

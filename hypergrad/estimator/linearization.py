@@ -10,6 +10,7 @@ from hypergrad.core.autodiff import Tensors, flatten, leaves
 from hypergrad.core.order import first_order
 from hypergrad.estimator.base import require_finite_loss
 from hypergrad.estimator.point import Point
+from hypergrad.problem.parts import accumulated_outer_loss
 from hypergrad.product.base import Stationarity
 
 
@@ -43,7 +44,7 @@ class Linearization:
 
         @torch.enable_grad()
         def outer() -> tuple[float, Tensor, dict[str, Tensor | None]]:
-            outer_loss = problem.outer_loss(w, hp, point.outer_batch)
+            outer_loss = accumulated_outer_loss(problem, w, hp, point.outer_batch)
             return require_finite_loss(outer_loss, problem), *_outer_gradients(outer_loss, w, hp)
 
         outer_value, df_dw, direct = first_order(outer)

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -27,7 +28,8 @@ def deterministic(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    here, filled = torch.utils.deterministic, torch.utils.deterministic.fill_uninitialized_memory
+    here: Any = torch.utils.deterministic
+    filled = here.fill_uninitialized_memory
     was_on, only_warned = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
