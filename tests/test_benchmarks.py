@@ -12,6 +12,8 @@ import hypergrad as hg
 from benchmarks.case import Case
 from benchmarks.contestants import BY_BUDGET, REFERENCE, local
 from benchmarks.exact import Exact
+from benchmarks.gpu.sections import SECTIONS
+from benchmarks.gpu.table import Row, measure, require
 from benchmarks.implicit import GOALS
 from benchmarks.measure import Entrant, compare
 from benchmarks.overhead import BARE, BY_HAND, MODELS, kernels
@@ -141,6 +143,56 @@ def test_the_peak_of_a_call_is_above_what_was_held_before():
     result, megabytes = peak_megabytes(lambda: np.ones(4_000_000))
     assert 28 < megabytes < 40
     assert len(result) + len(held) == 6_000_000
+
+
+TINY = ["gradient", "unrolled-mlp", "correctness", "resume"]
+
+
+def of_a_gpu(*arguments):
+    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--tiny", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+
+
+@pytest.mark.parametrize(
+    "section", [pytest.param(name, marks=[] if name in TINY else pytest.mark.slow) for name in SECTIONS]
+)
+def test_every_section_for_a_gpu_runs_small_on_a_cpu(section):
+    ended = of_a_gpu("--section", section, "--minutes", "14")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert f"{section}: done in" in ended.stdout
+    assert "WRONG" not in ended.stdout
+
+
+def test_a_section_whose_time_is_over_leaves_the_others():
+    ended = of_a_gpu("--section", "resume", "correctness", "--minutes", "0.09")
+    assert ended.returncode == 1
+    assert "resume: stopped after its" in ended.stdout
+    assert "correctness: no time left" in ended.stdout
+
+
+def test_a_row_that_fails_or_is_not_there_leaves_the_others(capsys):
+    def missing():
+        require(hg.Store, "a_setting")
+
+    one = torch.ones(1)
+    rows = {
+        "right": Row(lambda: lambda: one),
+        "missing": Row(missing),  # pyright: ignore[reportArgumentType]
+        "fails": Row(lambda: lambda: one @ torch.ones(2)),
+        "also right": Row(lambda: lambda: 1.001 * one, tolerance=0.01),
+    }
+    assert not measure("title", rows, torch.device("cpu"), tolerance=1e-8)
+    shown = capsys.readouterr().out
+    assert "Store has no a_setting in this version" in shown
+    assert "fails: RuntimeError" in shown
+    assert "WRONG" not in shown
+    assert measure(
+        "title", {k: rows[k] for k in ("right", "missing", "also right")}, torch.device("cpu"), tolerance=1e-8
+    )
+    assert not measure(
+        "title", {k: Row(rows[k].make) for k in ("right", "also right")}, torch.device("cpu"), tolerance=1e-8
+    )
+    assert "WRONG: more than 1e-08" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", MODELS)
