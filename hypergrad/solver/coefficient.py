@@ -30,6 +30,10 @@ Groups = tuple[str, ...] | Literal["entry"] | None
 """Patterns, one for each group; or each entry a group of its own; or None, each tensor a group of its own."""
 
 
+EACH: Any = torch
+"""Where the operations on lists of tensors are, which torch's own optimisers use too."""
+
+
 @dataclass(frozen=True)
 class Range:
     """The range of a coefficient: > `above`, ≥ `least` and < `below`, if given; it may be None if `optional`."""
@@ -115,15 +119,29 @@ def scaled_sums(xs: Tensors, c: Mapping[str, float | Tensor], ys: Tensors, sign:
     # A number is the same for all tensors: only hyperparameters differ by group.
     number = next(iter(c.values()), 0.0)
     if not isinstance(number, Tensor) and not torch.is_grad_enabled() and are_plain(xs.values()):
-        sums = torch._foreach_add(  # type: ignore[attr-defined]
-            list(xs.values()), [ys[name] for name in xs], alpha=sign * number
-        )
+        sums = EACH._foreach_add(list(xs.values()), [ys[name] for name in xs], alpha=sign * number)
         return dict(zip(xs, sums, strict=True))
     return {name: _scaled_sum(x, c[name], ys[name], sign) for name, x in xs.items()}
 
 
 def _scaled_sum(x: Tensor, c: float | Tensor, y: Tensor, sign: int) -> Tensor:
     return torch.addcmul(x, c, y, value=sign) if isinstance(c, Tensor) else x.add(y, alpha=sign * c)
+
+
+def shared(coefficients: Coefficients, fields: Iterable[str], tensors: Tensors) -> list[float | Tensor] | None:
+    """The coefficient of each of the fields, for an update of all tensors by one operation; None if each needs its own.
+
+    That is so if a coefficient differs by tensor, if a graph is kept, or if the tensors are of several dtypes.
+    """
+    if torch.is_grad_enabled() or not are_plain(tensors.values()) or len({x.dtype for x in tensors.values()}) != 1:
+        return None
+    found: list[float | Tensor] = []
+    for name in fields:
+        first, *others = coefficients[name].values()
+        if any(other is not first for other in others) or isinstance(first, Tensor) and first.ndim > 0:
+            return None
+        found.append(first)
+    return found
 
 
 def root(value: Coefficient) -> float | str:
