@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.solver.all_tensors import EACH, shared
 from hypergrad.solver.base import InnerSolver, State
-from hypergrad.solver.coefficient import EACH, Coefficient, Coefficients, ranged, shared
+from hypergrad.solver.coefficient import Coefficient, Coefficients, ranged
 from hypergrad.solver.weight_decay import decayed
 
 

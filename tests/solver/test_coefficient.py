@@ -5,7 +5,8 @@ import torch
 from runs import SOLVERS
 
 import hypergrad as hg
-from hypergrad.solver.coefficient import groups_of, scaled_sums
+from hypergrad.solver.all_tensors import scaled_sums
+from hypergrad.solver.coefficient import groups_of
 
 STEPS = 4
 
