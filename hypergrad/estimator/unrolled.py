@@ -25,7 +25,7 @@ from hypergrad.tape.graph import Graph
 from hypergrad.tape.plan import Plan
 from hypergrad.tape.reversible import Reversible
 from hypergrad.tape.store import Store
-from hypergrad.training.compile_steps import MOST_STEPS, compile_steps
+from hypergrad.training.compile_steps import compile_steps
 from hypergrad.training.training import Training
 
 
@@ -145,10 +145,10 @@ class Unrolled(HypergradEstimator):
         if not self.tape.takes_compiled:
             return run, f"not compiled: {type(self.tape).__name__} uses steps of its own"
         # The truncation bias is estimated from quarters of the horizon.
-        most = min(MOST_STEPS, self.horizon // 4) if self.horizon else MOST_STEPS
+        most = max(self.horizon // 4, 1) if self.horizon else None
         steps, pull_back = self._differentiated or range(self.inner_steps), self._horizon > 0
         with torch.no_grad():
-            dynamics, remark = compile_steps(run.dynamics, run.start(), steps, max(most, 1), pull_back=pull_back)
+            dynamics, remark = compile_steps(run.dynamics, run.start(), steps, most, pull_back=pull_back)
         return replace(run, dynamics=dynamics), remark
 
     def _record(self, run: DifferentiatedRun) -> Trajectory:

@@ -1,7 +1,8 @@
 """A problem that holds examples: its parts, and the batches of train."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from numbers import Integral
 from typing import Any, NamedTuple, Self
 
@@ -17,6 +18,7 @@ from hypergrad.data.minibatch import scheduled
 from hypergrad.data.parts import cast
 from hypergrad.data.source import Part
 from hypergrad.data.streamed import StreamedPart
+from hypergrad.data.streamed_passes import PassPart
 from hypergrad.data.tree import given, held, joined
 from hypergrad.model.criterion import Fraction
 from hypergrad.model.probe import EXAMPLES
@@ -157,6 +159,11 @@ class ExampleProblem(InnerProblem):
         streamed = self.streamed(name)
         return self.part(name, slice(0, EXAMPLES)) if streamed is None else streamed.first
 
+    def known(self, name: str) -> tuple[Any, Tensor]:
+        """Inputs and targets of a part that are in memory: all of them, or the first ones if it is streamed."""
+        streamed = self.streamed(name)
+        return self.part(name) if streamed is None else streamed.first
+
     def targets(self, name: str) -> Tensor:
         """The targets of a part; if it is streamed, each example is read for them."""
         streamed = self.streamed(name)
@@ -173,6 +180,21 @@ class ExampleProblem(InnerProblem):
         """
         streamed = self.streamed(name)
         return len(self.part(name)[1]) if streamed is None else streamed.size()
+
+    def known_size(self, name: str) -> int:
+        """The number of examples of a part; that of a batch if it is an `IterableDataset`."""
+        return self.batch_size or 1 if isinstance(self.streamed(name), PassPart) else self.size(name)
+
+    def batches(self) -> str:
+        """How examples are read for training, as text."""
+        text = f"batch_size {self.batch_size}, drop_last {self.drop_last}, seed {self.seed}"
+        return f"{text}, streamed {', '.join(self._streamed)}" if self._streamed else text
+
+    def check_as_read(self, check: Callable[[str, Tensor], object]) -> None:
+        """Call a function of the name of a part and targets whenever examples are read that were not in memory."""
+        for name in self._streamed:
+            part: Any = self.streamed(name)
+            part.require_targets = partial(check, name)
 
     def device(self, name: str) -> torch.device:
         """Where the examples of a part are when they are used."""
