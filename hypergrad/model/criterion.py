@@ -22,12 +22,12 @@ class Fraction(NamedTuple):
     Attributes:
         number: of the part, from 0.
         share: n_k / n, its share of the examples.
-        count: the denominator N of the whole, shape (), for a mean of cross entropies; else None.
+        total: the denominator N of the whole, shape (), for a mean of cross entropies; else None.
     """
 
     number: int
     share: float
-    count: Tensor | None
+    total: Tensor | None
 
 
 class Criterion(nn.Module):
@@ -78,7 +78,7 @@ class Criterion(nn.Module):
         Raises:
             TypeError: if the loss is not a tensor.
         """
-        if fraction is not None and fraction.count is not None:
+        if fraction is not None and fraction.total is not None:
             return self.each(outputs, y, classes, fraction).mean()
         z, y = self.fitted(outputs, y)
         loss, y = self._without_ignored(self.loss, y, classes)
@@ -111,8 +111,8 @@ class Criterion(nn.Module):
             return means * (terms.numel() / len(terms))
         if self.reduction == "mean" and self.known is not None and self.known.counts:
             classes = y if classes is None else classes
-            if fraction is not None and fraction.count is not None:
-                return means * (terms.numel() / fraction.share / fraction.count)
+            if fraction is not None and fraction.total is not None:
+                return means * (terms.numel() / fraction.share / fraction.total)
             return means * self._per_count(z, terms.numel(), classes)
         return means
 

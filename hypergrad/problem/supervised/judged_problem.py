@@ -84,7 +84,7 @@ class JudgedProblem(ModuleProblem, DividedProblem):
         for X, y, part in self.in_parts(name):
             inputs = self.arguments(X, y)
             outputs = judge(inputs) if self._classifies or not self.returns_loss else None
-            result = judge(inputs, LOSS) if self.returns_loss else outputs
+            result = outputs if outputs is not None and not self.returns_loss else judge(inputs, LOSS)
             losses.append(self.criterion.value(result, y, None, part) * (1.0 if part is None else part.share))
             rights.append(None if outputs is None else hits(self.criterion, outputs, y, self.num_classes))
         found = {"loss": sum(losses[1:], start=losses[0])}
