@@ -14,6 +14,8 @@ from benchmarks.contestants import BY_BUDGET, REFERENCE, local
 from benchmarks.exact import Exact
 from benchmarks.implicit import GOALS
 from benchmarks.measure import Entrant, compare
+from benchmarks.overhead import BARE, BY_HAND, MODELS, kernels
+from benchmarks.overhead import compare as compare_overhead
 from benchmarks.peer import Peer
 from benchmarks.peers.memory import peak_megabytes
 from benchmarks.problem.softmax import DecayingScales
@@ -139,3 +141,24 @@ def test_the_peak_of_a_call_is_above_what_was_held_before():
     result, megabytes = peak_megabytes(lambda: np.ones(4_000_000))
     assert 28 < megabytes < 40
     assert len(result) + len(held) == 6_000_000
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_around_a_gradient_and_a_step_there_are_hardly_more_kernels_than_by_hand(name):
+    model = MODELS[name]
+    model.trainings()["Graph"]()  # second derivatives of the model are checked once
+    counts = {way: kernels(work) for way, work in {**model.gradients(), **model.trainings()}.items()}
+    assert counts["Oracle"] == counts[BARE]
+    assert counts["hg.Training"] <= counts["torch.optim.SGD(foreach=True), in place"] + 2 * counts[BARE]
+    if name != "mlp":  # whose few steps are all start and end
+        assert counts["Graph"] <= 1.05 * counts[BY_HAND]
+        assert counts["Store"] <= 1.35 * counts[BY_HAND]
+
+
+def test_the_overhead_is_measured_of_equal_results():
+    model = MODELS["mlp"]
+    shown = compare_overhead("", model.gradients(), BARE, rounds=2, calls=1)
+    assert shown[BARE] == 1
+    wrong = {"right": lambda: [torch.ones(2)], "wrong": lambda: [torch.zeros(2)]}
+    with pytest.raises(RuntimeError, match="wrong is off by"):
+        compare_overhead("", wrong, "right", rounds=2, calls=1)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, flatten, leaves
+from hypergrad.core.order import first_order
 from hypergrad.estimator.base import require_finite_loss
 from hypergrad.estimator.point import Point
 from hypergrad.problem.parts import accumulated_outer_loss
@@ -40,10 +41,13 @@ class Linearization:
         """
         problem = point.oracle.problem
         w, hp = leaves(point.params), leaves(point.oracle.hparams)
-        with torch.enable_grad():
+
+        @torch.enable_grad()
+        def outer() -> tuple[float, Tensor, dict[str, Tensor | None]]:
             outer_loss = accumulated_outer_loss(problem, w, hp, point.outer_batch)
-            outer_value = require_finite_loss(outer_loss, problem)
-            df_dw, direct = _outer_gradients(outer_loss, w, hp)
+            return require_finite_loss(outer_loss, problem), *_outer_gradients(outer_loss, w, hp)
+
+        outer_value, df_dw, direct = first_order(outer)
         return cls(point, outer_value, df_dw, direct, point.product.linearize(point.oracle, point.params))
 
     def indirect(self, adjoint: Tensor) -> Mapping[str, Tensor | None]:

@@ -22,12 +22,12 @@ class Fraction(NamedTuple):
     Attributes:
         number: of the part, from 0.
         share: n_k / n, its share of the examples.
-        total: the denominator N of the whole, shape (), for a mean of cross entropies; else None.
+        denominator: N of the whole, shape (), for a mean of cross entropies; else None.
     """
 
     number: int
     share: float
-    total: Tensor | None
+    denominator: Tensor | None
 
 
 class Criterion(nn.Module):
@@ -78,7 +78,7 @@ class Criterion(nn.Module):
         Raises:
             TypeError: if the loss is not a tensor.
         """
-        if fraction is not None and fraction.total is not None:
+        if fraction is not None and fraction.denominator is not None:
             return self.each(outputs, y, classes, fraction).mean()
         z, y = self.fitted(outputs, y)
         loss, y = self._without_ignored(self.loss, y, classes)
@@ -111,8 +111,8 @@ class Criterion(nn.Module):
             return means * (terms.numel() / len(terms))
         if self.reduction == "mean" and self.known is not None and self.known.counts:
             classes = y if classes is None else classes
-            if fraction is not None and fraction.total is not None:
-                return means * (terms.numel() / fraction.share / fraction.total)
+            if fraction is not None and fraction.denominator is not None:
+                return means * (terms.numel() / fraction.share / fraction.denominator)
             return means * self._per_count(z, terms.numel(), classes)
         return means
 
@@ -129,8 +129,12 @@ class Criterion(nn.Module):
 
     def count(self, y: Tensor) -> Tensor | None:
         """The denominator N of a mean of cross entropies with classes y, shape (); None for every other loss."""
-        counts = self.reduction == "mean" and self.known is not None and self.known.counts
-        return self._counts(y, torch.float64).sum() if counts and not y.is_floating_point() else None
+        return self._counts(y, torch.float64).sum() if self.counts and not y.is_floating_point() else None
+
+    @property
+    def counts(self) -> bool:
+        """Whether the denominator of the loss depends on the targets if they are classes."""
+        return self.reduction == "mean" and self.known is not None and self.known.counts
 
     def description(self) -> str:
         """The loss and its settings, but for tensors, as text."""

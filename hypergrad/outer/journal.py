@@ -15,12 +15,12 @@ from hypergrad.callback.trained_model import TrainedModel
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import HypergradError, NonFiniteError, NotConvergedWarning
 from hypergrad.core.hyperparameter import shown
+from hypergrad.core.placement import placed
 from hypergrad.estimator.base import Hypergradient
 from hypergrad.estimator.inexact import inexactness
 from hypergrad.outer.labels import Labels
 from hypergrad.outer.ledger import Ledger
 from hypergrad.outer.objective import OuterObjective
-from hypergrad.outer.state import placed
 from hypergrad.problem.base import InnerProblem
 
 _LOOSE = 2.0

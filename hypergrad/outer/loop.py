@@ -1,5 +1,6 @@
 """One run of the outer loop."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 
 from hypergrad.callback.base import Callback, Record, Result
 from hypergrad.callback.trained_model import TrainedModel
+from hypergrad.data.streamed import reading
 from hypergrad.outer.descent import Descent
 from hypergrad.outer.state import identity, random_state, require_same, restore_random_state
 
@@ -68,9 +70,10 @@ class Loop:
         """The model after training on train and dev at the best λ, from the initial parameters."""
         _, _, best = self.journal.records()
         problem, hparams = self.objective.problem.joined(best.hparams)
-        found = self.objective.estimator.estimate(problem, hparams, problem.init_params())
-        with torch.no_grad():
-            metrics = {name: float(x) for name, x in problem.metrics(found.params, hparams).items()}
+        with reading(problem):
+            found = self.objective.estimator.estimate(problem, hparams, problem.init_params())
+            with torch.no_grad():
+                metrics = {name: float(x) for name, x in problem.metrics(found.params, hparams).items()}
         origin = f"trained again on train and dev, at the hyperparameters of outer step {best.step}"
         return TrainedModel(hparams, found.params, problem, metrics, origin, best.labels, best.hparams)
 
@@ -83,6 +86,7 @@ class Loop:
             **self.descent.state(),
             **self.journal.state(),
             "random": random_state(),
+            "device": self.journal.device.type,
             "identity": self.identity,
         }
 
@@ -92,10 +96,22 @@ class Loop:
         Also raised, by what it calls: CheckpointError if the state belongs to another run.
         """
         require_same(self.identity, state["identity"])
+        self._note_device(state.get("device"))
         self.journal.restore(state, self.objective.problem.at_outer_step)
         self.objective.restore(state)
         self.descent.restore(state)
         restore_random_state(state["random"])
+
+    def _note_device(self, before: str | None) -> None:
+        """Warn if the state comes from another kind of device; earlier releases did not record it."""
+        now = self.journal.device.type
+        if before not in (None, now):
+            warnings.warn(
+                f"The run was on {before} until this state, and goes on on {now}: rounding differs there, and so do "
+                "the random draws of a model, such as dropout.",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def _descend(self) -> str:
         """Take outer steps, and return why they ended, as in `Result.stopped`."""

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from hypergrad.callback.base import OUTER_LOSS, Callback, Result, Run
 from hypergrad.core.errors import Terminated
 from hypergrad.core.validation import require_instance, require_int, require_real
+from hypergrad.data.streamed import reading
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.outer.acceptance import Acceptance
 from hypergrad.outer.descent import Descent
@@ -130,7 +131,7 @@ class Trainer:
         """
         if on_interrupt not in ("raise", "return"):
             raise ValueError(f'on_interrupt must be "raise" or "return", but it is {on_interrupt!r}.')
-        with locked(folders(self.callbacks)):
+        with locked(folders(self.callbacks)), reading(self.problem):
             loop, resumed_at = self._loop(), None
             if resume is not None:
                 resumed_at = resumed(loop, resume, begins=resume_if_any)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import hypergrad as hg
-from hypergrad.solver.coefficient import groups_of
+from hypergrad.solver.coefficient import groups_of, scaled_sums
 
 STEPS = 4
 
@@ -136,3 +136,22 @@ def test_why_training_blew_up_names_the_largest_of_several_rates():
     estimator = hg.Unrolled(solver=hg.GradientDescent(lr="x"), inner_steps=99)
     with pytest.raises(hg.DivergenceError, match=r"The largest of the learning rates was 9.00e\+00; lower it."):
         estimator.estimate(problem, problem.init_hparams(), problem.init_params())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_one_operation_for_all_tensors_has_the_bits_of_one_for_each(dtype, sign):
+    generator = torch.Generator().manual_seed(0)
+    x, y = (
+        {name: torch.randn(shape, generator=generator, dtype=dtype) for name, shape in (("a", (3, 40)), ("b", ()))}
+        for _ in range(2)
+    )
+    c = dict.fromkeys(x, 0.3)
+    with torch.no_grad():
+        found = scaled_sums(x, c, dict(reversed(y.items())), sign)
+    for name, wanted in scaled_sums(x, c, y, sign).items():
+        assert torch.equal(found[name], wanted)
+        assert torch.equal(wanted, x[name].add(y[name], alpha=sign * 0.3))
+    mapped = torch.vmap(lambda a: scaled_sums({"a": a}, c, {"a": a}, sign)["a"])
+    with torch.no_grad():
+        assert torch.equal(mapped(x["a"]), x["a"].add(x["a"], alpha=sign * 0.3))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from hypergrad.core.device import sent
 from hypergrad.core.seed import seed_of
 from hypergrad.core.validation import require_int
 from hypergrad.data.minibatch import rows_of_step
@@ -46,7 +47,7 @@ class DividedProblem(ExampleProblem):
         if self.criterion.reduction != "sum":
             return value
         size = len(y) if fraction is None else round(len(y) / fraction.share)
-        return value if size == len(self.y_dev) else value * (len(self.y_dev) / size)
+        return value if size == self.size("dev") else value * (self.size("dev") / size)
 
     def settings(self) -> dict[str, object]:
         return super().settings() | {"parts": ", ".join(f"{name} {size}" for name, size in self.sizes().items())}
@@ -57,26 +58,28 @@ class DividedProblem(ExampleProblem):
 
     def inner_parts(self, batch: Batch | None) -> Parts | None:
         batch = batch or Batch()
-        y = self._targets("train", batch)
-        if self.micro_batch is None or batch.fraction is not None or len(y) <= self.micro_batch:
+        if self.micro_batch is None or batch.fraction is not None:
             return None
-        rows = torch.arange(len(y), device=y.device) if batch.rows is None else batch.rows
+        num = self._length("train", batch)
+        if num <= self.micro_batch:
+            return None
+        rows = torch.arange(num, device=self.device("train")) if batch.rows is None else batch.rows
         return [
             (Batch(rows[cut], batch.step, _cut(batch.examples, cut), fraction), fraction.share)
-            for cut, fraction in self._fractions(y, self.micro_batch)
+            for cut, fraction in self._fractions("train", batch, num, self.micro_batch)
         ]
 
     def outer_batch(self, step: int) -> Batch | None:
         if self.dev_sample is None or not self.samples_outer:
             return None
         rows = rows_of_step(
-            step, size=len(self.y_dev), batch_size=self.dev_sample, seed=seed_of("dev sample", self.seed)
+            step, size=self.size("dev"), batch_size=self.dev_sample, seed=seed_of("dev sample", self.seed)
         )
-        return Batch(rows.to(self.y_dev.device))
+        return Batch(sent(rows, self.device("dev")))
 
     @property
     def samples_outer(self) -> bool:
-        return self.dev_sample is not None and self.dev_sample < len(self.y_dev)
+        return self.dev_sample is not None and self.dev_sample < self.size("dev")
 
     def whole_outer_batch(self) -> None:
         """None, which stands for all of dev."""
@@ -85,30 +88,43 @@ class DividedProblem(ExampleProblem):
         return None if batch is not None and batch.fraction is not None else self._evaluated("dev", batch or Batch())
 
     def in_parts(self, name: str) -> Iterator[tuple[Any, Tensor, Fraction | None]]:
-        """Inputs and targets of dev or test, at most `dev_batch_size` examples at a time."""
-        for batch, _ in self._evaluated(name, Batch()) or [(Batch(), 1.0)]:
-            yield *self.part(name, batch.rows), batch.fraction
+        """Inputs and targets of dev or test, at most `dev_batch_size` examples at a time, read ahead if streamed."""
+        batches, streamed = self._evaluated(name, Batch()), self.streamed(name)
+        if batches is None:
+            yield *self.part(name), None
+        elif streamed is None:
+            for batch, _ in batches:
+                yield *self.part(name, batch.rows), batch.fraction
+        else:
+            every = range(streamed.size())
+            for (X, y), (batch, _) in zip(streamed.each(every[b.rows] for b, _ in batches), batches, strict=True):
+                yield X, y, batch.fraction
 
     def _evaluated(self, name: str, batch: Batch) -> Parts | None:
-        y = self._targets(name, batch)
-        if self.dev_batch_size is None or len(y) <= self.dev_batch_size:
+        if self.dev_batch_size is None or (num := self._length(name, batch)) <= self.dev_batch_size:
             return None
         return [
             (Batch(cut if batch.rows is None else batch.rows[cut], fraction=fraction), fraction.share)
-            for cut, fraction in self._fractions(y, self.dev_batch_size)
+            for cut, fraction in self._fractions(name, batch, num, self.dev_batch_size)
         ]
+
+    def _length(self, name: str, batch: Batch) -> int:
+        if batch.examples is not None:
+            return len(batch.examples[1])
+        return self.size(name) if batch.rows is None else len(batch.rows)
 
     def _targets(self, name: str, batch: Batch) -> Tensor:
         if batch.examples is not None:
             return batch.examples[1]
-        y = self.get_buffer("y" if name == "train" else f"y_{name}")
+        y = self.targets(name)
         return y if batch.rows is None else y[batch.rows]
 
-    def _fractions(self, y: Tensor, size: int) -> Iterator[tuple[slice, Fraction]]:
-        """Consecutive parts of examples with targets y, at most `size` in each, whose sizes differ by at most one."""
-        count, start = self.criterion.count(y), 0
-        for number, rows in enumerate(torch.arange(len(y)).tensor_split(-(-len(y) // size))):
-            yield slice(start, start + len(rows)), Fraction(number, len(rows) / len(y), count)
+    def _fractions(self, name: str, batch: Batch, num: int, size: int) -> Iterator[tuple[slice, Fraction]]:
+        """Consecutive parts of the `num` examples of a batch, at most `size` in each; sizes differ by at most one."""
+        count = self.criterion.count(self._targets(name, batch)) if self.criterion.counts else None
+        start = 0
+        for number, rows in enumerate(torch.arange(num).tensor_split(-(-num // size))):
+            yield slice(start, start + len(rows)), Fraction(number, len(rows) / num, count)
             start += len(rows)
 
 

@@ -35,8 +35,8 @@ def try_division(problem: JudgedProblem, X: Any, y: Tensor) -> None:
     if not settings or batch_statistics(model.module):
         return
     if problem.returns_loss:
-        for targets in (problem.y, problem.y_dev):
-            require_nothing_ignored(targets, settings[0])
+        for name in ("train", "dev"):
+            require_nothing_ignored(problem.targets(name), settings[0])
     step = 0 if problem.micro_batch is not None and not model.draws else None
     require_divisible(problem.criterion, lambda rows: model(model.params(), take(X, rows), step), y, settings[0])
 

@@ -36,7 +36,7 @@ class JudgedProblem(ModuleProblem, DividedProblem):
         `dev_loss_in_eval` is its dev loss. The outer loss, for which λ is tuned, uses the statistics of dev instead.
         """
         found: dict[str, Tensor | float] = {}
-        if hasattr(self, "y_test"):
+        if self.has("test"):
             found = {f"test_{name}": value for name, value in self._measured("test", params, hparams).items()}
         if self.has_dev and (self._classifies or self.model.averages):
             on_dev = self._measured("dev", params, hparams)
@@ -47,7 +47,7 @@ class JudgedProblem(ModuleProblem, DividedProblem):
         return found
 
     def test_losses(self, params: Tensors, hparams: Tensors) -> Tensor | None:
-        if self.returns_loss or not hasattr(self, "y_test"):
+        if self.returns_loss or not self.has("test"):
             return None
         judge = self.judged_outputs(params, hparams)
         try:
@@ -57,8 +57,8 @@ class JudgedProblem(ModuleProblem, DividedProblem):
             return None  # the loss has no term for each example
 
     def train_inputs(self, hparams: Tensors) -> Iterator[Any]:
-        for rows in even_batches(size=len(self.X), batch_size=self.batch_size, seed=self.seed):
-            X, y = self.part("train", None if rows is None else rows.to(self.y.device))
+        each = even_batches(size=self.size("train"), batch_size=self.batch_size, seed=self.seed)
+        for X, y in self.parts_of("train", each):
             yield self.model_inputs(self.arguments(X, y), hparams)
 
     def model_inputs(self, X: Any, hparams: Tensors) -> Any:
@@ -84,7 +84,7 @@ class JudgedProblem(ModuleProblem, DividedProblem):
         for X, y, part in self.in_parts(name):
             inputs = self.arguments(X, y)
             outputs = judge(inputs) if self._classifies or not self.returns_loss else None
-            result = outputs if outputs is not None and not self.returns_loss else judge(inputs, LOSS)
+            result: Any = judge(inputs, LOSS) if self.returns_loss else outputs
             losses.append(self.criterion.value(result, y, None, part) * (1.0 if part is None else part.share))
             rights.append(None if outputs is None else hits(self.criterion, outputs, y, self.num_classes))
         found = {"loss": sum(losses[1:], start=losses[0])}
