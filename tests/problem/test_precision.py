@@ -278,7 +278,13 @@ def test_a_module_of_ones_own_loop():
             p.square().sum() for p in model.parameters()
         )
 
-    ask = partial(hg.hypergradient, inner, lambda model, _: cross_entropy(model(X[20:]), y[20:]), model, torch.ones(20))
+    ask = partial(
+        hg.hypergradient,
+        inner,
+        lambda model, _: cross_entropy(model(X[20:]), y[20:]),
+        model,
+        torch.ones(20, dtype=torch.float32),
+    )
     wanted, found = (ask(precision=one, damping=2.0, linsolve=hg.CG(tol=1e-3)) for one in (None, "bf16-mixed"))
     assert 1e-6 < apart({"": found.grad}, {"": wanted.grad}) < 0.02
     assert found.grad.dtype == torch.float32
