@@ -12,6 +12,7 @@ from torch.autograd.graph import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hypergrad.core.cost import spend
+from hypergrad.core.formats import autocasts
 from hypergrad.core.order import differentiated, first_order
 
 Tensors = dict[str, Tensor]
@@ -138,7 +139,7 @@ def _with_gradient(
 def _outside_autocast(value: Tensor) -> AbstractContextManager[Any]:
     """A context in which a backward pass runs each operation in the format of the forward pass."""
     device = value.device.type
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+    return torch.autocast(device, enabled=False) if autocasts(device) else nullcontext()
 
 
 def _transformed(function: Callable[[Tensors], Tensor], params: Tensors, name: str) -> tuple[Tensor, Tensors]:

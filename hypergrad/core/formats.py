@@ -58,6 +58,11 @@ def _allows_tf32(kind: str) -> bool:
     return allows_tf32(torch.backends.cudnn if "Convolution" in name else torch.backends.cuda.matmul)
 
 
+def autocasts(device: str) -> bool:
+    """Whether autocast is on for a type of device; some types, such as "meta", have none."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def allows_tf32(library: Any) -> bool:
     """Whether `torch.backends.cuda.matmul`, or cuDNN's convolutions, may use tf32 on an Nvidia GPU."""
     setting = setting_of(getattr(library, "conv", library))

@@ -1,10 +1,9 @@
 """The coarsest floating-point format in which a loss of a problem is computed."""
 
-import torch
 from torch import Tensor
 
 from hypergrad.compile.cache import WeakCache
-from hypergrad.core.formats import coarsest
+from hypergrad.core.formats import autocasts, coarsest
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.precision import InPrecision
 
@@ -22,6 +21,6 @@ def rounding(problem: InnerProblem, loss: str, value: Tensor) -> float:
 
     Also raised, by what it calls: ValueError if that is float16.
     """
-    key = loss, value.dtype, torch.is_autocast_enabled(value.device.type)
+    key = loss, value.dtype, autocasts(value.device.type)
     found = _FOUND.get(problem, key, lambda: coarsest(value, f"The {loss} loss of {type(problem).__name__}"))
     return max(found, problem.epsilon) if isinstance(problem, InPrecision) else found
