@@ -68,7 +68,7 @@ class Neumann(LinearSolver):
             products += 1
             size = norm(r, products)
             if size > previous * (1 + torch.finfo(b.dtype).eps ** 0.5):
-                noise = max(100 * torch.finfo(b.dtype).eps, 0.0 if A.inaccuracy is None else A.inaccuracy())
+                noise = max(100 * torch.finfo(b.dtype).eps, 0.0 if A.inaccuracy is None else 10 * A.inaccuracy())
                 if size <= noise * torch.linalg.vector_norm(x).item() / scale:
                     status = Status.STAGNATED
                     break
