@@ -130,6 +130,7 @@ from hypergrad.callback.trained_model import TrainedModel as TrainedModel
 from hypergrad.outer.trainer import Trainer as Trainer
 from hypergrad.training.training import Training as Training
 from hypergrad.training.report import TrainingReport as TrainingReport
+from hypergrad.model.transformer import TransformerClassifier as TransformerClassifier
 from hypergrad.estimator.unrolled import Unrolled as Unrolled
 from hypergrad.estimator.report import UnrollingReport as UnrollingReport
 from hypergrad.core.errors import UnusedHyperparameterError as UnusedHyperparameterError
@@ -161,6 +162,7 @@ from hypergrad.baseline.search import search as search
 from torch.distributions.constraints import simplex as simplex
 from hypergrad.model.network import softmax_regression as softmax_regression
 from hypergrad.data.tables import sparse_regression as sparse_regression
+from hypergrad.data.questions import trec_questions as trec_questions
 from torch.distributions.constraints import unit_interval as unit_interval
 
 # Not by name, and not in a way that type checkers read: what stands above is the list.

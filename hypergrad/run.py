@@ -44,11 +44,13 @@ def tune(cfg: DictConfig) -> float:
             max_grad_norm=cfg.max_grad_norm,
             monitor=cfg.monitor,
             patience=cfg.patience,
+            exact_every=cfg.exact_every,
             retrain=cfg.retrain,
             callbacks=configured_callbacks(cfg),
         )
         try:
-            return trainer.fit(built(cfg), resume=cfg.resume).last.outer_loss
+            last = trainer.fit(built(cfg), resume=cfg.resume).last
+            return last.outer_loss if last.dev_loss is None else last.dev_loss
         except KeyboardInterrupt:
             if cfg.callback.get("checkpoint") is not None:
                 folder = HydraConfig.get().runtime.output_dir

@@ -72,7 +72,7 @@ def landscape(run: Run, result: Result, points: int) -> "Landscape":
         ticks=[values.double().numpy(force=True) for values in natural_ticks],
         losses=_losses(run, [natural(u) for u in cells], points).reshape([points] * len(ticks)),
         path=torch.stack([flatten(one) for one in at]).double().numpy(force=True),
-        path_losses=np.array([row["loss/dev"] for row in result.history]),
+        path_losses=np.array([row.get("loss/dev", math.nan) for row in result.history]),
     )
 
 

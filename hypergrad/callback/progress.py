@@ -27,6 +27,7 @@ class ProgressBar(Callback):
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._total, self._unit = run.outer_steps, "trial" if "budget" in run.config else "outer step"
+        self._known = "dev loss unknown"
         self._bar = Progress(
             TextColumn(self._unit),
             MofNCompleteColumn(),
@@ -41,7 +42,11 @@ class ProgressBar(Callback):
 
     def on_step(self, record: Record) -> None:
         numbers = record.scalars()
-        losses = f"dev loss {record.outer_loss:.6g}"
+        if record.dev_loss is not None:
+            self._known = f"dev loss {record.dev_loss:.6g}"
+            if record.problem.samples_outer:
+                self._known += f" (all of dev, step {record.step})"
+        losses = self._known
         if "hypergradient/norm" in numbers:
             losses += f"  ‖dF/dλ‖ {numbers['hypergradient/norm']:.2e}"
         self._bar.update(self._task, completed=record.step, losses=losses)

@@ -31,8 +31,9 @@ class Record:
         hparams: λ in natural units.
         grad: dF/dλ in natural units; empty if it was not formed.
         params: the trained parameters.
-        outer_loss: the dev loss.
-        metrics: the result of the problem's `metrics`, such as `test_loss`.
+        outer_loss: the dev loss to which `grad` belongs; on a sample of dev, if the problem draws one in each step.
+        metrics: the result of the problem's `metrics`, such as `test_loss`; empty between exact evaluations, see
+            `hypergrad.Trainer.exact_every`.
         stats: the numbers of the estimator's reports by their names in logs, see `hypergrad.estimator.report`.
         num_matvecs: Hessian products since the run began, including those of training.
         num_gradients: gradients of the inner loss since the run began, see `hypergrad.core.cost`.
@@ -40,6 +41,7 @@ class Record:
         seconds: wall time since the run began.
         problem: of this outer step.
         labels: names of the entries of λ, by hyperparameter, in the order of the flat values; may be empty.
+        exact_loss: the loss on all of dev where `outer_loss` is on a sample; None where it was not evaluated.
     """
 
     step: int
@@ -55,6 +57,7 @@ class Record:
     seconds: float
     problem: InnerProblem = field(compare=False)
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    exact_loss: float | None = None
 
     def __repr__(self) -> str:
         """The losses, metrics and hyperparameters in less than 24 lines of 80 columns."""
@@ -72,17 +75,23 @@ class Record:
         return self.model.module()
 
     def losses(self) -> dict[str, float]:
-        """The dev loss, as `dev_loss`, and the metrics."""
-        return {"dev_loss": self.outer_loss, **self.metrics}
+        """The dev loss, as `dev_loss`, or `dev_loss_of_a_sample` if it is known on no more, and the metrics."""
+        dev = self.dev_loss
+        return ({"dev_loss_of_a_sample": self.outer_loss} if dev is None else {"dev_loss": dev}) | self.metrics
+
+    @property
+    def dev_loss(self) -> float | None:
+        """The loss on all of dev; None if it was not evaluated in this step."""
+        return self.exact_loss if self.problem.samples_outer else self.outer_loss
 
     def names(self, name: str) -> tuple[str, ...]:
         """The names of the entries of a hyperparameter; where it has no labels, their indices, as in "3" or "0,1"."""
         shape = self.hparams[name].shape
         return self.labels.get(name) or tuple(",".join(map(str, index)) for index in product(*map(range, shape)))
 
-    def monitored(self, name: str) -> float:
-        """The dev loss if the name is "outer_loss", else the metric of that name."""
-        return self.outer_loss if name == OUTER_LOSS else self.metrics[name]
+    def monitored(self, name: str) -> float | None:
+        """The dev loss if the name is "outer_loss", else the metric of that name; None if it was not evaluated."""
+        return self.dev_loss if name == OUTER_LOSS else self.metrics.get(name)
 
     def scalars(self) -> dict[str, float]:
         """Every number of the record by its tag, the same in TensorBoard and in `metrics.jsonl`.
@@ -90,7 +99,10 @@ class Record:
         A vector hyperparameter of at most `MOST_SCALARS` entries has a tag for each, such as `hparam/l2/0.weight`.
         """
         numbers = {"loss/inner": float(self.stats["inner_loss"])} if "inner_loss" in self.stats else {}
-        numbers["loss/dev"] = self.outer_loss
+        if self.problem.samples_outer:
+            numbers["loss/dev_sample"] = self.outer_loss
+        if self.dev_loss is not None:
+            numbers["loss/dev"] = self.dev_loss
         for name, value in self.metrics.items():
             numbers["loss/test" if name == "test_loss" else f"metric/{name}"] = value
         for name, value in self.hparams.items():

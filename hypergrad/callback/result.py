@@ -16,6 +16,11 @@ from hypergrad.core.autodiff import Tensors
 from hypergrad.core.display import on_screen
 
 
+def number(value: float | None) -> str:
+    """A number as text; "unknown" if it was not evaluated."""
+    return "unknown" if value is None else f"{value:.6g}"
+
+
 @dataclass(frozen=True, repr=False)
 class Result:
     """The result of a run.
@@ -68,9 +73,10 @@ class Result:
 
     def __repr__(self) -> str:
         """The losses and not the tensors, as a notebook shows them."""
-        losses = f"dev loss {self.first.outer_loss:.6g} → {self.last.outer_loss:.6g}"
+        first, last = (number(one.dev_loss) for one in (self.first, self.last))
+        losses = f"dev loss {first} → {last}"
         what = "" if self.monitor == OUTER_LOSS else f" {self.monitor}"
-        least = f"lowest{what} {self.best.monitored(self.monitor):.6g} at {self.best.step}"
+        least = f"lowest{what} {number(self.best.monitored(self.monitor))} at {self.best.step}"
         best = [] if self.best.step == self.last.step else [least]
         return on_screen("Result", [f"{self.last.step} outer steps", losses, *best, f"stopped by {self.stopped}"])
 

@@ -9,6 +9,7 @@ import torch
 from hypergrad.callback.atomic import replacing
 from hypergrad.callback.history_file import HistoryFile, read_history
 from hypergrad.core.errors import CheckpointError
+from hypergrad.core.placement import placed
 
 _FORMAT, _VERSION = "hypergrad state", 3
 _WITH_HISTORY = 2
@@ -34,7 +35,8 @@ def write(history: HistoryFile, state: dict[str, Any], keep: int) -> Path:
     folder = history.path.parent
     path = folder / f"state-{state['step']:06d}.pt"
     history.append(state["history"], state["trajectory"])
-    content = {key: value for key, value in state.items() if key not in ("history", "trajectory")}
+    # On the CPU, so that it can be read on a machine without the device of the run.
+    content = placed({key: value for key, value in state.items() if key not in ("history", "trajectory")}, "cpu")
     try:
         with replacing(path) as file:
             torch.save({"format": _FORMAT, "version": _VERSION, **content, "rows": history.rows}, file)

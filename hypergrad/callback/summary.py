@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hypergrad.callback.atomic import replacing
 from hypergrad.callback.base import OUTER_LOSS, Callback, Record, Result, Run, claim
 from hypergrad.callback.overfitting import overfitting
+from hypergrad.callback.result import number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,6 +55,8 @@ class Summary(Callback):
         self.console.print(_table(result))
         for sentence in [*_remarks(result), *overfitting(result, self._problem, self._lowest, _monitored(result))]:
             self._say(sentence)
+        if self._problem.samples_outer:
+            self._say("These dev losses are exact, on all of dev; each outer step moved by the loss on a sample of it.")
         self._say(f"gradients         {result.last.num_gradients}")
         self._say(f"Hessian products  {result.last.num_matvecs}")
         for title, remark in zip(("inner training", "adjoint system"), remarks.values(), strict=True):
@@ -115,12 +118,12 @@ def _table(result: Result) -> "Table":
     table.add_section()
     for tag in ("loss/inner", "loss/dev", "loss/test"):
         if tag in rows["before"]:
-            table.add_row(f"{tag[5:]} loss", *(f"{numbers[tag]:.6g}" for numbers in rows.values()))
+            table.add_row(f"{tag[5:]} loss", *(number(numbers.get(tag)) for numbers in rows.values()))
     monitored = () if result.monitor in (OUTER_LOSS, *_JUDGED) else (result.monitor,)
     for name in (*_JUDGED, *monitored):
         if name in result.first.metrics:
-            values = (record.metrics[name] for record in columns.values())
-            table.add_row(escape(_words(name)), *(f"{value:.6g}" for value in values))
+            values = (record.metrics.get(name) for record in columns.values())
+            table.add_row(escape(_words(name)), *map(number, values))
     return table
 
 

@@ -10,6 +10,7 @@ from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import HypergradError
 from hypergrad.core.status import Status
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.parts import accumulated_outer_loss
 from hypergrad.solver.base import InnerSolver
 from hypergrad.training.training import Trained, Training
 
@@ -55,7 +56,7 @@ def at_the_optimum(
 
 @torch.no_grad()
 def _outer_loss(problem: InnerProblem, params: Tensors, hparams: Tensors) -> Tensor:
-    return problem.outer_loss(params, hparams, problem.outer_batch(0))
+    return accumulated_outer_loss(problem, params, hparams, problem.outer_batch(0))
 
 
 def _optimum(problem: InnerProblem, solver: InnerSolver, hparams: Tensors, params: Tensors, max_steps: int) -> Tensors:

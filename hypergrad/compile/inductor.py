@@ -1,6 +1,6 @@
 """Traces compiled by Inductor alone, for many calls: what the calls share is computed once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -9,11 +9,12 @@ from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
+from hypergrad.compile.rewriting import drop_aliases, drop_logarithms, lift_constants
 from hypergrad.compile.splitting import split_by_argument
-from hypergrad.compile.tracing import CannotCompileError
+from hypergrad.compile.tracing import CannotCompileError, in_one_line
 
-_LONG_LOOP = 2**14
-"""Least number of loop steps for each thread. A judgement: waking a second thread pays for long loops only."""
+SHORT_CALLS: Mapping[str, Any] = {"cpp.min_chunk_size": 2**14}
+"""Settings for calls of microseconds. A judgement: waking a second thread pays only for loops that are longer."""
 _SMALL = 2**10
 """Most numbers in a matrix whose product with a row is written out. A judgement: a call of BLAS costs more there."""
 
@@ -23,47 +24,93 @@ class InductorProgram(NamedTuple):
 
     Attributes:
         prepare: (*early) ↦ what all calls with these share.
-        run: (*what they share, *late) ↦ the results; to be called without grad mode.
+        run: (*what they share, *late) ↦ the results, contiguous; to be called without grad mode.
+        constants: the tensors that `prepare` holds, which stay where they are.
     """
 
-    prepare: Callable[..., Sequence[Tensor]]
+    prepare: Callable[..., list[Tensor]]
     run: Callable[..., Sequence[Tensor]]
+    constants: Sequence[Tensor]
 
 
-def compile_with_inductor(traced: fx.GraphModule, early: Sequence[Tensor], late: Sequence[Tensor]) -> InductorProgram:
-    """A trace split in two, the second half compiled by Inductor without the guards that torch.compile adds.
+def compile_with_inductor(
+    function: Callable[..., Sequence[Tensor]],
+    early: Sequence[Tensor],
+    late: Sequence[Tensor],
+    settings: Mapping[str, Any] | None = None,
+) -> InductorProgram:
+    """A function split in two, the second half compiled by Inductor without the guards that torch.compile adds.
 
     Common subexpressions are computed once.
 
     Args:
-        traced: a function of tensors that returns a tuple of tensors.
-        early: examples of the first arguments, in the shapes and precisions of later calls, outside any graph.
+        function: of tensors, without side effects. Tensors that it holds, such as the data, are constants: their
+            addresses are fixed, their values are not.
+        early: examples of the first arguments, in the shapes, precisions and strides of later calls, outside any graph.
         late: examples of the other arguments.
+        settings: of Inductor, by name.
 
     Returns:
         The two halves, for arguments like these.
 
     Raises:
-        CannotCompileError: if there is no compiler, or the trace cannot be compiled.
+        CannotCompileError: if there is no compiler, or the function cannot be compiled.
     """
     # Imported here, because the import of Inductor takes seconds, and that of sympy half a second.
     from torch._functorch.compile_utils import fx_graph_cse
     from torch._inductor import config
-    from torch._inductor.compile_fx import compile_fx_inner
     from torch._inductor.decomposition import select_decomp_table
 
     try:
         table = {**select_decomp_table(), torch.ops.aten.mm.default: _small_product}
-        plain = make_fx(torch.func.functionalize(traced), table)(*early, *late)
-        prepare, rest = split_by_argument(fx.GraphModule(plain, fx_graph_cse(plain.graph)), len(early))
-        mode = FakeTensorMode(allow_non_fake_inputs=True)
-        fake = [mode.from_tensor(tensor) for tensor in (*prepare(*early), *late)]
-        FakeTensorProp(rest, mode).propagate_dont_convert_inputs(*fake)
-        with config.patch({"cpp.min_chunk_size": _LONG_LOOP}):
-            fast: Any = compile_fx_inner(rest, fake)
+        plain = make_fx(torch.func.functionalize(function), table)(*early, *late)
+        drop_aliases(plain)
+        whole = fx.GraphModule(plain, fx_graph_cse(plain.graph))
+        drop_logarithms(whole)
+        # A number on the CPU in a function of tensors on a GPU is no argument of a CUDA graph.
+        constants = lift_constants(whole, lambda x: x.ndim == 0 and x.device != late[0].device)
+        first, rest = split_by_argument(whole, len(constants) + len(early))
+        shared = _dense(first(*constants, *early))
+        with config.patch(dict(settings or {})):
+            run = compile_graph(rest, _fake_run(rest, [*shared, *late]))
     except Exception as error:  # a compiler may raise anything
-        raise CannotCompileError(type(error).__name__) from error
-    return InductorProgram(prepare, lambda *tensors: fast(list(tensors)))
+        raise CannotCompileError(in_one_line(error)) from error
+    return InductorProgram(
+        lambda *early: _dense(first(*constants, *early)), lambda *tensors: run(list(tensors)), constants
+    )
+
+
+def compile_graph(graph: fx.GraphModule, arguments: Sequence[Tensor]) -> Callable[[list[Tensor]], Sequence[Tensor]]:
+    """Inductor's code for a graph, a function of a list of tensors like the fake ones that are given."""
+    from torch._inductor.compile_fx import compile_fx_inner
+
+    found: Any = compile_fx_inner(graph, arguments)
+    return found
+
+
+def _fake_run(graph: fx.GraphModule, arguments: Sequence[Tensor]) -> list[Tensor]:
+    """Find the shapes and strides of all values of a graph, and make its results contiguous; return fake arguments."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    fake = [mode.from_tensor(tensor) for tensor in arguments]
+    FakeTensorProp(graph, mode).propagate_dont_convert_inputs(*fake)
+    output = next(node for node in graph.graph.nodes if node.op == "output")
+    for node in output.all_input_nodes:
+        if not node.meta["val"].is_contiguous():
+            with graph.graph.inserting_before(output):
+                copied = graph.graph.call_function(
+                    torch.ops.aten.clone.default, (node,), {"memory_format": torch.contiguous_format}
+                )
+            copied.meta["val"] = node.meta["val"].contiguous()
+            output.replace_input_with(node, copied)
+    # Otherwise Inductor may choose other strides for the results.
+    output.meta["user_visible_output_idxs"] = list(range(len(output.args[0])))
+    graph.recompile()
+    return fake
+
+
+def _dense(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors, copied where several entries share memory."""
+    return [x.contiguous() if 0 in x.stride() else x for x in tensors]
 
 
 def _small_product(left: Tensor, right: Tensor) -> Tensor:

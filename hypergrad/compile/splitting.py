@@ -27,19 +27,22 @@ def first_half(nodes: Sequence[fx.Node], reached: set[fx.Node], shared: Iterable
 def split_by_argument(whole: fx.GraphModule, num_early: int) -> tuple[fx.GraphModule, fx.GraphModule]:
     """A graph without side effects in two: what does not depend on the later arguments, and the rest.
 
+    What depends on no argument, such as a tensor of zeros, is in the rest too: a compiler makes a number of it.
+
     Returns:
         (*early) ↦ what they share, and (*what they share, *late) ↦ the results.
     """
     nodes = list(whole.graph.nodes)
     arguments = [node for node in nodes if node.op == "placeholder"]
-    reached = {*dependents(nodes, arguments[num_early:]), nodes[-1]}
+    reached, given = {*dependents(nodes, arguments[num_early:]), nodes[-1]}, dependents(nodes, arguments)
     used = dict.fromkeys(x for node in nodes if node in reached for x in node.all_input_nodes if x not in reached)
-    shared = [node for node in used if node.op != "get_attr"]
+    shared = [node for node in used if node in given]
     before, after = first_half(nodes, reached, shared), fx.Graph()
     rest = {node: after.placeholder(f"shared_{i}") for i, node in enumerate(shared)}
-    rest |= {node: after.node_copy(node) for node in (*arguments[num_early:], *used) if node not in rest}
+    rest |= {node: after.node_copy(node) for node in arguments[num_early:]}
     for node in nodes:
-        if node in reached and node.op != "placeholder":
+        if node not in rest and (node in reached or node not in given):
             rest[node] = after.node_copy(node, lambda x: rest[x])
     before.eliminate_dead_code()
+    after.eliminate_dead_code()
     return fx.GraphModule(whole, before), fx.GraphModule(whole, after)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from hypergrad.compile.tracing import CannotCompileError, in_one_line
@@ -24,10 +25,20 @@ def compile_checked(function: Callable[..., Any], arguments: Sequence[Any]) -> C
     """
     fast = torch.compile(function, dynamic=False, fullgraph=True)
     try:
-        found, wanted = (torch.cat([x.reshape(-1) for x in tree_leaves(f(*arguments))]) for f in (fast, function))
+        found, wanted = (tree_leaves(f(*arguments)) for f in (fast, function))
     except Exception as error:  # a compiler may raise anything
         raise CannotCompileError(in_one_line(error)) from error
-    off = (torch.linalg.vector_norm(found - wanted) / torch.linalg.vector_norm(wanted)).item()
-    if not off <= torch.finfo(wanted.dtype).eps ** 0.5:
-        raise CannotCompileError(f"its first result was off by {off:.1e}")
+    require_same(found, wanted)
     return fast
+
+
+def require_same(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
+    """Require that the tensors of a first result are equal to √ε, all of them together.
+
+    Raises:
+        CannotCompileError: if they are not.
+    """
+    x, y = (torch.cat([tensor.reshape(-1) for tensor in tensors]) for tensors in (found, wanted))
+    off = (torch.linalg.vector_norm(x - y) / torch.linalg.vector_norm(y)).item()
+    if not off <= torch.finfo(y.dtype).eps ** 0.5:
+        raise CannotCompileError(f"its first result was off by {off:.1e}")

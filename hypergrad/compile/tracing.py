@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, fx
 from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
-from torch.fx.proxy import GraphAppendingTracer
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from hypergrad.compile.thin_products import join_thin_products, turn_thin_products
@@ -74,9 +73,7 @@ class Nested:
     result: TreeSpec
 
     def __call__(self, *arguments: Any) -> Any:
-        values = tree_leaves(arguments)
-        found = _inlined(self.flat, values) if isinstance(values[0], fx.Proxy) else self.flat(*values)
-        return tree_unflatten(found, self.result)
+        return tree_unflatten(self.flat(*tree_leaves(arguments)), self.result)
 
 
 def trace_nested(function: Callable[..., Any], *arguments: Any) -> tuple[Nested, fx.GraphModule]:
@@ -99,28 +96,3 @@ def trace_nested(function: Callable[..., Any], *arguments: Any) -> tuple[Nested,
     join_thin_products(traced)
     turn_thin_products(traced)
     return Nested(traced, result[0]), traced
-
-
-def inline_calls(function: Callable[..., Any], part: fx.GraphModule, *arguments: Any) -> Nested:
-    """A function that calls a traced one several times, as one list of operations.
-
-    Args:
-        function: of nestings of tensors, which it otherwise only indexes, adds and stacks.
-        part: the trace that it calls.
-        arguments: an example of its arguments.
-    """
-    values, structure = tree_flatten(arguments)
-    graph = fx.Graph()
-    tracer = GraphAppendingTracer(graph)
-    proxies = [fx.Proxy(graph.placeholder(f"x{k}"), tracer) for k in range(len(values))]
-    found, nesting = tree_flatten(function(*tree_unflatten(proxies, structure)))
-    graph.output([proxy.node for proxy in found])
-    return Nested(fx.GraphModule(part, graph), nesting)
-
-
-def _inlined(part: Any, proxies: list[fx.Proxy]) -> list[fx.Proxy]:
-    """The operations of a trace, appended to the graph of the proxies."""
-    graph = proxies[0].node.graph
-    inputs = [node for node in part.graph.nodes if node.op == "placeholder"]
-    found = graph.graph_copy(part.graph, {node: proxy.node for node, proxy in zip(inputs, proxies, strict=True)})
-    return [fx.Proxy(node, proxies[0].tracer) for node in cast(list[fx.Node], found)]

@@ -19,14 +19,22 @@ _CAPACITY = 2**63
 """First number that int64 does not hold."""
 
 
-def to_fixed(x: Tensor, bits: int) -> Tensor:
+def to_fixed(x: Tensor, bits: int, peaks: "Peaks | None" = None) -> Tensor:
     """The integers q with q 2^−bits nearest to x, int64.
+
+    Args:
+        x: any numbers.
+        bits: fractional bits.
+        peaks: where to note the largest |x|, to be checked later; None checks it now, which synchronises a GPU.
 
     Raises:
         FixedPointOverflowError: if |x| ≥ 2^(62 − bits), so that the sum of two such numbers always fits in 63 bits.
         NonFiniteError: if x holds NaN.
     """
-    scaled = x.detach().to(torch.float64) * 2.0**bits
+    scaled = _scaled(x, bits)
+    if peaks is not None:
+        peaks.note(scaled)
+        return scaled.round().to(torch.int64)
     largest = scaled.abs().max().item() if scaled.numel() else 0.0
     if largest != largest:
         raise NonFiniteError(f"{int(x.isnan().sum())} of {x.numel()} values are NaN.")
@@ -35,22 +43,64 @@ def to_fixed(x: Tensor, bits: int) -> Tensor:
     return scaled.round().to(torch.int64)
 
 
+def to_fixed_again(x: Tensor, bits: int) -> Tensor:
+    """`to_fixed` of numbers that were in range before."""
+    return _scaled(x, bits).round().to(torch.int64)
+
+
+def _scaled(x: Tensor, bits: int) -> Tensor:
+    return x.detach().to(torch.float64) * 2.0**bits
+
+
 def to_float(q: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
     """The numbers q 2^−bits, rounded to `dtype`."""
     return (q.to(torch.float64) * 2.0**-bits).to(dtype)
 
 
-def add_fixed(q: Tensor, step: Tensor, bits: int) -> Tensor:
-    """The sum, exact, where both are below 2^62; undone by subtracting `step`.
+def add_fixed(q: Tensor, step: Tensor, bits: int, peaks: "Peaks | None" = None) -> Tensor:
+    """The sum, exact, where both are below 2^62; undone by subtracting `step`. See `to_fixed` for `peaks`.
 
     Raises:
         FixedPointOverflowError: if the sum is not below 2^62, although it is still exact.
     """
     total = q + step
+    if peaks is not None:
+        peaks.note(total)
+        return total
     largest = total.abs().max().item() if total.numel() else 0
     if largest >= 2**_ROOM_BITS:
         raise FixedPointOverflowError(_no_room(largest * 2.0**-bits, bits))
     return total
+
+
+class Peaks:
+    """The largest absolute values of many tensors, noted on their device and read all at once.
+
+    Args:
+        like: a tensor on the device.
+        size: how many values are noted before they must be read.
+    """
+
+    def __init__(self, like: Tensor, size: int) -> None:
+        self._values = {dtype: like.new_zeros(size, dtype=dtype) for dtype in (torch.float64, torch.int64)}
+        self._slots = {dtype: values.unbind() for dtype, values in self._values.items()}
+        self._used = dict.fromkeys(self._values, 0)
+
+    def note(self, x: Tensor) -> None:
+        """Note the largest absolute value of a tensor of float64 or int64."""
+        if x.numel():
+            slot = self._slots[x.dtype][self._used[x.dtype]]
+            self._used[x.dtype] += 1
+            if x.dtype == torch.float64:
+                torch.linalg.vector_norm(x, torch.inf, out=slot)
+            else:
+                torch.amax(x.abs().flatten(), 0, out=slot)
+
+    def leave_room(self) -> bool:
+        """Whether all values since the last reading are below 2^62, and none is NaN."""
+        largest = [self._values[dtype][:used].max() for dtype, used in self._used.items() if used]
+        self._used = dict.fromkeys(self._values, 0)
+        return all(value.item() < 2**_ROOM_BITS for value in largest)
 
 
 def _no_room(value: float, bits: int) -> str:

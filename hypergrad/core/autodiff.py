@@ -1,6 +1,6 @@
 """Gradients, Jacobian products and finite differences of functions of named tensors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C import _functorch  # type: ignore[attr-defined]
+from torch.autograd.graph import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hypergrad.core.cost import spend
+from hypergrad.core.order import differentiated, first_order
 
 Tensors = dict[str, Tensor]
 """Named tensors: the parameters w, or the hyperparameters λ."""
@@ -59,6 +61,23 @@ def base_of(x: Tensor) -> Tensor:
     return x
 
 
+def inside_transform() -> bool:
+    """Whether a transform of `torch.func` is at work."""
+    return _functorch.peek_interpreter_stack() is not None
+
+
+def nodes_before(tensors: Iterable[Tensor]) -> set[Node]:
+    """Every node that a backward pass from the tensors would visit."""
+    found: set[Node] = set()
+    waiting: list[Any] = [x.grad_fn for x in tensors]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            waiting += [following for following, _ in node.next_functions]
+    return found
+
+
 def value_and_gradient(
     function: Callable[[Tensors], Tensor], params: Tensors, name: str = "The function"
 ) -> tuple[Tensor, Tensors]:
@@ -66,8 +85,9 @@ def value_and_gradient(
 
     If grad mode is enabled, both can be differentiated again with respect to everything that `params` and the closure
     of `function` depend on; under `torch.no_grad()` no graph is kept. Inside a transform of `torch.func` both can be
-    transformed again. A tensor that f ignores has gradient 0. The call
-    counts as one gradient, see `hypergrad.core.cost`.
+    transformed again. A tensor that f ignores has gradient 0. The call counts as one gradient, see
+    `hypergrad.core.cost`. Where no graph is kept, models may use kernels with one derivative, see
+    `hypergrad.core.order`.
 
     Args:
         function: maps named tensors to a tensor of shape ().
@@ -77,21 +97,31 @@ def value_and_gradient(
     Returns:
         f(w), shape (), and ∇f(w), shaped as `params`.
 
-    Raises:
-        ValueError: if f depends on none of the parameters.
+    Also raised, by what it calls: ValueError if f depends on none of the parameters.
     """
     spend(gradients=1)
     own = next((GRADIENTS[type(p)] for p in params.values() if type(p) in GRADIENTS), None)
     if own is not None:
         return own(function, params)
-    if _functorch.peek_interpreter_stack() is not None:
+    if inside_transform():
         return _transformed(function, params, name)
-    differentiable = torch.is_grad_enabled()
+    if torch.is_grad_enabled():
+        point = {name: p if p.requires_grad else p.detach().requires_grad_() for name, p in params.items()}
+        with differentiated(once=False):
+            return _with_gradient(function, point, name, differentiable=True)
+    value, grads = first_order(lambda: _with_gradient(function, leaves(params), name, differentiable=False))
+    return value.detach(), grads
+
+
+def _with_gradient(
+    function: Callable[[Tensors], Tensor], point: Tensors, name: str, *, differentiable: bool
+) -> tuple[Tensor, Tensors]:
+    """f and ∇f at leaves.
+
+    Raises:
+        ValueError: if f depends on none of them.
+    """
     with torch.enable_grad():
-        if differentiable:
-            point = {name: p if p.requires_grad else p.detach().requires_grad_() for name, p in params.items()}
-        else:
-            point = leaves(params)
         value = function(point)
         grads: tuple[Tensor | None, ...] = (None,) * len(point)
         if value.requires_grad:
@@ -102,8 +132,7 @@ def value_and_gradient(
     if all(grad is None for grad in grads):
         raise ValueError(_IGNORED.format(name, ", ".join(point)))
     pairs = zip(point.items(), grads, strict=True)
-    filled = {name: torch.zeros_like(p) if grad is None else grad for (name, p), grad in pairs}
-    return value if differentiable else value.detach(), filled
+    return value, {name: torch.zeros_like(p) if grad is None else grad for (name, p), grad in pairs}
 
 
 def _outside_autocast(value: Tensor) -> AbstractContextManager[Any]:

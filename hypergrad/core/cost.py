@@ -9,16 +9,6 @@ PRODUCT = 2
 """Gradients that a Hessian product counts as: the most that it costs on a graph that is kept."""
 
 
-class _Totals(threading.local):
-    """The counts of a thread so far."""
-
-    gradients = 0
-    matvecs = 0
-
-
-_TOTALS = _Totals()
-
-
 @dataclass
 class Spent:
     """What any code in this thread computed while counting.
@@ -34,15 +24,41 @@ class Spent:
     @contextmanager
     def counting(self) -> Iterator[None]:
         """Add what is computed within the context, also if an error ends it."""
-        gradients, matvecs = _TOTALS.gradients, _TOTALS.matvecs
+        total = account()
+        gradients, matvecs = total.gradients, total.matvecs
         try:
             yield
         finally:
-            self.gradients += _TOTALS.gradients - gradients
-            self.matvecs += _TOTALS.matvecs - matvecs
+            self.gradients += total.gradients - gradients
+            self.matvecs += total.matvecs - matvecs
+
+
+class _Thread(threading.local):
+    """The counts of a thread so far."""
+
+    def __init__(self) -> None:
+        self.total = Spent()
+
+
+_THREAD = _Thread()
+
+
+def account() -> Spent:
+    """The counts of this thread so far."""
+    return _THREAD.total
+
+
+@contextmanager
+def charging(total: Spent) -> Iterator[None]:
+    """A context in which this thread adds to `total`, the account of the thread for which it works."""
+    before, _THREAD.total = _THREAD.total, total
+    try:
+        yield
+    finally:
+        _THREAD.total = before
 
 
 def spend(*, gradients: int = 0, matvecs: int = 0) -> None:
     """Count gradients and Hessian products in this thread."""
-    _TOTALS.gradients += gradients
-    _TOTALS.matvecs += matvecs
+    _THREAD.total.gradients += gradients
+    _THREAD.total.matvecs += matvecs

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 _UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+_LABELS = (torch.uint8, torch.int8, torch.int16, torch.int32)
 
 
 def as_tensor(values: Any, what: str) -> Tensor:
@@ -35,6 +36,11 @@ _SPARSE = (
     "{0} must be dense, because few layers of torch train on sparse inputs, but it is a {1}; convert it by {2}, or "
     "choose hg.Lasso, hg.ElasticNet or hg.SparseLogistic, which accept sparse inputs."
 )
+
+
+def as_labels(y: Tensor) -> Tensor:
+    """Integer targets as int64, as losses of torch need them."""
+    return y.long() if y.dtype in _LABELS else y
 
 
 def columns_of(values: Any) -> tuple[str, ...]:

@@ -6,19 +6,35 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from hypergrad.core.device import sent
 from hypergrad.core.seed import seed_of
 
+_CPU = torch.device("cpu")
 
-def rows_of_step(step: int, *, size: int, batch_size: int, seed: int, drop_last: bool = False) -> Tensor:
+
+def rows_of_step(
+    step: int, *, size: int, batch_size: int, seed: int, drop_last: bool = False, device: torch.device = _CPU
+) -> Tensor:
     """The examples of step `step` ≥ 0, a function of step and seed; each of `size` examples occurs once per epoch.
 
     An epoch of ⌈size / batch_size⌉ steps is a permutation cut into batches; the last one holds the rest. With
-    `drop_last` the rest is left out, other examples in each epoch, which has ⌊size / batch_size⌋ steps.
+    `drop_last` the rest is left out, other examples in each epoch, which has ⌊size / batch_size⌋ steps. The rows are on
+    `device`, to which the order of an epoch is copied once.
     """
     per_epoch = steps_per_epoch(size=size, batch_size=batch_size, drop_last=drop_last)
-    order = _permutation(size, seed, step // per_epoch)
+    order = _on_device(size, seed, step // per_epoch, device)
     position = step % per_epoch
     return order[position * batch_size : (position + 1) * batch_size]
+
+
+def scheduled(
+    step: int, *, size: int, batch_size: int | None, seed: int, drop_last: bool, device: torch.device = _CPU
+) -> tuple[Tensor | None, int]:
+    """The examples of step `step` ≥ 0 as by `rows_of_step`, None for all of them, and its epoch."""
+    if batch_size is None or batch_size >= size:
+        return None, step
+    rows = rows_of_step(step, size=size, batch_size=batch_size, seed=seed, drop_last=drop_last, device=device)
+    return rows, step // steps_per_epoch(size=size, batch_size=batch_size, drop_last=drop_last)
 
 
 def steps_per_epoch(*, size: int, batch_size: int, drop_last: bool = False) -> int:
@@ -36,6 +52,11 @@ def even_batches(*, size: int, batch_size: int | None, seed: int) -> Iterator[Te
         yield None
     else:
         yield from _permutation(size, seed, 0).tensor_split(-(-size // batch_size))
+
+
+@lru_cache(maxsize=4)
+def _on_device(size: int, seed: int, epoch: int, device: torch.device) -> Tensor:
+    return sent(_permutation(size, seed, epoch), device)
 
 
 @lru_cache(maxsize=4)

@@ -5,41 +5,51 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map, tree_structure
 
+from hypergrad.data.array import as_labels
 from hypergrad.data.batch import keys
 from hypergrad.data.source import Part, read
+from hypergrad.data.streamed import StreamedPart
+from hypergrad.data.streaming import Streaming
 from hypergrad.data.tree import named, shapes
 
-_LABELS = (torch.uint8, torch.int8, torch.int16, torch.int32)
 
-
-def read_parts(sources: Mapping[str, Any], like: Tensor, seed: int = 0) -> dict[str, Part]:
+def read_parts(
+    sources: Mapping[str, Any], like: Tensor, seed: int = 0, streaming: Streaming | None = None
+) -> dict[str, Part | StreamedPart]:
     """Every part by name, on the device of `like`, floating-point numbers in its dtype, integer targets as int64.
+
+    Of a part that is streamed, the first examples are compared with those of the other parts.
 
     Also raised, by what it calls: TypeError if a source is none; ValueError if a part is empty, holds NaN, or does not
     fit the first.
     """
-    parts: dict[str, Part] = {}
+    parts: dict[str, Part | StreamedPart] = {}
+    seen: dict[str, Part] = {}
     for name, source in sources.items():
-        part = read(source, name, seed)
-        part = replace(part, X=tree_map(lambda x: cast(x, like), part.X), y=cast(_as_labels(part.y), like))
+        part: Part | StreamedPart | None = None if streaming is None else streaming.part(source, name, like)
+        if part is None:
+            part = read(source, name, seed)
+            part = replace(part, X=tree_map(lambda x: cast(x, like), part.X), y=cast(as_labels(part.y), like))
         for other, before in list(parts.items())[:1]:
-            _require_alike(part, before, name, other)
-        _warn_of_overlap(part, parts, name)
+            _require_alike(in_memory(part), in_memory(before), name, other)
+        if isinstance(part, Part):
+            _warn_of_overlap(part, seen, name)
+            seen[name] = part
         parts[name] = part
     return parts
+
+
+def in_memory(part: Part | StreamedPart) -> Part:
+    """What is in memory of a part: all examples, or the first ones."""
+    return part if isinstance(part, Part) else Part(*part.first, part.columns)
 
 
 def cast(x: Tensor, like: Tensor) -> Tensor:
     """The tensor on the device of `like`, and in its dtype if both are floating-point numbers."""
     return x.to(like.device, like.dtype if x.is_floating_point() and like.is_floating_point() else x.dtype)
-
-
-def _as_labels(y: Tensor) -> Tensor:
-    return y.long() if y.dtype in _LABELS else y
 
 
 def require_classes(y: Tensor, num_classes: int, ignored: int | None, name: str) -> None:

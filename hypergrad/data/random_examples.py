@@ -55,8 +55,15 @@ class RandomExamples:
             seed_random_state(self._seed("collate", epoch, self.positions[rows[0]]))
             return as_examples(self.collate(examples), self.name)
 
+    def unseeded(self, rows: Sequence[int]) -> Examples:
+        """The examples at `rows` under the random states as they are."""
+        return as_examples(self.collate([self._at(self.positions[row]) for row in rows]), self.name)
+
     def _example(self, position: int, epoch: int) -> Any:
         seed_random_state(self._seed("example", epoch, position))
+        return self._at(position)
+
+    def _at(self, position: int) -> Any:
         with noted(f"reading example {position} of {len(self.dataset)} of the {self.name} part"):
             return self.dataset[position]
 

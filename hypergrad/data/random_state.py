@@ -12,13 +12,23 @@ import torch
 @contextmanager
 def kept_random_state() -> Iterator[None]:
     """Put the random states back at the end."""
-    state = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    state = copy_of_random_state()
     try:
         yield
     finally:
-        torch.set_rng_state(state[0])
-        random.setstate(state[1])
-        np.random.set_state(state[2])
+        restore_random_state(state)
+
+
+def copy_of_random_state() -> Any:
+    """The random states, for `restore_random_state`."""
+    return torch.get_rng_state(), random.getstate(), np.random.get_state()
+
+
+def restore_random_state(state: Any) -> None:
+    """Go on with random states that `copy_of_random_state` returned."""
+    torch.set_rng_state(state[0])
+    random.setstate(state[1])
+    np.random.set_state(state[2])
 
 
 def seed_random_state(seed: int) -> None:

@@ -1,7 +1,7 @@
 """One part of a user's data, read and checked."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,9 +29,10 @@ from hypergrad.data.batch import (
     noted,
     require_examples,
 )
+from hypergrad.data.collation import Collation
 from hypergrad.data.random_examples import RandomExamples
 from hypergrad.data.random_state import kept_random_state, random_state
-from hypergrad.data.tree import as_tree, named, shapes, take
+from hypergrad.data.tree import named, shapes, take
 
 _AUGMENT = (
     "write it as a torch.utils.data.Dataset with __getitem__, whose draws are seeded by epoch and example, or augment "
@@ -73,10 +74,10 @@ def read(source: Any, name: str, seed: int = 0) -> Part:
     twice with the same result.
     """
     if isinstance(source, DataLoader) and not isinstance(source.dataset, IterableDataset):
-        examples, random = _of_dataset(source.dataset, _positions(source, name), source.collate_fn, name, seed)
+        examples, random = _of_dataset(source.dataset, visited(source, name), source.collate_fn, name, seed)
     elif is_named(source) or is_pair(source):
         examples, random = as_examples(source, name), None
-    elif _is_dataset(source):
+    elif is_dataset(source):
         examples, random = _of_dataset(source, range(len(source)), default_collate, name, seed)
     elif isinstance(source, Iterable) and not _is_table(source):
         examples, random = _of_batches(source, name), None
@@ -90,7 +91,8 @@ def read(source: Any, name: str, seed: int = 0) -> Part:
     return Part(*checked, random=random)
 
 
-def _is_dataset(source: Any) -> bool:
+def is_dataset(source: Any) -> bool:
+    """Whether examples can be read from it one by one, by their positions."""
     if isinstance(source, Dataset):
         return not isinstance(source, IterableDataset)
     others = str | bytes | Sequence | Mapping | Tensor
@@ -104,7 +106,7 @@ def _is_table(source: Any) -> bool:
     return is_row or isinstance(source, str | bytes) or hasattr(source, "shape")
 
 
-def _positions(loader: Any, name: str) -> Sequence[int]:
+def visited(loader: Any, name: str) -> Sequence[int]:
     """The positions in the data set of the examples that a loader visits once in each epoch.
 
     Raises:
@@ -128,11 +130,13 @@ def _of_dataset(
     """All examples, and how to read them again if that draws random numbers.
 
     Raises:
-        ValueError: if there are none, or reading one again gives another value.
+        ValueError: if there are none.
+
+    Also raised, by what it calls: ValueError if reading one again gives another value.
     """
     if len(positions) == 0:
         raise ValueError(no_examples(name))
-    again = RandomExamples(dataset, positions, _collated_by(collate, name), name, seed)
+    again = RandomExamples(dataset, positions, Collation(collate, name), name, seed)
     with kept_random_state():
         before, found = random_state(), []
         for position in positions:
@@ -140,39 +144,22 @@ def _of_dataset(
                 found.append(dataset[position])
         examples = as_examples(again.collate(found), name)
         draws = random_state() != before
-    if keys(again.fresh([0], 0)) != keys(again.fresh([0], 0)):
-        raise ValueError(
-            f"Reading example {positions[0]} of the {name} part twice gives two values, though the random states of "
-            "torch, Python and numpy are the same, but a training step must be repeatable; draw from these, and not "
-            f"from a generator of its own: {_AUGMENT}."
-        )
+    require_repeatable(again)
     return (again.fresh(range(len(positions)), 0), again) if draws else (examples, None)
 
 
-def _collated_by(collate: Callable[[list[Any]], Any], name: str) -> Callable[[list[Any]], Any]:
-    """The function that makes a batch, for examples that may be dataclasses, with errors that name the part."""
+def require_repeatable(examples: RandomExamples) -> None:
+    """Require that the first example is the same when it is read again under the same random states.
 
-    def collated(examples: list[Any]) -> Any:
-        first = examples[0]
-        is_example = is_named(first) or isinstance(first, tuple | list) and len(first) == 2
-        if collate is default_collate and not is_example:
-            raise TypeError(
-                f"The {name} part must give pairs (x, y), or dicts with the targets under 'labels', but an example is "
-                f"{described(first)}."
-            )
-        plain = [as_tree(e) for e in examples] if is_dataclass(first) else examples
-        try:
-            with noted(f"putting {len(examples)} examples of the {name} part into a batch"):
-                return collate(plain)
-        except RuntimeError as error:
-            if collate is not default_collate:
-                raise
-            raise ValueError(
-                f"The examples of the {name} part must have the same shape, but {str(error).splitlines()[0]}; pad them "
-                "to one length, or give a DataLoader whose collate_fn does so."
-            ) from error
-
-    return collated
+    Raises:
+        ValueError: if it is not.
+    """
+    if keys(examples.fresh([0], 0)) != keys(examples.fresh([0], 0)):
+        raise ValueError(
+            f"Reading example {examples.positions[0]} of the {examples.name} part twice gives two values, though the "
+            "random states of torch, Python and numpy are the same, but a training step must be repeatable; draw from "
+            f"these, and not from a generator of its own: {_AUGMENT}."
+        )
 
 
 def _of_batches(source: Iterable[Any], name: str) -> Examples:

@@ -1,6 +1,7 @@
 """The promise of an effect: what a hyperparameter changes in supervised training."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +19,12 @@ class Site:
 
     Attributes:
         params: the trained parameters w₀ by name.
-        X: the train inputs, shape (n, …), or tuples and dicts of such tensors.
+        X: the train inputs, shape (n, …), or tuples and dicts of such tensors; a few of them if they are streamed.
         num_classes: K if the targets are classes 0 to K − 1, else None.
         buffers: the buffers of the model by name, which are not trained.
         columns: the names of the columns of X, shape (n, p), if they are known.
         readers: the names of the parameters of layers whose inputs are these columns.
+        count_examples: the number n of train examples, if X holds a few of them.
     """
 
     params: Tensors
@@ -31,11 +33,15 @@ class Site:
     buffers: Tensors = field(default_factory=dict)
     columns: tuple[str, ...] = ()
     readers: frozenset[str] = frozenset()
+    count_examples: Callable[[], int] | None = None
 
     @property
     def num_examples(self) -> int:
-        """The number n of train examples."""
-        return len(first_leaf(self.X))
+        """The number n of train examples.
+
+        Also raised, by what it calls: ValueError if it is not known.
+        """
+        return len(first_leaf(self.X)) if self.count_examples is None else self.count_examples()
 
     def classes(self, owner: object) -> int:
         """K, for the effects that need targets that are classes.

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import affine_grid, grid_sample
 
+from hypergrad.core.device import sent
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.validation import require_instance
 from hypergrad.effect.base import Effect, Site
@@ -63,7 +64,7 @@ def require_images(effect: Effect, X: Tensor) -> None:
 
 def normal(X: Tensor, generator: torch.Generator) -> Tensor:
     """Standard normal numbers, six for each image, shape (n, 6)."""
-    return torch.randn(len(X), ENTRIES, generator=generator, dtype=X.dtype).to(X.device)
+    return sent(torch.randn(len(X), ENTRIES, generator=generator, dtype=X.dtype), X.device)
 
 
 def moved(X: Tensor, D: Tensor) -> Tensor:

@@ -21,7 +21,6 @@ from hypergrad.core.errors import NonFiniteError, UnusedHyperparameterError
 from hypergrad.estimator.report import AdjointReport, ErrorBar, SamplingReport, UnrollingReport, flat
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.returned import require_scalar
-from hypergrad.solver.base import State
 from hypergrad.training.report import TrainingReport
 from hypergrad.training.training import Training
 
@@ -54,7 +53,8 @@ class Hypergradient(Generic[H, P]):
         carry: what the next estimate starts from besides the parameters: None, a tensor, or dicts, lists and tuples of
             tensors and plain values. Only the estimator reads it; others keep it, save it and return it.
         start: dF/ds₀, the gradient with respect to the initial state, for estimators that differentiate the whole run
-            in reverse. `start["params"]` is dF/dw₀, through every part of s₀ that depends on w₀.
+            in reverse. `start["params"]` is dF/dw₀, through every part of s₀ that depends on w₀. It may be
+            computed when it is first read, as it costs a Hessian product.
     """
 
     grad: H
@@ -66,7 +66,7 @@ class Hypergradient(Generic[H, P]):
     error_bar: ErrorBar | None = field(default=None, kw_only=True)
     sampling: SamplingReport | None = field(default=None, kw_only=True)
     carry: Any = field(default=None, kw_only=True)
-    start: State | None = field(default=None, kw_only=True)
+    start: Mapping[str, Tensors] | None = field(default=None, kw_only=True)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Refuse arguments of earlier versions, and name what to pass instead.

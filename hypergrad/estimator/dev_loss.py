@@ -8,6 +8,7 @@ from hypergrad.core.autodiff import Tensors, detach
 from hypergrad.core.status import Status
 from hypergrad.estimator.base import HypergradEstimator, require_finite_loss
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.parts import accumulated_outer_loss
 from hypergrad.training.report import TrainingReport
 
 
@@ -56,5 +57,5 @@ def train_and_evaluate(
     training.solver.validate(hparams, training.steps, start)
     trained = training.run(problem, hparams, start)
     report = trained.report if training.tol > 0 else replace(trained.report, status=Status.NOT_REQUIRED)
-    loss = problem.outer_loss(trained.params, hparams, problem.outer_batch(0))
+    loss = accumulated_outer_loss(problem, trained.params, hparams, problem.whole_outer_batch())
     return Retraining(detach(trained.params), require_finite_loss(loss, problem), report)

@@ -1,15 +1,18 @@
 """A training run that is differentiated: its start, the dev loss at its end, and checks of both."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
 from hypergrad.core.autodiff import Tensors, detach, leaves
 from hypergrad.core.errors import DivergenceError
+from hypergrad.core.order import first_order
 from hypergrad.core.status import Status
 from hypergrad.estimator.base import require_finite_loss
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation, blew_up, require_finite
+from hypergrad.problem.parts import accumulated_outer_loss
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.training.divergence import explain_divergence
 from hypergrad.training.dynamics import Dynamics
@@ -79,6 +82,11 @@ class DifferentiatedRun:
         """s₀, differentiable with respect to λ if grad mode is enabled."""
         return self.dynamics.solver.start(self.dynamics.problem, self.params, self.dynamics.hparams)
 
+    @property
+    def moves_start(self) -> bool:
+        """Whether s₀ may depend on λ."""
+        return self.dynamics.problem.tunes_initial or type(self.dynamics.solver).start is not InnerSolver.start
+
     def start_term(self, adjoint: State) -> Partial:
         """(∂s₀/∂λ)ᵀ a₀, the term of dF/dλ through the start of training."""
         with torch.enable_grad():
@@ -108,10 +116,15 @@ class DifferentiatedRun:
         if blew_up(self.begin, ends):
             raise DivergenceError(explain_divergence(self.dynamics, self.params, self.inner_steps))
         end = as_leaves(state)
-        with torch.enable_grad():
-            loss = problem.outer_loss(solver.params(end), hparams, problem.outer_batch(outer_step))
-        value = require_finite_loss(loss, problem)
-        adjoint, direct = state_vjp({"": {"f": loss}}, {"": {"f": torch.ones_like(loss)}}, end, hparams)
+
+        @torch.enable_grad()
+        def outer() -> tuple[float, Mapping[str, Partial], Partial]:
+            batch = problem.outer_batch(outer_step)
+            loss = accumulated_outer_loss(problem, solver.params(end), hparams, batch)
+            value = require_finite_loss(loss, problem)
+            return value, *state_vjp({"": {"f": loss}}, {"": {"f": torch.ones_like(loss)}}, end, hparams)
+
+        value, adjoint, direct = first_order(outer)
         if all(grad is None for grads in adjoint.values() for grad in grads.values()):
             raise ValueError(
                 "The outer loss depends on none of the parameters, so there is nothing to tune through them."

@@ -16,6 +16,7 @@ from hypergrad.linsolve.base import LinearSolver, Preconditioner
 from hypergrad.linsolve.cg import CG
 from hypergrad.linsolve.inverse import Inverse, UnresolvedError
 from hypergrad.linsolve.recording import Recording
+from hypergrad.linsolve.window import read
 
 _SAFETY = 3.0
 """The bar over the distance that the Newton step moves the hypergradient: a judgement."""
@@ -193,7 +194,7 @@ class _NewtonStep:
             epsilon = epsilon + more
         while True:
             spread = [inverse.spread(self._random()) for _ in range(_SAMPLES)]
-            effect, wide = self._effect(far, spread), _rms([_norm(x) for x in spread]) / root
+            effect, wide = self._effect(far, spread), _rms(spread) / root
             floor = effect * (unsure + slope * wide * noise) + self.rounding
             moved = _norm(_gradient(far, v + epsilon) - self.first) + floor
             remains = _GENERIC * effect * _norm(rest) / root
@@ -214,10 +215,12 @@ class _NewtonStep:
 
     def _effect(self, at: Linearization, vectors: list[Tensor]) -> float:
         """The root mean square of ‖(∂φ/∂λ)ᵀ x‖."""
-        return _rms([_norm(_indirect(at, x)) for x in vectors])
+        return _rms([_indirect(at, x) for x in vectors])
 
 
-def _rms(sizes: list[float]) -> float:
+def _rms(vectors: list[Tensor]) -> float:
+    """The root mean square of the norms."""
+    sizes = read([torch.linalg.vector_norm(x.double()) for x in vectors])
     return math.sqrt(sum(size**2 for size in sizes) / len(sizes))
 
 

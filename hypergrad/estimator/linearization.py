@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, flatten, leaves
+from hypergrad.core.order import first_order
 from hypergrad.estimator.base import require_finite_loss
 from hypergrad.estimator.point import Point
+from hypergrad.problem.parts import accumulated_outer_loss
 from hypergrad.problem.rounding import rounding
 from hypergrad.product.base import Stationarity
 
@@ -42,11 +44,14 @@ class Linearization:
         """
         problem = point.oracle.problem
         w, hp = leaves(point.params), leaves(point.oracle.hparams)
-        with torch.enable_grad():
-            outer_loss = problem.outer_loss(w, hp, point.outer_batch)
-            outer_value = require_finite_loss(outer_loss, problem)
-            df_dw, direct = _outer_gradients(outer_loss, w, hp)
-        coarsest = rounding(problem, "outer", outer_loss)
+
+        @torch.enable_grad()
+        def outer() -> tuple[float, float, Tensor, dict[str, Tensor | None]]:
+            outer_loss = accumulated_outer_loss(problem, w, hp, point.outer_batch)
+            value, coarsest = require_finite_loss(outer_loss, problem), rounding(problem, "outer", outer_loss)
+            return value, coarsest, *_outer_gradients(outer_loss, w, hp)
+
+        outer_value, coarsest, df_dw, direct = first_order(outer)
         return cls(point, outer_value, df_dw, direct, point.product.linearize(point.oracle, point.params), coarsest)
 
     def indirect(self, adjoint: Tensor) -> Mapping[str, Tensor | None]:

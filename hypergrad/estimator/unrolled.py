@@ -1,16 +1,19 @@
 """Hypergradients by differentiating through the training run, backwards."""
 
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from hypergrad.core.autodiff import Tensors, detach
 from hypergrad.core.errors import UnusedHyperparameterError
-from hypergrad.core.validation import require_instance, require_int
+from hypergrad.core.validation import require_compile, require_instance, require_int
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
 from hypergrad.estimator.differentiated_run import DifferentiatedRun
 from hypergrad.estimator.report import UnrollingReport
+from hypergrad.estimator.start_gradient import StartGradient
 from hypergrad.estimator.tally import Tally, add
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver, State, require_differentiable
@@ -22,7 +25,7 @@ from hypergrad.tape.graph import Graph
 from hypergrad.tape.plan import Plan
 from hypergrad.tape.reversible import Reversible
 from hypergrad.tape.store import Store
-from hypergrad.training.compile_steps import MOST_STEPS, compile_steps
+from hypergrad.training.compile_steps import compile_steps, eager_seconds
 from hypergrad.training.training import Training
 
 
@@ -42,8 +45,8 @@ class Unrolled(HypergradEstimator):
         inner_steps: training steps T, ≥ 1.
         horizon: truncation horizon K, from 0 to T; None differentiates through all T steps, and the start.
         compile: run several steps at a time, and their pull-back, through torch.compile. It requires a C++ compiler,
-            and some ten seconds once for a problem. `training_remark` in the stats says whether it was done, or why
-            not. `Reversible` does not support it.
+            and some ten seconds once for a problem. "auto" does so once it pays, see docs/compile.md. `training_remark`
+            in the stats says whether it was done, or why not. `Reversible` does not support it.
 
     Source: Domke, "Generic methods for optimization-based modeling", AISTATS (2012); Shaban, Cheng, Hatch & Boots,
     "Truncated back-propagation for bilevel optimization", AISTATS (2019); Finn, Abbeel & Levine, "Model-agnostic
@@ -54,14 +57,14 @@ class Unrolled(HypergradEstimator):
     tape: Tape = field(default_factory=Graph)
     inner_steps: int = 100
     horizon: int | None = None
-    compile: bool = False
+    compile: bool | str = False
 
     def __post_init__(self) -> None:
         require_instance(self, "solver", InnerSolver)
         require_differentiable(self, self.solver)
         require_instance(self, "tape", Tape)
         require_int(self, "inner_steps", least=1)
-        require_instance(self, "compile", bool)
+        require_compile(self)
         if self.horizon is not None:
             require_int(self, "horizon", least=0)
             if self.horizon > self.inner_steps:
@@ -87,9 +90,10 @@ class Unrolled(HypergradEstimator):
             DifferentiatedRun.of(problem, self.solver, hparams, params, inner_step, self.inner_steps)
         )
         trajectory = self._record(run)
-        outer = run.evaluate(trajectory.end, outer_step)
-        tally, start = self._sweep(run, trajectory, outer.adjoint)
-        indirect = self._indirect(run, tally, start)
+        with closing(trajectory):
+            outer = run.evaluate(trajectory.end, outer_step)
+            tally, reached = self._sweep(run, trajectory, outer.adjoint)
+        indirect = self._indirect(run, tally, reached)
         hint = f"it enters neither the last {self._horizon} training steps nor the outer loss."
         grad = add_terms(outer.direct, {name: indirect.get(name) for name in outer.direct}, hint)
         return Hypergradient(
@@ -98,7 +102,7 @@ class Unrolled(HypergradEstimator):
             outer.outer_loss,
             training=outer.report(self.inner_steps, remark),
             unrolling=UnrollingReport(self._horizon, tally.bias(grad)),
-            start=run.at_start(start) if self._horizon == self.inner_steps else None,
+            start=self._start(run, reached),
         )
 
     def plan(self, problem: InnerProblem, hparams: Tensors | None = None, params: Tensors | None = None) -> Plan:
@@ -141,10 +145,17 @@ class Unrolled(HypergradEstimator):
         if not self.tape.takes_compiled:
             return run, f"not compiled: {type(self.tape).__name__} uses steps of its own"
         # The truncation bias is estimated from quarters of the horizon.
-        most = min(MOST_STEPS, self.horizon // 4) if self.horizon else MOST_STEPS
+        most = max(self.horizon // 4, 1) if self.horizon else None
         steps, pull_back = self._differentiated or range(self.inner_steps), self._horizon > 0
         with torch.no_grad():
-            dynamics, remark = compile_steps(run.dynamics, run.start(), steps, max(most, 1), pull_back=pull_back)
+            start = run.start()
+            if self.compile == "auto":
+                ledger = eager_seconds(run.dynamics, start, 0, pull_back=pull_back)
+                reason = ledger.refuse(self.inner_steps)
+                if reason:
+                    ledger.add(self.inner_steps)
+                    return run, reason
+            dynamics, remark = compile_steps(run.dynamics, start, steps, most, pull_back=pull_back)
         return replace(run, dynamics=dynamics), remark
 
     def _record(self, run: DifferentiatedRun) -> Trajectory:
@@ -156,22 +167,37 @@ class Unrolled(HypergradEstimator):
             return Trajectory(state, iter(()))
         return self.tape.record(run.dynamics, state, self._differentiated)
 
-    def _sweep(self, run: DifferentiatedRun, trajectory: Trajectory, adjoint: State) -> tuple[Tally, State]:
-        """The terms of the steps within the horizon, and the adjoint of the state before them."""
-        tally, before = Tally(self._horizon, self.inner_steps, run.dynamics.stride), adjoint
-        for before, terms, steps in trajectory.pull_back(adjoint):  # noqa: B007 (the last one is returned)
+    def _sweep(self, run: DifferentiatedRun, trajectory: Trajectory, adjoint: State) -> tuple[Tally, "_Reached"]:
+        """The terms of the steps within the horizon, and the adjoint that is left, of the first state if it matters."""
+        tally, reached = Tally(self._horizon, self.inner_steps, run.dynamics.stride), _Reached(adjoint)
+        matters = self._horizon == self.inner_steps and run.moves_start
+        for before, terms, steps in trajectory.pull_back(adjoint, None if matters else self._horizon):
+            reached = _Reached(reached.adjoint, steps * len(terms)) if before is None else _Reached(before)
             for term in terms:
                 tally.add(term, steps)
-        return tally, before
+        return tally, reached
 
-    def _indirect(self, run: DifferentiatedRun, tally: Tally, start: State) -> Tensors:
+    def _start(self, run: DifferentiatedRun, reached: "_Reached") -> Mapping[str, Tensors] | None:
+        """dF/ds₀, if the whole run is differentiated."""
+        if self._horizon < self.inner_steps:
+            return None
+        return run.at_start(reached.adjoint) if reached.left == 0 else StartGradient(run, *reached)
+
+    def _indirect(self, run: DifferentiatedRun, tally: Tally, reached: "_Reached") -> Tensors:
         """The sum of the terms, with that of the start if K = T or K = 0."""
         indirect = tally.total()
-        if self._horizon in (0, self.inner_steps):
-            add(indirect, run.start_term(start))
+        if self._horizon in (0, self.inner_steps) and reached.left == 0:
+            add(indirect, run.start_term(reached.adjoint))
         if self._horizon == 0:
             _require_in_start(run.dynamics.hparams, indirect)
         return indirect
+
+
+class _Reached(NamedTuple):
+    """An adjoint a_left, with the number of first steps that are left to pull back."""
+
+    adjoint: State
+    left: int = 0
 
 
 def _require_in_start(hparams: Tensors, indirect: Tensors) -> None:

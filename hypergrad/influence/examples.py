@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.parts import accumulated_outer_loss
 from hypergrad.problem.precision import InPrecision
 from hypergrad.problem.supervised.supervised import Supervised
 from hypergrad.sensitivity.jackknife import InfinitesimalJackknife
@@ -87,7 +88,7 @@ def influences(
     )
     with torch.no_grad():
         losses = problem.criterion.each(problem.outputs(params, hparams, None), problem.y)
-        dev_loss = problem.outer_loss(params, hparams, None).item()
+        dev_loss = accumulated_outer_loss(problem, params, hparams, None).item()
     return Influences(-fit.influence(), losses, problem.y, dev_loss)
 
 

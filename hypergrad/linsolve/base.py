@@ -6,7 +6,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, cast
@@ -17,6 +17,7 @@ from torch import Tensor
 from hypergrad.core.errors import NonFiniteError
 from hypergrad.core.operator import Matvec, Operator
 from hypergrad.core.status import Status
+from hypergrad.linsolve.window import read
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,14 @@ class LinearSolver(ABC):
         """
         A = Operator.of(matvec)
         if b.ndim == 1:
-            norm = _norm(b)
+            norm = _norms([b])[0]
             if norm == 0:
                 return LinearSolution(x=torch.zeros_like(b), residual=0.0, num_matvecs=0, status=Status.CONVERGED)
             found = self.solve_unit(A, b / norm, None if x0 is None else x0 / norm)
             return replace(found, x=found.x * norm)
         if not self.takes_columns:
             return _together([self.solve(A, b[:, i], None if x0 is None else x0[:, i]) for i in range(b.shape[1])])
-        norms = torch.tensor([_norm(column) for column in b.T], dtype=b.dtype, device=b.device)
+        norms = torch.tensor(_norms(list(b.T)), dtype=b.dtype, device=b.device)
         x, some = torch.zeros_like(b), norms > 0
         if not some.any():
             return LinearSolution(x=x, residual=0.0, num_matvecs=0, status=Status.CONVERGED)
@@ -135,18 +136,24 @@ def _together(found: list[LinearSolution]) -> LinearSolution:
     return replace(worst, x=x, num_matvecs=sum(one.num_matvecs for one in found))
 
 
-def _norm(b: Tensor) -> float:
-    """‖b‖, also where its square under- or overflows.
+def _norms(vectors: Sequence[Tensor]) -> list[float]:
+    """‖b‖ of each, also where its square under- or overflows.
+
+    Also raised, by what it calls: NonFiniteError if one is not finite.
+    """
+    if not vectors or vectors[0].numel() == 0:
+        return [0.0] * len(vectors)
+    limits, norms = torch.finfo(vectors[0].dtype), read([torch.linalg.vector_norm(b) for b in vectors])
+    low, high = limits.tiny**0.5 / limits.eps, limits.max**0.5 * limits.eps
+    return [norm if low < norm < high else _scaled_norm(b) for b, norm in zip(vectors, norms, strict=True)]
+
+
+def _scaled_norm(b: Tensor) -> float:
+    """‖b‖ without squares of large or small numbers.
 
     Raises:
         NonFiniteError: if b is not finite.
     """
-    if b.numel() == 0:
-        return 0.0
-    limits = torch.finfo(b.dtype)
-    norm = torch.linalg.vector_norm(b).item()
-    if limits.tiny**0.5 / limits.eps < norm < limits.max**0.5 * limits.eps:
-        return norm
     largest = b.abs().max().item()
     if largest == 0:
         return 0.0

@@ -7,6 +7,7 @@ from hypergrad.core.errors import IndefiniteError, NonFiniteError
 from hypergrad.core.operator import Matvec, Operator
 from hypergrad.linsolve.base import bad_product, negative_curvature
 from hypergrad.linsolve.krylov import Cycle
+from hypergrad.linsolve.window import read
 
 
 def block_cycle(A: Operator, inverse: Matvec | None, R: Tensor, tol: float, max_iter: int) -> Cycle:
@@ -67,10 +68,11 @@ def _factor(curvature: Tensor, P: Tensor, count: int) -> Tensor:
         NonFiniteError: if it is NaN or infinite.
         IndefiniteError: if it is not positive definite.
     """
-    if not curvature.isfinite().all():
-        raise NonFiniteError(bad_product(count))
     factor, failed = torch.linalg.cholesky_ex((curvature + curvature.T) / 2)
-    if failed:
+    is_infinite, is_indefinite = read([(~curvature.isfinite()).any(), failed != 0])
+    if is_infinite:
+        raise NonFiniteError(bad_product(count))
+    if is_indefinite:
         value, vectors = torch.linalg.eigh((curvature + curvature.T) / 2)
         along = P @ vectors[:, 0]
         raise IndefiniteError(negative_curvature(value[0].item() / torch.dot(along, along).item(), count))

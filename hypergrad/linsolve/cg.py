@@ -1,6 +1,6 @@
 """Conjugate gradient."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -15,9 +15,10 @@ from hypergrad.linsolve.base import LinearSolution, Preconditioner, bad_product,
 from hypergrad.linsolve.block import block_cycle
 from hypergrad.linsolve.fused import Iterate, run_fused
 from hypergrad.linsolve.inexact_cycle import inexact_cycle
-from hypergrad.linsolve.krylov import Cycle, Krylov, norm
+from hypergrad.linsolve.krylov import Cycle, Krylov
 from hypergrad.linsolve.lanczos import Lanczos
 from hypergrad.linsolve.low_rank import LowRank
+from hypergrad.linsolve.window import read, window_size
 
 _CHECK_EVERY = 10
 """Iterations between estimates of rounding. A judgement: each takes three norms, little beside 10 products."""
@@ -62,32 +63,62 @@ class CG(Krylov):
             return block_cycle(A, inverse, r, tol, max_iter)
         if A.inaccuracy is not None and A.compile is None:
             return inexact_cycle(A, inverse, r, tol, max_iter)
-        matvec = A.matvec
         x = torch.zeros_like(r)
         z = r if inverse is None else inverse(r)
-        p = z.clone()
-        rz, residual = _squares(r, z, 0)
+        p, square = z.clone(), torch.dot(r, z)
+        rz, residual = _sizes(A, p, read(_measured(square, r, z)), 0)
         count, lanczos = 0, Lanczos()
         if A.compile is not None and (inverse is None or isinstance(inverse, LowRank)):
             start = Iterate(x, r, p, rz, residual)
             (x, r, p, rz, residual), count, is_lost = run_fused(A, inverse, start, tol, max_iter, lanczos)
             if is_lost:
                 return Cycle(x, residual, count, ends=lanczos.ends())
+            square = torch.tensor(rz, dtype=r.dtype, device=r.device)
+        size = window_size(r)
         while residual > tol and count < max_iter:
-            Ap = matvec(p)
-            curvature = _curvature(p, Ap, count)
-            alpha = rz / curvature
-            count += 1
-            x.add_(p, alpha=alpha)
-            r.sub_(Ap, alpha=alpha)
-            z = r if inverse is None else inverse(r)
-            previous = rz
-            rz, residual = _squares(r, z, count, Ap)
-            lanczos.add(previous, curvature, rz)
-            if A.is_rounded and count % _CHECK_EVERY == 0 and _rounding(x, p, Ap) > max(tol, residual):
+            steps = min(size, max_iter - count, _CHECK_EVERY - count % _CHECK_EVERY)
+            directions, met, p, square, Ap = _further(A.matvec, inverse, r, p, square, steps)
+            width, numbers = len(met) // steps, read(met)
+            for step, along in enumerate(directions):
+                curvature, *measured = numbers[step * width : (step + 1) * width]
+                _require_positive(curvature, along, count)
+                count += 1
+                x.add_(along, alpha=rz / curvature)
+                previous = rz
+                rz, residual = _sizes(A, along, measured, count)
+                lanczos.add(previous, curvature, rz)
+                if residual <= tol:
+                    return Cycle(x, residual, count, surplus=steps - step - 1, ends=lanczos.ends())
+            if A.is_rounded and count % _CHECK_EVERY == 0 and _rounding(x, directions[-1], Ap) > max(tol, residual):
                 break  # further progress is lost to rounding: the true residual has to be computed
-            p.mul_(rz / previous).add_(z)
         return Cycle(x, residual, count, ends=lanczos.ends())
+
+
+def _further(
+    matvec: Matvec, inverse: Matvec | None, r: Tensor, p: Tensor, square: Tensor, steps: int
+) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor, Tensor]:
+    """Some iterations whose numbers nobody looked at yet; r is changed, and x, which they do not need, follows later.
+
+    Returns:
+        The direction p of each, what was measured in each (pᵀAp, and `_measured`), the next direction, rᵀM⁻¹r, and
+        the last product A p.
+    """
+    directions, met, Ap = [], [], p
+    for _ in range(steps):
+        directions.append(p)
+        Ap = matvec(p)
+        curvature = torch.dot(p, Ap)
+        r.addcmul_(Ap, square / curvature, value=-1)
+        z = r if inverse is None else inverse(r)
+        before, square = square, torch.dot(r, z)
+        met += (curvature, *_measured(square, r, z))
+        p = torch.mul(p, square / before).add_(z)
+    return directions, met, p, square, Ap
+
+
+def _measured(square: Tensor, r: Tensor, z: Tensor) -> tuple[Tensor, ...]:
+    """What tells how large a residual is: rᵀM⁻¹r, which is ‖r‖² if M = I, and ‖r‖ otherwise."""
+    return (square,) if z is r else (square, torch.linalg.vector_norm(r))
 
 
 @dataclass(frozen=True)
@@ -102,35 +133,36 @@ class Prepared(Preconditioner):
 
 def _rounding(x: Tensor, p: Tensor, Ap: Tensor) -> float:
     """The true residual that rounding leaves, ε ‖A‖ ‖x‖, with ‖A‖ estimated from below."""
-    norms = [torch.linalg.vector_norm(v).item() for v in (x, p, Ap)]
+    norms = read([torch.linalg.vector_norm(v) for v in (x, p, Ap)])
     return torch.finfo(x.dtype).eps * norms[0] * norms[2] / norms[1]
 
 
-def _squares(r: Tensor, z: Tensor, products: int, Ap: Tensor | None = None) -> tuple[float, float]:
-    """The two measures of a residual: rᵀM⁻¹r and ‖r‖.
+def _sizes(A: Operator, p: Tensor, measured: Sequence[float], products: int) -> tuple[float, float]:
+    """The two measures of a residual, rᵀM⁻¹r and ‖r‖, after a step along p.
 
     Raises:
         NonFiniteError: if they are NaN or infinite.
         IndefiniteError: if they are but the last product is finite: then the step was too long because of no curvature.
     """
-    rz = torch.dot(r, z).item()
+    rz, *size = measured
     if not rz < float("inf"):
-        if Ap is not None and Ap.isfinite().all():
+        if products > 0 and A.matvec(p).isfinite().all():
             raise IndefiniteError(negative_curvature(0.0, products))
         raise NonFiniteError(bad_product(products))
-    return rz, rz**0.5 if z is r else norm(r, products)
+    residual = size[0] if size else rz**0.5
+    if not residual < float("inf"):
+        raise NonFiniteError(bad_product(products))
+    return rz, residual
 
 
-def _curvature(p: Tensor, Ap: Tensor, step: int) -> float:
-    """The curvature pᵀAp, which must be positive.
+def _require_positive(curvature: float, p: Tensor, step: int) -> None:
+    """Require that the curvature pᵀAp is positive.
 
     Raises:
         NonFiniteError: if it is NaN or infinite.
         IndefiniteError: if it is not positive.
     """
-    value = torch.dot(p, Ap).item()
-    if not abs(value) < float("inf"):
+    if not abs(curvature) < float("inf"):
         raise NonFiniteError(bad_product(step + 1))
-    if value <= 0:
-        raise IndefiniteError(negative_curvature(value / torch.dot(p, p).item(), step))
-    return value
+    if curvature <= 0:
+        raise IndefiniteError(negative_curvature(curvature / torch.dot(p, p).item(), step))

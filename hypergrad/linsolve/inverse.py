@@ -9,7 +9,7 @@ from hypergrad.core.errors import IndefiniteError
 from hypergrad.core.operator import CannotApproximateError, Matvec, Operator
 from hypergrad.linsolve.base import Preconditioner
 from hypergrad.linsolve.cg import CG
-from hypergrad.linsolve.recording import MOST, SMALL, Recording
+from hypergrad.linsolve.recording import SMALL, Recording
 from hypergrad.linsolve.subspace import Subspace
 
 _CHUNK = 64
@@ -139,17 +139,12 @@ class Inverse:
 
         start = (rest / unit).to(near.dtype or rest.dtype)
         done = CG().cycle(replace(near, compile=None), rounded, start, goal / unit, self.budget - self.spent)
-        self.spent += done.num_matvecs
+        self.spent += done.num_matvecs + done.surplus
         return unit * done.d.to(rest)
 
     def _learn(self, seen: Recording) -> None:
         """Add products; those of an operator that was close may contradict them, and are then forgotten."""
-        old, more = self.recording, len(seen.vectors)
-        kept = max(MOST - more, 0)
-        both = Recording(
-            old.vectors[len(old.vectors) - kept :] + seen.vectors,
-            old.products[len(old.products) - kept :] + seen.products,
-        )
+        both = self.recording.joined(seen)
         try:
             self.known, self.recording = Subspace.of(both, self.like), both
         except IndefiniteError:

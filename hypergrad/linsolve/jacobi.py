@@ -10,6 +10,7 @@ from hypergrad.core.errors import IndefiniteError, NonFiniteError
 from hypergrad.core.operator import Matvec, Operator
 from hypergrad.core.validation import require_int
 from hypergrad.linsolve.base import Preconditioner, bad_product
+from hypergrad.linsolve.window import read
 
 _PER = ("slice", "entry")
 
@@ -69,22 +70,30 @@ class Jacobi(Preconditioner):
                 f"inner problem further, or add damping larger than {-mean:.2e}."
             )
         if self.per == "slice" and A.shapes is not None:
-            pieces = diagonal.split([math.prod(shape) for shape in A.shapes])
-            diagonal = torch.cat([_averaged(d, shape) for d, shape in zip(pieces, A.shapes, strict=True)])
+            diagonal = _averaged(diagonal, A.shapes)
         return diagonal.clamp_(min=1e-3 * mean)
 
 
-def _averaged(diagonal: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The means over all dimensions except the one along which they vary most; a vector stays as it is.
+def _averaged(diagonal: Tensor, shapes: tuple[tuple[int, ...], ...]) -> Tensor:
+    """The means of each tensor over all dimensions except the one along which they vary most; a vector stays as it is.
 
     The standard error of each mean is added in quadrature, so that noise makes no mean tiny.
     """
-    if len(shape) < 2:
-        return diagonal
-    D, candidates = diagonal.view(shape), []
-    for kept in range(D.ndim):
-        others = [d for d in range(D.ndim) if d != kept]
-        variance, mean = torch.var_mean(D, dim=others, keepdim=True, correction=0)
-        uncertain = variance * (mean.numel() / D.numel())
-        candidates.append((mean.var(correction=0).item(), (mean.square() + uncertain).sqrt()))
-    return max(candidates, key=lambda c: c[0])[1].expand(shape).reshape(-1)
+    pieces = [d.view(shape) for d, shape in zip(diagonal.split([math.prod(s) for s in shapes]), shapes, strict=True)]
+    means = [[_mean(D, kept) for kept in range(D.ndim)] if D.ndim > 1 else [] for D in pieces]
+    variations = iter(read([variation for of_piece in means for variation, _ in of_piece]) if any(means) else [])
+    found = []
+    for D, of_piece in zip(pieces, means, strict=True):
+        candidates = [(next(variations), mean) for _, mean in of_piece]
+        found.append(
+            max(candidates, key=lambda c: c[0])[1].expand(D.shape).reshape(-1) if candidates else D.reshape(-1)
+        )
+    return torch.cat(found)
+
+
+def _mean(D: Tensor, kept: int) -> tuple[Tensor, Tensor]:
+    """The variance of the means over all dimensions except `kept`, and these means with their standard errors."""
+    others = [d for d in range(D.ndim) if d != kept]
+    variance, mean = torch.var_mean(D, dim=others, keepdim=True, correction=0)
+    uncertain = variance * (mean.numel() / D.numel())
+    return mean.var(correction=0), (mean.square() + uncertain).sqrt()

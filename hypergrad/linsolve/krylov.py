@@ -27,7 +27,8 @@ class Cycle:
     Attributes:
         d: the correction, shaped as r.
         residual: ‖r − A d‖ according to the recursion; the largest of several.
-        num_matvecs: products spent, one for each vector.
+        num_matvecs: products of the iterations, one for each vector.
+        surplus: products of iterations after the one that ended the cycle, computed before the host looked.
         is_least: whether no d seems to have a smaller residual, because A is singular and r not in its range.
         ends: the smallest and the largest Ritz value of M⁻¹A, where the iteration knows them.
     """
@@ -35,6 +36,7 @@ class Cycle:
     d: Tensor
     residual: float
     num_matvecs: int
+    surplus: int = 0
     is_least: bool = False
     ends: tuple[float, float] | None = None
 
@@ -81,7 +83,7 @@ class Krylov(LinearSolver):
             is_near = steps.near is not None
             done = steps.run(r, residual, budget - spent)
             x.add_(done.d)
-            spent, products = spent + done.num_matvecs, products + done.num_matvecs
+            spent, products = spent + done.num_matvecs, products + done.num_matvecs + done.surplus
             if done.residual > self.tol and spent == budget and not is_near:
                 return steps.ended(x, done.residual, products, Status.MAX_ITER)
             before, claimed = residual, done.residual <= self.tol
@@ -178,10 +180,18 @@ def first_residual(A: Operator, b: Tensor, x0: Tensor | None) -> tuple[Tensor, T
 def norm(r: Tensor, products: int) -> float:
     """‖r‖, the largest of several; `products` have been spent.
 
+    Also raised, by what it calls: NonFiniteError if it is NaN or infinite.
+    """
+    size = torch.linalg.vector_norm(r, dim=0).max() if r.ndim == 2 else torch.linalg.vector_norm(r)
+    return require_finite(size.item(), products)
+
+
+def require_finite(size: float, products: int) -> float:
+    """A norm after so many products.
+
     Raises:
         NonFiniteError: if it is NaN or infinite.
     """
-    value = torch.linalg.vector_norm(r, dim=0).max().item() if r.ndim == 2 else torch.linalg.vector_norm(r).item()
-    if not value < float("inf"):
+    if not size < float("inf"):
         raise NonFiniteError(bad_product(products))
-    return value
+    return size

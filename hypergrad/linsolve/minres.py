@@ -1,13 +1,15 @@
 """Minimum residual method."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hypergrad.core.operator import Matvec, Operator
-from hypergrad.linsolve.krylov import Cycle, Krylov, norm
+from hypergrad.linsolve.krylov import Cycle, Krylov, require_finite
+from hypergrad.linsolve.window import read, window_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,29 +31,59 @@ class MINRES(Krylov):
         # Lanczos vectors v with A V_k = V_{k+1} T_k; Givens rotations (c, s) turn T_k into an upper triangle with
         # diagonal γ and superdiagonals δ, ε; the columns of W = V R⁻¹ update x.
         eps = torch.finfo(r.dtype).eps
-        x, beta = torch.zeros_like(r), norm(r, 0)
-        v, v_before = r / beta, torch.zeros_like(r)
+        x, start = torch.zeros_like(r), torch.linalg.vector_norm(r)
+        residual = require_finite(start.item(), 0)
+        vectors = _Vectors(A, r / start, torch.zeros_like(r), torch.zeros_like(start))
         w, w_before = torch.zeros_like(r), torch.zeros_like(r)
-        c, s, delta_bar, epsilon, residual, scale, count = -1.0, 0.0, 0.0, 0.0, beta, 0.0, 0
-        beta = 0.0
+        c, s, delta_bar, epsilon, count = -1.0, 0.0, 0.0, 0.0, 0
+        scale, size = 0.0, window_size(r)
         while residual > tol and count < max_iter:
-            Av = A(v)
-            count += 1
-            alpha = torch.dot(v, Av).item()
-            v_next = Av.sub_(v, alpha=alpha).sub_(v_before, alpha=beta)
-            beta = norm(v_next, count)
-            delta, gamma_bar = c * delta_bar + s * alpha, s * delta_bar - c * alpha
-            epsilon_before, epsilon, delta_bar = epsilon, s * beta, -c * beta
-            scale = max(scale, abs(alpha), beta)
-            # ‖A r‖ = ‖r‖ · ‖(γ̄, δ̄)‖: where this is 0 to rounding, r is orthogonal to the range of A.
-            if math.hypot(gamma_bar, delta_bar) <= 10 * eps**0.5 * scale:
-                return Cycle(x, residual, count, is_least=True)
-            gamma = math.hypot(gamma_bar, beta)
-            c, s = gamma_bar / gamma, beta / gamma
-            w, w_before = (v - epsilon_before * w_before - delta * w) / gamma, w
-            x.add_(w, alpha=c * residual)
-            residual *= s
-            if beta <= eps * scale:
-                break
-            v, v_before = v_next / beta, v
+            steps = min(size, max_iter - count)
+            for step, (v, alpha, beta) in enumerate(vectors.further(steps)):
+                count, surplus = count + 1, steps - step - 1
+                require_finite(beta, count)
+                delta, gamma_bar = c * delta_bar + s * alpha, s * delta_bar - c * alpha
+                epsilon_before, epsilon, delta_bar = epsilon, s * beta, -c * beta
+                scale = max(scale, abs(alpha), beta)
+                # ‖A r‖ = ‖r‖ · ‖(γ̄, δ̄)‖: where this is 0 to rounding, r is orthogonal to the range of A.
+                if math.hypot(gamma_bar, delta_bar) <= 10 * eps**0.5 * scale:
+                    return Cycle(x, residual, count, surplus, is_least=True)
+                gamma = math.hypot(gamma_bar, beta)
+                c, s = gamma_bar / gamma, beta / gamma
+                w, w_before = (v - epsilon_before * w_before - delta * w) / gamma, w
+                x.add_(w, alpha=c * residual)
+                residual *= s
+                if beta <= eps * scale or residual <= tol:
+                    return Cycle(x, abs(residual), count, surplus)
         return Cycle(x, abs(residual), count)
+
+
+@dataclass
+class _Vectors:
+    """The vectors of Lanczos' method and the tridiagonal matrix T, several at a time.
+
+    Attributes:
+        A: symmetric.
+        v: the next vector, shape (n,).
+        before: the one before it.
+        beta: the entry of T beside the diagonal for these two, shape ().
+    """
+
+    A: Operator
+    v: Tensor
+    before: Tensor
+    beta: Tensor
+
+    def further(self, steps: int) -> Iterator[tuple[Tensor, float, float]]:
+        """v_k, T_kk and T_k,k+1 for the next vectors."""
+        vectors, met = [], []
+        for _ in range(steps):
+            Av = self.A(self.v)
+            alpha = torch.dot(self.v, Av)
+            following = Av.addcmul_(self.v, alpha, value=-1).addcmul_(self.before, self.beta, value=-1)
+            self.beta = torch.linalg.vector_norm(following)
+            vectors.append(self.v)
+            met += [alpha, self.beta]
+            self.v, self.before = following / self.beta, self.v
+        values = read(met)
+        yield from zip(vectors, values[::2], values[1::2], strict=True)

@@ -10,8 +10,9 @@ from hypergrad.core.operator import Matvec, Operator
 from hypergrad.core.status import Status
 from hypergrad.core.validation import require_int, require_real
 from hypergrad.linsolve.base import LinearSolution, LinearSolver
-from hypergrad.linsolve.krylov import first_residual, norm
+from hypergrad.linsolve.krylov import first_residual, norm, require_finite
 from hypergrad.linsolve.spectrum import largest_eigenvalue
+from hypergrad.linsolve.window import read, window_size
 
 _POWER_ITERATIONS = 20
 """Products to estimate λ_max. A judgement: they come within a factor of about n^(1/40), 1.4 at n = 10⁶."""
@@ -57,26 +58,49 @@ class Neumann(LinearSolver):
             scale = _inverse_of_largest_eigenvalue(A, b)
             products += _POWER_ITERATIONS
 
-        for term in range(self.num_terms + 1):
-            if size <= self.tol:
-                status = Status.CONVERGED
-            if size <= self.tol or term == self.num_terms:
-                break
-            x = x.add(r, alpha=scale)
-            # The true residual costs one product, as the recursion r − scale · A r does, and cannot drift.
-            r, before, previous = b - A(x), r, size
-            products += 1
-            size = norm(r, products)
-            if size > previous * (1 + torch.finfo(b.dtype).eps ** 0.5):
-                noise = max(100 * torch.finfo(b.dtype).eps, 0.0 if A.inaccuracy is None else 10 * A.inaccuracy())
-                if size <= noise * torch.linalg.vector_norm(x).item() / scale:
+        term, spent, window = 0, products, window_size(b)
+        while size > self.tol and term < self.num_terms and status != Status.STAGNATED:
+            terms = _further(A, b, x, r, scale, min(window, self.num_terms - term))
+            spent += len(terms)
+            for following, rest, length in terms:
+                before, previous = r, size
+                x, r, size, term = following, rest, require_finite(length, products + term + 1), term + 1
+                if size > previous * (1 + torch.finfo(b.dtype).eps ** 0.5):
+                    _require_no_growth(A, term - 1, x, before, r, size / previous, scale)
                     status = Status.STAGNATED
+                if size <= self.tol or status == Status.STAGNATED:
                     break
-                # For a symmetric A the ratio of successive residuals never falls, so the series grows from here on.
-                curvature = (torch.dot(before, before - r) / torch.dot(before, before)).item() / scale
-                raise DivergenceError(_divergence(term, size / previous, scale, curvature))
+        status = Status.CONVERGED if size <= self.tol else status
+        return LinearSolution(x=x, residual=size, num_matvecs=spent, status=status)
 
-        return LinearSolution(x=x, residual=size, num_matvecs=products, status=status)
+
+def _further(
+    A: Operator, b: Tensor, x: Tensor, r: Tensor, scale: float, steps: int
+) -> list[tuple[Tensor, Tensor, float]]:
+    """The next sums x_k of the series, their residuals, and the norms of these."""
+    terms = []
+    for _ in range(steps):
+        x = x.add(r, alpha=scale)
+        # The true residual costs one product, as the recursion r − scale · A r does, and cannot drift.
+        r = b - A(x)
+        terms.append((x, r))
+    lengths = read([torch.linalg.vector_norm(r) for _, r in terms])
+    return [(x, r, length) for (x, r), length in zip(terms, lengths, strict=True)]
+
+
+def _require_no_growth(
+    A: Operator, term: int, x: Tensor, before: Tensor, r: Tensor, growth: float, scale: float
+) -> None:
+    """Require that a residual that grew is not larger than errors of rounding and of the products.
+
+    Raises:
+        DivergenceError: if it is.
+    """
+    noise = max(100 * torch.finfo(r.dtype).eps, 0.0 if A.inaccuracy is None else 10 * A.inaccuracy())
+    if torch.linalg.vector_norm(r).item() > noise * torch.linalg.vector_norm(x).item() / scale:
+        # For a symmetric A the ratio of successive residuals never falls, so the series grows from here on.
+        curvature = (torch.dot(before, before - r) / torch.dot(before, before)).item() / scale
+        raise DivergenceError(_divergence(term, growth, scale, curvature))
 
 
 def _inverse_of_largest_eigenvalue(matvec: Matvec, b: Tensor) -> float:

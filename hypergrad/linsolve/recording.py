@@ -1,11 +1,13 @@
 """The products that a linear solver computed, for use in other systems with the same operator."""
 
 from dataclasses import dataclass, field, replace
+from itertools import compress
 
 import torch
 from torch import Tensor
 
 from hypergrad.core.operator import Matvec, Operator
+from hypergrad.linsolve.window import read
 
 MOST = 100
 """Vectors to keep. A judgement: beyond, a basis of them costs as much as products."""
@@ -18,16 +20,36 @@ class Recording:
     """Vectors and their products with A, kept while others compute them.
 
     Attributes:
-        vectors: v_1, …, v_k, shape (n,) each, of norm 1.
-        products: A v_1, …, A v_k.
         whole: parameters up to which all of A is wanted, because the solver forms it.
         is_krylov: whether a Krylov solver chose the vectors, which then know both ends of the spectrum.
     """
 
-    vectors: list[Tensor] = field(default_factory=list)
-    products: list[Tensor] = field(default_factory=list)
     whole: int = 0
     is_krylov: bool = False
+    _vectors: list[Tensor] = field(default_factory=list)
+    _products: list[Tensor] = field(default_factory=list)
+    _lengths: list[Tensor] = field(default_factory=list)
+    """Of the last vectors, which nobody looked at yet: the host would have to wait."""
+
+    @property
+    def vectors(self) -> list[Tensor]:
+        """v_1, …, v_k, shape (n,) each, of norm 1."""
+        self._sift()
+        return self._vectors
+
+    @property
+    def products(self) -> list[Tensor]:
+        """A v_1, …, A v_k."""
+        self._sift()
+        return self._products
+
+    def joined(self, later: "Recording") -> "Recording":
+        """The last of these vectors and all later ones, `MOST` together if there are not more later ones."""
+        first = len(self.vectors) - max(MOST - len(later.vectors), 0)
+        vectors, products = (
+            before[first:] + after for before, after in ((self.vectors, later.vectors), (self.products, later.products))
+        )
+        return Recording(_vectors=vectors, _products=products)
 
     def matrix(self, n: int) -> Tensor | None:
         """A, if its products with all unit vectors were recorded in their order; else None."""
@@ -51,10 +73,20 @@ class Recording:
         )
 
     def _keep(self, V: Tensor, AV: Tensor) -> Tensor:
-        pairs = [(V, AV)] if V.ndim == 1 else zip(V.T, AV.T, strict=True)
+        most, pairs = max(MOST, self.whole), [(V, AV)] if V.ndim == 1 else zip(V.T, AV.T, strict=True)
         for v, Av in pairs:
-            length = torch.linalg.vector_norm(v)
-            if len(self.vectors) < max(MOST, self.whole) and length > 0:
-                self.vectors.append(v / length)
-                self.products.append(Av / length)
+            if len(self._vectors) >= most:
+                self._sift()
+            if len(self._vectors) < most:
+                self._lengths.append(torch.linalg.vector_norm(v))
+                self._vectors.append(v / self._lengths[-1])
+                self._products.append(Av / self._lengths[-1])
         return AV
+
+    def _sift(self) -> None:
+        """Drop the vectors of length zero, or of one that is not finite."""
+        if self._lengths:
+            first = len(self._vectors) - len(self._lengths)
+            keep = [True] * first + [0 < length < torch.inf for length in read(self._lengths)]
+            self._vectors, self._products = (list(compress(x, keep)) for x in (self._vectors, self._products))
+            self._lengths = []

@@ -57,10 +57,11 @@ class Subspace:
 
     def preconditioner(self, outside: Matvec | None) -> Matvec:
         """The inverse on the subspace, and an approximate one, or the identity, where A leads away from it."""
+        middle = self.middle
 
         def inverse(r: Tensor) -> Tensor:
             x, rest = self.solve(r)
-            z = rest / self.middle if outside is None else outside(rest)
+            z = rest / middle if outside is None else outside(rest)
             return x + z - self.Q @ ((self.AQ.T @ z) / self.values)
 
         return inverse

@@ -4,17 +4,30 @@ import inspect
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from hypergrad.model.known_loss import has_logits, known_loss, require_two_arguments
+from hypergrad.model.known_loss import IGNORED, has_logits, known_loss, require_two_arguments
 from hypergrad.model.loss_setting import PartialLoss, changed, setting
 
-_IGNORED = -100
-"""What cross entropy ignores by default; with probabilities as targets it accepts no other value."""
 _REDUCTIONS = ("none", "mean", "sum", "batchmean")
 """How a value is made of the terms of a loss; "none" stands for their mean, which is taken here."""
+
+
+class Fraction(NamedTuple):
+    """What a part of a batch is of the whole.
+
+    Attributes:
+        number: of the part, from 0.
+        share: n_k / n, its share of the examples.
+        denominator: N of the whole, shape (), for a mean of cross entropies; else None.
+    """
+
+    number: int
+    share: float
+    denominator: Tensor | None
 
 
 class Criterion(nn.Module):
@@ -51,17 +64,22 @@ class Criterion(nn.Module):
         self.reduction: str | None = setting(self.loss, "reduction") or "none"
         """One of `_REDUCTIONS`; None if the terms are not those of which the loss is made."""
 
-    def value(self, outputs: Tensor, y: Tensor, classes: Tensor | None = None) -> Tensor:
-        """ℓ(z, y), shape ().
+    def value(
+        self, outputs: Tensor, y: Tensor, classes: Tensor | None = None, fraction: Fraction | None = None
+    ) -> Tensor:
+        """ℓ(z, y), shape (), or what a part adds to it divided by its share: N of the whole takes the place of N.
 
         Args:
             outputs: z, shape (n, …).
             y: the targets, shape (n, …).
             classes: the classes from which an effect made probabilities y, or the same as y, or None.
+            fraction: what the examples are of a batch; None if they are all of it.
 
         Raises:
             TypeError: if the loss is not a tensor.
         """
+        if fraction is not None and fraction.denominator is not None:
+            return self.each(outputs, y, classes, fraction).mean()
         z, y = self.fitted(outputs, y)
         loss, y = self._without_ignored(self.loss, y, classes)
         value = loss(z, y)
@@ -69,9 +87,13 @@ class Criterion(nn.Module):
             raise TypeError(f"The loss must return a tensor, but it returned {value!r} of {type(value).__name__}.")
         if value.ndim > 0:
             return value.mean()
+        if fraction is not None and self.reduction == "sum":
+            return value / fraction.share
         return value if loss is self.loss else value * self._per_mean(value, y, classes)
 
-    def each(self, outputs: Tensor, y: Tensor, classes: Tensor | None = None) -> Tensor:
+    def each(
+        self, outputs: Tensor, y: Tensor, classes: Tensor | None = None, fraction: Fraction | None = None
+    ) -> Tensor:
         """n u_i / N, shape (n,), whose mean is ℓ(z, y); the arguments are those of `value`.
 
         Raises:
@@ -84,11 +106,14 @@ class Criterion(nn.Module):
             raise ValueError(no_terms(f"for {len(y)} examples it returned a tensor of shape {tuple(terms.shape)}"))
         means = terms.flatten(1).mean(1) if terms.ndim > 1 else terms
         if self.reduction == "sum":
-            return means * terms.numel()
+            return means * (terms.numel() if fraction is None else terms.numel() / fraction.share)
         if self.reduction == "batchmean":
             return means * (terms.numel() / len(terms))
         if self.reduction == "mean" and self.known is not None and self.known.counts:
-            return means * self._per_count(z, terms.numel(), y if classes is None else classes)
+            classes = y if classes is None else classes
+            if fraction is not None and fraction.denominator is not None:
+                return means * (terms.numel() / fraction.share / fraction.denominator)
+            return means * self._per_count(z, terms.numel(), classes)
         return means
 
     def fitted(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,6 +126,15 @@ class Criterion(nn.Module):
         if wants_class:
             return outputs, y.long()
         return outputs, y.to(outputs.dtype) if self.converts else y
+
+    def count(self, y: Tensor) -> Tensor | None:
+        """The denominator N of a mean of cross entropies with classes y, shape (); None for every other loss."""
+        return self._counts(y, torch.float64).sum() if self.counts and not y.is_floating_point() else None
+
+    @property
+    def counts(self) -> bool:
+        """Whether the denominator of the loss depends on the targets if they are classes."""
+        return self.reduction == "mean" and self.known is not None and self.known.counts
 
     def description(self) -> str:
         """The loss and its settings, but for tensors, as text."""
@@ -125,7 +159,7 @@ class Criterion(nn.Module):
         if self.known is None or not self.known.probabilities or not _replaced(y, classes):
             return loss, y
         counted = (classes != self.ignored).to(y.dtype).unsqueeze(1)
-        return changed(loss, ignore_index=_IGNORED), y * counted
+        return changed(loss, ignore_index=IGNORED), y * counted
 
     def _per_mean(self, value: Tensor, y: Tensor, classes: Tensor | None) -> Tensor | float:
         """What turns a mean over all examples with probabilities y into one over those that are counted."""
@@ -137,11 +171,13 @@ class Criterion(nn.Module):
         """The number of terms over N, in the dtype of `like`, for a mean of cross entropies."""
         if classes.is_floating_point():
             return 1.0
-        counts = (classes != self.ignored).to(like.dtype)
+        return size / self._counts(classes, like.dtype).sum()
+
+    def _counts(self, classes: Tensor, dtype: torch.dtype) -> Tensor:
+        """What each class adds to N, shaped as they are."""
+        counts = (classes != self.ignored).to(dtype)
         weight = setting(self.loss, "weight")
-        if weight is not None:
-            counts = counts * weight[classes.long().clamp(0, len(weight) - 1)]
-        return size / counts.sum()
+        return counts if weight is None else counts * weight[classes.long().clamp(0, len(weight) - 1)]
 
 
 def _replaced(y: Tensor, classes: Tensor | None) -> bool:

@@ -9,6 +9,9 @@ from torch.nn import functional
 
 from hypergrad.model.loss_setting import PartialLoss
 
+IGNORED = -100
+"""What cross entropy ignores by default; with probabilities as targets it accepts no other value."""
+
 
 @dataclass(frozen=True)
 class KnownLoss:

@@ -1,13 +1,14 @@
 """A user's own module, lent for a while: it computes with other parameters, and comes back as it was."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.core.order import is_first_order
 from hypergrad.model.calling import Kernels, without_recomputation
 from hypergrad.model.copying import parts_of
 from hypergrad.model.places import Places
@@ -57,7 +58,9 @@ class LentModule:
     def call(self, loss: Callable[..., Tensor], params: Tensors, *rest: Any) -> Tensor:
         """loss(module, …) while the module holds `params`; only inside `lent`."""
         copies = {name: b.clone() for name, b in self._buffers.items()}
-        with self._places.hold({**params, **self._frozen, **copies}):
+        twice = not is_first_order(next(iter(params.values())))
+        kernels = self._kernels.around(self.device, twice=twice)
+        with kernels, self._places.hold({**params, **self._frozen, **copies}):
             return loss(self.module, *rest)
 
     @contextmanager
@@ -69,9 +72,7 @@ class LentModule:
         """
         before = [_Attributes(part) for part in self._parts]
         try:
-            with ExitStack() as stack:
-                self._kernels.enter(stack, self.device)
-                stack.enter_context(without_recomputation())
+            with without_recomputation():
                 write_out_weight_norm(self.module)
                 yield
         finally:

@@ -34,16 +34,28 @@ def try_loss(criterion: Criterion, outputs: Tensor, parts: Mapping[str, Split | 
     """
     counts = []
     for name, part in parts.items():
-        require_shapes(criterion, outputs, part.y, name)
-        count = _classes(criterion, outputs, part.y)
-        if criterion.known is not None and criterion.known.targets == "class" and count is not None:
-            require_classes(part.y, count, criterion.ignored, name)
-        if criterion.known is not None:
-            require_range(criterion.known, part.y, name)
+        count = require_targets(criterion, outputs, part.y, name)
         z, y = examples(outputs, part.y, count)
         _try(criterion, z, y, name, unusual=count is not None and not bool(criterion.counted(y, count).all()))
         counts.append(count)
     return counts[0]
+
+
+def require_targets(criterion: Criterion, outputs: Tensor, y: Tensor, name: str) -> int | None:
+    """Require that targets fit the outputs and the loss, as far as it is known without a trial.
+
+    Returns:
+        K if they are classes 0 to K − 1 or ignored, else None.
+
+    Also raised, by what it calls: ValueError if some do not.
+    """
+    require_shapes(criterion, outputs, y, name)
+    count = _classes(criterion, outputs, y)
+    if criterion.known is not None and criterion.known.targets == "class" and count is not None:
+        require_classes(y, count, criterion.ignored, name)
+    if criterion.known is not None:
+        require_range(criterion.known, y, name)
+    return count
 
 
 def require_shapes(criterion: Criterion, outputs: Tensor, y: Tensor, name: str) -> None:

@@ -5,10 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 from torch.utils._pytree import tree_leaves
 
-from hypergrad.core.autodiff import Tensors
+from hypergrad.core.autodiff import Tensors, nodes_before
 from hypergrad.model.pure_module import PureModule
 from hypergrad.model.requirements import layer
 
@@ -37,19 +36,7 @@ def missing(output: Any, inputs: list[Tensor]) -> str:
 
 def has_dead_end(tensors: Iterable[Tensor]) -> bool:
     """Whether backward from the tensors would leave out what has no derivative, without an error."""
-    return any(node.name() in _DEAD_ENDS for node in graph(tensors))
-
-
-def graph(tensors: Iterable[Tensor]) -> set[Node]:
-    """Every node that backward passes from the tensors would visit."""
-    found: set[Node] = set()
-    waiting: list[Any] = [x.grad_fn for x in tensors]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in found:
-            found.add(node)
-            waiting += [following for following, _ in node.next_functions]
-    return found
+    return any(node.name() in _DEAD_ENDS for node in nodes_before(tensors))
 
 
 def layer_without(model: PureModule, w: Tensors, X: Any) -> str:

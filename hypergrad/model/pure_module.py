@@ -1,8 +1,9 @@
 """A module as a pure function of its parameters: how buffers and random draws are treated."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from hypergrad.core.autodiff import Tensors, leaves
-from hypergrad.model.calling import Kernels, seeded
+from hypergrad.core.order import is_first_order
+from hypergrad.model.blocks import Blocks, Recompute, blocks_of
+from hypergrad.model.calling import Kernels, Settings, seeded, watched
 from hypergrad.model.convention import OUTPUTS, arguments, tensor_of
 from hypergrad.model.copying import copied
 from hypergrad.model.places import Places
@@ -32,9 +35,10 @@ class PureModule(nn.Module):
       `trained` makes a module with running averages.
     - Dropout and other random draws depend only on the seed and the step. A module in `eval()` mode draws nothing; in
       evaluation, all modules are in that mode.
-    - Attention and recurrent layers run on kernels of torch that can be differentiated twice: attention by its formula,
-      without fused kernels or fast paths, recurrent layers without cuDNN and oneDNN. Weight normalisation is computed
-      by plain operations.
+    - Attention and recurrent layers run on kernels that can be differentiated twice wherever that may happen, see
+      `hypergrad.core.order`: attention by its formula, recurrent layers without cuDNN and oneDNN. Elsewhere they run on
+      torch's fused kernels, unless these draw random numbers of their own. Weight normalisation is computed by plain
+      operations.
     - `torch.utils.checkpoint` in the module calls its function and recomputes nothing.
     - A module that changes its inputs in place gets a copy of them.
     - Inputs that are a tuple are positional arguments, and those that are a dict are keyword arguments.
@@ -47,6 +51,9 @@ class PureModule(nn.Module):
         probe: whether to compare outputs and gradient, away from w₀, with those of a copy of the module that has other
             parameters written into it, see `require_functional`. Otherwise it is not known whether the module reads
             its parameters elsewhere, keeps state in Python, or recomputes something in backward.
+        recompute: blocks whose activations are not kept, but computed again in each backward pass: patterns of names
+            such as "layers.*", or True for all that repeat, see `blocks_of`. Nothing is recomputed inside transforms of
+            `torch.func`.
 
     Raises:
         ValueError: if there is nothing to train.
@@ -55,7 +62,16 @@ class PureModule(nn.Module):
     changes the module, is not repeatable, or is not the function of its parameters that it seems to be.
     """
 
-    def __init__(self, module: nn.Module, X: Any, seed: int, *, returns: str = OUTPUTS, probe: bool = True) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        X: Any,
+        seed: int,
+        *,
+        returns: str = OUTPUTS,
+        probe: bool = True,
+        recompute: Recompute = False,
+    ) -> None:
         super().__init__()
         self._returns = returns
         require_servable(module)
@@ -77,10 +93,15 @@ class PureModule(nn.Module):
                 "requires_grad_(True) on what is to be trained."
             )
         self._kernels, self._places = Kernels(self.module), Places(self.module)
+        names = blocks_of(self.module, recompute)
+        self._blocks = Blocks(self.module, names, self._places) if names else None
         self._seed, self._draws, self._copies_inputs, self._probes = seed, False, False, probe
         witness = copied(self) if probe else None
         with kept_random_states():
             self._draws, self._copies_inputs = try_out(self, X, seed, probe=probe)
+            if self._draws and self._kernels.differ:
+                with torch.no_grad(), watched(self._kernels):
+                    self(self.params(), X, 0)
             for suspect in computed:
                 suspect.require_replaced()
                 self._places.restore(suspect.part, suspect.attribute, suspect.value)
@@ -118,14 +139,26 @@ class PureModule(nn.Module):
     @contextmanager
     def calling(self, params: Tensors, device: torch.device, step: int | None) -> Iterator[None]:
         """A context in which the module, or a part of it, can be called as a function of `params`."""
-        for part in self._in_training:
-            part.training = step is not None
-        with ExitStack() as stack:
-            self._kernels.enter(stack, device)
-            if self._draws:
-                stack.enter_context(seeded(device, self._seed, step))
-            stack.enter_context(self._places.hold(params))
+        training, kernels = step is not None, self._kernels
+        twice = kernels.differ and (training and kernels.draw or not is_first_order(next(iter(params.values()), None)))
+        mode = partial(self._mode, device, training, twice)
+        random = seeded(device, self._seed, step) if self._draws else nullcontext()
+        again = nullcontext() if self._blocks is None else self._blocks.active(mode, self._draws)
+        with mode(), random, self._places.hold(params), again:
             yield
+
+    def _mode(self, device: torch.device, training: bool, twice: bool) -> Settings:
+        """A context for a call of the module, or of a part of it."""
+        for part in self._in_training:
+            if part.training is not training:  # nn.Module.__setattr__ takes a microsecond
+                part.training = training
+        return self._kernels.around(device, twice=twice)
+
+    def keeping_activations(self) -> "PureModule":
+        """The same module, which recomputes nothing."""
+        other = copy(self)
+        other._blocks = None
+        return other
 
     def returning(self, entry: str) -> "PureModule":
         """The same module, of whose results `entry` is used; see `tensor_of`."""

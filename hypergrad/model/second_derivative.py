@@ -9,11 +9,12 @@ from torch.autograd.function import BackwardCFunction
 from torch.utils._pytree import tree_map_only
 
 from hypergrad.compile.tracing import untraced
-from hypergrad.core.autodiff import Tensors, detach, leaves
+from hypergrad.core.autodiff import Tensors, detach, leaves, nodes_before
+from hypergrad.core.order import differentiated
 from hypergrad.model.copying import copied
 from hypergrad.model.criterion import Criterion
 from hypergrad.model.lost_gradient import Evaluated, Recording, refusal
-from hypergrad.model.missing_derivative import graph, has_dead_end, layer_without, missing
+from hypergrad.model.missing_derivative import has_dead_end, layer_without, missing
 from hypergrad.model.padding import without_padding
 from hypergrad.model.probe import away, require_functional, write
 from hypergrad.model.pure_module import PureModule
@@ -57,7 +58,7 @@ def objection(model: PureModule, criterion: Criterion, X: Any, y: Tensor) -> str
             found = product(list(first), w, v)
         except RuntimeError:
             return _without(model, criterion, w, X, y)
-        functions = {node.name() for node in graph([outputs, loss]) if isinstance(node, BackwardCFunction)}
+        functions = {node.name() for node in nodes_before([outputs, loss]) if isinstance(node, BackwardCFunction)}
     if not all(g.isfinite().all() for g in first):
         return ""
     eager, off = _compared(model, criterion, X, y, found, w, v)
@@ -166,7 +167,7 @@ class TwiceDifferentiable:
         if not self._model.probes or self._objections.get(key) == "":
             return
         if key not in self._objections:
-            with untraced():  # the first step may be one that is traced
+            with untraced(), differentiated(once=False):  # the first step may be one that is traced
                 if key != self._constructed:
                     require_functional(self._model, copied(self._model), X)
                 self._objections[key] = objection(self._model, self._criterion, X, y)

@@ -15,6 +15,7 @@ from hypergrad.data.batch import noted
 from hypergrad.outer.acceptance import Acceptance
 from hypergrad.outer.journal import Journal
 from hypergrad.outer.objective import OuterObjective
+from hypergrad.outer.requirements import require_same_loss
 
 
 class Descent:
@@ -49,6 +50,7 @@ class Descent:
                 f"Trainer.optimizer must make a torch.optim.Optimizer, but it made {self.optimizer!r}; "
                 "give a class or a functools.partial of one, such as functools.partial(torch.optim.Adam, lr=0.1)."
             )
+        require_same_loss(objective.problem, self.optimizer)
         if scheduler and "lr" not in self.optimizer.defaults:
             raise ValueError(
                 f"A scheduler changes the learning rate, but {type(self.optimizer).__name__} has none; leave it out."
@@ -86,13 +88,20 @@ class Descent:
 
         self.optimizer.step(closure)
         if self.scheduler is not None:
-            self.scheduler.step(*([record.outer_loss] if isinstance(self.scheduler, ReduceLROnPlateau) else []))
+            self._schedule(record)
         bad = [name for name, u in self.objective.u.items() if not u.isfinite().all()]
         if bad:
             raise NonFiniteError(
                 f"Outer step {record.step} moved {', '.join(bad)} to NaN or infinity, where ‖dF/dλ‖ was "
                 f"{record.scalars()['hypergradient/norm']:.2e}; lower the lr of the optimiser."
             )
+
+    def _schedule(self, record: Record) -> None:
+        """A step of the scheduler; one that waits for a lower dev loss takes none where that was not evaluated."""
+        if not isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step()
+        elif record.dev_loss is not None:
+            self.scheduler.step(record.dev_loss)
 
     def _first_accepted(self, record: Record, before: Tensors, acceptance: Acceptance) -> Record | None:
         """The record of the first accepted step from `before` towards the current u; None if there is none.

@@ -15,12 +15,12 @@ from hypergrad.callback.trained_model import TrainedModel
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import HypergradError, NonFiniteError, NotConvergedWarning
 from hypergrad.core.hyperparameter import shown
+from hypergrad.core.placement import placed
 from hypergrad.estimator.base import Hypergradient
 from hypergrad.estimator.inexact import inexactness
 from hypergrad.outer.labels import Labels
 from hypergrad.outer.ledger import Ledger
 from hypergrad.outer.objective import OuterObjective
-from hypergrad.outer.state import placed
 from hypergrad.problem.base import InnerProblem
 
 _LOOSE = 2.0
@@ -39,6 +39,8 @@ class Journal:
         labels: names of the entries of the hyperparameters, for the records.
         looseness: the factor on the tolerances of a step. A record with more than twice the factor of a later one is
             not compared with it, and no longer the best; None if all steps have the same tolerances.
+        is_exact: whether the metrics, and the loss on all of dev, are evaluated in an outer step. Only such a record
+            can become the best.
     """
 
     def __init__(
@@ -49,7 +51,9 @@ class Journal:
         compares: bool = True,
         labels: Labels | None = None,
         looseness: Callable[[int], float] | None = None,
+        is_exact: Callable[[int], bool] = lambda step: True,
     ) -> None:
+        self.is_exact = is_exact
         self.monitor, self.compares, self.looseness = monitor, compares, looseness
         self.device = next(iter(like.values())).device
         self.ledger = Ledger(labels or {})
@@ -84,7 +88,9 @@ class Journal:
         except HypergradError as error:
             raise type(error)(f"{error}{self._whereabouts(step, objective.hparams())}") from error
         self._warn(evaluation.found, step)
-        return self.ledger.record(step, evaluation.problem, evaluation.hparams, evaluation.found)
+        return self.ledger.record(
+            step, evaluation.problem, evaluation.hparams, evaluation.found, is_exact=self.is_exact(step)
+        )
 
     def add(self, record: Record) -> None:
         """Keep a record.
@@ -94,12 +100,13 @@ class Journal:
         """
         first, _, best = self._records or (record, record, record)
         now, least = record.monitored(self.monitor), best.monitored(self.monitor)
-        if math.isnan(now):
+        if now is not None and math.isnan(now):
             raise NonFiniteError(
                 f"The monitored {self.monitor} is NaN at outer step {record.step}, so no step can be called the "
                 "best; look for NaN in its data, or monitor outer_loss."
             )
-        is_best = now < least or not self.compares or self._is_loose(best, record)
+        is_lower = now is not None and (least is None or now < least or self._is_loose(best, record))
+        is_best = is_lower or not self.compares
         self.history.append({"step": record.step, **record.scalars()})
         for name, path in self._paths.items():
             path.append(record.hparams[name])

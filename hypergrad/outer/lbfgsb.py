@@ -1,5 +1,6 @@
 """scipy's L-BFGS-B as a torch optimiser, for the outer loop."""
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -34,6 +35,15 @@ class LBFGSB(Optimizer):
             raise ValueError(f"LBFGSB needs memory ≥ 1 and bound > 0, but they are {memory} and {bound:g}.")
         super().__init__(params, {"memory": memory, "bound": bound})
         self._params = [p for group in self.param_groups for p in group["params"]]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go back to a state.
+
+        The points are float64 on the CPU, as scipy needs them; torch would give them the dtype and device of u.
+        """
+        super().load_state_dict(state_dict)
+        if state_dict["state"]:
+            self.state[self._params[0]] = copy.deepcopy(state_dict["state"][0])
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]

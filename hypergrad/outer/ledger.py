@@ -11,11 +11,12 @@ import torch
 from hypergrad.callback.base import Record
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.cost import Spent
-from hypergrad.estimator.base import Hypergradient
+from hypergrad.estimator.base import Hypergradient, require_finite_loss
 from hypergrad.estimator.dev_loss import Retraining
 from hypergrad.estimator.report import flat
 from hypergrad.outer.labels import Labels
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.parts import accumulated_outer_loss
 
 
 class Ledger:
@@ -42,13 +43,29 @@ class Ledger:
         """Wall time since the first `counting`, including earlier parts of a resumed run."""
         return 0.0 if self._begin is None else time.perf_counter() - self._begin
 
-    def record(self, step: int, problem: InnerProblem, hparams: Tensors, found: Hypergradient | Retraining) -> Record:
-        """What was found at λ in outer step `step`, with the cost of the run so far."""
+    def record(
+        self,
+        step: int,
+        problem: InnerProblem,
+        hparams: Tensors,
+        found: Hypergradient | Retraining,
+        *,
+        is_exact: bool = True,
+    ) -> Record:
+        """What was found at λ in outer step `step`, with the cost of the run so far.
+
+        Args:
+            step: the outer step.
+            problem: of that step.
+            hparams: λ.
+            found: the estimate, or a training whose dev loss is that of all of dev.
+            is_exact: whether to evaluate the metrics, and the loss on all of dev if the estimate has that of a sample.
+        """
         if isinstance(found, Hypergradient):
             self.num_matvecs += found.num_matvecs + (found.error_bar.num_matvecs if found.error_bar else 0)
         self.num_inner_steps += found.training.steps if found.training else 0
         with torch.no_grad():
-            metrics = {name: float(x) for name, x in problem.metrics(found.params, hparams).items()}
+            metrics = {name: float(x) for name, x in problem.metrics(found.params, hparams).items()} if is_exact else {}
         return Record(
             step=step,
             hparams=hparams,
@@ -63,6 +80,7 @@ class Ledger:
             seconds=self.seconds(),
             problem=problem,
             labels=self.labels,
+            exact_loss=_exact_loss(problem, hparams, found) if is_exact and problem.samples_outer else None,
         )
 
     def state(self) -> dict[str, Any]:
@@ -78,3 +96,12 @@ class Ledger:
         self.num_matvecs, self.num_inner_steps = state["num_matvecs"], state["num_inner_steps"]
         self.cost = Spent(**state["cost"])
         self._begin = time.perf_counter() - seconds
+
+
+@torch.no_grad()
+def _exact_loss(problem: InnerProblem, hparams: Tensors, found: Hypergradient | Retraining) -> float:
+    """The loss on all of dev."""
+    if isinstance(found, Retraining):
+        return found.outer_loss
+    loss = accumulated_outer_loss(problem, found.params, hparams, problem.whole_outer_batch())
+    return require_finite_loss(loss, problem)

@@ -1,5 +1,6 @@
 """One run of the outer loop."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 
 from hypergrad.callback.base import Callback, Record, Result
 from hypergrad.callback.trained_model import TrainedModel
+from hypergrad.data.streamed import reading
 from hypergrad.outer.descent import Descent
 from hypergrad.outer.state import identity, random_state, require_same, restore_random_state
 
@@ -18,6 +20,7 @@ class Loop:
         descent: how u moves; it holds the objective and the journal of the run.
         outer_steps: as in `Trainer`.
         patience: as in `Trainer`.
+        exact_every: as in `Trainer`, with its default filled in.
         retrain: as in `Trainer`.
         callbacks: as in `Trainer`.
 
@@ -31,12 +34,13 @@ class Loop:
         *,
         outer_steps: int,
         patience: int | None,
+        exact_every: int,
         retrain: bool,
         callbacks: Sequence[Callback],
     ) -> None:
         self.descent, self.objective, self.journal = descent, descent.objective, descent.journal
         self.outer_steps, self.patience, self.retrain = outer_steps, patience, retrain
-        self.callbacks = callbacks
+        self.callbacks, self.exact_every = callbacks, exact_every
         if patience is not None and not self.journal.compares:
             raise ValueError(
                 f"patience waits for a lower dev loss, but {type(self.objective.problem).__name__} has different "
@@ -66,9 +70,10 @@ class Loop:
         """The model after training on train and dev at the best λ, from the initial parameters."""
         _, _, best = self.journal.records()
         problem, hparams = self.objective.problem.joined(best.hparams)
-        found = self.objective.estimator.estimate(problem, hparams, problem.init_params())
-        with torch.no_grad():
-            metrics = {name: float(x) for name, x in problem.metrics(found.params, hparams).items()}
+        with reading(problem):
+            found = self.objective.estimator.estimate(problem, hparams, problem.init_params())
+            with torch.no_grad():
+                metrics = {name: float(x) for name, x in problem.metrics(found.params, hparams).items()}
         origin = f"trained again on train and dev, at the hyperparameters of outer step {best.step}"
         return TrainedModel(hparams, found.params, problem, metrics, origin, best.labels, best.hparams)
 
@@ -81,6 +86,7 @@ class Loop:
             **self.descent.state(),
             **self.journal.state(),
             "random": random_state(),
+            "device": self.journal.device.type,
             "identity": self.identity,
         }
 
@@ -90,16 +96,28 @@ class Loop:
         Also raised, by what it calls: CheckpointError if the state belongs to another run.
         """
         require_same(self.identity, state["identity"])
+        self._note_device(state.get("device"))
         self.journal.restore(state, self.objective.problem.at_outer_step)
         self.objective.restore(state)
         self.descent.restore(state)
         restore_random_state(state["random"])
 
+    def _note_device(self, before: str | None) -> None:
+        """Warn if the state comes from another kind of device; earlier releases did not record it."""
+        now = self.journal.device.type
+        if before not in (None, now):
+            warnings.warn(
+                f"The run was on {before} until this state, and goes on on {now}: rounding differs there, and so do "
+                "the random draws of a model, such as dropout.",
+                UserWarning,
+                stacklevel=2,
+            )
+
     def _descend(self) -> str:
         """Take outer steps, and return why they ended, as in `Result.stopped`."""
         _, last, best = self.journal.records()
         while last.step < self.outer_steps:
-            if self.patience is not None and last.step - best.step > self.patience:
+            if self.patience is not None and self._is_judged(last) and last.step - best.step > self.patience:
                 return "patience"
             record = self.descent.step(last)
             if record is None:
@@ -107,6 +125,10 @@ class Loop:
             self.observe(record)
             _, last, best = self.journal.records()
         return "outer_steps"
+
+    def _is_judged(self, record: Record) -> bool:
+        """Whether a record could have become the best."""
+        return record.monitored(self.journal.monitor) is not None
 
     def _identity(self) -> dict[str, str]:
         """What identifies this run."""
@@ -120,4 +142,5 @@ class Loop:
             max_grad_norm=objective.max_grad_norm,
             monitor=self.journal.monitor,
             scheduler=type(descent.scheduler).__name__,
+            exact_every=self.exact_every,
         )

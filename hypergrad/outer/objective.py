@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.core.placement import placed
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient
-from hypergrad.outer.state import placed
 from hypergrad.problem.base import InnerProblem
 
 

@@ -8,6 +8,8 @@ import torch
 from torch.optim import Optimizer
 
 from hypergrad.callback.base import OUTER_LOSS, Callback
+from hypergrad.outer.acceptance import Acceptance
+from hypergrad.outer.lbfgsb import LBFGSB
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.precision import require_parameters
 
@@ -98,6 +100,25 @@ def require_tunable(problem: InnerProblem, *, warm_start: bool, retrain: bool) -
         )
     if retrain:
         problem.joined(problem.init_hparams())  # raises now, and not after the last step, if there is no such training
+
+
+def require_same_loss(problem: InnerProblem, compares: object) -> None:
+    """Require the same dev loss in all outer steps, for what compares or combines dev losses of different steps.
+
+    Args:
+        problem: what is tuned.
+        compares: an acceptance or an optimiser; None, or an optimiser without a line search, requires nothing.
+
+    Raises:
+        ValueError: if the problem draws another sample of dev in each outer step.
+    """
+    needs = isinstance(compares, Acceptance | LBFGSB | torch.optim.LBFGS)
+    if problem.samples_outer and needs:
+        raise ValueError(
+            f"{type(compares).__name__} compares dev losses of different outer steps, but {type(problem).__name__} "
+            "draws another sample of dev in each of them. Leave dev_sample out (dev_batch_size needs as little "
+            "memory), or choose an optimiser without a line search, such as torch.optim.Adam, and no acceptance."
+        )
 
 
 def require_monitor(problem: InnerProblem, monitor: str) -> None:

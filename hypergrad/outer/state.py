@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_map
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import CheckpointError
@@ -23,11 +22,6 @@ _ADDRESS = re.compile(" at 0x[0-9a-f]+")
 _DRAWN = "initial values"
 _LONGEST = 200
 """Characters of a value in a message."""
-
-
-def placed(content: Any, device: torch.device) -> Any:
-    """Tensors on a device, in any nesting of dicts, lists and tuples; other values are unchanged."""
-    return tree_map(lambda part: part.to(device) if isinstance(part, Tensor) else part, content)
 
 
 def random_state() -> dict[str, Any]:
@@ -45,8 +39,9 @@ def random_state() -> dict[str, Any]:
 def restore_random_state(state: dict[str, Any]) -> None:
     """Set every random stream to a state that `random_state` returned."""
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    # Of GPUs that are not here, as the run may have moved to another machine, there is no stream to set.
+    for index, one in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(one, index)
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words.tolist()), gauss))
     kind, keys, *rest = state["numpy"]

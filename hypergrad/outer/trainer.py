@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from hypergrad.callback.base import OUTER_LOSS, Callback, Result, Run
 from hypergrad.core.errors import Terminated
 from hypergrad.core.validation import require_instance, require_int, require_real
+from hypergrad.data.streamed import reading
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.outer.acceptance import Acceptance
 from hypergrad.outer.descent import Descent
@@ -21,10 +22,19 @@ from hypergrad.outer.lifecycle import running
 from hypergrad.outer.lock import folders, locked
 from hypergrad.outer.loop import Loop
 from hypergrad.outer.objective import OuterObjective
-from hypergrad.outer.requirements import require_callbacks, require_makers, require_monitor, require_tunable
+from hypergrad.outer.requirements import (
+    require_callbacks,
+    require_makers,
+    require_monitor,
+    require_same_loss,
+    require_tunable,
+)
 from hypergrad.outer.resumption import resumed
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.precision import in_precision, matrix_products, require_precision
+
+_EXACT_EVERY = 10
+"""Outer steps between two losses on all of dev. A judgement: few beside the trainings, and enough to choose from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +60,9 @@ class Trainer:
             step has its own tasks, their dev losses cannot be compared, and the last λ counts as the best.
         patience: the run ends after more than `patience` ≥ 0 outer steps without a new minimum of `monitor`; None ends
             it after `outer_steps` only. The best λ is in the result in any case.
+        exact_every: outer steps between two exact evaluations, ≥ 1: of the metrics, and of the loss on all of dev if
+            each step draws a sample of dev. The first and the last step have one too. Only these steps can become the
+            best, count for `patience`, and are shown. None is every step, or every 10th with samples.
         precision: of the losses and their gradients: "float32", "tf32", "bf16-mixed" or "bf16-true"; None is that of
             the parameters. Parameters, λ and what is computed from gradients keep the dtype of the parameters, see
             docs/precision.md.
@@ -67,6 +80,7 @@ class Trainer:
     acceptance: Acceptance | None = None
     monitor: str = OUTER_LOSS
     patience: int | None = None
+    exact_every: int | None = None
     retrain: bool = False
     precision: str | None = None
     callbacks: Sequence[Callback] = field(default=())
@@ -81,6 +95,8 @@ class Trainer:
             require_real(self, "max_grad_norm", above=0)
         if self.patience is not None:
             require_int(self, "patience", least=0)
+        if self.exact_every is not None:
+            require_int(self, "exact_every", least=1)
         require_instance(self, "monitor", str)
         if self.acceptance is not None:
             require_instance(self, "acceptance", Acceptance)
@@ -88,6 +104,7 @@ class Trainer:
             require_precision(self.precision)
         require_callbacks(self.callbacks)
         require_makers(self.optimizer, self.scheduler)
+        require_same_loss(self.problem, self.acceptance)
         require_tunable(self.problem, warm_start=self.warm_start, retrain=self.retrain)
         require_monitor(self.problem, self.monitor)
 
@@ -128,7 +145,8 @@ class Trainer:
         if on_interrupt not in ("raise", "return"):
             raise ValueError(f'on_interrupt must be "raise" or "return", but it is {on_interrupt!r}.')
         device = next(iter(self.problem.init_params().values())).device
-        with locked(folders(self.callbacks)), matrix_products(self.precision, device):
+        matrices = matrix_products(self.precision, device)
+        with locked(folders(self.callbacks)), reading(self.problem), matrices:
             loop, resumed_at = self._loop(), None
             if resume is not None:
                 resumed_at = resumed(loop, resume, begins=resume_if_any)
@@ -154,6 +172,7 @@ class Trainer:
             self.evaluated, self.estimator, warm_start=self.warm_start, max_grad_norm=self.max_grad_norm
         )
         # The lowest of losses on different tasks is luck, not the best.
+        every = self.exact_every or (_EXACT_EVERY if self.problem.samples_outer else 1)
         compares = self.monitor != OUTER_LOSS or self.problem.at_outer_step(1) is self.problem
         descent = Descent(
             objective,
@@ -163,6 +182,7 @@ class Trainer:
                 compares=compares,
                 labels=entry_labels(self.problem, self.estimator),
                 looseness=self.estimator.looseness,
+                is_exact=lambda step: step % every == 0 or step == self.outer_steps,
             ),
             optimizer=self.optimizer,
             scheduler=self.scheduler,
@@ -172,6 +192,7 @@ class Trainer:
             descent,
             outer_steps=self.outer_steps,
             patience=self.patience,
+            exact_every=every,
             retrain=self.retrain,
             callbacks=self.callbacks,
         )

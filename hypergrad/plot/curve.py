@@ -75,7 +75,14 @@ def curves(settings: Sequence[Setting], x: Series, y: Series, *, logarithmic: bo
         shown = [_mean(index, [x(run) for run in whole], [y(run) for run in whole], logarithmic)] if whole else []
         shown += [Curve(index, x(run), y(run), breaks_off=True) for run in broken]
         found += [replace(curve, is_search=setting.runs[0].is_search) for curve in shown]
-    return [curve for curve in found if np.isfinite(curve.x + curve.y).any()]
+    return [_without_gaps(curve) for curve in found if np.isfinite(curve.x + curve.y).any()]
+
+
+def _without_gaps(curve: Curve) -> Curve:
+    """The curve through the rows that have a value, as where all of dev is evaluated in some outer steps only."""
+    known = ~np.isnan(curve.y)
+    x, y, low, high = (v if v is None else v[known] for v in (curve.x, curve.y, curve.low, curve.high))
+    return replace(curve, x=x, y=y, low=low, high=high)
 
 
 def _mean(index: int, xs: list[np.ndarray], ys: list[np.ndarray], logarithmic: bool) -> Curve:

@@ -1,7 +1,7 @@
 """The promise of a problem: what is trained, what is tuned, and the two losses."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,9 @@ _NO_POOL = (
     "{} does not define `{}`, which folds=… and retrain=true need: define it, or leave out the folds and the final "
     "training on train and dev."
 )
+
+Parts = Sequence[tuple[Any, float]]
+"""The parts of a batch, each with its share, > 0."""
 
 
 class InnerProblem(nn.Module, ABC):
@@ -61,6 +64,31 @@ class InnerProblem(nn.Module, ABC):
     def outer_batch(self, step: int) -> Any:
         """The batch of outer step `step` ≥ 0; None if the losses read all data of the problem."""
         return None
+
+    def inner_parts(self, batch: Any) -> "Parts | None":
+        """The parts of an inner batch with g(w, λ; batch) = Σ_k share_k g(w, λ; part_k); None, the default, if none.
+
+        Override it to compute the inner loss, its gradients and their products one part at a time, with the memory of
+        one. `inner_loss` gets each part in the place of the batch. The shares must have the sum 1, so that penalties,
+        which are in the loss of each part, count once.
+        """
+        return None
+
+    def outer_parts(self, batch: Any) -> "Parts | None":
+        """The parts of an outer batch, by the same rule for f: f(w, λ; batch) = Σ_k share_k f(w, λ; part_k)."""
+        return None
+
+    @property
+    def samples_outer(self) -> bool:
+        """Whether `outer_batch` draws some of the dev examples, so that the dev losses of outer steps differ by chance.
+
+        λ is then chosen by the loss on `whole_outer_batch`, see `hypergrad.Trainer.exact_every`.
+        """
+        return False
+
+    def whole_outer_batch(self) -> Any:
+        """The outer batch of all dev examples; by default that of outer step 0."""
+        return self.outer_batch(0)
 
     def at_outer_step(self, step: int) -> "InnerProblem":
         """The problem at outer step `step` ≥ 0 of the trainer: this one at every step, by default.

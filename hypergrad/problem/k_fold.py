@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.oracle import Oracle
+from hypergrad.problem.parts import accumulated_outer_loss
 from hypergrad.problem.sparse.l1 import L1Problem
 
 
@@ -47,10 +49,10 @@ class KFold(InnerProblem):
         return self.pool.hyperparameters()
 
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        return _sum(self._each(lambda fold, w, part: fold.inner_loss(w, hparams, part), params, batch))
+        return _sum(self._each(lambda fold, w, part: Oracle(fold, hparams, part).loss(w), params, batch))
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        losses = self._each(lambda fold, w, part: fold.outer_loss(w, hparams, part), params, batch)
+        losses = self._each(lambda fold, w, part: accumulated_outer_loss(fold, w, hparams, part), params, batch)
         return _sum(losses) / len(losses)
 
     def initial(self, params: Tensors, hparams: Tensors) -> Tensors:
@@ -65,6 +67,13 @@ class KFold(InnerProblem):
 
     def outer_batch(self, step: int) -> Any:
         return _batches([fold.outer_batch(step) for fold in self.folds])
+
+    @property
+    def samples_outer(self) -> bool:
+        return any(fold.samples_outer for fold in self.folds)
+
+    def whole_outer_batch(self) -> Any:
+        return _batches([fold.whole_outer_batch() for fold in self.folds])
 
     def optimality(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensors:
         if self.is_minimisation:

@@ -8,7 +8,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from hypergrad.core.autodiff import Tensors
-from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.base import InnerProblem, Parts
 
 
 class Wrapper(InnerProblem):
@@ -58,6 +58,19 @@ class Wrapper(InnerProblem):
 
     def outer_batch(self, step: int) -> Any:
         return self.problem.outer_batch(step)
+
+    def inner_parts(self, batch: Any) -> Parts | None:
+        return self.problem.inner_parts(batch)
+
+    def outer_parts(self, batch: Any) -> Parts | None:
+        return self.problem.outer_parts(batch)
+
+    @property
+    def samples_outer(self) -> bool:
+        return self.problem.samples_outer
+
+    def whole_outer_batch(self) -> Any:
+        return self.problem.whole_outer_batch()
 
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         return self.problem.inner_loss(params, self.untied(hparams), batch)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, flatten, leaves, unflatten
 from hypergrad.core.operator import Operator
+from hypergrad.core.order import first_order
 from hypergrad.core.validation import require_real
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation, require_finite
@@ -61,9 +62,8 @@ class CentredDifferences(Product):
             return _gradients(oracle, unflatten(at, params))
 
         def difference(v: Tensor, stretch: float = 1.0) -> tuple[Tensor, dict[str, Tensor | None]]:
-            if not v.any():
-                return torch.zeros_like(v), {name: torch.zeros_like(value) for name, value in oracle.hparams.items()}
-            h = stretch * length / torch.linalg.vector_norm(v).item()
+            size = torch.linalg.vector_norm(v).double()
+            h = torch.where(size > 0, stretch * length / size, 1.0)  # a tensor, because `item` would wait for a GPU
             return _quotients(gradients(w + h * v), gradients(w - h * v), 2 * h)
 
         def inaccuracy() -> float:
@@ -111,15 +111,19 @@ class _Gradients(NamedTuple):
 
 def _gradients(oracle: Oracle, params: Tensors) -> _Gradients:
     w, hp = leaves(params), leaves(oracle.hparams)
-    with torch.enable_grad():
+
+    @torch.enable_grad()
+    def differentiated() -> tuple[Tensor, tuple[Tensor | None, ...]]:
         loss = replace(oracle, hparams=hp).loss(w)
-        grads = torch.autograd.grad(loss, (*w.values(), *hp.values()), allow_unused=True)
+        return loss, torch.autograd.grad(loss, (*w.values(), *hp.values()), allow_unused=True)
+
+    loss, grads = first_order(differentiated)
     pairs = zip(w.items(), grads[: len(w)], strict=True)
     wrt_w = {name: torch.zeros_like(p) if g is None else g for (name, p), g in pairs}
     return _Gradients(loss, flatten(wrt_w), dict(zip(hp, grads[len(w) :], strict=True)))
 
 
-def _quotients(ahead: _Gradients, behind: _Gradients, width: float) -> tuple[Tensor, dict[str, Tensor | None]]:
+def _quotients(ahead: _Gradients, behind: _Gradients, width: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:
     """The differences of both gradients, divided by `width`."""
     mixed: dict[str, Tensor | None] = {}
     for name, a in ahead.wrt_hp.items():

@@ -81,6 +81,8 @@ class Traced(Product):
         Raises:
             CannotApproximateError: if the product cannot be traced, or is too small to trace.
         """
+        if oracle.parts() is not None:
+            raise CannotApproximateError("the inner batch is computed in parts, all of which a trace would keep")
         flops = _flops(oracle.problem, exact)
         if flops < self.least_flops:
             raise CannotApproximateError(f"a product takes no more than {flops:.1e} operations")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hypergrad.compile.cache import WeakCache
-from hypergrad.compile.inductor import InductorProgram, compile_with_inductor
+from hypergrad.compile.inductor import SHORT_CALLS, InductorProgram, compile_with_inductor
 from hypergrad.compile.packed import Packed
 from hypergrad.compile.tracing import CannotCompileError, trace
 from hypergrad.core.autodiff import Tensors, flatten
@@ -93,7 +93,7 @@ def _trace_and_compile(
 
     early, late = [inverse, *point.tensors], list(direction.values())
     traced = trace(terms, [*early, *late])
-    return compile_with_inductor(traced, early, late)
+    return compile_with_inductor(traced, early, late, SHORT_CALLS)
 
 
 def _require_same(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:

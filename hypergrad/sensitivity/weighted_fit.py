@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, flatten, leaves
+from hypergrad.problem.parts import accumulated_outer_loss
 from hypergrad.sensitivity.linear_response import Response
 from hypergrad.sensitivity.optimum import Optimum
 
@@ -102,7 +103,7 @@ class WeightedFit:
         with torch.enable_grad():
             if outer_loss is None:
                 problem = optimum.condition.problem
-                loss = problem.outer_loss(w, hp, problem.outer_batch(0))
+                loss = accumulated_outer_loss(problem, w, hp, problem.whole_outer_batch())
             else:
                 loss = outer_loss(optimum.to_params(w), optimum.to_hparams(hp))
             targets = (*w.values(), hp[self.name])

@@ -6,7 +6,6 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, unflatten
@@ -104,11 +103,6 @@ def num_groups(params: Tensors, groups: Groups) -> int:
 def one_for_all(value: float | Tensor) -> float | None:
     """The value of a coefficient in one step as a number; None if it differs by group."""
     return None if isinstance(value, Tensor) and value.ndim > 0 else float(value)
-
-
-def scaled_sum(x: Tensor, c: float | Tensor, y: Tensor) -> Tensor:
-    """x + c y in one operation, with a coefficient c that is a number, of shape (), or shaped as x."""
-    return torch.addcmul(x, c, y) if isinstance(c, Tensor) else x.add(y, alpha=c)
 
 
 def root(value: Coefficient) -> float | str:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.solver.all_tensors import scaled_sums
 from hypergrad.solver.base import InnerSolver, State
-from hypergrad.solver.coefficient import Coefficient, Coefficients, Values, one_for_all, ranged, scaled_sum
+from hypergrad.solver.coefficient import Coefficient, Coefficients, Values, one_for_all, ranged
 from hypergrad.solver.weight_decay import decayed
 
 
@@ -28,7 +29,7 @@ class GradientDescent(InnerSolver):
     def update(self, state: State, grad: Tensors, coefficients: Coefficients, t: int) -> State:
         params, lr = state["params"], coefficients["lr"]
         grad = decayed(grad, params, coefficients["weight_decay"])
-        return {"params": {name: scaled_sum(w, -lr[name], grad[name]) for name, w in params.items()}}
+        return {"params": scaled_sums(params, lr, grad, sign=-1)}
 
     def largest_lr(self, curvature: float, values: Values) -> float | None:
         decay = one_for_all(values["weight_decay"])

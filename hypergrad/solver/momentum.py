@@ -6,8 +6,9 @@ import torch
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.validation import require_instance
+from hypergrad.solver.all_tensors import scaled_sums
 from hypergrad.solver.base import InnerSolver, State
-from hypergrad.solver.coefficient import Coefficient, Coefficients, Values, one_for_all, ranged, scaled_sum
+from hypergrad.solver.coefficient import Coefficient, Coefficients, Values, one_for_all, ranged
 from hypergrad.solver.weight_decay import decayed
 
 
@@ -59,9 +60,9 @@ class Momentum(InnerSolver):
         if self.dampening != 0:
             delta = coefficients["dampening"]
             pushed = {name: (1 - delta[name] * (t > 0)) * x for name, x in d.items()}
-        v = {name: scaled_sum(pushed[name], beta[name], old) for name, old in state["velocity"].items()}
-        ahead = {name: scaled_sum(d[name], beta[name], x) for name, x in v.items()} if self.nesterov else v
-        return {"params": {name: scaled_sum(w, -lr[name], ahead[name]) for name, w in params.items()}, "velocity": v}
+        v = scaled_sums(pushed, beta, state["velocity"])
+        ahead = scaled_sums(d, beta, v) if self.nesterov else v
+        return {"params": scaled_sums(params, lr, ahead, sign=-1), "velocity": v}
 
     def largest_lr(self, curvature: float, values: Values) -> float | None:
         beta, delta, decay = (one_for_all(values[field]) for field in ("momentum", "dampening", "weight_decay"))

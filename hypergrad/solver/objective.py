@@ -27,7 +27,7 @@ class LineSearchPoint:
 
 def point_entries(point: LineSearchPoint) -> Tensors:
     """What a solver keeps of a point in its state, besides the parameters."""
-    return {"loss": point.w.new_tensor(point.loss), "grad": point.grad}
+    return {"loss": point.w.new_full((), point.loss), "grad": point.grad}
 
 
 def stored_loss_and_norm(state: State) -> tuple[float, float] | None:

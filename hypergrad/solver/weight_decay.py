@@ -5,14 +5,10 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
-from hypergrad.solver.coefficient import scaled_sum
+from hypergrad.solver.all_tensors import scaled_sums
 
 
 def decayed(grad: Tensors, params: Tensors, decay: Mapping[str, float | Tensor]) -> Tensors:
     """The gradient of g(w) + Σ ½ decay ‖w‖²: ∇g(w) + decay w, each named tensor with a decay of its own."""
-    return {
-        name: g
-        if not isinstance(decay[name], Tensor) and decay[name] == 0
-        else scaled_sum(g, decay[name], params[name])
-        for name, g in grad.items()
-    }
+    number = next(iter(decay.values()), 0.0)
+    return grad if not isinstance(number, Tensor) and number == 0 else scaled_sums(grad, decay, params)

@@ -1,12 +1,12 @@
 """The promise of a tape: a training run that can be visited backwards."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 from hypergrad.solver.base import State
-from hypergrad.training.dynamics import Dynamics, Passage
+from hypergrad.training.dynamics import Dynamics, Passage, Stretch
 from hypergrad.training.states import Partial, detached, entries
 
 
@@ -35,10 +35,12 @@ class TapeCost:
     Attributes:
         memory: bytes of the trajectory and of the graphs that exist at the same time.
         gradients: evaluations of the inner gradient. All tapes need the same Hessian products, one per step.
+        offloaded: bytes of states that are moved out of that memory, to the CPU or a disk.
     """
 
     memory: int
     gradients: int
+    offloaded: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,12 @@ class Trajectory:
     Attributes:
         end: the state after the last step, without a graph.
         backwards: the passages through the steps, one or several steps each, from the last to the first.
+        close: gives back what is kept outside memory, if the way back is not used to its end.
     """
 
     end: State
     backwards: Iterator[Passage]
+    close: Callable[[], None] = lambda: None
 
     @classmethod
     def kept(cls, dynamics: Dynamics, state: State, pieces: list[range]) -> "Trajectory":
@@ -62,22 +66,33 @@ class Trajectory:
             passages.append(passage)
         return cls(detached(state), (passages.pop() for _ in pieces))
 
-    def pull_back(self, adjoint: State) -> Iterator[tuple[State, list[Partial], int]]:
+    def pull_back(
+        self, adjoint: State, to_terms: int | None = None
+    ) -> Iterator[tuple[State | None, list[Partial], int]]:
         """The adjoint recursion of reverse-mode differentiation, from the last step to the first.
 
         a_t = (∂Φ/∂s)ᵀ a_{t+1}, and dF/dλ is the sum over the steps of (∂Φ/∂λ)ᵀ a_{t+1}.
 
         Args:
             adjoint: a_T = ∂F/∂s_T, shaped as the state.
+            to_terms: the number of steps of the run, if only the terms of the first ones are needed, and not a₀.
 
         Yields:
-            a_t, the terms of dF/dλ, the last one first, and the number of steps in each term.
+            a_t, the terms of dF/dλ, the last one first, and the number of steps in each term; None for an a₀ that is
+            not needed, which saves a Hessian product.
         """
         for passage in self.backwards:
-            adjoint, terms = passage.pull_back(adjoint)
+            if to_terms is not None:
+                to_terms -= passage.length
+            before = None
+            if to_terms == 0 and isinstance(passage, Stretch):
+                terms = passage.terms(adjoint)
+            else:
+                before, terms = passage.pull_back(adjoint)
+                adjoint = before
             steps = passage.length // len(terms)
             del passage  # otherwise its graph and the next one would exist at the same time
-            yield adjoint, terms, steps
+            yield before, terms, steps
 
 
 class Tape(ABC):
@@ -85,7 +100,8 @@ class Tape(ABC):
 
     Every tape gives the same hypergradient, because all use the same recursion (`Trajectory.pull_back`). They differ in
     memory and in how often a gradient is evaluated. Those that use the eager steps of the dynamics agree bit for bit if
-    PyTorch computes the same gradient with and without a graph. It does, except for `SiLU` and similar operations.
+    PyTorch computes the same gradient with and without a graph. It does, except for `SiLU` and similar operations, and
+    for attention and recurrent layers, whose first sweep runs on fused kernels; see docs/models.md.
     """
 
     takes_compiled: ClassVar[bool] = True

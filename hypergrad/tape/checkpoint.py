@@ -8,13 +8,15 @@ from operator import itemgetter
 
 from hypergrad.core.validation import require_int
 from hypergrad.solver.base import State
-from hypergrad.tape.base import Footprint, Tape, TapeCost, Trajectory
+from hypergrad.tape.base import Footprint, TapeCost, Trajectory
+from hypergrad.tape.depot import Depot
+from hypergrad.tape.offloading import OffloadingTape
 from hypergrad.training.dynamics import Dynamics, Passage
 from hypergrad.training.states import detached
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint(Tape):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Checkpoint(OffloadingTape):
     """Keeps c states at a time and recomputes the others, by the schedule with the fewest steps: memory ∝ c.
 
     With c = ⌈√T⌉ no step is taken more than three times for T ≤ 10⁴. In general none is taken more than r times if
@@ -23,6 +25,8 @@ class Checkpoint(Tape):
 
     Attributes:
         slots: c, the states kept at a time, the first one included, ≥ 1; "auto" is ⌈√T⌉.
+        offload: where states go that do not stay in memory: "cpu" (from a GPU), "disk" or None; see `OffloadingTape`.
+        budget: bytes of states that stay before the first is moved out, ≥ 0; only with `offload`.
 
     Source: Griewank & Walther, "Algorithm 799: revolve", ACM Transactions on Mathematical Software (2000).
     """
@@ -30,41 +34,51 @@ class Checkpoint(Tape):
     slots: int | str = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.slots != "auto":
             require_int(self, "slots", least=1)
 
     def record(self, dynamics: Dynamics, state: State, steps: range) -> Trajectory:
-        backwards = self._backwards(dynamics, state, dynamics.pieces(steps))
+        depot = self.depot(state)
+        backwards = self._backwards(dynamics, state, dynamics.pieces(steps), depot)
         end, last = next(backwards)
-        return Trajectory(detached(end), chain((last,), map(itemgetter(1), backwards)))
+        return Trajectory(detached(end), chain((last,), map(itemgetter(1), backwards)), depot.close)
 
     def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> TapeCost:
+        self.require_elsewhere(footprint.start)
         slots = min(self.slots_for(len(steps)), len(steps))
-        return TapeCost(
-            memory=(slots + 1) * footprint.state + footprint.graph,
-            gradients=fewest_steps(len(steps), slots) + len(steps),
-        )
+        others = footprint.state + footprint.graph
+        return self.cost_of(slots, footprint.state, others, fewest_steps(len(steps), slots) + len(steps))
 
     def slots_for(self, num_steps: int) -> int:
         """The states kept at a time in a run of T steps."""
         return isqrt(num_steps - 1) + 1 if isinstance(self.slots, str) else self.slots
 
-    def _backwards(self, dynamics: Dynamics, state: State, pieces: list[range]) -> Iterator[tuple[State, Passage]]:
+    def _backwards(
+        self, dynamics: Dynamics, state: State, pieces: list[range], depot: Depot
+    ) -> Iterator[tuple[State, Passage]]:
         slots, stop = self.slots_for(len(pieces)), len(pieces)
-        kept = [(0, state)]
-        while kept:
-            i, state = kept[-1]
-            while stop - i > 1:
-                middle = i + split(stop - i, slots - len(kept) + 1)
-                for piece in pieces[i:middle]:
-                    state = dynamics.advance(state, piece)
-                i = middle
-                if stop - i > 1:
-                    kept.append((i, state))
-            if kept[-1][0] == i:
-                kept.pop()
-            yield dynamics.passage(state, pieces[i])
-            stop = i
+        kept = [0]  # the pieces before which a state is kept, in the depot under its place in this list
+        try:
+            depot.put(0, state)
+            while kept:
+                i, state = kept[-1], depot.get(len(kept) - 1)
+                while stop - i > 1:
+                    middle = i + split(stop - i, slots - len(kept) + 1)
+                    for piece in pieces[i:middle]:
+                        state = dynamics.advance(state, piece)
+                    i = middle
+                    if stop - i > 1:
+                        depot.put(len(kept), state)
+                        kept.append(i)
+                if kept[-1] == i:
+                    kept.pop()
+                    depot.drop(len(kept))
+                    depot.expect(len(kept) - 1)
+                yield dynamics.passage(state, pieces[i])
+                stop = i
+        finally:
+            depot.close()
 
 
 def split(length: int, slots: int) -> int:

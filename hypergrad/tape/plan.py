@@ -24,13 +24,14 @@ class Plan:
 
     costs: Mapping[str, TapeCost | None]
     horizon: int
-    compile: bool = False
+    compile: bool | str = False
 
     def __str__(self) -> str:
-        width = max(map(len, self.costs))
+        width, moves = max(map(len, self.costs)), any(cost and cost.offloaded for cost in self.costs.values())
         lines = [f"one hypergradient through {self.horizon} steps, with {self.horizon} Hessian products", ""]
-        lines += [f"{'tape':<{width}}  {'MB':>9}  {'gradients':>9}"]
+        lines += [f"{'tape':<{width}}  {'MB':>9}  {'gradients':>9}" + f"  {'MB offloaded':>12}" * moves]
         for tape, cost in self.costs.items():
             numbers = "does not serve the solver" if cost is None else f"{cost.memory / 1e6:9.3g}  {cost.gradients:9}"
-            lines.append(f"{tape:<{width}}  {numbers}")
+            more = f"  {cost.offloaded / 1e6:12.3g}" if moves and cost is not None else ""
+            lines.append(f"{tape:<{width}}  {numbers}{more}")
         return "\n".join([*lines, "", _COMPILED] if self.compile else lines)

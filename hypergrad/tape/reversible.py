@@ -7,7 +7,6 @@ from typing import ClassVar
 import torch
 
 from hypergrad.core.arithmetic import LARGEST_DENOMINATOR
-from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import HypergradError, ReversalError
 from hypergrad.core.validation import require_int
 from hypergrad.solver.base import InnerSolver, State
@@ -59,10 +58,11 @@ class Reversible(Tape):
 
     def record(self, dynamics: Dynamics, state: State, steps: range) -> Trajectory:
         run = self.start(dynamics, state)
-        origin = (dict(run.w), dict(run.v))
+        run.read(steps)
         for t in steps:
             run.step(t)
-        return Trajectory(run.state(), _backwards(run, origin, steps))
+        run.require_room()
+        return Trajectory(run.state(), _backwards(run, steps))
 
     def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> TapeCost | None:
         try:
@@ -100,7 +100,7 @@ def _objection(solver: InnerSolver) -> str:
     )
 
 
-def _backwards(run: QuantisedMomentum, origin: tuple[Tensors, Tensors], steps: range) -> Iterator[Stretch]:
+def _backwards(run: QuantisedMomentum, steps: range) -> Iterator[Stretch]:
     """The steps from the last to the first, and then a check that they end at the start of training.
 
     Raises:
@@ -113,7 +113,7 @@ def _backwards(run: QuantisedMomentum, origin: tuple[Tensors, Tensors], steps: r
             raise ReversalError(f"Training cannot be run backwards through step {t}. {_cause(run, steps)}") from error
         yield stretch
         del stretch  # otherwise its graph and the next one would exist at the same time
-    for what, begun, ended in zip(("w₀", "v₀"), origin, (run.w, run.v), strict=True):
+    for what, begun, ended in zip(("w₀", "v₀"), run.origin, (run.w, run.v), strict=True):
         wrong = sum(int((q != ended[name]).sum()) for name, q in begun.items())
         if wrong:
             raise ReversalError(

@@ -1,8 +1,10 @@
 """Compiling the steps of a run: once for a problem and a solver, and checked against eager steps."""
 
-from collections.abc import Sequence
-from dataclasses import fields, replace
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,25 +14,27 @@ from hypergrad.compile.tracing import CannotCompileError, in_one_line
 from hypergrad.core.autodiff import detach
 from hypergrad.solver.base import State
 from hypergrad.training.batches import Batches
+from hypergrad.training.compile_choice import Ledger, ledger_of, note_compilation
 from hypergrad.training.compiled_dynamics import CompiledDynamics
 from hypergrad.training.dynamics import Dynamics
-from hypergrad.training.pieces import first_piece, kinds
-from hypergrad.training.program import Program, compile_nested, write
-from hypergrad.training.states import entries
-from hypergrad.training.step_inputs import select_step, step_inputs
+from hypergrad.training.pieces import first_piece, kinds, most_steps
+from hypergrad.training.program import BackwardProgram, Example, ForwardProgram, write_backward, write_forward
+from hypergrad.training.states import detached, entries
+from hypergrad.training.step_inputs import StepTable
 
-MOST_STEPS = 10
-"""The most steps in one call of a compiled function: more save little time per call, and compile for longer."""
+T = TypeVar("T")
 
 CHANGED = "a step differs from the compiled one; has data of the problem changed?"
 """Why a compiled program is not used again."""
 
-_PROGRAMS = WeakCache[Program]()
-"""Programs by problem, and by everything else on which they depend."""
+_FORWARD = WeakCache[ForwardProgram]()
+"""Steps by problem, and by everything else on which they depend. Training and all tapes use the same."""
+_BACKWARD = WeakCache[BackwardProgram]()
+"""Pull-backs likewise."""
 
 
 def compile_steps(
-    dynamics: Dynamics, start: State, steps: range, most: int = MOST_STEPS, *, pull_back: bool = True
+    dynamics: Dynamics, start: State, steps: range, most: int | None = None, *, pull_back: bool = True
 ) -> tuple[Dynamics, str]:
     """The same dynamics with compiled steps, or `dynamics` itself if they cannot be compiled.
 
@@ -41,75 +45,124 @@ def compile_steps(
         dynamics: what a step does.
         start: where training starts.
         steps: the steps of the run, at least one.
-        most: the most steps in one call, ≥ 1.
+        most: the most steps in one call, ≥ 1; None for the number that suits the device.
         pull_back: whether to compile the pull-back too.
 
     Returns:
         The dynamics, and a remark of one line: what was compiled, or why nothing was.
-    """  # noqa: DOC501 (it is caught)
+    """
+    limit = most_steps(start)
     try:
-        piece, batches = first_piece(dynamics, steps, most)
-        key = (Identity(dynamics.solver), pull_back, len(piece), repr(batches), repr(kinds(start, dynamics.hparams)))
-        program = _PROGRAMS.get(dynamics.problem, key, lambda: _program(dynamics, start, piece, batches, pull_back))
-        if not _begins_alike(program, dynamics, start, piece):
-            _PROGRAMS.refuse(dynamics.problem, key, CHANGED)
-            raise CannotCompileError(CHANGED)
+        piece, batches = first_piece(dynamics, steps, limit if most is None else min(most, limit))
+        ready = _compiled(dynamics, start, piece, batches, StepTable.of(dynamics, range(steps.stop)), pull_back)
     except CannotCompileError as error:
         return dynamics, f"not compiled: {error}"
-    return _with_program(dynamics, program), f"compiled, {len(piece)} steps in a call"
+    return ready, f"compiled, {len(piece)} steps in a call{ready.forward.loop.remark}"
 
 
-def _begins_alike(program: Program, dynamics: Dynamics, start: State, piece: range) -> bool:
-    """Whether the first step of a run agrees with that of the program."""
-    inputs = select_step(program.batches, step_inputs(dynamics, program.batches, piece[:1]), 0)
-    step = program.step(program.in_order(start), detach(dynamics.hparams), inputs)
-    wanted = dynamics.step(start, piece.start)
-    return is_near(entries(step), entries(program.in_order(wanted)), entries(program.in_order(start)))
-
-
-def _program(dynamics: Dynamics, start: State, piece: range, batches: Batches, pull_back: bool) -> Program:
-    """The program of a piece, compiled.
+def _compiled(
+    dynamics: Dynamics, start: State, piece: range, batches: Batches, table: StepTable, pull_back: bool
+) -> CompiledDynamics:
+    """The dynamics with compiled steps, which were checked.
 
     Raises:
-        CannotCompileError: if it cannot be compiled.
+        CannotCompileError: if they cannot be compiled, or differ from eager ones.
     """
+    problem, key = dynamics.problem, (Identity(dynamics.solver), repr(batches), repr(kinds(start, dynamics.hparams)))
+    given = {f.name: getattr(dynamics, f.name) for f in fields(Dynamics)}
+    device = entries(start)[0].device.type
+    inputs = table.at(dynamics.hparams, piece.start, batches.tensors(dynamics.batch(piece.start)))
+    at = Example(start, detach(dynamics.hparams), inputs)
+
+    def ready(forward: ForwardProgram, backward: BackwardProgram | None) -> CompiledDynamics:
+        return CompiledDynamics(**given, length=len(piece), forward=forward, backward=backward, table=table)
+
+    def write_one() -> ForwardProgram:
+        forward = write_forward(dynamics, batches, at)
+        _require_steps(ready(forward, None), dynamics, start, piece)
+        return forward
+
+    def write_other() -> BackwardProgram:
+        backward = write_backward(dynamics, batches, at)
+        _require_pull_back(ready(forward, backward), dynamics, start, piece)
+        return backward
+
+    forward = _FORWARD.get(problem, key, lambda: written(write_one, device, "step"))
+    if not _begins_alike(forward, dynamics, at, piece.start):
+        _FORWARD.refuse(problem, key, CHANGED)
+        raise CannotCompileError(CHANGED)
+    return ready(
+        forward, _BACKWARD.get(problem, key, lambda: written(write_other, device, "pull-back")) if pull_back else None
+    )
+
+
+def eager_seconds(dynamics: Dynamics, start: State, t: int, *, pull_back: bool) -> Ledger:
+    """What is known of eager steps, for `compile="auto"`; the first call measures step t, and its pull-back."""
+
+    def step() -> Tensor:
+        if not pull_back:
+            return entries(dynamics.step(start, t))[0]
+        stretch = dynamics.linearize(start, t)
+        entries(dynamics.step(start, t))
+        return entries(stretch.pull_back(detached(stretch.after))[0])[0]
+
+    return ledger_of(dynamics, "pull-back" if pull_back else "step", step)
+
+
+def written(write: Callable[[], T], device: str, kind: str) -> T:
+    """What `write` returns; the time that it takes is noted.
+
+    Args:
+        write: traces, compiles and checks.
+        device: the type of device.
+        kind: what is compiled, see `Ledger`.
+
+    Raises:
+        CannotCompileError: if it fails.
+    """
+    begin = time.perf_counter()
     try:
-        program = write(dynamics, start, piece, batches, pull_back)
-        given = (detach(dynamics.hparams), step_inputs(dynamics, batches, piece))
-        with torch.no_grad():
-            _, read = program.forward(start, *given)
-            program = replace(program, forward=compile_nested(program.forward, start, *given))
-            if program.backward is not None:
-                program = replace(program, backward=compile_nested(program.backward, read, _random_like(start), *given))
-        _require_agreement(_with_program(dynamics, program), dynamics, start, piece)
+        found = write()
+        note_compilation(device, kind, time.perf_counter() - begin)
+        return found
     except CannotCompileError:
         raise
     except Exception as error:  # a trace of a user's own model may raise anything at other values
         raise CannotCompileError(in_one_line(error)) from error
-    return program
 
 
-def _with_program(dynamics: Dynamics, program: Program) -> CompiledDynamics:
-    return CompiledDynamics(**{f.name: getattr(dynamics, f.name) for f in fields(Dynamics)}, program=program)
+def _begins_alike(forward: ForwardProgram, dynamics: Dynamics, at: Example, t: int) -> bool:
+    """Whether the first step of a run agrees with the traced one."""
+    begin = forward.in_order(at.state)
+    with torch.no_grad():
+        step = forward.step(begin, at.hparams, at.inputs)
+    wanted = forward.in_order(dynamics.step(at.state, t))
+    return is_near(entries(step), entries(wanted), entries(begin))
 
 
-def _require_agreement(ready: CompiledDynamics, dynamics: Dynamics, start: State, piece: range) -> None:
-    """Check a piece, and its pull-back if it has one, against eager steps.
+def _require_steps(ready: CompiledDynamics, dynamics: Dynamics, start: State, piece: range) -> None:
+    """Check a piece against eager steps.
 
     Raises:
         CannotCompileError: if they differ by more than rounding explains.
     """
-    states, in_order = [start], ready.program.in_order
+    found, wanted = (entries(ready.forward.in_order(each.advance(start, piece))) for each in (ready, dynamics))
+    if not is_near(found, wanted, entries(ready.forward.in_order(start))):
+        raise CannotCompileError("compiled steps give another result")
+
+
+def _require_pull_back(ready: CompiledDynamics, dynamics: Dynamics, start: State, piece: range) -> None:
+    """Check the pull-back through a piece against that through eager steps.
+
+    Raises:
+        CannotCompileError: if they differ by more than rounding explains.
+    """
+    states = [start]
     for t in piece:
         states.append(dynamics.step(states[-1], t))
-    end = in_order(states.pop())
-    after, passage = ready.passage(start, piece)
-    if not is_near(entries(after), entries(end), entries(in_order(start))):
-        raise CannotCompileError("compiled steps give another result")
-    if ready.program.backward is None:
-        return
-    adjoint = _random_like(end)
-    pulled, (terms,) = passage.pull_back(adjoint)
+    in_order = ready.forward.in_order
+    adjoint = _random_like(in_order(states.pop()))
+    pulled, (terms,) = ready.passage(start, piece)[1].pull_back(adjoint)
     totals: dict[str, Tensor] = {}
     for t in reversed(piece):
         adjoint, (term,) = dynamics.linearize(states.pop(), t).pull_back(adjoint)

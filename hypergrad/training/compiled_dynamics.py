@@ -1,94 +1,145 @@
-"""Training whose steps run through torch.compile, several at a time."""
+"""Training whose steps are compiled, several in a call."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from hypergrad.core.autodiff import detach
+from hypergrad.compile.loop import Column, Passed
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import State
 from hypergrad.training.batches import Batches
 from hypergrad.training.dynamics import Dynamics, Passage
-from hypergrad.training.program import Program
+from hypergrad.training.program import BackwardProgram, ForwardProgram, contiguous
 from hypergrad.training.states import Partial, state_vjp
-from hypergrad.training.step_inputs import stacked_coefficients, step_inputs
+from hypergrad.training.step_inputs import StepTable
+
+_MOST_BYTES = 2**26
+"""The most bytes of batches that a run keeps for its way back."""
 
 
 @dataclass(frozen=True)
 class CompiledDynamics(Dynamics):
-    """The same dynamics, `program.length` steps in a call if their batches are alike, otherwise one by one.
+    """The same dynamics, up to `length` steps in a call if their batches are alike, otherwise one by one.
 
     Attributes:
-        program: the steps and their pull-back, compiled.
+        length: the most steps in a call.
+        forward: a step, compiled.
+        backward: its pull-back, compiled; None if the run is not differentiated.
+        table: of at least all steps of the run.
     """
 
-    program: Program = field(kw_only=True)
+    length: int = field(kw_only=True)
+    forward: ForwardProgram = field(kw_only=True)
+    backward: BackwardProgram | None = field(kw_only=True)
+    table: StepTable = field(kw_only=True)
+    _kept: dict[int, list[Tensor] | None] = field(default_factory=dict, repr=False)
 
     @property
     def stride(self) -> int | None:
-        return self.program.length
+        return self.length
 
     def pieces(self, steps: range, length: int = 1) -> list[range]:
-        """The steps in pieces of `program.length` steps or of one; the pieces of one come as early as possible."""
+        """The steps in pieces for one call each; the shorter ones come as early as possible."""
         pieces, stop = [], len(steps)
         while stop > 0:
-            piece = steps[max(stop - self.program.length, 0) : stop]
-            if not self._fits(piece):
-                piece = steps[stop - 1 : stop]
-            pieces.append(piece)
-            stop -= len(piece)
+            begin = stop - 1
+            if self.batch_tensors(steps[begin]) is not None:
+                while begin > max(stop - self.length, 0) and self.batch_tensors(steps[begin - 1]) is not None:
+                    begin -= 1
+            pieces.append(steps[begin:stop])
+            stop = begin
         return pieces[::-1]
 
+    @torch.no_grad()
     def advance(self, state: State, steps: range) -> State:
+        last: list[Tensor] | None = None  # in place of the state, as long as pieces are compiled
         for piece in self.pieces(steps):
-            state = self._run(state, piece)[0] if len(piece) == self.program.length else self.step(state, piece.start)
-        return state
-
-    def passage(self, state: State, steps: range) -> tuple[State, Passage]:
-        if len(steps) == self.program.length:
-            after, read = self._run(state, steps)
-            return after, _CompiledPassage(self, steps, read)
-        return self.advance(state, steps), _EagerPassage(self, steps, state)
-
-    def _fits(self, steps: range) -> bool:
-        if len(steps) != self.program.length:
-            return False
-        if getattr(self.problem.inner_batch, "__func__", None) is InnerProblem.inner_batch:  # None at every step
-            return True
-        return Batches.of([self.batch(t) for t in steps]) == self.program.batches
+            if self.batch_tensors(piece.start) is None:
+                state = self.step(
+                    state if last is None else self.forward.state(self.forward.loop.own(last)), piece.start
+                )
+                last = None
+            else:
+                last = self._run(self.forward.tensors(state) if last is None else last, piece, ()).carried
+        return state if last is None else self.forward.state(self.forward.loop.own(last))
 
     @torch.no_grad()
-    def _run(self, state: State, steps: range) -> tuple[State, State]:
-        """The state after a compiled piece, and what the pull-back reads of the states before each step."""
-        inputs = step_inputs(self, self.program.batches, steps)
-        return self.program.forward(self.program.in_order(state), detach(self.hparams), inputs)
+    def passage(self, state: State, steps: range) -> tuple[State, Passage]:
+        if self.backward is None or any(self.batch_tensors(t) is None for t in steps):
+            return self.advance(state, steps), _EagerPassage(self, steps, state)
+        own = self.forward.loop.own
+        end, read, _ = self._run(self.forward.tensors(state), steps, self.backward.reads)
+        return self.forward.state(own(end)), _CompiledPassage(self, self.backward, steps, own(read))
+
+    def batch_tensors(self, t: int) -> list[Tensor] | None:
+        """The tensors of the batch of step t; None if it is not of the kind that the compiled step uses."""
+        if getattr(self.problem.inner_batch, "__func__", None) is InnerProblem.inner_batch:  # None at every step
+            return []
+        if t in self._kept:
+            return self._kept[t]
+        batch = self.batch(t)
+        found = self.forward.batches.tensors(batch) if Batches.of(batch) == self.forward.batches else None
+        if sum(x.nbytes for x in found or ()) * (len(self._kept) + 1) <= _MOST_BYTES:
+            self._kept[t] = found
+        return found
+
+    def columns(self, steps: range) -> list[Column]:
+        """The inputs of the compiled step, by column."""
+        batches = [self.batch_tensors(t) or [] for t in steps]
+        return [*self.table.columns(self.hparams, steps), *map(list, zip(*batches, strict=True))]
+
+    def _run(self, state: list[Tensor], steps: range, keep: tuple[int, ...]) -> Passed:
+        return self.forward.loop.run(self._shared, state, self.columns(steps), keep)
+
+    @cached_property
+    def _shared(self) -> list[Tensor]:
+        return self.forward.loop.body.prepare(*contiguous(self.hparams))
+
+    @cached_property
+    def backward_shared(self) -> list[Tensor]:
+        """What all pull-backs of the run share."""
+        assert self.backward is not None  # a run that is differentiated has one
+        return self.backward.loop.body.prepare(*contiguous(self.hparams))
 
 
 @dataclass(frozen=True)
 class _CompiledPassage:
-    """A compiled piece, with the stacked tensors of its states that the pull-back reads."""
+    """A compiled piece, with the tensors of its states that the pull-back reads, stacked."""
 
     dynamics: CompiledDynamics
+    program: BackwardProgram
     steps: range
-    read: State
+    read: list[Tensor]
 
     @property
     def length(self) -> int:
         return len(self.steps)
 
+    @property
+    def states(self) -> State:
+        return {"read": {str(k): x for k, x in enumerate(self.read)}}
+
+    def holding(self, states: State) -> "_CompiledPassage":
+        return replace(self, read=[x for tensors in states.values() for x in tensors.values()])
+
     def pull_back(self, adjoint: State) -> tuple[State, list[Partial]]:
-        dynamics, hparams = self.dynamics, self.dynamics.hparams
-        program = dynamics.program
-        assert program.backward is not None  # a run that is differentiated has one
+        dynamics, hparams, program, forward = self.dynamics, self.dynamics.hparams, self.program, self.dynamics.forward
         with torch.no_grad():
-            inputs = step_inputs(dynamics, program.batches, self.steps)
-            adjoint, partial, slopes = program.backward(self.read, program.in_order(adjoint), detach(hparams), inputs)
+            begin = [*forward.tensors(adjoint), *(torch.zeros_like(hparams[name]) for name in program.terms)]
+            begin = [x.contiguous() for x in begin]
+            columns = [*self.read, *dynamics.columns(self.steps)]
+            carried, _, slopes = program.loop.run(dynamics.backward_shared, begin, columns)
+            carried, slopes = program.loop.own(carried), program.loop.own(slopes)
+        count = len(carried) - len(program.terms)
+        adjoint, partial = forward.state(carried[:count]), dict(zip(program.terms, carried[count:], strict=True))
         if not slopes:
             return adjoint, [{name: partial.get(name) for name in hparams}]
         with torch.enable_grad():
-            values = stacked_coefficients(dynamics, self.steps)
-        _, by_coefficients = state_vjp({"": {name: values[name] for name in slopes}}, {"": slopes}, {}, hparams)
+            values = dynamics.table.coefficients(hparams, self.steps)
+        found = dict(zip(program.slopes, slopes, strict=True))
+        _, by_coefficients = state_vjp({"": {name: values[name] for name in found}}, {"": found}, {}, hparams)
         return adjoint, [{name: _sum(partial.get(name), by_coefficients[name]) for name in hparams}]
 
 
@@ -103,6 +154,13 @@ class _EagerPassage:
     @property
     def length(self) -> int:
         return len(self.steps)
+
+    @property
+    def states(self) -> State:
+        return self.state
+
+    def holding(self, states: State) -> "_EagerPassage":
+        return replace(self, state=states)
 
     def pull_back(self, adjoint: State) -> tuple[State, list[Partial]]:
         return self.dynamics.linearize(self.state, self.steps.start, self.length).pull_back(adjoint)

@@ -1,6 +1,6 @@
 """Training as a dynamical system, and the pull-back through its steps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,6 +20,15 @@ class Passage(Protocol):
     @property
     def length(self) -> int:
         """How many steps, ≥ 1."""
+        ...
+
+    @property
+    def states(self) -> State:
+        """The tensors of states that it keeps, apart from those in a graph."""
+        ...
+
+    def holding(self, states: State) -> "Passage":
+        """The same passage with other tensors in place of `states`."""
         ...
 
     def pull_back(self, adjoint: State) -> tuple[State, list[Partial]]:
@@ -54,16 +63,31 @@ class Stretch:
     def length(self) -> int:
         return len(self.hparams)
 
+    @property
+    def states(self) -> State:
+        return {}
+
+    def holding(self, states: State) -> "Stretch":
+        return self
+
     def pull_back(self, adjoint: State) -> tuple[State, list[Partial]]:
         """One backward pass, which frees the graph.
 
         For a step of gradient descent, Φ = w − lr ∇g(w, λ), that pass is the Hessian product and the mixed product in
         one.
         """
+        pulled, terms = self._pull_back(adjoint, self.before)
+        return filled(pulled, self.before), terms
+
+    def terms(self, adjoint: State) -> list[Partial]:
+        """The terms of dF/dλ alone: without the Hessian product of the first step, and the others as in `pull_back`."""
+        return self._pull_back(adjoint, {})[1]
+
+    def _pull_back(self, adjoint: State, before: State) -> tuple[Mapping[str, Partial], list[Partial]]:
         wanted = {(k, name): x for k, hparams in enumerate(self.hparams) for name, x in hparams.items()}
-        pulled, found = state_vjp(self.after, adjoint, self.before, wanted)
+        pulled, found = state_vjp(self.after, adjoint, before, wanted)
         terms: list[Partial] = [{name: found[k, name] for name in hp} for k, hp in enumerate(self.hparams)]
-        return filled(pulled, self.before), terms[::-1]
+        return pulled, terms[::-1]
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,29 @@
 """Training steps together with their derivatives, a few steps as one compiled function."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from hypergrad.compile.cache import Identity, WeakCache
-from hypergrad.compile.tracing import CannotCompileError, Nested, in_one_line, inline_calls, trace_nested
+from hypergrad.compile.loop import Loop
+from hypergrad.compile.tracing import CannotCompileError, Nested, trace_nested
 from hypergrad.core.autodiff import Tensors, detach, jvp, leaves
 from hypergrad.solver.base import State
 from hypergrad.training.batches import Batches
-from hypergrad.training.compile_steps import CHANGED, is_near
+from hypergrad.training.compile_choice import Ledger, ledger_of
+from hypergrad.training.compile_steps import CHANGED, is_near, written
 from hypergrad.training.dynamics import Dynamics
-from hypergrad.training.pieces import first_piece, kinds
-from hypergrad.training.program import compile_nested, pure_step
+from hypergrad.training.pieces import first_piece, kinds, most_steps
+from hypergrad.training.program import compiled_body, contiguous, pure_step
 from hypergrad.training.states import as_leaves, detached, entries
-from hypergrad.training.step_inputs import StepInputs, changing_coefficients, select_step, step_inputs
+from hypergrad.training.step_inputs import StepInputs, StepTable, changing_coefficients
 
 Tangents = list[Tensor]
 """Z = ∂s/∂λ for p entries of λ: one tensor (p, *shape) for each of the state's, in order."""
-
-_MOST_STEPS = 3
-"""The most steps in one call: a step with derivatives is a long list of operations, and ten compile for minutes."""
 
 
 def jvp_step(
@@ -48,38 +49,54 @@ def jvp_step(
 
 
 @dataclass(frozen=True)
-class JvpSteps:
-    """Consecutive steps, each with its derivatives.
+class JvpProgram:
+    """A step with its derivatives.
 
     Attributes:
-        length: how many, ≥ 2.
-        batches: the kind of batch that they use.
+        batches: the kind of batch that it uses.
         step: (s_t, Z_t, λ, inputs of that step) ↦ (s_{t+1}, Z_{t+1}), as a trace.
-        run: (s_t, Z_t, λ, inputs) ↦ (s_{t+length}, Z_{t+length}), compiled.
+        loop: with λ as early arguments: s and Z are carried; a row is t, the coefficients that change, and the batch.
+    """
+
+    batches: Batches
+    step: Nested
+    loop: Loop
+
+
+@dataclass(frozen=True)
+class JvpSteps:
+    """The steps of a run, each with its derivatives, several in a call.
+
+    Attributes:
+        length: the most steps in a call.
+        program: a step, compiled.
+        table: of all steps of the run.
+        shared: what all steps share.
     """
 
     length: int
-    batches: Batches
-    step: Nested
-    run: Nested
+    program: JvpProgram
+    table: StepTable
+    shared: list[Tensor]
 
     def fits(self, dynamics: Dynamics, steps: range) -> bool:
-        """Whether `steps` has this length and this kind of batches."""
-        return len(steps) == self.length and Batches.of([dynamics.batch(t) for t in steps]) == self.batches
+        """Whether the batches of the steps are of the kind that the program uses."""
+        return all(Batches.of(dynamics.batch(t)) == self.program.batches for t in steps)
 
     @torch.no_grad()
     def over(self, dynamics: Dynamics, state: State, tangents: Tangents, steps: range) -> tuple[State, Tangents]:
         """The state and its derivatives after steps that fit."""
-        return self.run(state, tangents, detach(dynamics.hparams), step_inputs(dynamics, self.batches, steps))
+        loop, batches = self.program.loop, self.program.batches
+        rows = [batches.tensors(dynamics.batch(t)) for t in steps]
+        columns = [*self.table.columns(dynamics.hparams, steps), *map(list, zip(*rows, strict=True))]
+        carried = [x.contiguous() for x in (*entries(detached(state)), *tangents)]
+        found = iter(loop.own(loop.run(self.shared, carried, columns).carried))
+        after = {group: {name: next(found) for name in tensors} for group, tensors in state.items()}
+        return after, list(found)
 
-    @torch.no_grad()
-    def first(self, dynamics: Dynamics, state: State, tangents: Tangents, t: int) -> tuple[State, Tangents]:
-        """The state and its derivatives after step t, by the trace."""
-        inputs = select_step(self.batches, step_inputs(dynamics, self.batches, range(t, t + 1)), 0)
-        return self.step(state, tangents, detach(dynamics.hparams), inputs)
 
-
-_JVP_STEPS = WeakCache[JvpSteps]()
+_KIND = "step with derivatives"
+_PROGRAMS = WeakCache[JvpProgram]()
 """By problem, and by everything else on which they depend."""
 
 
@@ -101,21 +118,44 @@ def compile_jvp_steps(
         The steps, and a remark of one line: what was compiled, or why nothing was.
     """  # noqa: DOC501 (it is caught)
     try:
-        piece, batches = _first_piece(dynamics, steps)
-        key = (Identity(dynamics.solver), len(piece), repr(batches), repr(kinds(state, dynamics.hparams)))
-        compiled_steps = _JVP_STEPS.get(
-            dynamics.problem, key, lambda: _compile_piece(dynamics, state, tangents, directions, piece, batches)
-        )
-        wanted = _eager(dynamics, state, tangents, directions, piece[:1])
-        if not _agree(compiled_steps.first(dynamics, state, tangents, piece.start), wanted):
-            _JVP_STEPS.refuse(dynamics.problem, key, CHANGED)
+        piece, batches = _first_piece(dynamics, state, steps)
+        table = StepTable.of(dynamics, steps)
+        inputs = table.at(dynamics.hparams, piece.start, batches.tensors(dynamics.batch(piece.start)))
+        given, key = (state, tangents, detach(dynamics.hparams), inputs), _key(dynamics, state, batches)
+        early = contiguous(dynamics.hparams)
+
+        def ready(program: JvpProgram) -> JvpSteps:
+            return JvpSteps(len(piece), program, table, program.loop.body.prepare(*early))
+
+        def write() -> JvpProgram:
+            program = _write(dynamics, batches, directions, given)
+            wanted = _eager(dynamics, state, tangents, directions, piece)
+            if not _agree(ready(program).over(dynamics, state, tangents, piece), wanted):
+                raise CannotCompileError("compiled steps give another result")
+            return program
+
+        program = _PROGRAMS.get(dynamics.problem, key, lambda: written(write, early[0].device.type, _KIND))
+        with torch.no_grad():
+            first = program.step(*given)
+        if not _agree(first, _eager(dynamics, state, tangents, directions, piece[:1])):
+            _PROGRAMS.refuse(dynamics.problem, key, CHANGED)
             raise CannotCompileError(CHANGED)
     except CannotCompileError as error:
         return None, f"not compiled: {error}"
-    return compiled_steps, f"compiled, {len(piece)} steps in a call"
+    return ready(program), f"compiled, {len(piece)} steps in a call{program.loop.remark}"
 
 
-def _first_piece(dynamics: Dynamics, steps: range) -> tuple[range, Batches]:
+def eager_seconds(dynamics: Dynamics, state: State, tangents: Tangents, directions: Sequence[Tensor], t: int) -> Ledger:
+    """What is known of eager steps, for `compile="auto"`; the first call measures step t with its derivatives."""
+    step = partial(_eager, dynamics, state, tangents, directions, range(t, t + 1))
+    return ledger_of(dynamics, _KIND, lambda: entries(step()[0])[0])
+
+
+def _key(dynamics: Dynamics, state: State, batches: Batches) -> Hashable:
+    return Identity(dynamics.solver), repr(batches), repr(kinds(state, dynamics.hparams))
+
+
+def _first_piece(dynamics: Dynamics, state: State, steps: range) -> tuple[range, Batches]:
     """The first steps that go into one call.
 
     Raises:
@@ -125,39 +165,35 @@ def _first_piece(dynamics: Dynamics, steps: range) -> tuple[range, Batches]:
         raise CannotCompileError("too few steps")
     if any(changing_coefficients(dynamics).values()):
         raise CannotCompileError("a coefficient that changes from step to step depends on a hyperparameter")
-    return first_piece(dynamics, steps, _MOST_STEPS)
+    return first_piece(dynamics, steps, most_steps(state))
 
 
-def _compile_piece(
-    dynamics: Dynamics, state: State, tangents: Tangents, directions: Sequence[Tensor], piece: range, batches: Batches
-) -> JvpSteps:
-    """The steps of a piece, compiled.
+def _write(
+    dynamics: Dynamics,
+    batches: Batches,
+    directions: Sequence[Tensor],
+    given: tuple[State, Tangents, Tensors, StepInputs],
+) -> JvpProgram:
+    """A step with its derivatives, traced and compiled.
 
-    Raises:
-        CannotCompileError: if they cannot be compiled.
+    Also raised, by what it calls: CannotCompileError if it cannot be.
     """
-    given = (state, tangents, detach(dynamics.hparams))
-    try:
-        with torch.no_grad():
-            inputs = step_inputs(dynamics, batches, piece)
-            single = _single_step(dynamics, batches, directions)
-            step, traced = trace_nested(single, *given, select_step(batches, inputs, 0))
-            run = inline_calls(_repeated_step(step, len(piece), batches), traced, *given, inputs)
-            found = JvpSteps(len(piece), batches, step, compile_nested(run, *given, inputs))
-        wanted = _eager(dynamics, state, tangents, directions, piece)
-        if not _agree(found.over(dynamics, state, tangents, piece), wanted):
-            raise CannotCompileError("compiled steps give another result")
-    except CannotCompileError:
-        raise
-    except Exception as error:  # a trace of a user's own model may raise anything at other values
-        raise CannotCompileError(in_one_line(error)) from error
-    return found
+    state, tangents, hparams, inputs = given
+    count, p = len(entries(state)) + len(tangents), len(hparams)
+    with torch.no_grad():
+        step, _ = trace_nested(_single_step(dynamics, batches, directions), *given)
+
+        def flat(*tensors: Tensor) -> Sequence[Tensor]:
+            return step.flat(*tensors[p : p + count], *tensors[:p], *tensors[p + count :])
+
+        late = [*entries(detached(state)), *tangents, *tree_leaves(inputs)]
+        return JvpProgram(batches, step, Loop(compiled_body(flat, hparams, late), count))
 
 
 def _single_step(
     dynamics: Dynamics, batches: Batches, directions: Sequence[Tensor]
 ) -> Callable[..., tuple[State, Tangents]]:
-    """`JvpSteps.step` before it is traced."""
+    """`JvpProgram.step` before it is traced."""
     step = pure_step(dynamics, batches)
 
     def single(state: State, tangents: Tangents, hparams: Tensors, inputs: StepInputs) -> tuple[State, Tangents]:
@@ -167,17 +203,6 @@ def _single_step(
         return jvp_step(before, after, hp, tangents, directions)[:2]
 
     return single
-
-
-def _repeated_step(step: Nested, length: int, batches: Batches) -> Callable[..., tuple[State, Tangents]]:
-    """`JvpSteps.run` from a single step."""
-
-    def repeated(state: State, tangents: Tangents, hparams: Tensors, inputs: StepInputs) -> tuple[State, Tangents]:
-        for k in range(length):
-            state, tangents = step(state, tangents, hparams, select_step(batches, inputs, k))
-        return state, tangents
-
-    return repeated
 
 
 def _eager(

@@ -1,121 +1,156 @@
-"""A few consecutive training steps, and their pull-back, each as one function of tensors."""
+"""A training step, and its pull-back, each compiled as one function of lists of tensors."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
 
 import torch
-from torch.utils._pytree import tree_leaves
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_unflatten
 
-from hypergrad.compile.torch_compile import compile_checked
-from hypergrad.compile.tracing import Nested, inline_calls, trace_nested
+from hypergrad.compile.inductor import InductorProgram, compile_with_inductor
+from hypergrad.compile.loop import Loop
+from hypergrad.compile.torch_compile import require_same
+from hypergrad.compile.tracing import Nested, trace_nested
 from hypergrad.core.autodiff import Tensors, detach, leaves
 from hypergrad.problem.oracle import Oracle
 from hypergrad.solver.base import State
 from hypergrad.training.batches import Batches
 from hypergrad.training.dynamics import Dynamics
-from hypergrad.training.states import as_leaves, filled, state_vjp
-from hypergrad.training.step_inputs import (
-    StepInputs,
-    changing_coefficients,
-    fixed_coefficients,
-    select_step,
-    step_inputs,
-)
+from hypergrad.training.states import as_leaves, entries, filled, state_vjp
+from hypergrad.training.step_inputs import StepInputs, changing_coefficients, fixed_coefficients
 
 
 @dataclass(frozen=True)
-class Program:
-    """`length` consecutive steps as pure functions.
+class Example:
+    """Where a step is traced: its arguments.
 
     Attributes:
-        length: how many steps, ≥ 2.
-        names: the tensors of the state by group, in the order that the functions expect.
-        batches: the kind of batch that they use.
-        step: (s_t, λ, inputs of that step) ↦ s_{t+1}, as a trace.
-        forward: (s_t, λ, inputs) ↦ s_{t+length}, and what the pull-back reads of the states before each step, stacked.
-        backward: (what it reads, ∂F/∂s_{t+length}, λ, inputs) ↦ ∂F/∂s_t, the steps' term of dF/dλ without the part
-            through the inputs, and ∂F/∂c, stacked, for coefficients c in them that depend on λ; None if not wanted.
+        state: s_t.
+        hparams: λ.
+        inputs: of the step.
     """
 
-    length: int
+    state: State
+    hparams: Tensors
+    inputs: StepInputs
+
+
+@dataclass(frozen=True)
+class ForwardProgram:
+    """A step.
+
+    Attributes:
+        names: the tensors of the state by group, in the order of its lists of tensors.
+        batches: the kind of batch that it uses.
+        step: (s_t, λ, inputs of that step) ↦ s_{t+1}, as a trace.
+        loop: with λ as early arguments: the state is carried; a row is t, the coefficients that change, and the batch.
+    """
+
     names: dict[str, tuple[str, ...]]
     batches: Batches
     step: Nested
-    forward: Nested
-    backward: Nested | None
+    loop: Loop
 
     def in_order(self, state: State) -> State:
         """A state or adjoint, ordered by `names`: a solver may return it in a different order."""
         return {group: {name: state[group][name] for name in names} for group, names in self.names.items()}
 
+    def tensors(self, state: State) -> list[Tensor]:
+        """A state or adjoint as a list of tensors outside any graph."""
+        return [state[group][name].detach().contiguous() for group, names in self.names.items() for name in names]
 
-def write(dynamics: Dynamics, state: State, piece: range, batches: Batches, with_pull_back: bool) -> Program:
-    """The program of pieces like `piece`, from traces at `state` of one step and, if wanted, its pull-back.
+    def state(self, tensors: Sequence[Tensor]) -> State:
+        """The inverse of `tensors`."""
+        rest = iter(tensors)
+        return {group: {name: next(rest) for name in names} for group, names in self.names.items()}
 
-    Also raised, by what it calls: CannotCompileError if they cannot be traced.
+
+@dataclass(frozen=True)
+class BackwardProgram:
+    """The pull-back of a step.
+
+    Attributes:
+        reads: which of the tensors of the state s_t it reads.
+        terms: the hyperparameters on which a step depends other than through coefficients that change.
+        slopes: the coefficients that change from step to step and depend on λ.
+        loop: with λ as early arguments: the adjoint is carried, and after it the terms of dF/dλ, summed; a row is what
+            is read of the state, t, the coefficients that change, and the batch; extras are ∂F/∂c for the slopes.
     """
-    hparams, inputs, length = detach(dynamics.hparams), step_inputs(dynamics, batches, piece), len(piece)
-    here = select_step(batches, inputs, 0)
-    names = {group: tuple(tensors) for group, tensors in state.items()}
-    reads, backward = set(), None
+
+    reads: tuple[int, ...]
+    terms: tuple[str, ...]
+    slopes: tuple[str, ...]
+    loop: Loop
+
+
+def write_forward(dynamics: Dynamics, batches: Batches, at: Example) -> ForwardProgram:
+    """A step, traced and compiled.
+
+    Also raised, by what it calls: CannotCompileError if it cannot be.
+    """
+    names = {group: tuple(tensors) for group, tensors in at.state.items()}
     with torch.no_grad():
-        step, traced_step = trace_nested(pure_step(dynamics, batches), state, hparams, here)
-        if with_pull_back:
-            step_vjp, traced = trace_nested(_step_vjp(dynamics, batches), state, state, hparams, here)
-            nodes = iter(node for node in traced.graph.nodes if node.op == "placeholder")
-            reads = {(group, name) for group in names for name in names[group] if next(nodes).users}
-            read = {group: {name: x for name, x in xs.items() if (group, name) in reads} for group, xs in state.items()}
-            backward = inline_calls(_backward(step_vjp, length, batches), traced, read, state, hparams, inputs)
-    forward = inline_calls(_forward(step, length, batches, reads), traced_step, state, hparams, inputs)
-    return Program(length, names, batches, step, forward, backward)
+        step, _ = trace_nested(pure_step(dynamics, batches), at.state, at.hparams, at.inputs)
+        p, s = len(at.hparams), len(entries(at.state))
+
+        def flat(*tensors: Tensor) -> Sequence[Tensor]:
+            return step.flat(*tensors[p : p + s], *tensors[:p], *tensors[p + s :])
+
+        late = [*entries(at.state), *tree_leaves(at.inputs)]
+        body = compiled_body(flat, at.hparams, late)
+    return ForwardProgram(names, batches, step, Loop(body, s))
 
 
-def compile_nested(function: Nested, *arguments: Any) -> Nested:
-    """The function through torch.compile, checked at the arguments; see `compile_checked`."""
-    return replace(function, flat=compile_checked(function.flat, tree_leaves(arguments)))
+def write_backward(dynamics: Dynamics, batches: Batches, at: Example) -> BackwardProgram:
+    """The pull-back of a step, traced and compiled.
 
+    Also raised, by what it calls: CannotCompileError if it cannot be.
+    """
+    state, p = entries(at.state), len(at.hparams)
+    s = len(state)
+    with torch.no_grad():
+        step_vjp, traced = trace_nested(_step_vjp(dynamics, batches), at.state, at.state, at.hparams, at.inputs)
+        arguments = [node for node in traced.graph.nodes if node.op == "placeholder"]
+        reads = tuple(k for k in range(s) if arguments[k].users)
+        _, terms, slopes = tree_unflatten(range(step_vjp.result.num_leaves), step_vjp.result)
+        m, r = len(terms), len(reads)
 
-def _forward(
-    step: Callable[[State, Tensors, StepInputs], State], length: int, batches: Batches, reads: set[tuple[str, str]]
-) -> Callable[[State, Tensors, StepInputs], tuple[State, State]]:
-    """`Program.forward` from a single step."""
-
-    def forward(state: State, hparams: Tensors, inputs: StepInputs) -> tuple[State, State]:
-        states = []
-        for k in range(length):
-            states.append(state)
-            state = step(state, hparams, select_step(batches, inputs, k))
-        read = {
-            group: {name: torch.stack([s[group][name] for s in states]) for name in tensors if (group, name) in reads}
-            for group, tensors in state.items()
-        }
-        return state, read
-
-    return forward
-
-
-def _backward(
-    step_vjp: Callable[[State, State, Tensors, StepInputs], tuple[State, Tensors, Tensors]],
-    length: int,
-    batches: Batches,
-) -> Callable[[State, State, Tensors, StepInputs], tuple[State, Tensors, Tensors]]:
-    """`Program.backward` from the pull-back of a single step."""
-
-    def backward(read: State, adjoint: State, hparams: Tensors, inputs: StepInputs) -> tuple[State, Tensors, Tensors]:
-        total, slopes = {}, {}
-        for k in reversed(range(length)):
+        def flat(*tensors: Tensor) -> list[Tensor]:
+            hparams, adjoint, totals = tensors[:p], tensors[p : p + s], tensors[p + s : p + s + m]
+            read, inputs = tensors[p + s + m : p + s + m + r], tensors[p + s + m + r :]
             # a tensor that is not read may have any value, such as that of the adjoint
-            state = {
-                group: {name: read[group][name][k] if name in read[group] else a for name, a in tensors.items()}
-                for group, tensors in adjoint.items()
-            }
-            adjoint, terms, slope = step_vjp(state, adjoint, hparams, select_step(batches, inputs, k))
-            total = {name: total[name] + x if name in total else x for name, x in terms.items()}
-            slopes = {field: [x, *slopes.get(field, [])] for field, x in slope.items()}
-        return adjoint, total, {field: torch.stack(xs) for field, xs in slopes.items()}
+            known = dict(zip(reads, read, strict=True))
+            before = [known.get(k, x) for k, x in enumerate(adjoint)]
+            found = step_vjp.flat(*before, *adjoint, *hparams, *inputs)
+            sums = [total + x for total, x in zip(totals, found[s : s + m], strict=True)]
+            return [*found[:s], *sums, *found[s + m :]]
 
-    return backward
+        totals = [torch.zeros_like(at.hparams[name]) for name in terms]
+        late = [*map(torch.ones_like, state), *totals, *(in_a_stack(state[k]) for k in reads), *tree_leaves(at.inputs)]
+        body = compiled_body(flat, at.hparams, late)
+    return BackwardProgram(reads, tuple(terms), tuple(slopes), Loop(body, s + m, backwards=True))
+
+
+def compiled_body(flat: Callable[..., Sequence[Tensor]], hparams: Tensors, late: list[Tensor]) -> InductorProgram:
+    """(*λ, *late) ↦ tensors, compiled, and compared with the function itself.
+
+    Also raised, by what it calls: CannotCompileError if it cannot be compiled, or the results differ.
+    """
+    early, late = contiguous(hparams), [x.detach().contiguous() for x in late]
+    body = compile_with_inductor(flat, early, late)
+    require_same(body.run(*body.prepare(*early), *late), flat(*early, *late))
+    return body
+
+
+def contiguous(hparams: Tensors) -> list[Tensor]:
+    """λ as the early arguments of a body."""
+    return [x.contiguous() for x in detach(hparams).values()]
+
+
+def in_a_stack(x: Tensor) -> Tensor:
+    """The same values, placed in memory as in a stack of tensors: a compiler may not rely on more."""
+    return torch.stack([x, x])[1]
 
 
 def pure_step(dynamics: Dynamics, batches: Batches) -> Callable[[State, Tensors, StepInputs], State]:

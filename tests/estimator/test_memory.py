@@ -4,16 +4,13 @@ import json
 import os
 import subprocess
 import sys
-import weakref
 from pathlib import Path
 
 import pytest
-import torch
 from tables import synthetic
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import hypergrad as hg
+from benchmarks.peak import PeakBytes
 
 ROOT = Path(__file__).parent.parent.parent
 RING = """
@@ -79,41 +76,13 @@ def test_cg_takes_a_few_vectors_at_a_million_parameters():
     assert found["vectors"] < 60  # 35 were met
 
 
-class Alive(TorchDispatchMode):
-    """Counts the bytes of what operations made and nothing has freed yet, at their peak."""
-
-    def __init__(self):
-        super().__init__()
-        self.now = self.peak = 0
-        self.known: set[int] = set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for x in tree_leaves(out):
-            if isinstance(x, torch.Tensor):
-                self._see(x)
-        return out
-
-    def _see(self, x):
-        storage = x.untyped_storage()
-        if storage._cdata not in self.known:
-            self.known.add(storage._cdata)
-            self.now += storage.nbytes()
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._forget, storage._cdata, storage.nbytes())
-
-    def _forget(self, key, size):
-        self.known.remove(key)
-        self.now -= size
-
-
 @pytest.mark.parametrize("solver", [hg.GradientDescent(lr=0.05), hg.Adam(lr=0.05)], ids=["gradient descent", "adam"])
 def test_the_memory_of_forward_mode_is_flat_in_the_steps(solver):
     problem, peaks = hg.Ridge(synthetic(0, n=60, p=40), per_feature=True), {}
     for kind in (hg.Forward, hg.Unrolled):
         for steps in (10, 80):
             estimator = kind(solver=solver, inner_steps=steps)
-            with Alive() as alive:
+            with PeakBytes() as alive:
                 estimator.estimate(problem, problem.init_hparams(), problem.init_params())
             peaks[kind, steps] = alive.peak
     assert peaks[hg.Forward, 80] <= 1.01 * peaks[hg.Forward, 10]

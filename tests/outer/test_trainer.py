@@ -358,3 +358,25 @@ def test_a_vector_of_one_entry_can_be_tuned():
     )
     assert found.shape == (1,)
     assert found.item() == truth.item()
+
+
+def test_lbfgsb_keeps_its_points_in_float64_over_a_resume():
+    x = torch.full((2,), 0.3, dtype=torch.float32, requires_grad=True)
+    optimizers = [hg.LBFGSB([x]), hg.LBFGSB([x])]
+
+    def closure():
+        x.grad = None
+        loss = ((x - 1) ** 4).sum()
+        loss.backward()
+        return loss.item()
+
+    closure()
+    optimizers[0].step(closure)
+    optimizers[1].load_state_dict(optimizers[0].state_dict())
+    tried = [optimizer.state[x]["tried"] for optimizer in optimizers]
+    assert len(tried[0]) == len(tried[1]) > 1
+    for (u, loss, grad), (again, same_loss, same_grad) in zip(*tried, strict=True):
+        assert torch.equal(u, again)
+        assert loss == same_loss
+        assert torch.equal(grad, same_grad)
+        assert u.dtype == again.dtype == torch.float64

@@ -122,6 +122,18 @@ def there_and_back(beta, num_steps):
     return bits
 
 
+@pytest.mark.parametrize("problem", problems())
+def test_checks_that_wait_change_no_bit(problem):
+    problem, solver, hparams, start = case(problem, "momentum")
+    dynamics = Dynamics(problem, solver, leaves(hparams))
+    run, checked = (hg.Reversible().start(dynamics, solver.init(start)) for _ in range(2))
+    for t in range(STEPS):
+        run.step(t)
+        checked._advance(t)
+        for found, wanted in ((run.w, checked.w), (run.v, checked.v)):
+            assert all(torch.equal(q, wanted[name]) for name, q in found.items())
+
+
 @pytest.mark.parametrize("beta", [0.5, 0.9, 0.98, 0.99])
 def test_comes_back_bit_for_bit_within_the_bits_that_are_lost(beta):
     (bits,) = there_and_back(beta, 1000)

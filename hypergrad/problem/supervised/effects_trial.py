@@ -7,7 +7,7 @@ from hypergrad.core.autodiff import Tensors
 from hypergrad.effect.combined import CombinedEffects
 from hypergrad.model.criterion import Criterion
 from hypergrad.model.loss_terms import require_terms
-from hypergrad.model.loss_trial import examples
+from hypergrad.model.loss_trial import examples, require_targets
 
 
 @torch.no_grad()
@@ -27,7 +27,7 @@ def try_effects(
         effects: of the problem.
         hparams: λ.
         outputs: z of a few examples.
-        targets: of train, shape (n, …).
+        targets: of the first examples of train, or of all, shape (n, …).
         pool: of all examples that a fold or a final training may use.
         num_classes: K if they are classes, else None.
 
@@ -50,8 +50,24 @@ def try_effects(
             "such as torch.nn.functional.cross_entropy."
         ) from error
     if effects.weighs:
-        effects.weights(None, targets, hparams)
+        effects.weights(torch.arange(len(targets), device=targets.device), targets, hparams)
         require_terms(criterion, z, y, classes)
+
+
+def require_read_targets(criterion: Criterion, outputs: Tensor, num_classes: int | None, name: str, y: Tensor) -> None:
+    """Require that targets that were just read fit the loss.
+
+    Args:
+        criterion: the loss.
+        outputs: z of a few examples, on any device.
+        num_classes: K if an effect changes classes, else None.
+        name: of the part.
+        y: its targets, shape (n, …).
+
+    Also raised, by what it calls: ValueError if some do not.
+    """
+    require_targets(criterion, outputs, y, name)
+    _require_known_classes(criterion, y, num_classes)
 
 
 def _require_known_classes(criterion: Criterion, y: Tensor, num_classes: int | None) -> None:

@@ -32,6 +32,7 @@ class HyperCleaning(Supervised):
         model: the classifier; None for softmax regression from zero weights.
         batch_size: examples of a training step, ≥ 1; None takes all.
         seed: of the wrong labels and the batches.
+        micro_batch: as in `Supervised`, and so are dev_batch_size and dev_sample.
 
     Raises:
         ValueError: if noise or l2 is out of its range, or the data does not fit the model.
@@ -51,6 +52,9 @@ class HyperCleaning(Supervised):
         model: nn.Module | None = None,
         batch_size: int | None = None,
         seed: int = 0,
+        micro_batch: int | None = None,
+        dev_batch_size: int | None = None,
+        dev_sample: int | None = None,
     ) -> None:
         num_classes = 1 + int(data.train.y.max())
         y, is_wrong = corrupted(data.train.y, num_classes, noise=noise, seed=seed)
@@ -63,6 +67,9 @@ class HyperCleaning(Supervised):
             hyperparameters={"weights": ExampleWeights(init=_START, constraint=unit_interval)},
             batch_size=batch_size,
             seed=seed,
+            micro_batch=micro_batch,
+            dev_batch_size=dev_batch_size,
+            dev_sample=dev_sample,
         )
         self.l2 = l2
         require_real(self, "l2", above=0)

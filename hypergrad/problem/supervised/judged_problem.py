@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
@@ -11,12 +12,12 @@ from hypergrad.effect.combined import CombinedEffects
 from hypergrad.model.accuracy import hits
 from hypergrad.model.convention import LOSS
 from hypergrad.model.criterion import Criterion
-from hypergrad.problem.supervised.examples import ExampleProblem
+from hypergrad.problem.supervised.divided import DividedProblem
 from hypergrad.problem.supervised.module_problem import ModuleProblem
 from hypergrad.problem.supervised.returned_loss import with_labels
 
 
-class JudgedProblem(ModuleProblem, ExampleProblem):
+class JudgedProblem(ModuleProblem, DividedProblem):
     """A problem on examples that trains a module of the user with a loss and effects."""
 
     criterion: Criterion
@@ -35,7 +36,7 @@ class JudgedProblem(ModuleProblem, ExampleProblem):
         `dev_loss_in_eval` is its dev loss. The outer loss, for which λ is tuned, uses the statistics of dev instead.
         """
         found: dict[str, Tensor | float] = {}
-        if hasattr(self, "y_test"):
+        if self.has("test"):
             found = {f"test_{name}": value for name, value in self._measured("test", params, hparams).items()}
         if self.has_dev and (self._classifies or self.model.averages):
             on_dev = self._measured("dev", params, hparams)
@@ -46,17 +47,18 @@ class JudgedProblem(ModuleProblem, ExampleProblem):
         return found
 
     def test_losses(self, params: Tensors, hparams: Tensors) -> Tensor | None:
-        if self.returns_loss or not hasattr(self, "y_test"):
+        if self.returns_loss or not self.has("test"):
             return None
-        X, y = self.part("test")
+        judge = self.judged_outputs(params, hparams)
         try:
-            return self.criterion.each(self.judged_outputs(params, hparams)(X), y)
+            each = [self.criterion.each(judge(X), y, None, part) for X, y, part in self.in_parts("test")]
+            return each[0] if len(each) == 1 else torch.cat(each)
         except ValueError:
             return None  # the loss has no term for each example
 
     def train_inputs(self, hparams: Tensors) -> Iterator[Any]:
-        for rows in even_batches(size=len(self.X), batch_size=self.batch_size, seed=self.seed):
-            X, y = self.part("train", None if rows is None else rows.to(self.y.device))
+        each = even_batches(size=self.size("train"), batch_size=self.batch_size, seed=self.seed)
+        for X, y in self.parts_of("train", each):
             yield self.model_inputs(self.arguments(X, y), hparams)
 
     def model_inputs(self, X: Any, hparams: Tensors) -> Any:
@@ -78,13 +80,14 @@ class JudgedProblem(ModuleProblem, ExampleProblem):
 
     def _measured(self, name: str, params: Tensors, hparams: Tensors) -> dict[str, Tensor]:
         """The loss on a part, and the accuracy if the targets are classes."""
-        X, y = self.part(name)
-        judge, inputs = self.judged_outputs(params, hparams), self.arguments(X, y)
-        if not self.returns_loss:
-            outputs = judge(inputs)
-            loss = self.criterion.value(outputs, y)
-        else:
-            outputs = judge(inputs) if self._classifies else None
-            loss = self.criterion.value(judge(inputs, LOSS), y)
-        right = None if outputs is None else hits(self.criterion, outputs, y, self.num_classes)
-        return {"loss": loss} | ({} if right is None else {"accuracy": right.double().mean()})
+        judge, losses, rights = self.judged_outputs(params, hparams), [], []
+        for X, y, part in self.in_parts(name):
+            inputs = self.arguments(X, y)
+            outputs = judge(inputs) if self._classifies or not self.returns_loss else None
+            result: Any = judge(inputs, LOSS) if self.returns_loss else outputs
+            losses.append(self.criterion.value(result, y, None, part) * (1.0 if part is None else part.share))
+            rights.append(None if outputs is None else hits(self.criterion, outputs, y, self.num_classes))
+        found = {"loss": sum(losses[1:], start=losses[0])}
+        if any(right is None for right in rights):
+            return found
+        return found | {"accuracy": torch.cat(rights).double().mean()}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from copy import copy
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -10,12 +11,14 @@ from torch import Tensor, nn
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.seed import seed_of
-from hypergrad.data.parts import read_parts
+from hypergrad.data.parts import in_memory, read_parts
+from hypergrad.data.streaming import Streaming
 from hypergrad.data.tables import Splits
-from hypergrad.data.tree import given, joined
-from hypergrad.effect.base import Effect, Site
+from hypergrad.data.tree import joined
+from hypergrad.effect.base import Effect
 from hypergrad.effect.combined import CombinedEffects
 from hypergrad.effect.example_weights import ExampleWeights
+from hypergrad.model.blocks import Recompute
 from hypergrad.model.convention import LOSS, OUTPUTS
 from hypergrad.model.criterion import Criterion
 from hypergrad.model.loss_trial import try_loss
@@ -24,10 +27,11 @@ from hypergrad.model.probe import EXAMPLES
 from hypergrad.model.pure_module import PureModule
 from hypergrad.model.second_derivative import TwiceDifferentiable
 from hypergrad.model.trial import require_batches
-from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.supervised.accepted import accepting, require_accepted, require_module
 from hypergrad.problem.supervised.columns import column_readers
-from hypergrad.problem.supervised.effects_trial import try_effects
+from hypergrad.problem.supervised.division_trial import try_division
+from hypergrad.problem.supervised.effects_trial import require_read_targets, try_effects
 from hypergrad.problem.supervised.examples import Batch
 from hypergrad.problem.supervised.judged_problem import JudgedProblem
 from hypergrad.problem.supervised.returned_loss import (
@@ -36,6 +40,8 @@ from hypergrad.problem.supervised.returned_loss import (
     require_outputs,
     returned,
 )
+from hypergrad.problem.supervised.site import require_weightable, site_of
+from hypergrad.problem.supervised.streamed_pool import POOL
 
 
 class Supervised(JudgedProblem):
@@ -52,7 +58,8 @@ class Supervised(JudgedProblem):
             None if the model, called with all entries of a batch by name, returns an object with its `loss`.
         train: (X, y), a dict with the targets under "labels", a Dataset, or an iterable of such batches; see `read`. X
             may be several tensors, in a tuple for positional or a dict for keyword arguments of the model. All is kept
-            in memory, in the dtype of the model; a data set that draws random numbers is read again in each epoch.
+            in memory, in the dtype of the model, if it is not streamed; a data set that draws random numbers is read
+            again in each epoch.
         dev: like train.
         test: like train, or None.
         hyperparameters: by name, effects such as `hg.L2()`, or an `hg.Hyperparameter` that a coefficient of the solver
@@ -60,8 +67,16 @@ class Supervised(JudgedProblem):
         batch_size: examples of a training step, ≥ 1; None for all. Each epoch sees each example once.
         drop_last: whether each epoch leaves out its last batch if that is smaller; other examples in each epoch.
         seed: of the batches and of random draws, such as dropout.
+        micro_batch: most examples of a training step that are computed at once, ≥ 1; None for all. See docs/batches.md.
+        dev_batch_size: most examples of dev and test that are computed at once, ≥ 1; None for all.
+        dev_sample: examples of dev in the dev loss of an outer step, others in each, ≥ 1; None for all.
         probe: whether to compare the outputs and derivatives of the model on eight examples with those of a copy that
             has its parameters written into it. See docs/models.md for what is not known without it.
+        recompute: blocks of the model whose activations are computed again in each backward pass, to save memory: True
+            for all that repeat, or patterns of their names, such as ["layers.*"]. See `PureModule` and docs/memory.md.
+        stream: whether data sets, and arrays, are read when they are used, and not kept in memory; see
+            docs/streaming.md. None streams data sets of more than 1 GiB if there is a `batch_size`.
+        num_workers: processes that read what is streamed, ≥ 0; 0 reads in this one.
 
     Raises:
         TypeError: if data, a hyperparameter or a setting has another type.
@@ -80,31 +95,47 @@ class Supervised(JudgedProblem):
         batch_size: int | None = None,
         drop_last: bool = False,
         seed: int = 0,
+        micro_batch: int | None = None,
+        dev_batch_size: int | None = None,
+        dev_sample: int | None = None,
         probe: bool = True,
+        recompute: Recompute = False,
+        stream: bool | None = None,
+        num_workers: int = 0,
     ) -> None:
         require_module(model, loss)
         if not isinstance(probe, bool):
             raise TypeError(f"{type(self).__name__}.probe must be True or False, but it is {probe!r}.")
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-        parts = read_parts({"train": train, "dev": dev} | ({} if test is None else {"test": test}), like, seed)
+        cut: Any = {"batch_size": batch_size, "drop_last": drop_last, "seed": seed}
+        streaming = Streaming(stream, num_workers, **cut, num_first=EXAMPLES)
+        sources = {"train": train, "dev": dev} | ({} if test is None else {"test": test})
+        parts = read_parts(sources, like, seed, streaming)
         super().__init__(parts, batch_size=batch_size, drop_last=drop_last, seed=seed)
+        self.streaming = streaming
         self.effects = CombinedEffects(hyperparameters)
         self.returns_loss = loss is None
         self.criterion = Criterion(returned if loss is None else loss).to(like)
         few, returns = {name: self._few(name) for name in parts}, LOSS if loss is None else OUTPUTS
         with accepting("train", few["train"]):
-            self.model = PureModule(model, few["train"], seed, returns=returns, probe=probe)
+            self.model = PureModule(model, few["train"], seed, returns=returns, probe=probe, recompute=recompute)
         require_accepted(self.model, few)
-        require_batches(self.model, few["train"], len(self.y), batch_size, drop_last)
+        require_batches(self.model, few["train"], self.known_size("train"), batch_size, drop_last)
         self._readers = column_readers(self.model, few["train"]) if self._columns else frozenset()
         outputs = self._probe_outputs()
-        of_loss = None if loss is None else try_loss(self.criterion, outputs, parts)
-        self.num_classes = num_logits(self.model, few["train"], self.y) if loss is None else of_loss
+        known, (_, y) = {name: in_memory(part) for name, part in parts.items()}, self.first("train")
+        of_loss = None if loss is None else try_loss(self.criterion, outputs, known)
+        self.num_classes = num_logits(self.model, few["train"], y) if loss is None else of_loss
+        if loss is not None:
+            smoothed = self.num_classes if self.effects.changes_targets else None
+            self.check_as_read(partial(require_read_targets, self.criterion, outputs, smoothed))
         if probe:
-            require_still_padding(self.model, self.criterion, few["train"], self.y[:EXAMPLES])
-        self._twice = TwiceDifferentiable(self.model, self.criterion)
-        self._hyperparameters = self.effects.spaces(self._site(self.X))
+            require_still_padding(self.model, self.criterion, few["train"], y)
+        self._twice = TwiceDifferentiable(self.model.keeping_activations(), self.criterion)
+        self._hyperparameters = self.effects.spaces(site_of(self))
         self._try_effects(outputs)
+        self.divide(micro_batch=micro_batch, dev_batch_size=dev_batch_size, dev_sample=dev_sample)
+        try_division(self, few["train"], y)
 
     def init_params(self) -> Tensors:
         return self.model.params()
@@ -124,12 +155,22 @@ class Supervised(JudgedProblem):
         return self.model.draws or self.effects.draws
 
     def settings(self) -> dict[str, object]:
-        return {
+        return super().settings() | {
             "model": self.model.module,
             "loss": self.criterion.description(),
             "effects": self.effects.declared,
-            "batches": f"batch_size {self.batch_size}, drop_last {self.drop_last}, seed {self.seed}",
+            "batches": self.batches(),
         }
+
+    def inner_parts(self, batch: Any) -> Parts | None:
+        """As promised.
+
+        Also raised, by what it calls: ValueError as by `inner_loss_and_gradient`, and not later, in a backward pass.
+        """
+        parts = super().inner_parts(batch)
+        if parts is not None:
+            self._require_twice()
+        return parts
 
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         outputs = self._returned if self.returns_loss else self.outputs
@@ -141,8 +182,7 @@ class Supervised(JudgedProblem):
         Also raised, by what it calls: ValueError if the gradient is to be differentiated again, and a layer of the
         model allows no such thing.
         """
-        if torch.is_grad_enabled():
-            self._twice.require(self._few("train"), self.y[:EXAMPLES])
+        self._require_twice()
         return super().inner_loss_and_gradient(params, hparams, batch)
 
     def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
@@ -150,17 +190,20 @@ class Supervised(JudgedProblem):
         return self._returned(params, hparams, batch)
 
     def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        batch = batch or Batch()
         _, classes = self.step_examples(batch)
         y = self.effects.targets(classes, hparams, self.num_classes)
-        weights = self.effects.weights(self.positions((batch or Batch()).rows), classes, hparams)
+        weights = self.effects.weights(self.positions(batch.rows), classes, hparams)
         if weights is None:
-            return self.effects.penalised(self.criterion.value(outputs, y, classes), params, hparams)
-        losses = self.criterion.each(outputs, y, classes) * weights
+            return self.effects.penalised(self.criterion.value(outputs, y, classes, batch.fraction), params, hparams)
+        losses = self.criterion.each(outputs, y, classes, batch.fraction) * weights
         return self.effects.penalised(losses.mean(), params, hparams)
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        X, y = self.part("dev")
-        return self.criterion.value(self._evaluate(self.model, params, hparams, self.arguments(X, y), None), y)
+        batch = batch or Batch()
+        X, y = self.part("dev", batch.rows)
+        outputs = self._evaluate(self.model, params, hparams, self.arguments(X, y), None)
+        return self.judged(outputs, y, batch.fraction)
 
     def of_solver(self) -> list[str]:
         # A subclass may use them in its losses.
@@ -169,12 +212,12 @@ class Supervised(JudgedProblem):
     def on_examples(self, train: Tensor, dev: Tensor) -> Self:
         other = super().on_examples(train, dev)
         other.has_dev = not torch.equal(train, dev)
-        other._hyperparameters = self.effects.spaces(self._site(joined(self.X, self.X_dev)))
+        other._hyperparameters = self.effects.spaces(site_of(self, pooled=True))
         return other
 
     def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:
         both, _ = super().joined(hparams)
-        return both, self.effects.widened(hparams, len(self.y_dev))
+        return both, self.effects.widened(hparams, self.size("dev"))
 
     def weighted(self, name: str) -> "Supervised":
         """The problem on all of train at each step, with one more hyperparameter: a weight for each example.
@@ -185,53 +228,43 @@ class Supervised(JudgedProblem):
         Args:
             name: of the weights.
 
-        Raises:
-            ValueError: if a hyperparameter has that name, if training draws random numbers, or if `on_examples` made
-                this problem.
-
-        Also raised, by what it calls: ValueError if the loss has no term for each example.
+        Also raised, by what it calls: ValueError if a hyperparameter has that name, if training draws random numbers,
+        if examples are streamed, if `on_examples` made this problem, or if the loss has no term for each example.
         """
-        if self.examples is not None:
-            raise ValueError("The problem is on some examples of another; call weighted of that one.")
-        if name in self._hyperparameters:
-            raise ValueError(f"The hyperparameters already have a {name!r}; give the weights another name.")
-        if self.draws or self._random is not None:
-            raise ValueError(
-                "Weights of examples need training without random numbers, but this one draws some, as dropout and "
-                "augmentation do. Call eval() on the module that draws them, and leave out the augmentation."
-            )
+        require_weightable(self, name)
         other = copy(self)
         other.batch_size, other.effects = None, self.effects.with_more({name: ExampleWeights()})
-        other._hyperparameters = other.effects.spaces(self._site(self.X))
+        other._hyperparameters = other.effects.spaces(site_of(self))
         other._try_effects(other._probe_outputs())
         return other
 
     def _returned(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         """What the model returns for a training step: outputs, or its loss."""
         X, y = self.step_examples(batch)
-        step = (batch or Batch()).step or 0
+        step = (batch or Batch()).draw
         if self.effects.draws:
             generator = torch.Generator().manual_seed(seed_of("augmentation", self.seed, step))
             X = self.effects.augmented(X, hparams, generator)
         return self._evaluate(self.model, params, hparams, self.arguments(X, y), step)
 
+    def _require_twice(self) -> None:
+        if torch.is_grad_enabled():
+            self._twice.require(self._few("train"), self.first("train")[1])
+
     def _few(self, name: str) -> Any:
         """The arguments of the model for a few examples of a part."""
-        return self.arguments(*self.part(name, slice(0, EXAMPLES)))
+        return self.arguments(*self.first(name))
 
     def _evaluate(self, model: PureModule, params: Tensors, hparams: Tensors, X: Any, step: int | None) -> Tensor:
         return model(params | self.effects.buffers(hparams), self.effects.inputs(X, hparams), step)
-
-    def _site(self, X: Any) -> Site:
-        buffers = dict(self.model.module.named_buffers())
-        return Site(self.model.params(), given(X), self.num_classes, buffers, self._columns, self._readers)
 
     def _try_effects(self, outputs: Tensor) -> None:
         """Try the loss with targets and weights as the effects make them."""
         if self.returns_loss:
             return require_no_targets(self.effects)
-        y, pool = self.y, self.pooled_targets()
-        return try_effects(self.criterion, self.effects, self.init_hparams(), outputs, y, pool, self.num_classes)
+        y, dev = (self.known(name)[1] for name in POOL)
+        hparams, pool = self.init_hparams(), joined(y, dev)
+        return try_effects(self.criterion, self.effects, hparams, outputs, y, pool, self.num_classes)
 
     @torch.no_grad()
     def _probe_outputs(self) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.core.device import sent
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.seed import seed_of
 from hypergrad.core.validation import require_int
@@ -156,7 +157,7 @@ class SemiAmortized(InnerProblem):
         """Standard normal ε, shape (samples, images, latent), from the seed, the outer step and a key."""
         generator = torch.Generator().manual_seed(seed_of("posterior", self.seed, self.number, *key))
         shape = (num_samples, num_images, self.latent)
-        return torch.randn(shape, generator=generator, dtype=self.images.dtype).to(self.images.device)
+        return sent(torch.randn(shape, generator=generator, dtype=self.images.dtype), self.images.device)
 
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         return self._bounds(params, hparams, batch, slice(None)).sum()

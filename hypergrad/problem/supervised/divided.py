@@ -1,0 +1,132 @@
+"""Problems on examples whose losses are computed a few examples at a time, or on a sample of dev."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from hypergrad.core.device import sent
+from hypergrad.core.seed import seed_of
+from hypergrad.core.validation import require_int
+from hypergrad.data.minibatch import rows_of_step
+from hypergrad.model.criterion import Criterion, Fraction
+from hypergrad.problem.base import Parts
+from hypergrad.problem.supervised.examples import Batch, ExampleProblem
+
+
+class DividedProblem(ExampleProblem):
+    """A problem on examples that can divide a training step, dev and test into parts.
+
+    The share of a part is its share of the examples. The terms of its loss are scaled so that the shares times the
+    losses of the parts have the sum of the loss of all, whatever the denominator of that loss is.
+    """
+
+    criterion: Criterion
+    micro_batch: int | None = None
+    """Most examples of a training step that are computed at once; None for all."""
+    dev_batch_size: int | None = None
+    """Most examples of dev, or test, that are computed at once; None for all."""
+    dev_sample: int | None = None
+    """Examples of dev in the dev loss of an outer step; None for all."""
+
+    def divide(self, *, micro_batch: int | None, dev_batch_size: int | None, dev_sample: int | None) -> None:
+        """Set how losses are computed.
+
+        Also raised, by what it calls: TypeError or ValueError if a number is no integer ≥ 1.
+        """
+        self.micro_batch, self.dev_batch_size, self.dev_sample = micro_batch, dev_batch_size, dev_sample
+        for name, size in self.sizes().items():
+            if size is not None:
+                require_int(self, name, least=1)
+
+    def judged(self, outputs: Tensor, y: Tensor, fraction: Fraction | None) -> Tensor:
+        """The loss of some of dev; of a sample of dev, it estimates that of all."""
+        value = self.criterion.value(outputs, y, None, fraction)
+        if self.criterion.reduction != "sum":
+            return value
+        size = len(y) if fraction is None else round(len(y) / fraction.share)
+        return value if size == self.size("dev") else value * (self.size("dev") / size)
+
+    def settings(self) -> dict[str, object]:
+        return super().settings() | {"parts": ", ".join(f"{name} {size}" for name, size in self.sizes().items())}
+
+    def sizes(self) -> dict[str, int | None]:
+        """The settings by which losses are divided."""
+        return {name: getattr(self, name) for name in ("micro_batch", "dev_batch_size", "dev_sample")}
+
+    def inner_parts(self, batch: Batch | None) -> Parts | None:
+        batch = batch or Batch()
+        if self.micro_batch is None or batch.fraction is not None:
+            return None
+        num = self._length("train", batch)
+        if num <= self.micro_batch:
+            return None
+        rows = torch.arange(num, device=self.device("train")) if batch.rows is None else batch.rows
+        return [
+            (Batch(rows[cut], batch.step, _cut(batch.examples, cut), fraction), fraction.share)
+            for cut, fraction in self._fractions("train", batch, num, self.micro_batch)
+        ]
+
+    def outer_batch(self, step: int) -> Batch | None:
+        if self.dev_sample is None or not self.samples_outer:
+            return None
+        rows = rows_of_step(
+            step, size=self.size("dev"), batch_size=self.dev_sample, seed=seed_of("dev sample", self.seed)
+        )
+        return Batch(sent(rows, self.device("dev")))
+
+    @property
+    def samples_outer(self) -> bool:
+        return self.dev_sample is not None and self.dev_sample < self.size("dev")
+
+    def whole_outer_batch(self) -> None:
+        """None, which stands for all of dev."""
+
+    def outer_parts(self, batch: Batch | None) -> Parts | None:
+        return None if batch is not None and batch.fraction is not None else self._evaluated("dev", batch or Batch())
+
+    def in_parts(self, name: str) -> Iterator[tuple[Any, Tensor, Fraction | None]]:
+        """Inputs and targets of dev or test, at most `dev_batch_size` examples at a time, read ahead if streamed."""
+        batches, streamed = self._evaluated(name, Batch()), self.streamed(name)
+        if batches is None:
+            yield *self.part(name), None
+        elif streamed is None:
+            for batch, _ in batches:
+                yield *self.part(name, batch.rows), batch.fraction
+        else:
+            every = range(streamed.size())
+            for (X, y), (batch, _) in zip(streamed.each(every[b.rows] for b, _ in batches), batches, strict=True):
+                yield X, y, batch.fraction
+
+    def _evaluated(self, name: str, batch: Batch) -> Parts | None:
+        if self.dev_batch_size is None or (num := self._length(name, batch)) <= self.dev_batch_size:
+            return None
+        return [
+            (Batch(cut if batch.rows is None else batch.rows[cut], fraction=fraction), fraction.share)
+            for cut, fraction in self._fractions(name, batch, num, self.dev_batch_size)
+        ]
+
+    def _length(self, name: str, batch: Batch) -> int:
+        if batch.examples is not None:
+            return len(batch.examples[1])
+        return self.size(name) if batch.rows is None else len(batch.rows)
+
+    def _targets(self, name: str, batch: Batch) -> Tensor:
+        if batch.examples is not None:
+            return batch.examples[1]
+        y = self.targets(name)
+        return y if batch.rows is None else y[batch.rows]
+
+    def _fractions(self, name: str, batch: Batch, num: int, size: int) -> Iterator[tuple[slice, Fraction]]:
+        """Consecutive parts of the `num` examples of a batch, at most `size` in each; sizes differ by at most one."""
+        count = self.criterion.count(self._targets(name, batch)) if self.criterion.counts else None
+        start = 0
+        for number, rows in enumerate(torch.arange(num).tensor_split(-(-num // size))):
+            yield slice(start, start + len(rows)), Fraction(number, len(rows) / num, count)
+            start += len(rows)
+
+
+def _cut(examples: tuple[Any, Tensor] | None, cut: slice) -> tuple[Any, Tensor] | None:
+    return None if examples is None else tree_map(lambda x: x[cut], examples)
