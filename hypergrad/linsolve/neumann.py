@@ -96,7 +96,7 @@ def _require_no_growth(
     Raises:
         DivergenceError: if it is.
     """
-    noise = max(100 * torch.finfo(r.dtype).eps, 0.0 if A.inaccuracy is None else A.inaccuracy())
+    noise = max(100 * torch.finfo(r.dtype).eps, 0.0 if A.inaccuracy is None else 10 * A.inaccuracy())
     if torch.linalg.vector_norm(r).item() > noise * torch.linalg.vector_norm(x).item() / scale:
         # For a symmetric A the ratio of successive residuals never falls, so the series grows from here on.
         curvature = (torch.dot(before, before - r) / torch.dot(before, before)).item() / scale

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 import hypergrad as hg
 from hypergrad.core.autodiff import flatten, leaves
 from hypergrad.core.formats import coarsest
+from hypergrad.influence.examples import influences
 from hypergrad.problem import precision as module
 from hypergrad.problem.oracle import Oracle
 from hypergrad.problem.precision import InPrecision, matrix_products
@@ -174,6 +175,8 @@ def test_what_no_precision_can_serve_is_refused_by_name():
         ValueError, match="CentredDifferences needs gradients of more digits than precision='bf16-true'"
     ):
         replace(IMPLICIT, product=hg.CentredDifferences()).estimate(InPrecision(problem, "bf16-true"), *start)
+    with pytest.raises(TypeError, match="evaluated in bf16-mixed; leave out precision"):
+        influences(InPrecision(problem, "bf16-mixed"), *start[::-1])
     square = (lambda w, lam: (w - lam).square().sum(), lambda w, lam: w.sum() ** 2)
     with pytest.raises(ValueError, match="cannot cast the data inside the losses, as precision='bf16-true'"):
         hg.hypergradient(*square, torch.ones(3), 1.0, precision="bf16-true")
