@@ -73,7 +73,7 @@ class CG(Krylov):
             (x, r, p, rz, residual), count, is_lost = run_fused(A, inverse, start, tol, max_iter, lanczos)
             if is_lost:
                 return Cycle(x, residual, count, ends=lanczos.ends())
-            square = torch.tensor(rz, dtype=r.dtype, device=r.device)
+            square = r.new_full((), rz)
         size = window_size(r)
         while residual > tol and count < max_iter:
             steps = min(size, max_iter - count, _CHECK_EVERY - count % _CHECK_EVERY)
