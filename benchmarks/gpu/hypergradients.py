@@ -32,7 +32,7 @@ def unrolled(name: str, device: torch.device, *, tiny: bool) -> bool:
         "Store": Row(partial(_tape, work, hg.Store)),
         CHECKPOINT: Row(partial(_tape, work, hg.Checkpoint)),
         REVERSIBLE: Row(partial(_tape, work, hg.Reversible)),
-        "Store, offloaded": Row(partial(_tape, work, hg.Store, offload="cpu")),
+        "Store, offloaded": Row(partial(_tape, work, hg.Store, offload="cpu" if device.type == "cuda" else "disk")),
         "Store, blocks recomputed": Row(partial(_recomputed, work)),
     }
     if name != "gpt":
