@@ -63,7 +63,8 @@ class CentredDifferences(Product):
 
         def difference(v: Tensor, stretch: float = 1.0) -> tuple[Tensor, dict[str, Tensor | None]]:
             size = torch.linalg.vector_norm(v).double()
-            h = torch.where(size > 0, stretch * length / size, 1.0)  # a tensor, because `item` would wait for a GPU
+            # A tensor, because `item` would wait for a GPU; a number over a tensor would be rounded twice.
+            h = torch.where(size > 0, size.new_full((), stretch * length) / size, 1.0)
             return _quotients(gradients(w + h * v), gradients(w - h * v), 2 * h)
 
         def inaccuracy() -> float:
