@@ -5,9 +5,11 @@ python -m benchmarks.overhead [--model resnet|gpt|mlp] [--rounds N] [--threads N
 
 import argparse
 import statistics
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import hypergrad as hg
 from benchmarks.measure import clocked, interleaved, ratios, timing_settings
@@ -24,6 +27,7 @@ from hypergrad.core.autodiff import Tensors, leaves
 from hypergrad.problem.oracle import Oracle
 
 STEPS, LR = 5, 0.1
+_NO_KERNELS = {"detach", "_unsafe_view", "_record_function_enter_new", "_record_function_exit"}
 BARE, BY_HAND = "bare forward and backward()", "loop by hand, create_graph"
 _console = Console(width=110, highlight=False)
 Work = Callable[[], Sequence[Tensor]]
@@ -183,7 +187,7 @@ MODELS = {
 }
 
 
-def saved_bytes(work: Work) -> int:
+def saved_bytes(work: Callable[[], object]) -> int:
     """The bytes that graphs keep for backward, at most at a time: without parameters, and each memory once."""
     alive: dict[int, int] = {}
     most = now = 0
@@ -208,7 +212,26 @@ def saved_bytes(work: Work) -> int:
     return most
 
 
-def compare(title: str, works: dict[str, Work], reference: str, rounds: int, calls: int) -> dict[str, float]:
+class _Counting(TorchDispatchMode):
+    """Counts the operations that are kernels on a GPU, and not views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.kernels += not func.is_view and func.overloadpacket.__name__ not in _NO_KERNELS
+        return func(*args, **(kwargs or {}))
+
+
+def kernels(work: Work) -> int:
+    """The number of kernels that would be launched on a GPU, each operation being one."""
+    with _Counting() as met:
+        work()
+    return met.kernels
+
+
+def compare(title: str, works: Mapping[str, Work], reference: str, rounds: int, calls: int) -> dict[str, float]:
     """Print the ratios to a reference, after a check that the results of the same kind agree.
 
     Returns:
@@ -223,14 +246,16 @@ def compare(title: str, works: dict[str, Work], reference: str, rounds: int, cal
         error = max(((x - y).norm() / y.norm().clamp_min(1e-3)).item() for x, y in zip(result, other, strict=True))
         if error > 1e-4:
             raise RuntimeError(f"{title}: {name} is off by {error:.1e}.")
-    times = interleaved({name: clocked(work, calls) for name, work in works.items()}, repeats=rounds)
-    table = Table("", "× reference", "quartiles apart", "ms", "kB saved", title=title, title_justify="left")
+    clocks = {name: clocked(work, calls, time.process_time) for name, work in works.items()}
+    times = interleaved(clocks, repeats=rounds)
+    columns = ("", "× reference", "quartiles apart", "ms", "kernels", "kB saved")
+    table = Table(*columns, title=title, title_justify="left")
     shown = {}
     for name, work in works.items():
         shown[name], spread = ratios(times[name], times[reference])
         milliseconds = 1e3 * statistics.median(times[name])
-        kilobytes = saved_bytes(work) / 1e3
-        table.add_row(name, f"{shown[name]:.2f}", f"{spread:.2f}", f"{milliseconds:.2f}", f"{kilobytes:.0f}")
+        counts = f"{kernels(work)}", f"{saved_bytes(work) / 1e3:.0f}"
+        table.add_row(name, f"{shown[name]:.2f}", f"{spread:.2f}", f"{milliseconds:.2f}", *counts)
     _console.print(table)
     return shown
 

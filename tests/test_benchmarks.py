@@ -12,8 +12,12 @@ import hypergrad as hg
 from benchmarks.case import Case
 from benchmarks.contestants import BY_BUDGET, REFERENCE, local
 from benchmarks.exact import Exact
+from benchmarks.gpu.sections import SECTIONS
+from benchmarks.gpu.table import Row, measure, require
 from benchmarks.implicit import GOALS
 from benchmarks.measure import Entrant, compare
+from benchmarks.overhead import BARE, BY_HAND, MODELS, kernels
+from benchmarks.overhead import compare as compare_overhead
 from benchmarks.peer import Peer
 from benchmarks.peers.memory import peak_megabytes
 from benchmarks.problem.softmax import DecayingScales
@@ -139,3 +143,74 @@ def test_the_peak_of_a_call_is_above_what_was_held_before():
     result, megabytes = peak_megabytes(lambda: np.ones(4_000_000))
     assert 28 < megabytes < 40
     assert len(result) + len(held) == 6_000_000
+
+
+TINY = ["gradient", "unrolled-mlp", "correctness", "resume"]
+
+
+def of_a_gpu(*arguments):
+    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--tiny", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+
+
+@pytest.mark.parametrize(
+    "section", [pytest.param(name, marks=[] if name in TINY else pytest.mark.slow) for name in SECTIONS]
+)
+def test_every_section_for_a_gpu_runs_small_on_a_cpu(section):
+    ended = of_a_gpu("--section", section, "--minutes", "14")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert f"{section}: done in" in ended.stdout
+    assert "WRONG" not in ended.stdout
+
+
+def test_a_section_whose_time_is_over_leaves_the_others():
+    ended = of_a_gpu("--section", "resume", "correctness", "--minutes", "0.09")
+    assert ended.returncode == 1
+    assert "resume: stopped after its" in ended.stdout
+    assert "correctness: no time left" in ended.stdout
+
+
+def test_a_row_that_fails_or_is_not_there_leaves_the_others(capsys):
+    def missing():
+        require(hg.Store, "a_setting")
+
+    one = torch.ones(1)
+    rows = {
+        "right": Row(lambda: lambda: one),
+        "missing": Row(missing),  # pyright: ignore[reportArgumentType]
+        "fails": Row(lambda: lambda: one @ torch.ones(2)),
+        "also right": Row(lambda: lambda: 1.001 * one, tolerance=0.01),
+    }
+    assert not measure("title", rows, torch.device("cpu"), tolerance=1e-8)
+    shown = capsys.readouterr().out
+    assert "Store has no a_setting in this version" in shown
+    assert "fails: RuntimeError" in shown
+    assert "WRONG" not in shown
+    assert measure(
+        "title", {k: rows[k] for k in ("right", "missing", "also right")}, torch.device("cpu"), tolerance=1e-8
+    )
+    assert not measure(
+        "title", {k: Row(rows[k].make) for k in ("right", "also right")}, torch.device("cpu"), tolerance=1e-8
+    )
+    assert "WRONG: more than 1e-08" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_around_a_gradient_and_a_step_there_are_hardly_more_kernels_than_by_hand(name):
+    model = MODELS[name]
+    model.trainings()["Graph"]()  # second derivatives of the model are checked once
+    counts = {way: kernels(work) for way, work in {**model.gradients(), **model.trainings()}.items()}
+    assert counts["Oracle"] == counts[BARE]
+    assert counts["hg.Training"] <= counts["torch.optim.SGD(foreach=True), in place"] + 2 * counts[BARE]
+    if name != "mlp":  # whose few steps are all start and end
+        assert counts["Graph"] <= 1.05 * counts[BY_HAND]
+        assert counts["Store"] <= 1.35 * counts[BY_HAND]
+
+
+def test_the_overhead_is_measured_of_equal_results():
+    model = MODELS["mlp"]
+    shown = compare_overhead("", model.gradients(), BARE, rounds=2, calls=1)
+    assert shown[BARE] == 1
+    wrong = {"right": lambda: [torch.ones(2)], "wrong": lambda: [torch.zeros(2)]}
+    with pytest.raises(RuntimeError, match="wrong is off by"):
+        compare_overhead("", wrong, "right", rounds=2, calls=1)

@@ -22,6 +22,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from hypergrad.callback.base import Callback
+from hypergrad.cli.device import require_device
 from hypergrad.cli.explain import explain
 from hypergrad.cli.permission import Permission
 from hypergrad.cli.resume import resumed
@@ -32,6 +33,7 @@ from hypergrad.core.errors import Terminated
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.k_fold import k_fold
+from hypergrad.problem.precision import in_precision, matrix_products, require_precision
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -67,13 +69,17 @@ def configured_problem(cfg: DictConfig) -> Iterator[InnerProblem]:
     """The problem that a config names, on its device; its dtype is torch's default inside the context.
 
     Raises:
-        ValueError: if the config names no problem, an unknown dtype, a missing device, or folds out of range.
+        ValueError: if the config names no problem, or an unknown dtype.
         TypeError: if `problem` is not an InnerProblem.
+
+    Also raised, by what it calls: ValueError if the device is not here, or the folds are out of range.
     """
     if cfg.dtype not in _DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, but it is {cfg.dtype}.")
-    if str(cfg.device).startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device={cfg.device} needs a GPU, but torch {torch.__version__} finds none; use device=cpu.")
+        remedy = "; for losses in bfloat16 give precision=bf16-mixed or bf16-true" if "16" in str(cfg.dtype) else ""
+        raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, but it is {cfg.dtype}{remedy}.")
+    if cfg.precision is not None:
+        require_precision(cfg.precision)
+    device = require_device(cfg.device, _DTYPES[cfg.dtype])
     if cfg.get("problem") is None:
         raise ValueError(
             "No problem is configured: choose experiment=ridge, or your own experiment with --config-dir. Its file "
@@ -94,8 +100,10 @@ def configured_problem(cfg: DictConfig) -> Iterator[InnerProblem]:
                 UserWarning,
                 stacklevel=2,
             )
-        problem = problem.to(device=cfg.device, dtype=_DTYPES[cfg.dtype])
-        yield problem if cfg.folds is None else k_fold(problem, cfg.folds, seed=cfg.seed)
+        problem = problem.to(device=device, dtype=_DTYPES[cfg.dtype])
+        whole = problem if cfg.folds is None else k_fold(problem, cfg.folds, seed=cfg.seed)
+        with matrix_products(cfg.precision, device):
+            yield in_precision(whole, cfg.precision)
     finally:
         torch.set_default_dtype(before)
 

@@ -2,19 +2,24 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hypergrad.compile.cache import WeakCache
+from hypergrad.compile.inductor import InductorProgram, compile_with_inductor
 from hypergrad.compile.linear_trace import LinearTrace
 from hypergrad.compile.torch_compile import compile_checked
-from hypergrad.compile.tracing import CannotCompileError
+from hypergrad.compile.tracing import CannotCompileError, in_one_line
+from hypergrad.compile.tracing import trace as trace_operations
 from hypergrad.core.operator import Operator
 
 _COMPILED = WeakCache[Callable[..., Any]]()
 """Compiled functions by problem, trace and function."""
+_PROGRAMS = WeakCache[InductorProgram]()
+"""Compiled iterations by problem, trace, function and layout of the arguments."""
 
 
 def compile_operator(
@@ -58,16 +63,45 @@ class _Around:
 
     def compile(self, f: Callable[..., Any]) -> Callable[..., Any]:
         """(*tensors) ↦ f(v ↦ A v, *tensors), compiled where that is possible; see `Operator.compile`."""
-        product = self.trace.product
-
-        def plain(shared: list[Tensor], *tensors: Tensor) -> Any:
-            return f(lambda v: product(*shared, v), *tensors)
+        ready: dict[Any, Callable[..., Any]] = {}
 
         def run(*tensors: Tensor) -> Any:
-            try:
-                shapes = tuple(tensor.shape for tensor in tensors)
-                return self.find((f, shapes), plain, (self.shared, *tensors))(self.shared, *tensors)
-            except CannotCompileError:
-                return plain(self.shared, *tensors)
+            layout = tuple((x.shape, x.stride()) for x in tensors)
+            if layout not in ready:
+                ready[layout] = self._program(f, layout, tensors)
+            return ready[layout](*tensors)
 
         return run
+
+    def _program(self, f: Callable[..., Any], layout: Any, tensors: tuple[Tensor, ...]) -> Callable[..., Any]:
+        product, shared = self.trace.product, [x.detach() for x in self.shared]
+
+        def plain(*both: Tensor) -> Any:
+            return f(lambda v: product(*both[: len(shared)], v), *both[len(shared) :])
+
+        key = (self.key, f, layout, tuple((x.shape, x.stride()) for x in shared))
+        try:
+            program = _PROGRAMS.get(self.problem, key, lambda: _compiled(plain, shared, tensors))
+        except CannotCompileError:
+            return partial(plain, *shared)
+        early = program.prepare(*shared)
+        return torch.no_grad()(lambda *late: program.run(*early, *late))
+
+
+def _compiled(function: Callable[..., Any], early: list[Tensor], late: tuple[Tensor, ...]) -> InductorProgram:
+    """A function of tensors compiled without guards, whose first result is checked against the function itself.
+
+    Raises:
+        CannotCompileError: if it cannot be compiled, or the first result differs.
+    """
+    program = compile_with_inductor(trace_operations(function, [*early, *late]), early, late)
+    try:
+        with torch.no_grad():
+            both = program.run(*program.prepare(*early), *late), function(*early, *late)
+    except Exception as error:  # a compiler may raise anything
+        raise CannotCompileError(in_one_line(error)) from error
+    found, wanted = (torch.cat([x.reshape(-1) for x in tensors]) for tensors in both)
+    off = (torch.linalg.vector_norm(found - wanted) / torch.linalg.vector_norm(wanted)).item()
+    if not off <= torch.finfo(wanted.dtype).eps ** 0.5:
+        raise CannotCompileError(f"its first result was off by {off:.1e}")
+    return program

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -66,11 +66,16 @@ class Operator:
             return lambda V: product(V).add(V, alpha=damping)
 
         make, compiled = self.approximate, self.compile
+
+        def compile_shifted(f: Callable[..., Any]) -> Callable[..., Any]:
+            assert compiled is not None
+            run = compiled(_with_shift(f))
+            # On the device of the others, and filled there, so that nothing waits for a copy.
+            return lambda *tensors: run(tensors[0].new_full((), damping), *tensors)
+
         return replace(
             self,
-            compile=None
-            if compiled is None
-            else lambda f: partial(compiled(_with_shift(f)), torch.tensor(damping, dtype=self.dtype)),
+            compile=None if compiled is None else compile_shifted,
             matvec=shift(self.matvec),
             columns=None if self.columns is None else shift(self.columns),
             approximate=None if make is None else lambda: make().shifted(damping),

@@ -3,8 +3,6 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from itertools import count
 from typing import Any
 
 import torch
@@ -13,16 +11,11 @@ from torch.utils._pytree import tree_map
 
 from hypergrad.data.array import as_labels
 from hypergrad.data.batch import Examples
-from hypergrad.data.passes import Passes, PassReader, digest
-from hypergrad.data.rows import CheckedRows
-from hypergrad.data.step_reader import StepReader
+from hypergrad.data.passes import digest
 from hypergrad.data.tree import given, held
-from hypergrad.data.workers import Key, Workers
 
 Placed = tuple[Any, Tensor]
 """Inputs and targets as the model gets them."""
-Schedule = Callable[[int], tuple[Tensor | None, int]]
-"""Maps a training step to its rows, None for all of them, and its epoch."""
 
 
 class StreamedPart(nn.Module):
@@ -92,6 +85,9 @@ class StreamedPart(nn.Module):
             ValueError: if the part cannot be read by rows.
         """
 
+    def announce(self, batches: Sequence[Sequence[int]]) -> None:
+        """Say which rows `read` will be asked for next, so that they are read ahead; by default they are not."""
+
     @abstractmethod
     def whole(self) -> Placed:
         """All examples, as they are in the first epoch."""
@@ -127,125 +123,6 @@ class StreamedPart(nn.Module):
         like = self.like
         moved = x.to(like.device, non_blocking=True)
         return moved.to(like.dtype) if x.is_floating_point() and like.is_floating_point() else moved
-
-
-class RowPart(StreamedPart):
-    """A part that can be read by rows.
-
-    Args:
-        rows: its examples.
-        workers: read them; shared by the parts of a problem.
-        schedule: the rows and the epoch of a training step, if this part is trained on.
-        like: a tensor on the device and in the dtype of the model.
-        chunk: rows to read at a time where all are read, ≥ 1.
-    """
-
-    def __init__(self, rows: CheckedRows, workers: Workers, schedule: Schedule, like: Tensor, chunk: int) -> None:
-        num, few = len(rows), len(rows.first.y)
-        spread = [k * (num - 1) // few for k in range(1, few + 1)]
-        super().__init__(rows.first, rows.read(spread, 0), like, rows.name)
-        self.rows, self.workers, self.chunk, self._schedule = rows, workers, chunk, schedule
-        self._targets: Tensor | None = None
-        workers.parts[rows.name] = rows
-        self._steps = StepReader(partial(_from_step, workers, rows.name, num, schedule))
-
-    def size(self) -> int:
-        return len(self.rows)
-
-    def rows_at(self, step: int) -> Tensor | None:
-        return self._schedule(step)[0]
-
-    def targets(self) -> Tensor:
-        if self._targets is None:
-            self._targets = torch.cat([y for _, y in self.each(self._chunks())])
-        return self._targets.to(self.like.device)
-
-    def at_step(self, step: int) -> Placed:
-        self.workers.pin = self.like.is_cuda
-        return self._checked(self._steps.at(step))
-
-    def read(self, rows: Sequence[int]) -> Placed:
-        """Some examples, read in this process, as they are in the first epoch."""
-        return self._checked(self.rows.read(rows, 0))
-
-    def whole(self) -> Placed:
-        if self.rows.at_once:
-            return self.read(range(self.size()))
-        found = list(self.each(self._chunks()))
-        X = tree_map(lambda *xs: torch.cat(xs), *(X for X, _ in found))
-        return X, torch.cat([y for _, y in found])
-
-    def each(self, batches: Iterable[Sequence[int]]) -> Iterator[Placed]:
-        self.workers.pin = self.like.is_cuda
-        plan: Iterator[Key] = ((self.name, rows, 0) for rows in batches)
-        for examples in self.workers.run(plan):
-            yield self._checked(examples)
-
-    def close(self) -> None:
-        self._steps.close()
-        self.workers.close()
-
-    def _chunks(self) -> list[range]:
-        num = self.size()
-        return [range(num)[k : k + self.chunk] for k in range(0, num, self.chunk)]
-
-
-class PassPart(StreamedPart):
-    """A part that can be read in order only, such as an `IterableDataset`.
-
-    Args:
-        passes: its batches.
-        num_first: examples to keep in memory, ≥ 1.
-        like: a tensor on the device and in the dtype of the model.
-        is_ahead: whether to read in another process.
-    """
-
-    def __init__(self, passes: Passes, num_first: int, like: Tensor, *, is_ahead: bool) -> None:
-        first = passes.first(num_first)
-        super().__init__(first, first, like, passes.name)
-        self.reader = PassReader(passes, is_ahead=is_ahead)
-        self._steps = StepReader(self.reader.run)
-
-    def size(self) -> int:
-        raise ValueError(self._refusal("has no number of examples"))
-
-    def targets(self) -> Tensor:
-        raise ValueError(self._refusal("cannot be read by rows"))
-
-    def at_step(self, step: int) -> Placed:
-        self.reader.pin = self.like.is_cuda
-        return self._checked(self._steps.at(step))
-
-    def read(self, rows: Sequence[int]) -> Placed:
-        raise ValueError(self._refusal("cannot be read by rows"))
-
-    def whole(self) -> Placed:
-        return self._checked(self.reader.passes.whole())
-
-    def each(self, batches: Iterable[Sequence[int]]) -> Iterator[Placed]:
-        raise ValueError(self._refusal("cannot be read by rows"))
-
-    def close(self) -> None:
-        self._steps.close()
-        self.reader.close()
-
-    def _refusal(self, what: str) -> str:
-        return (
-            f"The {self.name} part is an IterableDataset, which {what}. A weight for each example, folds, a final "
-            "training on train and dev, batches of dev and running averages need that; write it as a "
-            "torch.utils.data.Dataset with __getitem__ and __len__."
-        )
-
-
-def _from_step(workers: Workers, name: str, size: int, schedule: Schedule, step: int) -> Iterator[Examples]:
-    """The examples of a step and, endlessly, of those after it."""
-
-    def plan() -> Iterator[Key]:
-        for t in count(step):
-            rows, epoch = schedule(t)
-            yield name, range(size) if rows is None else rows.tolist(), epoch
-
-    return workers.run(plan())
 
 
 @contextmanager

@@ -9,14 +9,17 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default
 
 from hypergrad.core.validation import require_int
 from hypergrad.data.batch import Examples, as_examples, described, is_named, is_pair, no_examples
+from hypergrad.data.checked_rows import CheckedRows
 from hypergrad.data.collation import Collation
 from hypergrad.data.minibatch import scheduled
 from hypergrad.data.passes import Passes
 from hypergrad.data.random_examples import RandomExamples
 from hypergrad.data.random_state import kept_random_state
-from hypergrad.data.rows import ArrayRows, CheckedRows, DatasetRows, Rows
+from hypergrad.data.rows import ArrayRows, DatasetRows, Rows
 from hypergrad.data.source import is_dataset, require_repeatable, visited
-from hypergrad.data.streamed import PassPart, RowPart, StreamedPart
+from hypergrad.data.streamed import StreamedPart
+from hypergrad.data.streamed_passes import PassPart
+from hypergrad.data.streamed_rows import RowPart
 from hypergrad.data.tree import as_tree
 from hypergrad.data.workers import Workers
 

@@ -1,9 +1,9 @@
 """Conjugate gradient."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from hypergrad.core.validation import require_instance
 from hypergrad.linsolve.base import LinearSolution, Preconditioner, bad_product, negative_curvature
 from hypergrad.linsolve.block import block_cycle
 from hypergrad.linsolve.fused import Iterate, run_fused
+from hypergrad.linsolve.inexact_cycle import inexact_cycle
 from hypergrad.linsolve.krylov import Cycle, Krylov
 from hypergrad.linsolve.lanczos import Lanczos
 from hypergrad.linsolve.low_rank import LowRank
@@ -60,6 +61,8 @@ class CG(Krylov):
     def cycle(self, A: Operator, inverse: Matvec | None, r: Tensor, tol: float, max_iter: int) -> Cycle:
         if r.ndim == 2:
             return block_cycle(A, inverse, r, tol, max_iter)
+        if A.inaccuracy is not None and A.compile is None:
+            return inexact_cycle(A, inverse, r, tol, max_iter)
         x = torch.zeros_like(r)
         z = r if inverse is None else inverse(r)
         p, square = z.clone(), torch.dot(r, z)
@@ -70,64 +73,47 @@ class CG(Krylov):
             (x, r, p, rz, residual), count, is_lost = run_fused(A, inverse, start, tol, max_iter, lanczos)
             if is_lost:
                 return Cycle(x, residual, count, ends=lanczos.ends())
-            square = torch.tensor(rz, dtype=r.dtype, device=r.device)
+            square = r.new_full((), rz)
         size = window_size(r)
         while residual > tol and count < max_iter:
             steps = min(size, max_iter - count, _CHECK_EVERY - count % _CHECK_EVERY)
-            window = _Window.run(A, inverse, r, p, square, steps)
-            for step, (p, curvature, *measured) in enumerate(window.read()):
-                _require_positive(curvature, p, count)
+            directions, met, p, square, Ap = _further(A.matvec, inverse, r, p, square, steps)
+            width, numbers = len(met) // steps, read(met)
+            for step, along in enumerate(directions):
+                curvature, *measured = numbers[step * width : (step + 1) * width]
+                _require_positive(curvature, along, count)
                 count += 1
-                x.add_(p, alpha=rz / curvature)
+                x.add_(along, alpha=rz / curvature)
                 previous = rz
-                rz, residual = _sizes(A, p, measured, count)
+                rz, residual = _sizes(A, along, measured, count)
                 lanczos.add(previous, curvature, rz)
                 if residual <= tol:
                     return Cycle(x, residual, count, surplus=steps - step - 1, ends=lanczos.ends())
-            if A.is_rounded and count % _CHECK_EVERY == 0 and _rounding(x, p, window.Ap) > max(tol, residual):
+            if A.is_rounded and count % _CHECK_EVERY == 0 and _rounding(x, directions[-1], Ap) > max(tol, residual):
                 break  # further progress is lost to rounding: the true residual has to be computed
-            p, square = window.p, window.square
         return Cycle(x, residual, count, ends=lanczos.ends())
 
 
-@dataclass
-class _Window:
-    """Several iterations whose numbers nobody looked at yet; x, which nothing else needs, follows at the look.
+def _further(
+    matvec: Matvec, inverse: Matvec | None, r: Tensor, p: Tensor, square: Tensor, steps: int
+) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor, Tensor]:
+    """Some iterations whose numbers nobody looked at yet; r is changed, and x, which they do not need, follows later.
 
-    Attributes:
-        directions: p of each iteration.
-        met: pᵀAp, rᵀM⁻¹r and, if M is not I, ‖r‖ of each iteration.
-        p: the next direction.
-        square: rᵀM⁻¹r, shape ().
-        Ap: the last product.
+    Returns:
+        The direction p of each, what was measured in each (pᵀAp, and `_measured`), the next direction, rᵀM⁻¹r, and
+        the last product A p.
     """
-
-    directions: list[Tensor]
-    met: list[tuple[Tensor, ...]]
-    p: Tensor
-    square: Tensor
-    Ap: Tensor
-
-    @classmethod
-    def run(cls, A: Operator, inverse: Matvec | None, r: Tensor, p: Tensor, square: Tensor, steps: int) -> "_Window":
-        """Iterate, and change r."""
-        window = cls([], [], p, square, p)
-        for _ in range(steps):
-            window.directions.append(window.p)
-            window.Ap = A.matvec(window.p)
-            curvature = torch.dot(window.p, window.Ap)
-            r.addcmul_(window.Ap, window.square / curvature, value=-1)
-            z = r if inverse is None else inverse(r)
-            before, window.square = window.square, torch.dot(r, z)
-            window.met.append((curvature, *_measured(window.square, r, z)))
-            window.p = torch.mul(window.p, window.square / before).add_(z)
-        return window
-
-    def read(self) -> Iterator[tuple[Any, ...]]:
-        """(p, pᵀAp, rᵀM⁻¹r and, if M is not I, ‖r‖) of each iteration."""
-        width, values = len(self.met[0]), read([number for met in self.met for number in met])
-        for i, p in enumerate(self.directions):
-            yield p, *values[i * width : (i + 1) * width]
+    directions, met, Ap = [], [], p
+    for _ in range(steps):
+        directions.append(p)
+        Ap = matvec(p)
+        curvature = torch.dot(p, Ap)
+        r.addcmul_(Ap, square / curvature, value=-1)
+        z = r if inverse is None else inverse(r)
+        before, square = square, torch.dot(r, z)
+        met += (curvature, *_measured(square, r, z))
+        p = torch.mul(p, square / before).add_(z)
+    return directions, met, p, square, Ap
 
 
 def _measured(square: Tensor, r: Tensor, z: Tensor) -> tuple[Tensor, ...]:

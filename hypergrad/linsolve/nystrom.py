@@ -1,17 +1,21 @@
 """A low-rank approximation, as a solver and as a preconditioner."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from hypergrad.core.errors import IndefiniteError, NonFiniteError
-from hypergrad.core.operator import Operator
+from hypergrad.core.operator import Matvec, Operator
 from hypergrad.core.status import Status
 from hypergrad.core.validation import require_int, require_real
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, Preconditioner, bad_product
 from hypergrad.linsolve.krylov import norm
 from hypergrad.linsolve.low_rank import LowRank
+
+_SMALL = 2**16
+"""Most numbers in a basis that is kept for the next call: half a megabyte. A judgement."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +69,8 @@ class Nystrom(LinearSolver, Preconditioner):
             NonFiniteError: if a product is NaN or infinite.
             IndefiniteError: if A has a direction of negative curvature, or none of positive curvature, in the span.
         """
-        n = like.numel()
-        generator = torch.Generator().manual_seed(0)
-        random = torch.randn(n, min(self.rank, n), generator=generator, dtype=torch.float64)
-        basis = torch.linalg.qr(random).Q.to(like)
-        Y = A(basis)
+        basis = _basis(like.numel(), self.rank).to(like)
+        Y = A(basis) if A.compile is None else A.compile(_products)(basis)[0]
         if not Y.isfinite().all():
             raise NonFiniteError(bad_product(int((~Y.isfinite()).any(0).nonzero()[0]) + 1))
         # A small shift keeps rounding from making the factorisation of a semidefinite core fail.
@@ -84,6 +85,22 @@ class Nystrom(LinearSolver, Preconditioner):
                 "The Nyström approximation needs a positive definite matrix, but A is zero. Add damping."
             )
         return U[:, keep], eigenvalues[keep]
+
+
+def _basis(n: int, rank: int) -> Tensor:
+    """Random orthonormal vectors, the same at every call."""
+    return _small_basis(n, rank) if n * rank <= _SMALL else _small_basis.__wrapped__(n, rank)
+
+
+@lru_cache(maxsize=4)
+def _small_basis(n: int, rank: int) -> Tensor:
+    random = torch.randn(n, min(rank, n), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return torch.linalg.qr(random).Q
+
+
+def _products(product: Matvec, V: Tensor) -> tuple[Tensor]:
+    """A V for a compiled A."""
+    return (torch.vmap(product, in_dims=1, out_dims=1)(V),)
 
 
 def _cholesky(core: Tensor, shift: float) -> Tensor:

@@ -35,9 +35,10 @@ class PureModule(nn.Module):
       `trained` makes a module with running averages.
     - Dropout and other random draws depend only on the seed and the step. A module in `eval()` mode draws nothing; in
       evaluation, all modules are in that mode.
-    - Attention and recurrent layers run on kernels of torch that can be differentiated twice: attention by its formula,
-      without fused kernels or fast paths, recurrent layers without cuDNN and oneDNN. Weight normalisation is computed
-      by plain operations.
+    - Attention and recurrent layers run on kernels that can be differentiated twice wherever that may happen, see
+      `hypergrad.core.order`: attention by its formula, recurrent layers without cuDNN and oneDNN. Elsewhere they run on
+      torch's fused kernels, unless these draw random numbers of their own. Weight normalisation is computed by plain
+      operations.
     - `torch.utils.checkpoint` in the module calls its function and recomputes nothing.
     - A module that changes its inputs in place gets a copy of them.
     - Inputs that are a tuple are positional arguments, and those that are a dict are keyword arguments.

@@ -100,7 +100,8 @@ class Tape(ABC):
 
     Every tape gives the same hypergradient, because all use the same recursion (`Trajectory.pull_back`). They differ in
     memory and in how often a gradient is evaluated. Those that use the eager steps of the dynamics agree bit for bit if
-    PyTorch computes the same gradient with and without a graph. It does, except for `SiLU` and similar operations.
+    PyTorch computes the same gradient with and without a graph. It does, except for `SiLU` and similar operations, and
+    for attention and recurrent layers, whose first sweep runs on fused kernels; see docs/models.md.
     """
 
     takes_compiled: ClassVar[bool] = True

@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from hypergrad.data.batch import Examples
-from hypergrad.data.rows import ArrayRows, PooledRows, Rows
-from hypergrad.data.streamed import RowPart
+from hypergrad.data.pooled_rows import PooledRows
+from hypergrad.data.rows import ArrayRows, Rows
+from hypergrad.data.streamed_rows import RowPart
 from hypergrad.problem.base import InnerProblem
 
 P = TypeVar("P", bound=InnerProblem)
@@ -37,9 +38,11 @@ def on_streamed_rows(problem: P, train: Tensor, dev: Tensor) -> P:
     other._buffers = {name: x for name, x in problem._buffers.items() if name not in held}
     other._modules = {name: part for name, part in problem._modules.items() if name not in held}
     other._streamed = dict(old._streamed)
-    like = next(old.streamed(name) for name in POOL if old.streamed(name) is not None).like
+    before = next(part for part in map(old.streamed, POOL) if part is not None)
     for name, positions in zip(POOL, (train, dev), strict=True):
-        other._hold(name, streaming.part_of(PooledRows(pool, positions, name), like))
+        part = streaming.part_of(PooledRows(pool, positions, name), before.like)
+        part.require_targets = before.require_targets
+        other._hold(name, part)
     return other
 
 

@@ -12,11 +12,10 @@ from hypergrad.core.autodiff import Tensors
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.seed import seed_of
 from hypergrad.data.parts import in_memory, read_parts
-from hypergrad.data.streamed import PassPart
 from hypergrad.data.streaming import Streaming
 from hypergrad.data.tables import Splits
-from hypergrad.data.tree import given, joined
-from hypergrad.effect.base import Effect, Site
+from hypergrad.data.tree import joined
+from hypergrad.effect.base import Effect
 from hypergrad.effect.combined import CombinedEffects
 from hypergrad.effect.example_weights import ExampleWeights
 from hypergrad.model.blocks import Recompute
@@ -41,6 +40,7 @@ from hypergrad.problem.supervised.returned_loss import (
     require_outputs,
     returned,
 )
+from hypergrad.problem.supervised.site import require_weightable, site_of
 from hypergrad.problem.supervised.streamed_pool import POOL
 
 
@@ -120,17 +120,19 @@ class Supervised(JudgedProblem):
         with accepting("train", few["train"]):
             self.model = PureModule(model, few["train"], seed, returns=returns, probe=probe, recompute=recompute)
         require_accepted(self.model, few)
-        self._require_batches(few["train"])
+        require_batches(self.model, few["train"], self.known_size("train"), batch_size, drop_last)
         self._readers = column_readers(self.model, few["train"]) if self._columns else frozenset()
         outputs = self._probe_outputs()
-        tried, (_, y) = {name: in_memory(part) for name, part in parts.items()}, self.first("train")
-        of_loss = None if loss is None else try_loss(self.criterion, outputs, tried)
+        known, (_, y) = {name: in_memory(part) for name, part in parts.items()}, self.first("train")
+        of_loss = None if loss is None else try_loss(self.criterion, outputs, known)
         self.num_classes = num_logits(self.model, few["train"], y) if loss is None else of_loss
-        self._require_targets(outputs)
+        if loss is not None:
+            smoothed = self.num_classes if self.effects.changes_targets else None
+            self.check_as_read(partial(require_read_targets, self.criterion, outputs, smoothed))
         if probe:
             require_still_padding(self.model, self.criterion, few["train"], y)
         self._twice = TwiceDifferentiable(self.model.keeping_activations(), self.criterion)
-        self._hyperparameters = self.effects.spaces(self._site())
+        self._hyperparameters = self.effects.spaces(site_of(self))
         self._try_effects(outputs)
         self.divide(micro_batch=micro_batch, dev_batch_size=dev_batch_size, dev_sample=dev_sample)
         try_division(self, few["train"], y)
@@ -157,7 +159,7 @@ class Supervised(JudgedProblem):
             "model": self.model.module,
             "loss": self.criterion.description(),
             "effects": self.effects.declared,
-            "batches": f"batch_size {self.batch_size}, drop_last {self.drop_last}, seed {self.seed}{self._how()}",
+            "batches": self.batches(),
         }
 
     def inner_parts(self, batch: Any) -> Parts | None:
@@ -210,8 +212,7 @@ class Supervised(JudgedProblem):
     def on_examples(self, train: Tensor, dev: Tensor) -> Self:
         other = super().on_examples(train, dev)
         other.has_dev = not torch.equal(train, dev)
-        other._require_targets(self._probe_outputs())
-        other._hyperparameters = self.effects.spaces(self._site(pooled=True))
+        other._hyperparameters = self.effects.spaces(site_of(self, pooled=True))
         return other
 
     def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:
@@ -227,29 +228,13 @@ class Supervised(JudgedProblem):
         Args:
             name: of the weights.
 
-        Raises:
-            ValueError: if a hyperparameter has that name, if training draws random numbers, if a part is streamed, or
-                if `on_examples` made this problem.
-
-        Also raised, by what it calls: ValueError if the loss has no term for each example.
+        Also raised, by what it calls: ValueError if a hyperparameter has that name, if training draws random numbers,
+        if examples are streamed, if `on_examples` made this problem, or if the loss has no term for each example.
         """
-        if self.examples is not None:
-            raise ValueError("The problem is on some examples of another; call weighted of that one.")
-        if self._streamed:
-            raise ValueError(
-                f"Weights of examples, as influences need them, need training on all of train at each step, but "
-                f"{' and '.join(self._streamed)} are streamed; give hg.Supervised stream=False."
-            )
-        if name in self._hyperparameters:
-            raise ValueError(f"The hyperparameters already have a {name!r}; give the weights another name.")
-        if self.draws or self._random is not None:
-            raise ValueError(
-                "Weights of examples need training without random numbers, but this one draws some, as dropout and "
-                "augmentation do. Call eval() on the module that draws them, and leave out the augmentation."
-            )
+        require_weightable(self, name)
         other = copy(self)
         other.batch_size, other.effects = None, self.effects.with_more({name: ExampleWeights()})
-        other._hyperparameters = other.effects.spaces(self._site())
+        other._hyperparameters = other.effects.spaces(site_of(self))
         other._try_effects(other._probe_outputs())
         return other
 
@@ -273,41 +258,13 @@ class Supervised(JudgedProblem):
     def _evaluate(self, model: PureModule, params: Tensors, hparams: Tensors, X: Any, step: int | None) -> Tensor:
         return model(params | self.effects.buffers(hparams), self.effects.inputs(X, hparams), step)
 
-    def _site(self, *, pooled: bool = False) -> Site:
-        """What effects need to know, of train or of the pool."""
-        names, count, buffers = POOL if pooled else POOL[:1], None, dict(self.model.module.named_buffers())
-        if any(self.streamed(name) for name in names):
-            (X, _), count = self.first("train"), lambda: sum(self.size(name) for name in names)
-        else:
-            X = joined(self.X, self.X_dev) if pooled else self.X
-        return Site(self.model.params(), given(X), self.num_classes, buffers, self._columns, self._readers, count)
-
     def _try_effects(self, outputs: Tensor) -> None:
-        """Try the loss with targets and weights as the effects make them, on what is in memory."""
+        """Try the loss with targets and weights as the effects make them."""
         if self.returns_loss:
             return require_no_targets(self.effects)
-        y, dev = (self.first(name)[1] if self.streamed(name) else self.targets(name) for name in POOL)
-        return try_effects(
-            self.criterion, self.effects, self.init_hparams(), outputs, y, joined(y, dev), self.num_classes
-        )
-
-    def _require_batches(self, few: Any) -> None:
-        """Require that the model can train on the smallest batch."""
-        streamed = self.streamed("train")
-        size = self.batch_size if isinstance(streamed, PassPart) else self.size("train")
-        require_batches(self.model, few, size or 1, self.batch_size, self.drop_last)
-
-    def _require_targets(self, outputs: Tensor) -> None:
-        """Require that the targets of what is streamed fit the loss, when they are read."""
-        if not self.returns_loss:
-            changed = self.num_classes if self.effects.changes_targets else None
-            for name in self._streamed:
-                check = partial(require_read_targets, self.criterion, outputs, changed, name)
-                part: Any = self.streamed(name)
-                part.require_targets = check
-
-    def _how(self) -> str:
-        return f", streamed {', '.join(self._streamed)}" if self._streamed else ""
+        y, dev = (self.known(name)[1] for name in POOL)
+        hparams, pool = self.init_hparams(), joined(y, dev)
+        return try_effects(self.criterion, self.effects, hparams, outputs, y, pool, self.num_classes)
 
     @torch.no_grad()
     def _probe_outputs(self) -> Tensor:

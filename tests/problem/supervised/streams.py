@@ -56,7 +56,7 @@ def network(norm: bool = False) -> nn.Module:
     return nn.Sequential(nn.Linear(5, 4), middle, nn.Linear(4, CLASSES)).double()
 
 
-def problem_on(train: Any, *, norm: bool = False, **settings: Any) -> hg.Supervised:
+def problem_on(train: Any, *, norm: bool = False, **settings: Any) -> Any:
     usual: dict[str, Any] = {
         "model": network(norm),
         "loss": cross_entropy,

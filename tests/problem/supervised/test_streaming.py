@@ -78,7 +78,7 @@ def test_every_tape_goes_back_through_a_stream(tape):
 
 def test_compiled_steps_see_a_stream(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)  # traced all the same
-    estimator = hg.Unrolled(solver=hg.Momentum(lr=0.1), inner_steps=8, compile=True)
+    estimator = hg.Unrolled(solver=hg.Momentum(lr=0.1), inner_steps=4, compile=True)
     slopes = []
     for stream in (False, True):
         problem = problem_on(Made(1, 24), stream=stream)
@@ -341,7 +341,7 @@ class Total(nn.Module):
 
 
 def test_a_batch_may_be_padded_by_itself():
-    loaders = {
+    loaders: dict[str, Any] = {
         name: DataLoader(Sequences(k, n), collate_fn=pad, num_workers=1)
         for k, (name, n) in enumerate({"train": 23, "dev": 9, "test": 7}.items())
     }

@@ -1,0 +1,1 @@
+"""What everything costs on one GPU, as ratios to bare PyTorch: `python -m benchmarks.gpu`."""

@@ -1,0 +1,142 @@
+"""One inner gradient, and products with the Hessian."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+import hypergrad as hg
+from benchmarks.gpu.table import Row, Work, measure, require
+from benchmarks.gpu.workload import Workload, workloads
+from hypergrad.core.autodiff import Tensors, flatten, unflatten
+from hypergrad.problem.oracle import Oracle
+
+
+def gradient(device: torch.device, *, tiny: bool) -> bool:
+    """∇g of each model: bare `backward()`, with the penalty written out, and ours with its options."""
+    right = True
+    for name, work in workloads(device, tiny=tiny).items():
+        rows = {
+            "bare forward and backward()": Row(partial(_bare, work), checked=False),
+            "the same with the penalty, functional_call": Row(partial(_by_hand, work)),
+            "ours": Row(partial(_ours, work)),
+            **{
+                label: Row(partial(_ours, work, **more), tolerance=off) for label, (more, off) in _options(name).items()
+            },
+        }
+        right &= measure(f"gradient, {work.title}", rows, device, tolerance=work.tolerance, rounds=9)
+    return right
+
+
+def products(device: torch.device, *, tiny: bool) -> bool:
+    """φ linearised and one product, and a further product, of each model."""
+    right = True
+    for name, work in workloads(device, tiny=tiny).items():
+        rows = {
+            "bare forward and backward()": Row(partial(_bare, work), checked=False),
+            "by hand, create_graph": Row(partial(_product_by_hand, work)),
+            "ours: linearize, one product": Row(partial(_product, work, hg.Reverse())),
+            "a further product": Row(partial(_further, work, hg.Reverse())),
+            # Differences across the kinks of ReLU are shown, and cannot be wrong.
+            "by differences": Row(
+                partial(_product, work, hg.CentredDifferences()), tolerance=math.inf if name == "resnet" else 5e-2
+            ),
+            "forward over reverse": Row(partial(_product, work, hg.ForwardOverReverse())),
+            **{
+                f"ours, {label}": Row(partial(_product, work, hg.Reverse(), **more), tolerance=off)
+                for label, (more, off) in _options(name).items()
+            },
+        }
+        right &= measure(f"Hessian product, {work.title}", rows, device, tolerance=10 * work.tolerance)
+    return right
+
+
+def _options(name: str) -> dict[str, tuple[dict[str, Any], float | None]]:
+    """Settings of `hg.Supervised`, with the error that they may have."""
+    options: dict[str, tuple[dict[str, Any], float | None]] = {"bf16-mixed": ({"precision": "bf16-mixed"}, 0.1)}
+    if name in ("resnet", "gpt"):
+        blocks = True if name == "gpt" else ["[3-9]", "10"]
+        options["recompute"] = ({"recompute": blocks}, None)
+    if name != "gpt":
+        options["micro-batches"] = ({"micro_batch": 2 if name == "resnet" else 500}, None)
+    return options
+
+
+def _made(work: Workload, settings: dict[str, Any]) -> tuple[Oracle, Tensors]:
+    """The inner loss with some settings, and where its derivatives are taken."""
+    require(hg.Supervised, *settings)
+    problem = work.problem(**settings)
+    return Oracle(problem, problem.init_hparams(), problem.inner_batch(0)), problem.init_params()
+
+
+def _bare(work: Workload) -> Work:
+    module, (X, y), _ = work.parts
+    module.train()
+
+    def run() -> None:
+        module.zero_grad(set_to_none=True)
+        cross_entropy(module(X), y).backward()
+
+    return run
+
+
+def _by_hand(work: Workload) -> Work:
+    params = work.start()
+    return lambda: _flat(torch.autograd.grad(work.inner_loss(params, 1e-4), tuple(params.values())))
+
+
+def _ours(work: Workload, **settings: Any) -> Work:
+    oracle, params = _made(work, settings)
+
+    def run() -> Tensor:
+        with torch.no_grad():
+            return flatten(oracle(params)[1])
+
+    return run
+
+
+def _direction(work: Workload) -> Tensor:
+    params = work.start()
+    size = sum(p.numel() for p in params.values())
+    generator = torch.Generator(work.device).manual_seed(2)
+    return torch.randn(size, generator=generator, device=work.device, dtype=work.dtype) / size**0.5
+
+
+def _product_by_hand(work: Workload) -> Work:
+    params, v = work.start(), _direction(work)
+
+    def run() -> Tensor:
+        w = tuple(params.values())
+        grads = torch.autograd.grad(work.inner_loss(params, 1e-4), w, create_graph=True)
+        return _flat(torch.autograd.grad(grads, w, tuple(unflatten(v, params).values())))
+
+    return _with_formula_attention(run)
+
+
+def _product(work: Workload, product: hg.Product, **settings: Any) -> Work:
+    (oracle, params), v = _made(work, settings), _direction(work)
+    return lambda: product.linearize(oracle, params).product(v)
+
+
+def _further(work: Workload, product: hg.Product) -> Work:
+    (oracle, params), v = _made(work, {}), _direction(work)
+    at = product.linearize(oracle, params)
+    return lambda: at.product(v)
+
+
+def _with_formula_attention(run: Callable[[], Tensor]) -> Work:
+    """Fused attention has no second derivative."""
+
+    def work() -> Tensor:
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            return run()
+
+    return work
+
+
+def _flat(tensors: tuple[Tensor, ...]) -> Tensor:
+    return torch.cat([x.reshape(-1) for x in tensors])

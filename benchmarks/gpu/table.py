@@ -1,0 +1,142 @@
+"""Time, peak memory and error of some works on a device, as a table of ratios to the first."""
+
+import inspect
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from benchmarks.peers.memory import peak_megabytes
+
+Work = Callable[[], Tensor | None]
+console = Console(width=110, highlight=False)
+_ENOUGH = 4.0
+"""Seconds of one call above which it is not timed again."""
+
+
+class MissingError(Exception):
+    """What a row needs is not there."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One work.
+
+    Attributes:
+        make: prepares the work, which returns a flat result, or None if nothing is compared.
+        checked: whether the result must be that of the first checked row of the table.
+        tolerance: largest relative error; None is that of the table.
+    """
+
+    make: Callable[[], Work]
+    checked: bool = True
+    tolerance: float | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a row found; `note` says why there is nothing."""
+
+    seconds: float = math.nan
+    megabytes: float = math.nan
+    error: float = math.nan
+    first: float = math.nan
+    note: str = ""
+    failed: bool = False
+
+
+def require(kind: Any, *names: str) -> None:
+    """Require that a class or function has these arguments.
+
+    Raises:
+        MissingError: if it has not.
+    """
+    known = inspect.signature(kind).parameters
+    absent = [name for name in names if name not in known]
+    if absent:
+        raise MissingError(f"{kind.__name__} has no {', '.join(absent)} in this version")
+
+
+def measure(title: str, rows: Mapping[str, Row], device: torch.device, *, tolerance: float, rounds: int = 3) -> bool:
+    """Measure the rows one after the other, and print the table.
+
+    Returns:
+        Whether all rows that could run gave the right result.
+    """
+    found: dict[str, Measured] = {}
+    truth: Tensor | None = None
+    for name, row in rows.items():
+        try:
+            result, found[name] = _one(row.make(), device, rounds)
+        except MissingError as error:
+            found[name] = Measured(note=str(error))
+            continue
+        except Exception as error:  # the other rows are still wanted
+            found[name] = Measured(note=f"{type(error).__name__}: {error}".splitlines()[0][:90], failed=True)
+            continue
+        finally:
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+        if row.checked and result is not None:
+            truth = result if truth is None else truth
+            off = ((result - truth).norm() / truth.norm()).item()
+            allowed = row.tolerance or tolerance
+            wrong = "" if off <= allowed else f"WRONG: more than {allowed:.0e}"
+            found[name] = replace(found[name], error=off, note=wrong, failed=bool(wrong))
+    _print(title, found)
+    return not any(row.failed for row in found.values())
+
+
+def _one(work: Work, device: torch.device, rounds: int) -> tuple[Tensor | None, Measured]:
+    """The result of a work and what it took: first call, then the median of some, then the peak of one."""
+    result, first = _timed(work, device)
+    times = [_timed(work, device)[1] for _ in range(rounds if first < _ENOUGH else 1)]
+    return result, Measured(statistics.median(times), _peak(work, device), first=first)
+
+
+def _timed(work: Work, device: torch.device) -> tuple[Tensor | None, float]:
+    wait(device)
+    begin = time.perf_counter()
+    result = work()
+    wait(device)
+    return None if result is None else result.detach().cpu().double(), time.perf_counter() - begin
+
+
+def wait(device: torch.device) -> None:
+    """Wait until the device has done everything."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _peak(work: Work, device: torch.device) -> float:
+    """MB of one call above what was held before; of the device, or of the process on a CPU."""
+    if device.type != "cuda":
+        return peak_megabytes(work)[1]
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    held = torch.cuda.memory_allocated()
+    work()
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - held) / 2**20
+
+
+def _print(title: str, rows: Mapping[str, Measured]) -> None:
+    table = Table("", "× first row", "ms", "first call, s", "peak MB", "error", title=title, title_justify="left")
+    reference = next(iter(rows.values())).seconds
+    for name, row in rows.items():
+        numbers = (row.seconds / reference, 1e3 * row.seconds, row.first, row.megabytes, row.error)
+        formats = ("{:.2f}", "{:.1f}", "{:.1f}", "{:.0f}", "{:.0e}")
+        table.add_row(
+            name, *("" if math.isnan(x) else form.format(x) for form, x in zip(formats, numbers, strict=True))
+        )
+    console.print(table)
+    for name, row in rows.items():
+        if row.note:
+            console.print(f"  {name}: {row.note}")

@@ -1,0 +1,99 @@
+"""A part whose examples are read by their rows."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import count
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from hypergrad.data.announced import Announced
+from hypergrad.data.batch import Examples
+from hypergrad.data.checked_rows import CheckedRows
+from hypergrad.data.step_reader import StepReader
+from hypergrad.data.streamed import Placed, StreamedPart
+from hypergrad.data.workers import Key, Workers
+
+Schedule = Callable[[int], tuple[Tensor | None, int]]
+"""Maps a training step to its rows, None for all of them, and its epoch."""
+
+
+class RowPart(StreamedPart):
+    """A part that can be read by rows.
+
+    Args:
+        rows: its examples.
+        workers: read them; shared by the parts of a problem.
+        schedule: the rows and the epoch of a training step, if this part is trained on.
+        like: a tensor on the device and in the dtype of the model.
+        chunk: rows to read at a time where all are read, ≥ 1.
+    """
+
+    def __init__(self, rows: CheckedRows, workers: Workers, schedule: Schedule, like: Tensor, chunk: int) -> None:
+        num, few = len(rows), len(rows.first.y)
+        spread = [k * (num - 1) // few for k in range(1, few + 1)]
+        super().__init__(rows.first, rows.read(spread, 0), like, rows.name)
+        self.rows, self.workers, self.chunk, self._schedule = rows, workers, chunk, schedule
+        self._announced = Announced(workers, rows.name)
+        self._targets: Tensor | None = None
+        workers.parts[rows.name] = rows
+        self._steps = StepReader(partial(_from_step, workers, rows.name, num, schedule))
+
+    def size(self) -> int:
+        return len(self.rows)
+
+    def rows_at(self, step: int) -> Tensor | None:
+        return self._schedule(step)[0]
+
+    def targets(self) -> Tensor:
+        if self._targets is None:
+            self._targets = torch.cat([y for _, y in self.each(self._chunks())])
+        return self._targets.to(self.like.device)
+
+    def at_step(self, step: int) -> Placed:
+        self.workers.pin = self.like.is_cuda
+        return self._checked(self._steps.at(step))
+
+    def read(self, rows: Sequence[int]) -> Placed:
+        """Some examples as they are in the first epoch, read in this process if they were not announced."""
+        examples = self._announced.take(rows)
+        return self._checked(self.rows.read(rows, 0) if examples is None else examples)
+
+    def announce(self, batches: Sequence[Sequence[int]]) -> None:
+        self.workers.pin = self.like.is_cuda
+        self._announced.announce(batches)
+
+    def whole(self) -> Placed:
+        if self.rows.at_once:
+            return self.read(range(self.size()))
+        found = list(self.each(self._chunks()))
+        X = tree_map(lambda *xs: torch.cat(xs), *(X for X, _ in found))
+        return X, torch.cat([y for _, y in found])
+
+    def each(self, batches: Iterable[Sequence[int]]) -> Iterator[Placed]:
+        self.workers.pin = self.like.is_cuda
+        name = self.name  # a plan that refers to this object would keep it, and the processes, alive
+        plan: Iterator[Key] = ((name, rows, 0) for rows in batches)
+        for examples in self.workers.run(plan):
+            yield self._checked(examples)
+
+    def close(self) -> None:
+        self._announced.announce(())
+        self._steps.close()
+        self.workers.close()
+
+    def _chunks(self) -> list[range]:
+        num = self.size()
+        return [range(num)[k : k + self.chunk] for k in range(0, num, self.chunk)]
+
+
+def _from_step(workers: Workers, name: str, size: int, schedule: Schedule, step: int) -> Iterator[Examples]:
+    """The examples of a step and, endlessly, of those after it."""
+
+    def plan() -> Iterator[Key]:
+        for t in count(step):
+            rows, epoch = schedule(t)
+            yield name, range(size) if rows is None else rows.tolist(), epoch
+
+    return workers.run(plan())
