@@ -187,7 +187,7 @@ MODELS = {
 }
 
 
-def saved_bytes(work: Work) -> int:
+def saved_bytes(work: Callable[[], object]) -> int:
     """The bytes that graphs keep for backward, at most at a time: without parameters, and each memory once."""
     alive: dict[int, int] = {}
     most = now = 0

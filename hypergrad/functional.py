@@ -25,6 +25,7 @@ from hypergrad.model.lent_check import LentLoss
 from hypergrad.model.lent_module import LentModule
 from hypergrad.problem.function_problem import FunctionProblem
 from hypergrad.problem.mean_loss import MeanLoss, require_arguments, require_repeatable
+from hypergrad.problem.precision import in_precision, matrix_products, require_parameters, require_precision
 from hypergrad.problem.returned import require_scalar
 from hypergrad.product.base import Product
 from hypergrad.product.differences import CentredDifferences
@@ -48,6 +49,7 @@ def hypergradient(
     error_bar: bool = True,
     batches: Iterable[Any] | None = None,
     seed: int = 0,
+    precision: str | None = None,
 ) -> Hypergradient[H, Any]:
     """dF/dλ by the implicit function theorem, for users who train with their own loop.
 
@@ -77,6 +79,8 @@ def hypergradient(
         batches: finitely many, such as a DataLoader; read once, and each counts the same. For batches of train and of
             dev data, zip two loaders. The losses of all batches are in memory at once.
         seed: of what the losses draw, with `batches`.
+        precision: of the losses and their gradients: "float32", "tf32" or "bf16-mixed", for parameters in float32; None
+            leaves them as they are. See docs/precision.md.
 
     Returns:
         The hypergradient and its statistics; "not converged" is a status in them. There is a NotConvergedWarning, once
@@ -85,7 +89,7 @@ def hypergradient(
         their index, and a single tensor "params" or "hparams".
 
     Raises:
-        ValueError: if the product needs the outputs of a model.
+        ValueError: if the product needs the outputs of a model, or the precision needs data in another dtype.
 
     Also raised, by what it calls: TypeError if an argument is no such structure of floating-point tensors, or a loss is
     not a tensor; ValueError if a structure or `batches` is empty, a loss is not a scalar, depends on none of its
@@ -111,9 +115,12 @@ def hypergradient(
         return MeanLoss(name, lambda *args: require_scalar(named(*args), name), given, seed)
 
     inner, outer = mean("inner_loss", inner_loss), mean("outer_loss", outer_loss)
-    problem = FunctionProblem(inner, outer, w, hp)
-    device = next(iter(w.values())).device
+    like = next(iter(w.values()))
+    require_parameters(like, "hypergradient")
+    _require_uncast(precision, like)
+    problem, device = in_precision(FunctionProblem(inner, outer, w, hp), precision), like.device
     with ExitStack() as stack:
+        stack.enter_context(matrix_products(precision, device))
         stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
         if lent is not None:
             stack.enter_context(lent.lent())
@@ -126,13 +133,31 @@ def hypergradient(
             linsolve=linsolve, product=product, inner_steps=0, damping=damping, error_bar=error_bar
         ).estimate(problem, hp, w)
         if given is not None:
-            each = [FunctionProblem(inner.of_batch(b), outer.of_batch(b), w, hp) for b in range(len(given))]
+            each = [
+                in_precision(FunctionProblem(inner.of_batch(b), outer.of_batch(b), w, hp), precision)
+                for b in range(len(given))
+            ]
             sampling = BatchSpread(problem, each, hp, w, product, linsolve, damping).report(found.carry)
             sampling = replace(sampling, standard_errors=to_grad(to_hparams(sampling.standard_errors)))
             found = replace(found, sampling=sampling)
     _warn(found)
     result: Any = replace(found, grad=to_grad(to_hparams(found.grad)), params=to_params(found.params), carry=None)
     return result
+
+
+def _require_uncast(precision: str | None, like: Tensor) -> None:
+    """Require a precision that needs no cast of what the losses hold.
+
+    Raises:
+        ValueError: if it does.
+    """
+    if precision is not None:
+        require_precision(precision)
+        if precision == "bf16-true" or like.dtype != torch.float32:
+            raise ValueError(
+                f"hypergradient cannot cast the data inside the losses, as precision={precision!r} with parameters in "
+                f"{like.dtype} requires. Use 'bf16-mixed' with parameters and data in float32."
+            )
 
 
 def _require_functional(lent: LentModule, losses: tuple[MeanLoss, MeanLoss], hp: Tensors, product: Product) -> None:

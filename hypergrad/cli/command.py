@@ -33,6 +33,7 @@ from hypergrad.core.errors import Terminated
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.k_fold import k_fold
+from hypergrad.problem.precision import in_precision, matrix_products, require_precision
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -74,7 +75,10 @@ def configured_problem(cfg: DictConfig) -> Iterator[InnerProblem]:
     Also raised, by what it calls: ValueError if the device is not here, or the folds are out of range.
     """
     if cfg.dtype not in _DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, but it is {cfg.dtype}.")
+        remedy = "; for losses in bfloat16 give precision=bf16-mixed or bf16-true" if "16" in str(cfg.dtype) else ""
+        raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, but it is {cfg.dtype}{remedy}.")
+    if cfg.precision is not None:
+        require_precision(cfg.precision)
     device = require_device(cfg.device, _DTYPES[cfg.dtype])
     if cfg.get("problem") is None:
         raise ValueError(
@@ -97,7 +101,9 @@ def configured_problem(cfg: DictConfig) -> Iterator[InnerProblem]:
                 stacklevel=2,
             )
         problem = problem.to(device=device, dtype=_DTYPES[cfg.dtype])
-        yield problem if cfg.folds is None else k_fold(problem, cfg.folds, seed=cfg.seed)
+        whole = problem if cfg.folds is None else k_fold(problem, cfg.folds, seed=cfg.seed)
+        with matrix_products(cfg.precision, device):
+            yield in_precision(whole, cfg.precision)
     finally:
         torch.set_default_dtype(before)
 

@@ -78,3 +78,28 @@ class Replay:
 def _copy(to: list[Tensor], tensors: Sequence[Tensor]) -> None:
     if to:
         torch._foreach_copy_(to, list(tensors))
+
+
+def replaying(
+    function: Callable[..., Sequence[Tensor]], shared: Sequence[Tensor], resident: Sequence[Tensor] = ()
+) -> Callable[..., Sequence[Tensor]]:
+    """(*tensors) ↦ function(*shared, *tensors), as one CUDA graph if all of the tensors are on one GPU.
+
+    Args:
+        function: compiled; without grad mode.
+        shared: its first arguments in all calls.
+        resident: the tensors that it holds.
+
+    Returns:
+        The function of the other arguments, always of the same shapes; its results are not overwritten.
+    """
+    made: list[Replay] = []
+
+    def call(*tensors: Tensor) -> Sequence[Tensor]:
+        if common_gpu([*tensors, *shared, *resident]) is None:
+            return function(*shared, *tensors)
+        if not made:
+            made.append(Replay(lambda fixed, moving: function(*fixed, *moving), shared, tensors, resident))
+        return [x.clone() for x in made[0](shared, tensors)]
+
+    return call

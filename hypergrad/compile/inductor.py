@@ -24,13 +24,12 @@ class InductorProgram(NamedTuple):
 
     Attributes:
         prepare: (*early) ↦ what all calls with these share.
-        run: ([*what they share, *late]) ↦ the results, contiguous; to be called without grad mode. It may empty the
-            list.
+        run: (*what they share, *late) ↦ the results, contiguous; to be called without grad mode.
         constants: the tensors that `prepare` holds, which stay where they are.
     """
 
     prepare: Callable[..., list[Tensor]]
-    run: Callable[[list[Tensor]], Sequence[Tensor]]
+    run: Callable[..., Sequence[Tensor]]
     constants: Sequence[Tensor]
 
 
@@ -76,7 +75,9 @@ def compile_with_inductor(
             run = compile_graph(rest, _fake_run(rest, [*shared, *late]))
     except Exception as error:  # a compiler may raise anything
         raise CannotCompileError(in_one_line(error)) from error
-    return InductorProgram(lambda *early: _dense(first(*constants, *early)), run, constants)
+    return InductorProgram(
+        lambda *early: _dense(first(*constants, *early)), lambda *tensors: run(list(tensors)), constants
+    )
 
 
 def compile_graph(graph: fx.GraphModule, arguments: Sequence[Tensor]) -> Callable[[list[Tensor]], Sequence[Tensor]]:

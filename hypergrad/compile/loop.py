@@ -104,7 +104,7 @@ class Loop:
         run, count, kept, extras = self.body.run, self.num_carried, [], []
         for row in reversed(rows) if self.backwards else rows:
             kept.append([carried[k] for k in keep])
-            found = run([*shared, *carried, *row])
+            found = run(*shared, *carried, *row)
             carried = list(found[:count])
             extras.append(found[count:])
         if self.backwards:

@@ -1,7 +1,7 @@
 """Gradients, Jacobian products and finite differences of functions of named tensors."""
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.autograd.graph import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hypergrad.core.cost import spend
+from hypergrad.core.formats import autocasts
 from hypergrad.core.order import differentiated, first_order
 
 Tensors = dict[str, Tensor]
@@ -125,11 +126,20 @@ def _with_gradient(
         value = function(point)
         grads: tuple[Tensor | None, ...] = (None,) * len(point)
         if value.requires_grad:
-            grads = torch.autograd.grad(value, tuple(point.values()), create_graph=differentiable, allow_unused=True)
+            with _outside_autocast(value):
+                grads = torch.autograd.grad(
+                    value, tuple(point.values()), create_graph=differentiable, allow_unused=True
+                )
     if all(grad is None for grad in grads):
         raise ValueError(_IGNORED.format(name, ", ".join(point)))
     pairs = zip(point.items(), grads, strict=True)
     return value, {name: torch.zeros_like(p) if grad is None else grad for (name, p), grad in pairs}
+
+
+def _outside_autocast(value: Tensor) -> AbstractContextManager[Any]:
+    """A context in which a backward pass runs each operation in the format of the forward pass."""
+    device = value.device.type
+    return torch.autocast(device, enabled=False) if autocasts(device) else nullcontext()
 
 
 def _transformed(function: Callable[[Tensors], Tensor], params: Tensors, name: str) -> tuple[Tensor, Tensors]:

@@ -48,6 +48,17 @@ def require_real(
         raise ValueError(f"{type(owner).__name__}.{name} must be at most {most:g}, but it is {value:g}.")
 
 
+def require_compile(owner: object) -> None:
+    """Require that field `compile` of `owner` is a bool or "auto".
+
+    Raises:
+        TypeError: if it is neither.
+    """
+    value: Any = owner.compile  # type: ignore[attr-defined]
+    if value != "auto" and not isinstance(value, bool):
+        raise TypeError(f'{type(owner).__name__}.compile must be true, false or "auto", but it is {_shown(value)}.')
+
+
 def require_instance(owner: object, name: str, kind: type) -> None:
     """Require that field `name` of `owner` is an instance of `kind`.
 

@@ -85,6 +85,9 @@ class StreamedPart(nn.Module):
             ValueError: if the part cannot be read by rows.
         """
 
+    def announce(self, batches: Sequence[Sequence[int]]) -> None:
+        """Say which rows `read` will be asked for next, so that they are read ahead; by default they are not."""
+
     @abstractmethod
     def whole(self) -> Placed:
         """All examples, as they are in the first epoch."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from hypergrad.data.announced import Announced
 from hypergrad.data.batch import Examples
 from hypergrad.data.checked_rows import CheckedRows
 from hypergrad.data.step_reader import StepReader
@@ -34,6 +35,7 @@ class RowPart(StreamedPart):
         spread = [k * (num - 1) // few for k in range(1, few + 1)]
         super().__init__(rows.first, rows.read(spread, 0), like, rows.name)
         self.rows, self.workers, self.chunk, self._schedule = rows, workers, chunk, schedule
+        self._announced = Announced(workers, rows.name)
         self._targets: Tensor | None = None
         workers.parts[rows.name] = rows
         self._steps = StepReader(partial(_from_step, workers, rows.name, num, schedule))
@@ -54,8 +56,13 @@ class RowPart(StreamedPart):
         return self._checked(self._steps.at(step))
 
     def read(self, rows: Sequence[int]) -> Placed:
-        """Some examples, read in this process, as they are in the first epoch."""
-        return self._checked(self.rows.read(rows, 0))
+        """Some examples as they are in the first epoch, read in this process if they were not announced."""
+        examples = self._announced.take(rows)
+        return self._checked(self.rows.read(rows, 0) if examples is None else examples)
+
+    def announce(self, batches: Sequence[Sequence[int]]) -> None:
+        self.workers.pin = self.like.is_cuda
+        self._announced.announce(batches)
 
     def whole(self) -> Placed:
         if self.rows.at_once:
@@ -66,11 +73,13 @@ class RowPart(StreamedPart):
 
     def each(self, batches: Iterable[Sequence[int]]) -> Iterator[Placed]:
         self.workers.pin = self.like.is_cuda
-        plan: Iterator[Key] = ((self.name, rows, 0) for rows in batches)
+        name = self.name  # a plan that refers to this object would keep it, and the processes, alive
+        plan: Iterator[Key] = ((name, rows, 0) for rows in batches)
         for examples in self.workers.run(plan):
             yield self._checked(examples)
 
     def close(self) -> None:
+        self._announced.announce(())
         self._steps.close()
         self.workers.close()
 

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import flatten, unflatten
 from hypergrad.core.errors import HypergradError
+from hypergrad.core.operator import Operator
 from hypergrad.estimator.linearization import Linearization
+from hypergrad.estimator.point import Point
 from hypergrad.estimator.report import NO_GRADIENT, ErrorBar
 from hypergrad.linsolve.base import LinearSolver, Preconditioner
 from hypergrad.linsolve.cg import CG
@@ -97,11 +99,13 @@ class _NewtonStep:
 
         Also raised, by what it calls: UnresolvedError if there is none; the message says why.
         """
+        estimated = self.here
         self._refer()
         here, v = self.here, self.adjoint
         H = here.inner.product
         self.inverse = inverse = Inverse.of(H, here.df_dw, self.seen, self.outside, self.budget)
-        self.first = _gradient(here, v)
+        is_coarse = estimated.point.oracle.problem is not here.point.oracle.problem
+        self.first = _gradient(estimated if is_coarse else here, v)
         vanishing = self._effect(here, [self._random() * v for _ in range(_SAMPLES)])
         eps = torch.finfo(v.dtype).eps
         self.rounding = eps * (_ROUNDING * vanishing + _norm(self.first))
@@ -118,14 +122,20 @@ class _NewtonStep:
             x = x + more
 
     def _refer(self) -> None:
-        """Take the products that are exact to rounding, if the estimate used others.
+        """Take the losses and products that are exact to the rounding of w, if the estimate used others.
 
         Raises:
             UnresolvedError: if there are none, or if differences contradict them.
         """
         point, rough = self.here.point, self.here.inner.product
-        if point.product.reference is point.product:
-            return
+        problem = point.oracle.problem
+        if point.product.reference is not point.product or problem.exact is not problem:
+            self._refer_to(replace(point, oracle=replace(point.oracle, problem=problem.exact)), rough)
+        eps = torch.finfo(self.adjoint.dtype).eps
+        if self.here.inner.product.inaccuracy is not None or self.here.outer_rounding > eps:
+            raise UnresolvedError("a loss is computed in a coarser format than that of the parameters")
+
+    def _refer_to(self, point: Point, rough: Operator) -> None:
         self.seen = Recording(whole=self.seen.whole)
         try:
             self.here = Linearization.at(replace(point, product=point.product.reference))
@@ -139,7 +149,9 @@ class _NewtonStep:
             differed = rough(self.adjoint)
             off = _norm(differed - exact) / (max(_norm(exact), _norm(differed)) or 1.0)
             if not off <= _DISAGREE:
-                raise UnresolvedError(f"differences and second derivatives disagree by {off:.1g} of the product")
+                is_rounded = point.product.reference is point.product
+                rough_ones = "products in this precision" if is_rounded else "differences"
+                raise UnresolvedError(f"{rough_ones} and second derivatives disagree by {off:.1g} of the product")
 
     def _linear_from(self, at: Linearization, x: Tensor, left: Tensor) -> tuple[Linearization, float]:
         """Where a Newton step from a point of the linear regime ends, and the rounding error of an entry of φ.

@@ -8,14 +8,14 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from hypergrad.core.autodiff import Tensors, detach, flatten, unflatten
-from hypergrad.core.validation import require_instance, require_int
+from hypergrad.core.validation import require_compile, require_instance, require_int
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
 from hypergrad.estimator.differentiated_run import DifferentiatedRun
 from hypergrad.estimator.report import UnrollingReport
 from hypergrad.problem.base import InnerProblem
 from hypergrad.solver.base import InnerSolver, State, require_differentiable
 from hypergrad.solver.gradient_descent import GradientDescent
-from hypergrad.training.jvp_steps import JvpSteps, compile_jvp_steps, jvp_step
+from hypergrad.training.jvp_steps import JvpSteps, compile_jvp_steps, eager_seconds, jvp_step
 from hypergrad.training.states import Partial, entries
 from hypergrad.training.training import Training
 
@@ -38,7 +38,8 @@ class Forward(HypergradEstimator):
             derivatives at different values of λ; it is exact as long as λ does not change. For a trainer with warm
             starts.
         compile: run several steps at a time through torch.compile. It requires a C++ compiler, and some ten seconds
-            once for a problem. `training_remark` in the stats says whether it was done, or why not.
+            once for a problem. "auto" does so once it pays, see docs/compile.md. `training_remark` in the stats says
+            whether it was done, or why not.
 
     Source: Franceschi, Donini, Frasconi & Pontil, "Forward and reverse gradient-based hyperparameter optimization",
     ICML (2017).
@@ -47,14 +48,14 @@ class Forward(HypergradEstimator):
     solver: InnerSolver = field(default_factory=GradientDescent)
     inner_steps: int = 100
     online: bool = False
-    compile: bool = False
+    compile: bool | str = False
 
     def __post_init__(self) -> None:
         require_instance(self, "solver", InnerSolver)
         require_differentiable(self, self.solver)
         require_int(self, "inner_steps", least=1)
         require_instance(self, "online", bool)
-        require_instance(self, "compile", bool)
+        require_compile(self)
 
     @property
     def training(self) -> Training:
@@ -74,7 +75,7 @@ class Forward(HypergradEstimator):
         flow = _Flow(run)
         if self.online and carry is not None:
             flow.resume(carry)
-        remark = flow.compile(self.inner_steps) if self.compile else ""
+        remark = flow.compile(self.inner_steps, self.compile) if self.compile else ""
         flow.advance(self.inner_steps)
         outer = run.evaluate(flow.state, outer_step)
         return Hypergradient(
@@ -139,8 +140,14 @@ class _Flow:
         params = self.run.dynamics.solver.params
         return is_alike and torch.equal(flatten(params(carry["state"])), flatten(self.run.params))
 
-    def compile(self, num_steps: int) -> str:
+    def compile(self, num_steps: int, setting: bool | str) -> str:
         """Compile the steps after the next one if possible; return the remark on that."""
+        if setting == "auto":
+            ledger = eager_seconds(self.dynamics, self.state, self.tangents, self.directions, self.age)
+            reason = ledger.refuse(num_steps)
+            if reason:
+                ledger.add(num_steps)
+                return reason
         steps = range(self.age + 1, self.age + num_steps)
         self.jvp_steps, remark = compile_jvp_steps(self.dynamics, self.state, self.tangents, self.directions, steps)
         return remark

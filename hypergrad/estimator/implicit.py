@@ -8,7 +8,7 @@ from torch import Tensor
 from hypergrad.core.autodiff import Tensors, detach
 from hypergrad.core.errors import IndefiniteError
 from hypergrad.core.operator import Operator
-from hypergrad.core.validation import require_instance, require_int, require_real
+from hypergrad.core.validation import require_compile, require_instance, require_int, require_real
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
 from hypergrad.estimator.error_bar import error_bar
 from hypergrad.estimator.linearization import Linearization
@@ -67,7 +67,8 @@ class Implicit(HypergradEstimator):
             and `error_status` gives the reason. It requires `error_matvecs` further Hessian products, fewer than the
             adjoint where a Krylov solver found it.
         compile: run the training steps through torch.compile, several at a time. It requires a C++ compiler, and some
-            ten seconds once for a problem. `training_remark` in the stats says whether it was done, or why not.
+            ten seconds once for a problem. "auto" does so once it pays, see docs/compile.md. `training_remark` in the
+            stats says whether it was done, or why not.
 
     Source: Larsen, Hansen, Svarer & Ohlsson, "Design and regularization of neural networks: the optimal use of a
     validation set", NNSP (1996); Pedregosa, "Hyperparameter optimization with approximate gradient", ICML (2016).
@@ -81,7 +82,7 @@ class Implicit(HypergradEstimator):
     damping: float = 0.0
     tighten: str | None = None
     error_bar: bool = True
-    compile: bool = False
+    compile: bool | str = False
 
     def __post_init__(self) -> None:
         require_instance(self, "solver", InnerSolver)
@@ -89,7 +90,7 @@ class Implicit(HypergradEstimator):
         require_instance(self, "product", Product)
         require_int(self, "inner_steps", least=0)
         require_real(self, "inner_tol", least=0)
-        require_instance(self, "compile", bool)
+        require_compile(self)
         if self.solver.decays and self.inner_steps > 0:
             raise ValueError(
                 f"Implicit needs a minimum of the inner loss, but the weight_decay of {type(self.solver).__name__} "

@@ -11,6 +11,7 @@ from hypergrad.core.order import first_order
 from hypergrad.estimator.base import require_finite_loss
 from hypergrad.estimator.point import Point
 from hypergrad.problem.parts import accumulated_outer_loss
+from hypergrad.problem.rounding import rounding
 from hypergrad.product.base import Stationarity
 
 
@@ -24,6 +25,7 @@ class Linearization:
         df_dw: ∂f/∂w, flat.
         direct: ∂f/∂λ by name; None if f does not depend on a hyperparameter.
         inner: φ with its products.
+        outer_rounding: ε of the coarsest format in which f is computed.
     """
 
     point: Point
@@ -31,6 +33,7 @@ class Linearization:
     df_dw: Tensor
     direct: Mapping[str, Tensor | None]
     inner: Stationarity
+    outer_rounding: float
 
     @classmethod
     def at(cls, point: Point) -> "Linearization":
@@ -43,12 +46,13 @@ class Linearization:
         w, hp = leaves(point.params), leaves(point.oracle.hparams)
 
         @torch.enable_grad()
-        def outer() -> tuple[float, Tensor, dict[str, Tensor | None]]:
+        def outer() -> tuple[float, float, Tensor, dict[str, Tensor | None]]:
             outer_loss = accumulated_outer_loss(problem, w, hp, point.outer_batch)
-            return require_finite_loss(outer_loss, problem), *_outer_gradients(outer_loss, w, hp)
+            value, coarsest = require_finite_loss(outer_loss, problem), rounding(problem, "outer", outer_loss)
+            return value, coarsest, *_outer_gradients(outer_loss, w, hp)
 
-        outer_value, df_dw, direct = first_order(outer)
-        return cls(point, outer_value, df_dw, direct, point.product.linearize(point.oracle, point.params))
+        outer_value, coarsest, df_dw, direct = first_order(outer)
+        return cls(point, outer_value, df_dw, direct, point.product.linearize(point.oracle, point.params), coarsest)
 
     def indirect(self, adjoint: Tensor) -> Mapping[str, Tensor | None]:
         """−(∂φ/∂λ)ᵀ v by name; None if φ does not depend on a hyperparameter."""

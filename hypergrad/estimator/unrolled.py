@@ -9,7 +9,7 @@ import torch
 
 from hypergrad.core.autodiff import Tensors, detach
 from hypergrad.core.errors import UnusedHyperparameterError
-from hypergrad.core.validation import require_instance, require_int
+from hypergrad.core.validation import require_compile, require_instance, require_int
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
 from hypergrad.estimator.differentiated_run import DifferentiatedRun
 from hypergrad.estimator.report import UnrollingReport
@@ -25,7 +25,7 @@ from hypergrad.tape.graph import Graph
 from hypergrad.tape.plan import Plan
 from hypergrad.tape.reversible import Reversible
 from hypergrad.tape.store import Store
-from hypergrad.training.compile_steps import compile_steps
+from hypergrad.training.compile_steps import compile_steps, eager_seconds
 from hypergrad.training.training import Training
 
 
@@ -45,8 +45,8 @@ class Unrolled(HypergradEstimator):
         inner_steps: training steps T, ≥ 1.
         horizon: truncation horizon K, from 0 to T; None differentiates through all T steps, and the start.
         compile: run several steps at a time, and their pull-back, through torch.compile. It requires a C++ compiler,
-            and some ten seconds once for a problem. `training_remark` in the stats says whether it was done, or why
-            not. `Reversible` does not support it.
+            and some ten seconds once for a problem. "auto" does so once it pays, see docs/compile.md. `training_remark`
+            in the stats says whether it was done, or why not. `Reversible` does not support it.
 
     Source: Domke, "Generic methods for optimization-based modeling", AISTATS (2012); Shaban, Cheng, Hatch & Boots,
     "Truncated back-propagation for bilevel optimization", AISTATS (2019); Finn, Abbeel & Levine, "Model-agnostic
@@ -57,14 +57,14 @@ class Unrolled(HypergradEstimator):
     tape: Tape = field(default_factory=Graph)
     inner_steps: int = 100
     horizon: int | None = None
-    compile: bool = False
+    compile: bool | str = False
 
     def __post_init__(self) -> None:
         require_instance(self, "solver", InnerSolver)
         require_differentiable(self, self.solver)
         require_instance(self, "tape", Tape)
         require_int(self, "inner_steps", least=1)
-        require_instance(self, "compile", bool)
+        require_compile(self)
         if self.horizon is not None:
             require_int(self, "horizon", least=0)
             if self.horizon > self.inner_steps:
@@ -148,7 +148,14 @@ class Unrolled(HypergradEstimator):
         most = max(self.horizon // 4, 1) if self.horizon else None
         steps, pull_back = self._differentiated or range(self.inner_steps), self._horizon > 0
         with torch.no_grad():
-            dynamics, remark = compile_steps(run.dynamics, run.start(), steps, most, pull_back=pull_back)
+            start = run.start()
+            if self.compile == "auto":
+                ledger = eager_seconds(run.dynamics, start, 0, pull_back=pull_back)
+                reason = ledger.refuse(self.inner_steps)
+                if reason:
+                    ledger.add(self.inner_steps)
+                    return run, reason
+            dynamics, remark = compile_steps(run.dynamics, start, steps, most, pull_back=pull_back)
         return replace(run, dynamics=dynamics), remark
 
     def _record(self, run: DifferentiatedRun) -> Trajectory:

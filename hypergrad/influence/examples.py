@@ -13,6 +13,7 @@ from torch import Tensor
 from hypergrad.core.autodiff import Tensors
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.parts import accumulated_outer_loss
+from hypergrad.problem.precision import InPrecision
 from hypergrad.problem.supervised.supervised import Supervised
 from hypergrad.sensitivity.jackknife import InfinitesimalJackknife
 
@@ -95,8 +96,13 @@ def require_supervised(problem: InnerProblem) -> Supervised:
     """The given problem, after a check of its type.
 
     Raises:
-        TypeError: if it is not a `Supervised`, which knows its examples.
+        TypeError: if it is not a `Supervised`, which knows its examples, or has a precision of its own.
     """
+    if isinstance(problem, InPrecision):
+        raise TypeError(
+            "The influence of examples is computed in the precision of the parameters, but the problem is evaluated in "
+            f"{problem.precision}; leave out precision=…"
+        )
     if not isinstance(problem, Supervised):
         raise TypeError(
             f"The influence of examples needs a Supervised problem, which knows its examples, but the problem is a "

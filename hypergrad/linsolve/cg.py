@@ -14,6 +14,7 @@ from hypergrad.core.validation import require_instance
 from hypergrad.linsolve.base import LinearSolution, Preconditioner, bad_product, negative_curvature
 from hypergrad.linsolve.block import block_cycle
 from hypergrad.linsolve.fused import Iterate, run_fused
+from hypergrad.linsolve.inexact_cycle import inexact_cycle
 from hypergrad.linsolve.krylov import Cycle, Krylov
 from hypergrad.linsolve.lanczos import Lanczos
 from hypergrad.linsolve.low_rank import LowRank
@@ -60,6 +61,8 @@ class CG(Krylov):
     def cycle(self, A: Operator, inverse: Matvec | None, r: Tensor, tol: float, max_iter: int) -> Cycle:
         if r.ndim == 2:
             return block_cycle(A, inverse, r, tol, max_iter)
+        if A.inaccuracy is not None and A.compile is None:
+            return inexact_cycle(A, inverse, r, tol, max_iter)
         x = torch.zeros_like(r)
         z = r if inverse is None else inverse(r)
         p, square = z.clone(), torch.dot(r, z)
@@ -70,7 +73,7 @@ class CG(Krylov):
             (x, r, p, rz, residual), count, is_lost = run_fused(A, inverse, start, tol, max_iter, lanczos)
             if is_lost:
                 return Cycle(x, residual, count, ends=lanczos.ends())
-            square = torch.tensor(rz, dtype=r.dtype, device=r.device)
+            square = r.new_full((), rz)
         size = window_size(r)
         while residual > tol and count < max_iter:
             steps = min(size, max_iter - count, _CHECK_EVERY - count % _CHECK_EVERY)

@@ -84,7 +84,7 @@ def run_fused(
     """
     assert A.compile is not None
     (x, r, p, rz, residual), count = start, 0
-    run, square = A.compile(iterations), torch.tensor(rz, dtype=x.dtype, device=x.device)
+    run, square = A.compile(iterations), x.new_full((), rz)
     while residual > tol and count + STEPS <= max_iter:
         x, r, p, square, numbers = run(x, r, p, square, *(inverse or ()))
         size, *met = numbers.tolist()

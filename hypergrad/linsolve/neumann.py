@@ -66,7 +66,7 @@ class Neumann(LinearSolver):
                 before, previous = r, size
                 x, r, size, term = following, rest, require_finite(length, products + term + 1), term + 1
                 if size > previous * (1 + torch.finfo(b.dtype).eps ** 0.5):
-                    _require_no_growth(term - 1, x, before, r, size / previous, scale)
+                    _require_no_growth(A, term - 1, x, before, r, size / previous, scale)
                     status = Status.STAGNATED
                 if size <= self.tol or status == Status.STAGNATED:
                     break
@@ -88,14 +88,16 @@ def _further(
     return [(x, r, length) for (x, r), length in zip(terms, lengths, strict=True)]
 
 
-def _require_no_growth(term: int, x: Tensor, before: Tensor, r: Tensor, growth: float, scale: float) -> None:
-    """Require that a residual that grew is not larger than rounding errors.
+def _require_no_growth(
+    A: Operator, term: int, x: Tensor, before: Tensor, r: Tensor, growth: float, scale: float
+) -> None:
+    """Require that a residual that grew is not larger than errors of rounding and of the products.
 
     Raises:
         DivergenceError: if it is.
     """
-    rounding = 100 * torch.finfo(r.dtype).eps * torch.linalg.vector_norm(x).item() / scale
-    if torch.linalg.vector_norm(r).item() > rounding:
+    noise = max(100 * torch.finfo(r.dtype).eps, 0.0 if A.inaccuracy is None else 10 * A.inaccuracy())
+    if torch.linalg.vector_norm(r).item() > noise * torch.linalg.vector_norm(x).item() / scale:
         # For a symmetric A the ratio of successive residuals never falls, so the series grows from here on.
         curvature = (torch.dot(before, before - r) / torch.dot(before, before)).item() / scale
         raise DivergenceError(_divergence(term, growth, scale, curvature))

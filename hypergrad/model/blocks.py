@@ -43,7 +43,8 @@ def blocks_of(module: nn.Module, recompute: Recompute) -> list[str]:
                 f"such as recompute={[next(iter(parts), 'layer')]}."
             )
         return found
-    if isinstance(recompute, str) or not all(isinstance(pattern, str) for pattern in recompute):
+    is_list = isinstance(recompute, Sequence) and not isinstance(recompute, str)
+    if not is_list or not all(isinstance(pattern, str) for pattern in recompute):
         raise TypeError(
             f"recompute must be True, False, or a list of patterns of module names, but it is {recompute!r}; write "
             "such as ['layers.*']."

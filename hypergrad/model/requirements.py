@@ -93,7 +93,7 @@ def _untrainable(x: Tensor) -> str:
     if x.dtype not in _REAL:
         return (
             f"of dtype {x.dtype}, which is too coarse for second derivatives: expected torch.float32 or torch.float64. "
-            "Call float() on the model; to save time or memory, use torch.autocast in its forward."
+            "Call float() on the model; to compute in bfloat16, give precision='bf16-mixed' to hg.Trainer."
         )
     if bad := int((~x.detach().isfinite()).sum()):
         return (

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hypergrad.core.formats import autocasts
+
 Mode = Callable[[], AbstractContextManager[None]]
 """Makes a context with the kernels and the training mode of a call."""
 
@@ -31,7 +33,7 @@ class Surroundings:
     def now(cls, mode: Mode, device: torch.device, draws: bool) -> "Surroundings":
         """Those of a call that begins now."""
         kind = device.type
-        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        autocast = torch.get_autocast_dtype(kind) if autocasts(kind) else None
         gpu = torch.cuda.get_rng_state(device) if draws and kind == "cuda" else None
         return cls(mode, device, autocast, (torch.get_rng_state(), gpu) if draws else None)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.core.formats import coarsest
 from hypergrad.data.tree import take
 from hypergrad.model.calling import FunctionOfParameters, seeded
 from hypergrad.model.copying import own_state, parts_of
@@ -91,7 +92,10 @@ def require_gradient(module: nn.Module, returned: Tensor) -> None:
 
     Raises:
         ValueError: if it cannot.
+
+    Also raised, by what it calls: ValueError if it was computed in float16.
     """
+    coarsest(returned, f"The output of {type(module).__name__}")
     if not returned.requires_grad:
         raise ValueError(
             f"{type(module).__name__} must return a tensor that depends on its trained parameters, but what it "

@@ -11,6 +11,7 @@ from hypergrad.callback.base import OUTER_LOSS, Callback
 from hypergrad.outer.acceptance import Acceptance
 from hypergrad.outer.lbfgsb import LBFGSB
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.precision import require_parameters
 
 
 def require_makers(optimizer: object, scheduler: object) -> None:
@@ -83,12 +84,15 @@ def require_tunable(problem: InnerProblem, *, warm_start: bool, retrain: bool) -
 
     Raises:
         ValueError: if it has no hyperparameters, or a warm start would ignore its `initial`.
+
+    Also raised, by what it calls: ValueError if its parameters are not in float32 or float64.
     """
     if not problem.hyperparameters():
         raise ValueError(
             f"{type(problem).__name__} has no hyperparameters, so there is nothing to tune. "
             "Give it at least one, such as {'l2': hg.L2(init=0.01)} for hg.Supervised."
         )
+    require_parameters(next(iter(problem.init_params().values())), type(problem).__name__)
     if warm_start and problem.tunes_initial:
         raise ValueError(
             f"{type(problem).__name__}.initial defines where training starts, but a warm start goes on where the last "

@@ -56,6 +56,7 @@ def identity(problem: InnerProblem, estimator: object, optimizer: Optimizer, **s
         "problem": type(problem).__name__,
         "hyperparameters": _shapes(hparams),
         "parameters": _shapes(params),
+        "precision": "that of the parameters",
         **{name: _ADDRESS.sub("", " ".join(str(value).split())) for name, value in problem.settings().items()},
         "initial hyperparameters": ", ".join(f"{name} = {shown(value)}" for name, value in hparams.items()),
         "initial values": _digest([*hparams.values(), *params.values()]),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ from hypergrad.outer.requirements import (
 )
 from hypergrad.outer.resumption import resumed
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.precision import in_precision, matrix_products, require_precision
 
 _EXACT_EVERY = 10
 """Outer steps between two losses on all of dev. A judgement: few beside the trainings, and enough to choose from."""
@@ -61,6 +63,9 @@ class Trainer:
         exact_every: outer steps between two exact evaluations, ≥ 1: of the metrics, and of the loss on all of dev if
             each step draws a sample of dev. The first and the last step have one too. Only these steps can become the
             best, count for `patience`, and are shown. None is every step, or every 10th with samples.
+        precision: of the losses and their gradients: "float32", "tf32", "bf16-mixed" or "bf16-true"; None is that of
+            the parameters. Parameters, λ and what is computed from gradients keep the dtype of the parameters, see
+            docs/precision.md.
         retrain: train once more at the end, on train and dev together at the best λ, and report its metrics.
         callbacks: what happens around each step.
     """
@@ -77,6 +82,7 @@ class Trainer:
     patience: int | None = None
     exact_every: int | None = None
     retrain: bool = False
+    precision: str | None = None
     callbacks: Sequence[Callback] = field(default=())
 
     def __post_init__(self) -> None:
@@ -94,11 +100,18 @@ class Trainer:
         require_instance(self, "monitor", str)
         if self.acceptance is not None:
             require_instance(self, "acceptance", Acceptance)
+        if self.precision is not None:
+            require_precision(self.precision)
         require_callbacks(self.callbacks)
         require_makers(self.optimizer, self.scheduler)
         require_same_loss(self.problem, self.acceptance)
         require_tunable(self.problem, warm_start=self.warm_start, retrain=self.retrain)
         require_monitor(self.problem, self.monitor)
+
+    @cached_property
+    def evaluated(self) -> InnerProblem:
+        """The problem with its losses in the precision of the run."""
+        return in_precision(self.problem, self.precision)
 
     def fit(
         self,
@@ -131,12 +144,14 @@ class Trainer:
         """
         if on_interrupt not in ("raise", "return"):
             raise ValueError(f'on_interrupt must be "raise" or "return", but it is {on_interrupt!r}.')
-        with locked(folders(self.callbacks)), reading(self.problem):
+        device = next(iter(self.problem.init_params().values())).device
+        matrices = matrix_products(self.precision, device)
+        with locked(folders(self.callbacks)), reading(self.problem), matrices:
             loop, resumed_at = self._loop(), None
             if resume is not None:
                 resumed_at = resumed(loop, resume, begins=resume_if_any)
             config = config or {"estimator": repr(self.estimator), "outer_steps": self.outer_steps}
-            run = Run(self.outer_steps, self.problem, self.estimator, config, resumed_at, lambda: loop.journal.best)
+            run = Run(self.outer_steps, self.evaluated, self.estimator, config, resumed_at, lambda: loop.journal.best)
             try:
                 with running(self.callbacks, run, loop.journal):
                     result = loop.run()
@@ -154,7 +169,7 @@ class Trainer:
     def _loop(self) -> Loop:
         """The loop, before its first step."""
         objective = OuterObjective(
-            self.problem, self.estimator, warm_start=self.warm_start, max_grad_norm=self.max_grad_norm
+            self.evaluated, self.estimator, warm_start=self.warm_start, max_grad_norm=self.max_grad_norm
         )
         # The lowest of losses on different tasks is luck, not the best.
         every = self.exact_every or (_EXACT_EVERY if self.problem.samples_outer else 1)

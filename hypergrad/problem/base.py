@@ -121,6 +121,11 @@ class InnerProblem(nn.Module, ABC):
         return type(self).optimality is InnerProblem.optimality
 
     @property
+    def exact(self) -> "InnerProblem":
+        """The problem with losses in the precision of its parameters, by which errors are judged; by default itself."""
+        return self
+
+    @property
     def tunes_initial(self) -> bool:
         """Whether the start of training may depend on λ."""
         return type(self).initial is not InnerProblem.initial

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
@@ -16,6 +17,7 @@ from hypergrad.core.operator import Operator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation
 from hypergrad.problem.oracle import Oracle
+from hypergrad.problem.rounding import rounding
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,20 @@ def require_minimisation(product: Product, problem: InnerProblem) -> None:
             f"{type(product).__name__} needs an optimality condition that is the gradient of the inner loss, but "
             f"{type(problem).__name__} has one of its own. Use Reverse."
         )
+
+
+def inaccuracy_of(problem: InnerProblem, loss: Tensor, dtype: torch.dtype) -> Callable[[], float] | None:
+    """What measures the error of products with derivatives of the inner loss; None if that is rounding in `dtype`.
+
+    Args:
+        problem: whose inner loss it is.
+        loss: its value, with its graph.
+        dtype: of w.
+    """
+    if not loss.requires_grad:  # a condition of the problem's own
+        return None
+    eps = rounding(problem, "inner", loss)
+    return None if eps <= torch.finfo(dtype).eps else lambda: eps
 
 
 def shapes_of(params: Tensors) -> tuple[tuple[int, ...], ...]:

@@ -10,8 +10,11 @@ from hypergrad.core.autodiff import Tensors, flatten, leaves, unflatten
 from hypergrad.core.operator import Operator
 from hypergrad.core.order import first_order
 from hypergrad.core.validation import require_real
+from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation, require_finite
 from hypergrad.problem.oracle import Oracle
+from hypergrad.problem.precision import InPrecision
+from hypergrad.problem.rounding import rounding
 from hypergrad.product.base import Product, Stationarity, require_minimisation, shapes_of
 from hypergrad.product.reverse import Reverse
 
@@ -47,8 +50,13 @@ class CentredDifferences(Product):
 
     def linearize(self, oracle: Oracle, params: Tensors) -> Stationarity:
         require_minimisation(self, oracle.problem)
+        _require_resolved(oracle.problem)
         w = flatten(params).detach()
-        length = (self.step or torch.finfo(w.dtype).eps ** (1 / 3)) * max(torch.linalg.vector_norm(w).item(), 1.0)
+        here = _gradients(oracle, unflatten(w, params))
+        evaluation = InnerEvaluation.of(here.loss, here.wrt_w)
+        require_finite(evaluation, oracle.hparams)
+        eps = max(torch.finfo(w.dtype).eps, rounding(oracle.problem, "inner", here.loss))
+        length = (self.step or eps ** (1 / 3)) * max(torch.linalg.vector_norm(w).item(), 1.0)
 
         def gradients(at: Tensor) -> _Gradients:
             return _gradients(oracle, unflatten(at, params))
@@ -58,15 +66,24 @@ class CentredDifferences(Product):
             h = torch.where(size > 0, stretch * length / size, 1.0)  # a tensor, because `item` would wait for a GPU
             return _quotients(gradients(w + h * v), gradients(w - h * v), 2 * h)
 
-        here = gradients(w)
-        evaluation = InnerEvaluation.of(here.loss, here.wrt_w)
-        require_finite(evaluation, oracle.hparams)
-
         def inaccuracy() -> float:
             return max(_apart(difference(v)[0], difference(v, 2.0)[0]) for v in _probes(w))
 
         product = Operator(lambda v: difference(v)[0], shapes=shapes_of(params), dtype=w.dtype, inaccuracy=inaccuracy)
         return Stationarity(evaluation, here.wrt_w, product, lambda v: difference(v)[1])
+
+
+def _require_resolved(problem: InnerProblem) -> None:
+    """Require that differences of gradients are more than rounding of the gradients themselves.
+
+    Raises:
+        ValueError: if the gradients are rounded to bfloat16.
+    """
+    if isinstance(problem, InPrecision) and problem.precision == "bf16-true":
+        raise ValueError(
+            "CentredDifferences needs gradients of more digits than precision='bf16-true' leaves, which rounds them to "
+            "bfloat16: the differences that matter are lost. Use precision='bf16-mixed', or Reverse (product=reverse)."
+        )
 
 
 def _probes(like: Tensor) -> list[Tensor]:
@@ -82,7 +99,10 @@ def _apart(x: Tensor, y: Tensor) -> float:
 
 
 class _Gradients(NamedTuple):
-    """The inner loss, its gradient with respect to w, flat, and with respect to λ by name."""
+    """The inner loss, its gradient with respect to w, flat, and with respect to λ by name.
+
+    What is left of the graph of the loss says in which precision it was computed; it holds no activations.
+    """
 
     loss: Tensor
     wrt_w: Tensor
@@ -100,7 +120,7 @@ def _gradients(oracle: Oracle, params: Tensors) -> _Gradients:
     loss, grads = first_order(differentiated)
     pairs = zip(w.items(), grads[: len(w)], strict=True)
     wrt_w = {name: torch.zeros_like(p) if g is None else g for (name, p), g in pairs}
-    return _Gradients(loss.detach(), flatten(wrt_w), dict(zip(hp, grads[len(w) :], strict=True)))
+    return _Gradients(loss, flatten(wrt_w), dict(zip(hp, grads[len(w) :], strict=True)))
 
 
 def _quotients(ahead: _Gradients, behind: _Gradients, width: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:

@@ -9,7 +9,7 @@ from hypergrad.core.autodiff import Tensors, flatten, leaves, vjp
 from hypergrad.core.operator import Operator
 from hypergrad.problem.evaluation import InnerEvaluation, require_finite
 from hypergrad.problem.oracle import Oracle
-from hypergrad.product.base import Product, Stationarity, shapes_of
+from hypergrad.product.base import Product, Stationarity, inaccuracy_of, shapes_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,5 +32,12 @@ class Reverse(Product):
                 return dict(zip(hp, pulled, strict=True))
 
             pull = vjp(phi, w)
-            product = Operator(pull, pull, shapes_of(w), symmetric=oracle.problem.is_minimisation, dtype=phi.dtype)
+            product = Operator(
+                pull,
+                pull,
+                shapes_of(w),
+                symmetric=oracle.problem.is_minimisation,
+                dtype=phi.dtype,
+                inaccuracy=inaccuracy_of(oracle.problem, inner_loss, phi.dtype),
+            )
             return Stationarity(evaluation, phi.detach(), product, mixed)

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from hypergrad.compile.cache import WeakCache
 from hypergrad.compile.compiled_operator import compile_operator
@@ -104,11 +105,26 @@ def _flops(problem: InnerProblem, exact: Stationarity) -> int:
     """Floating-point operations of the matrix products in one product, counted once for a problem."""
 
     def count() -> int:
-        with FlopCounterMode(display=False) as counter:
+        with _FlopCounter() as counter:
             exact.product(exact.phi)
-        return counter.get_total_flops()
+        return counter.total
 
     return _FLOPS.get(problem, None, count)
+
+
+class _FlopCounter(TorchDispatchMode):
+    """Counts as `FlopCounterMode` does, which follows modules by hooks that fail where blocks are recomputed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        flops = flop_registry.get(func.overloadpacket)
+        if flops is not None:
+            self.total += flops(*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 def _trace(oracle: Oracle, params: Tensors, dtype: torch.dtype) -> tuple[Any, list[Tensor], LinearTrace]:

@@ -67,7 +67,7 @@ def _program(optimum: Optimum, order: int, direction: Tensors) -> Terms:
 
     def run(direction: Tensors) -> list[Tensor]:
         with torch.no_grad():
-            *terms, largest = function.run([*shared, *direction.values()])
+            *terms, largest = function.run(*shared, *direction.values())
         require_finite_coefficients(largest)
         return terms
 

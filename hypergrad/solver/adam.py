@@ -1,11 +1,13 @@
 """Adam."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.solver.all_tensors import EACH, shared
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.solver.coefficient import Coefficient, Coefficients, ranged
 from hypergrad.solver.weight_decay import decayed
@@ -53,7 +55,11 @@ def with_moments(params: Tensors) -> State:
 
 def adapted(state: State, d: Tensors, coefficients: Coefficients, t: int) -> State:
     """The state after a step of Adam along d, without weight decay."""
-    lr, beta1, beta2, eps = (coefficients[field] for field in ("lr", "beta1", "beta2", "eps"))
+    fields = "lr", "beta1", "beta2", "eps"
+    one_for_all = shared(coefficients, fields, d)
+    if one_for_all is not None:
+        return _adapted_at_once(state, d, one_for_all, t)
+    lr, beta1, beta2, eps = (coefficients[field] for field in fields)
     m = {name: beta1[name] * old + (1 - beta1[name]) * d[name] for name, old in state["first_moment"].items()}
     v = {name: beta2[name] * old + (1 - beta2[name]) * d[name] ** 2 for name, old in state["second_moment"].items()}
     moved: Tensors = {}
@@ -62,6 +68,22 @@ def adapted(state: State, d: Tensors, coefficients: Coefficients, t: int) -> Sta
         spread = root_of_second_moment(v[name]) / (1 - beta2[name] ** (t + 1)) ** 0.5 + eps[name]
         moved[name] = w - rate * m[name] / spread
     return {"params": moved, "first_moment": m, "second_moment": v}
+
+
+def _adapted_at_once(state: State, d: Tensors, coefficients: Sequence[float | Tensor], t: int) -> State:
+    """`adapted` by fourteen operations for all tensors, without a graph; the bits are the same."""
+    lr, beta1, beta2, eps = coefficients
+    names = list(state["params"])
+    w, m, v = ([state[group][name] for name in names] for group in ("params", "first_moment", "second_moment"))
+    g = [d[name] for name in names]
+    m = EACH._foreach_add(EACH._foreach_mul(m, beta1), EACH._foreach_mul(g, 1 - beta1))
+    v = EACH._foreach_add(EACH._foreach_mul(v, beta2), EACH._foreach_mul(EACH._foreach_mul(g, g), 1 - beta2))
+    root = EACH._foreach_sqrt(EACH._foreach_clamp_min(v, torch.finfo(v[0].dtype).tiny))
+    spread = EACH._foreach_add(EACH._foreach_div(root, (1 - beta2 ** (t + 1)) ** 0.5), eps)
+    moved = EACH._foreach_mul(m, lr / (1 - beta1 ** (t + 1)))
+    w = EACH._foreach_sub(w, EACH._foreach_div(moved, spread))
+    groups = {"params": w, "first_moment": m, "second_moment": v}
+    return {group: dict(zip(names, tensors, strict=True)) for group, tensors in groups.items()}
 
 
 def root_of_second_moment(v: Tensor) -> Tensor:

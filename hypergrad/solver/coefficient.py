@@ -6,11 +6,9 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, unflatten
-from hypergrad.core.order import are_plain
 from hypergrad.solver.schedule import Schedule
 
 Coefficient = float | str | Schedule
@@ -105,25 +103,6 @@ def num_groups(params: Tensors, groups: Groups) -> int:
 def one_for_all(value: float | Tensor) -> float | None:
     """The value of a coefficient in one step as a number; None if it differs by group."""
     return None if isinstance(value, Tensor) and value.ndim > 0 else float(value)
-
-
-def scaled_sums(xs: Tensors, c: Mapping[str, float | Tensor], ys: Tensors, sign: int = 1) -> Tensors:
-    """x ± c y for each tensor x by name, with its coefficient c: a number, of shape (), or shaped as x.
-
-    It is one operation for all tensors if c is a number and no graph is kept, else one for each; the bits are the same.
-    """
-    # A number is the same for all tensors: only hyperparameters differ by group.
-    number = next(iter(c.values()), 0.0)
-    if not isinstance(number, Tensor) and not torch.is_grad_enabled() and are_plain(xs.values()):
-        sums = torch._foreach_add(  # type: ignore[attr-defined]
-            list(xs.values()), [ys[name] for name in xs], alpha=sign * number
-        )
-        return dict(zip(xs, sums, strict=True))
-    return {name: _scaled_sum(x, c[name], ys[name], sign) for name, x in xs.items()}
-
-
-def _scaled_sum(x: Tensor, c: float | Tensor, y: Tensor, sign: int) -> Tensor:
-    return torch.addcmul(x, c, y, value=sign) if isinstance(c, Tensor) else x.add(y, alpha=sign * c)
 
 
 def root(value: Coefficient) -> float | str:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.solver.all_tensors import scaled_sums
 from hypergrad.solver.base import InnerSolver, State
-from hypergrad.solver.coefficient import Coefficient, Coefficients, Values, one_for_all, ranged, scaled_sums
+from hypergrad.solver.coefficient import Coefficient, Coefficients, Values, one_for_all, ranged
 from hypergrad.solver.weight_decay import decayed
 
 

@@ -6,8 +6,9 @@ import torch
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.validation import require_instance
+from hypergrad.solver.all_tensors import scaled_sums
 from hypergrad.solver.base import InnerSolver, State
-from hypergrad.solver.coefficient import Coefficient, Coefficients, Values, one_for_all, ranged, scaled_sums
+from hypergrad.solver.coefficient import Coefficient, Coefficients, Values, one_for_all, ranged
 from hypergrad.solver.weight_decay import decayed
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
-from hypergrad.solver.coefficient import scaled_sums
+from hypergrad.solver.all_tensors import scaled_sums
 
 
 def decayed(grad: Tensors, params: Tensors, decay: Mapping[str, float | Tensor]) -> Tensors:

@@ -24,7 +24,7 @@ class Plan:
 
     costs: Mapping[str, TapeCost | None]
     horizon: int
-    compile: bool = False
+    compile: bool | str = False
 
     def __str__(self) -> str:
         width, moves = max(map(len, self.costs)), any(cost and cost.offloaded for cost in self.costs.values())

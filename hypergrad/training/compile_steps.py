@@ -1,5 +1,6 @@
 """Compiling the steps of a run: once for a problem and a solver, and checked against eager steps."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
@@ -13,11 +14,12 @@ from hypergrad.compile.tracing import CannotCompileError, in_one_line
 from hypergrad.core.autodiff import detach
 from hypergrad.solver.base import State
 from hypergrad.training.batches import Batches
+from hypergrad.training.compile_choice import Ledger, ledger_of, note_compilation
 from hypergrad.training.compiled_dynamics import CompiledDynamics
 from hypergrad.training.dynamics import Dynamics
 from hypergrad.training.pieces import first_piece, kinds, most_steps
 from hypergrad.training.program import BackwardProgram, Example, ForwardProgram, write_backward, write_forward
-from hypergrad.training.states import entries
+from hypergrad.training.states import detached, entries
 from hypergrad.training.step_inputs import StepTable
 
 T = TypeVar("T")
@@ -68,6 +70,7 @@ def _compiled(
     """
     problem, key = dynamics.problem, (Identity(dynamics.solver), repr(batches), repr(kinds(start, dynamics.hparams)))
     given = {f.name: getattr(dynamics, f.name) for f in fields(Dynamics)}
+    device = entries(start)[0].device.type
     inputs = table.at(dynamics.hparams, piece.start, batches.tensors(dynamics.batch(piece.start)))
     at = Example(start, detach(dynamics.hparams), inputs)
 
@@ -84,21 +87,44 @@ def _compiled(
         _require_pull_back(ready(forward, backward), dynamics, start, piece)
         return backward
 
-    forward = _FORWARD.get(problem, key, lambda: written(write_one))
+    forward = _FORWARD.get(problem, key, lambda: written(write_one, device, "step"))
     if not _begins_alike(forward, dynamics, at, piece.start):
         _FORWARD.refuse(problem, key, CHANGED)
         raise CannotCompileError(CHANGED)
-    return ready(forward, _BACKWARD.get(problem, key, lambda: written(write_other)) if pull_back else None)
+    return ready(
+        forward, _BACKWARD.get(problem, key, lambda: written(write_other, device, "pull-back")) if pull_back else None
+    )
 
 
-def written(write: Callable[[], T]) -> T:
-    """What `write` returns.
+def eager_seconds(dynamics: Dynamics, start: State, t: int, *, pull_back: bool) -> Ledger:
+    """What is known of eager steps, for `compile="auto"`; the first call measures step t, and its pull-back."""
+
+    def step() -> Tensor:
+        if not pull_back:
+            return entries(dynamics.step(start, t))[0]
+        stretch = dynamics.linearize(start, t)
+        entries(dynamics.step(start, t))
+        return entries(stretch.pull_back(detached(stretch.after))[0])[0]
+
+    return ledger_of(dynamics, "pull-back" if pull_back else "step", step)
+
+
+def written(write: Callable[[], T], device: str, kind: str) -> T:
+    """What `write` returns; the time that it takes is noted.
+
+    Args:
+        write: traces, compiles and checks.
+        device: the type of device.
+        kind: what is compiled, see `Ledger`.
 
     Raises:
         CannotCompileError: if it fails.
     """
+    begin = time.perf_counter()
     try:
-        return write()
+        found = write()
+        note_compilation(device, kind, time.perf_counter() - begin)
+        return found
     except CannotCompileError:
         raise
     except Exception as error:  # a trace of a user's own model may raise anything at other values

@@ -122,7 +122,7 @@ class _CompiledPassage:
         return {"read": {str(k): x for k, x in enumerate(self.read)}}
 
     def holding(self, states: State) -> "_CompiledPassage":
-        return replace(self, read=list(states.get("read", {}).values()))
+        return replace(self, read=[x for tensors in states.values() for x in tensors.values()])
 
     def pull_back(self, adjoint: State) -> tuple[State, list[Partial]]:
         dynamics, hparams, program, forward = self.dynamics, self.dynamics.hparams, self.program, self.dynamics.forward

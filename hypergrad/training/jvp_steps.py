@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from hypergrad.compile.tracing import CannotCompileError, Nested, trace_nested
 from hypergrad.core.autodiff import Tensors, detach, jvp, leaves
 from hypergrad.solver.base import State
 from hypergrad.training.batches import Batches
+from hypergrad.training.compile_choice import Ledger, ledger_of
 from hypergrad.training.compile_steps import CHANGED, is_near, written
 from hypergrad.training.dynamics import Dynamics
 from hypergrad.training.pieces import first_piece, kinds, most_steps
@@ -93,6 +95,7 @@ class JvpSteps:
         return after, list(found)
 
 
+_KIND = "step with derivatives"
 _PROGRAMS = WeakCache[JvpProgram]()
 """By problem, and by everything else on which they depend."""
 
@@ -131,7 +134,7 @@ def compile_jvp_steps(
                 raise CannotCompileError("compiled steps give another result")
             return program
 
-        program = _PROGRAMS.get(dynamics.problem, key, lambda: written(write))
+        program = _PROGRAMS.get(dynamics.problem, key, lambda: written(write, early[0].device.type, _KIND))
         with torch.no_grad():
             first = program.step(*given)
         if not _agree(first, _eager(dynamics, state, tangents, directions, piece[:1])):
@@ -140,6 +143,12 @@ def compile_jvp_steps(
     except CannotCompileError as error:
         return None, f"not compiled: {error}"
     return ready(program), f"compiled, {len(piece)} steps in a call{program.loop.remark}"
+
+
+def eager_seconds(dynamics: Dynamics, state: State, tangents: Tangents, directions: Sequence[Tensor], t: int) -> Ledger:
+    """What is known of eager steps, for `compile="auto"`; the first call measures step t with its derivatives."""
+    step = partial(_eager, dynamics, state, tangents, directions, range(t, t + 1))
+    return ledger_of(dynamics, _KIND, lambda: entries(step()[0])[0])
 
 
 def _key(dynamics: Dynamics, state: State, batches: Batches) -> Hashable:

@@ -139,7 +139,7 @@ def compiled_body(flat: Callable[..., Sequence[Tensor]], hparams: Tensors, late:
     """
     early, late = contiguous(hparams), [x.detach().contiguous() for x in late]
     body = compile_with_inductor(flat, early, late)
-    require_same(body.run([*body.prepare(*early), *late]), flat(*early, *late))
+    require_same(body.run(*body.prepare(*early), *late), flat(*early, *late))
     return body
 
 

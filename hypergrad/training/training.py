@@ -8,11 +8,12 @@ import torch
 from hypergrad.core.autodiff import Tensors, detach
 from hypergrad.core.errors import DivergenceError
 from hypergrad.core.status import Status
-from hypergrad.core.validation import require_instance, require_int, require_real
+from hypergrad.core.validation import require_compile, require_instance, require_int, require_real
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation, blew_up, require_finite
 from hypergrad.solver.base import InnerSolver, State
-from hypergrad.training.compile_steps import compile_steps
+from hypergrad.training.compile_choice import Ledger
+from hypergrad.training.compile_steps import compile_steps, eager_seconds
 from hypergrad.training.divergence import explain_divergence
 from hypergrad.training.dynamics import Dynamics
 from hypergrad.training.report import TrainingReport
@@ -49,20 +50,20 @@ class Training:
         tol: relative tolerance on ‖φ‖, ≥ 0; 0 takes all steps and evaluates φ once, at the end.
         check_every: inner steps between two evaluations of φ, each of which costs one gradient, ≥ 1; None uses
             `solver.check_every`. If the solver knows its gradient, φ is checked after every step.
-        compile: run several steps at a time through torch.compile.
+        compile: run several steps at a time through torch.compile; "auto" does so once it pays, see docs/compile.md.
     """
 
     solver: InnerSolver
     steps: int
     tol: float = 0.0
     check_every: int | None = None
-    compile: bool = False
+    compile: bool | str = False
 
     def __post_init__(self) -> None:
         require_instance(self, "solver", InnerSolver)
         require_int(self, "steps", least=0)
         require_real(self, "tol", least=0)
-        require_instance(self, "compile", bool)
+        require_compile(self)
         if self.check_every is not None:
             require_int(self, "check_every", least=1)
 
@@ -94,16 +95,27 @@ class Training:
         start = dynamics.oracle(0).evaluate(solver.params(state))
         require_finite(start, hparams)
         goal = self.tol * dynamics.oracle(0).evaluate(problem.init_params()).grad_norm if self.tol > 0 else 0.0
-        remark = ""
-        if self.compile and self.steps > 0:
-            dynamics, remark = compile_steps(dynamics, state, range(self.steps), pull_back=False)
+        dynamics, remark, ledger = self._with_compiled_steps(dynamics, state)
         run = _Run(dynamics, goal, state, start)
         while run.here.grad_norm > goal and run.steps < self.steps and not run.is_stuck:
             run.advance(self._next_check(run.steps))
             if blew_up(start, run.here):
                 raise DivergenceError(explain_divergence(dynamics, params, run.steps))
+        if ledger is not None:
+            ledger.add(run.steps)
         report = TrainingReport(run.here.loss, run.here.grad_norm, run.steps, run.status(start), remark)
         return Trained(solver.params(run.state), report)
+
+    def _with_compiled_steps(self, dynamics: Dynamics, state: State) -> tuple[Dynamics, str, Ledger | None]:
+        """The dynamics, with compiled steps if wanted, the remark on that, and what counts steps if they are not."""
+        if not self.compile or self.steps == 0:
+            return dynamics, "", None
+        if self.compile == "auto":
+            ledger = eager_seconds(dynamics, state, 0, pull_back=False)
+            reason = ledger.refuse(self.steps if self.tol == 0 else None)
+            if reason:
+                return dynamics, reason, ledger
+        return *compile_steps(dynamics, state, range(self.steps), pull_back=False), None
 
     def _next_check(self, steps: int) -> int:
         """The step at which to evaluate φ next, after `steps` steps."""

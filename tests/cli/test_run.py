@@ -184,7 +184,11 @@ def main(tmp_path, monkeypatch, capsys):
         (["solver.lr=0.5"], "The learning rate 5.00e-01 is above 1.99e-01, the bound for stability"),
         (["problem.l2=-1"], "init = -1 violates the constraint"),
         (["data.dev=0"], "The dev part would hold 0 of 442 examples"),
-        (["dtype=float16"], "dtype must be one of float32, float64, but it is float16"),
+        (["dtype=float16"], "dtype must be one of float32, float64, but it is float16; for losses in bfloat16 give"),
+        (
+            ["precision=fp16"],
+            "precision must be one of float32, tf32, bf16-mixed, bf16-true, but it is 'fp16'; float16 is",
+        ),
         (["problem._target_=nowhere.Thing"], "No module named 'nowhere'"),
         (
             ["problem._target_=hypergrad.data.tables.diabets"],

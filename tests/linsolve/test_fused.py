@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from spectra import SPECTRA, N, rhs, spd
+from test_synchronisation import Waits
 
 import hypergrad as hg
 
@@ -42,3 +43,12 @@ def test_fused_iterations_refuse_what_the_others_refuse():
         hg.CG().solve(fused(indefinite), rhs())
     with pytest.raises(hg.NonFiniteError, match="Product 1 with A"):
         hg.CG().solve(fused(torch.full((N, N), float("nan"), dtype=torch.float64)), rhs())
+
+
+def test_the_host_waits_once_for_each_call():
+    A, waits = spd(torch.logspace(-2, 1, 150)), []
+    for iterations in (20, 70):
+        with Waits() as met:
+            hg.CG(max_iter=iterations, tol=0.0).solve(fused(A).shifted(0.1), rhs(150))
+        waits.append(met.count)
+    assert waits[1] - waits[0] == 10

@@ -85,3 +85,38 @@ def test_damping_holds_for_the_approximation_too():
     found = hg.CG(tol=1e-10).solve(near(A).shifted(1.0), rhs())
     assert found.remark == "iterated on the rounded matrix"
     assert (found.x - torch.linalg.solve(A + torch.eye(N), rhs())).norm() <= 1e-8 * found.x.norm()
+
+
+def inexact(A: torch.Tensor, error: float) -> hg.Operator:
+    """A with products that have a random relative error."""
+    generator = torch.Generator().manual_seed(0)
+
+    def product(v):
+        noise = torch.randn(v.shape, generator=generator, dtype=v.dtype)
+        return A @ v + error * torch.linalg.matrix_norm(A, 2) * v.norm() * noise / noise.norm()
+
+    return hg.Operator(product, inaccuracy=lambda: error)
+
+
+@pytest.mark.parametrize("name", ["spread", "condition 1e3"])
+def test_cg_goes_no_further_than_its_products_resolve(name):
+    A = spd(SPECTRA[name])
+    b = rhs(len(A))
+    found = hg.CG(max_iter=500, tol=1e-10).solve(inexact(A, 2.0**-7), b)
+    assert found.status in ("stagnated", "max_iter")
+    true = ((b - A @ found.x).norm() / b.norm()).item()
+    assert true < 0.5
+    assert found.residual > 1e-3
+
+
+def test_curvature_that_errors_of_the_products_do_not_explain_is_an_error():
+    A = torch.diag(torch.linspace(-0.5, 1.0, 20))
+    with pytest.raises(hg.IndefiniteError, match="met curvature"):
+        hg.CG().solve(inexact(A, 2.0**-7), rhs(20))
+
+
+def test_a_neumann_series_ends_where_its_products_end():
+    A = torch.diag(torch.linspace(0.5, 1.0, 20))
+    found = hg.Neumann(num_terms=500, tol=1e-10, scale=1.0).solve(inexact(A, 1e-3), rhs(20))
+    assert found.status == "stagnated"
+    assert 1e-5 < found.residual < 1e-2

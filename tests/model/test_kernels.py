@@ -218,8 +218,14 @@ class Penalised(hg.Supervised):
 def test_a_loss_that_differentiates_within_is_served():
     torch.manual_seed(0)
     X, y = torch.randn(12, 3, 4), torch.randn(12, 3)
-    parts = {"train": (X[:6], y[:6]), "dev": (X[6:], y[6:])}
-    problem = Penalised(model=Attention(), loss=mse_loss, **parts, hyperparameters={"l2": hg.L2()}, probe=False)
+    problem = Penalised(
+        model=Attention(),
+        loss=mse_loss,
+        train=(X[:6], y[:6]),
+        dev=(X[6:], y[6:]),
+        hyperparameters={"l2": hg.L2()},
+        probe=False,
+    )
     w, hp = problem.init_params(), problem.init_hparams()
     with torch.no_grad():
         _, found = problem.inner_loss_and_gradient(w, hp, None)
@@ -242,13 +248,13 @@ def test_settings_are_put_back_after_an_error():
 
     problem = problem_of(Fails())
     before = torch.backends.cuda.flash_sdp_enabled(), torch.backends.mha.get_fastpath_enabled()
-    own = problem.model.module.head.bias
+    own = problem.model.module.get_parameter("head.bias")
     with pytest.raises(ValueError, match="mine"):
         problem.model(leaves(problem.init_params()), torch.zeros(2, 3, 4), 0)
     assert (
         (torch.backends.cuda.flash_sdp_enabled(), torch.backends.mha.get_fastpath_enabled()) == before == (True, True)
     )
-    assert problem.model.module.head.bias is own
+    assert problem.model.module.get_parameter("head.bias") is own
 
 
 def test_a_module_given_to_hypergradient_runs_fused_kernels_in_the_outer_loss():

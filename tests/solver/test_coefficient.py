@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from runs import SOLVERS
 
 import hypergrad as hg
-from hypergrad.solver.coefficient import groups_of, scaled_sums
+from hypergrad.solver.all_tensors import scaled_sums
+from hypergrad.solver.coefficient import groups_of
 
 STEPS = 4
 
@@ -155,3 +157,42 @@ def test_one_operation_for_all_tensors_has_the_bits_of_one_for_each(dtype, sign)
     mapped = torch.vmap(lambda a: scaled_sums({"a": a}, c, {"a": a}, sign)["a"])
     with torch.no_grad():
         assert torch.equal(mapped(x["a"]), x["a"].add(x["a"], alpha=sign * 0.3))
+
+
+class Update:
+    """One update of a solver on tensors of several shapes, one of which never had a gradient."""
+
+    def __init__(self, solver, dtype):
+        self.solver, generator = solver, torch.Generator().manual_seed(0)
+        shapes = {"a": (3, 40), "b": (), "c": (5,)}
+        w, self.grad = ({k: torch.randn(s, generator=generator, dtype=dtype) for k, s in shapes.items()} for _ in "ab")
+        self.grad["c"] = torch.zeros(5, dtype=dtype)
+        self.state = solver.init(w)
+        self.hparams = {"lr": torch.tensor(0.07, dtype=dtype), "beta": torch.tensor(0.7, dtype=dtype)}
+
+    def run(self):
+        state = self.state
+        for t in range(3):
+            coefficients = self.solver.coefficients_at(self.hparams, t, state["params"])
+            state = self.solver.update(state, self.grad, coefficients, t)
+        return state
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        *SOLVERS.values(),
+        hg.GradientDescent(lr=0.03, weight_decay=0.1),
+        hg.Momentum(lr=0.05, weight_decay=0.01, nesterov=True),
+        hg.Adam(lr=0.1, weight_decay=0.02),
+        hg.AdamW(lr=0.1),
+    ],
+    ids=repr,
+)
+def test_an_update_has_the_same_bits_with_and_without_a_graph(solver, dtype):
+    update = Update(solver, dtype)
+    with_graph = update.run()
+    with torch.no_grad():
+        without = update.run()
+    assert all(torch.equal(x, without[group][k]) for group, xs in with_graph.items() for k, x in xs.items())

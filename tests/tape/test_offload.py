@@ -231,7 +231,7 @@ class Copies:
 
 def test_a_state_is_read_ahead_of_its_use():
     depot = Depot("cpu", 0.0)
-    depot._transfer = copies = Copies()
+    depot._transfer = copies = Copies()  # pyright: ignore[reportAttributeAccessIssue]
     states = [{"params": {"w": torch.full((3,), float(k))}} for k in range(3)]
     for k, state in enumerate(states):
         depot.put(k, state)

@@ -85,7 +85,10 @@ class DividedProblem(ExampleProblem):
         """None, which stands for all of dev."""
 
     def outer_parts(self, batch: Batch | None) -> Parts | None:
-        return None if batch is not None and batch.fraction is not None else self._evaluated("dev", batch or Batch())
+        parts = None if batch is not None and batch.fraction is not None else self._evaluated("dev", batch or Batch())
+        if parts is not None:
+            self.announce("dev", [part.rows for part, _ in parts])
+        return parts
 
     def in_parts(self, name: str) -> Iterator[tuple[Any, Tensor, Fraction | None]]:
         """Inputs and targets of dev or test, at most `dev_batch_size` examples at a time, read ahead if streamed."""

@@ -1,6 +1,7 @@
 """A training step in parts gives the losses, hypergradients and reports of the whole step."""
 
 from functools import cache, partial
+from typing import Any
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ SETTINGS = {
 
 
 @cache
-def make(setting, micro_batch=None, batch_size=None, model=None):
+def make(setting, micro_batch=None, batch_size=None, model=None) -> Any:
     loss, y, effects, width = SETTINGS[setting]
     y_dev = y[:DEV] if y.is_floating_point() else CLASSES[:DEV]
     return hg.Supervised(
@@ -158,7 +159,7 @@ def test_a_loss_of_pairs_is_refused():
     def pairs(z, y):
         return (z[:, None] - z[None]).square().mean() + (z - y).square().mean()
 
-    data = {"train": (draw(N, 4), draw(N)), "dev": (draw(N, 4, seed=1), draw(N, seed=1))}
+    data: Any = {"train": (draw(N, 4), draw(N)), "dev": (draw(N, 4, seed=1), draw(N, seed=1))}
     with pytest.raises(ValueError, match="micro_batch = 3 needs a loss that is a mean or a sum over examples"):
         hg.Supervised(model=mlp(1), loss=pairs, **data, hyperparameters=l2, micro_batch=3)
 
@@ -222,7 +223,7 @@ def test_a_problem_of_ones_own_says_what_its_parts_are():
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_the_dev_loss_in_batches_is_exact(setting):
     loss, y, effects, width = SETTINGS[setting]
-    whole, batched = (
+    problems: Any = [
         hg.Supervised(
             model=mlp(width),
             loss=loss,
@@ -233,7 +234,8 @@ def test_the_dev_loss_in_batches_is_exact(setting):
             dev_batch_size=size,
         )
         for size in (None, 5)
-    )
+    ]
+    whole, batched = problems
     assert [share for _, share in batched.outer_parts(None)] == [5 / N, 4 / N, 4 / N]
     for estimator in (ESTIMATORS["store"], ESTIMATORS["cg"]):
         wanted, found = (estimator.estimate(p, p.init_hparams(), p.init_params()) for p in (whole, batched))
@@ -247,7 +249,7 @@ def test_the_dev_loss_in_batches_is_exact(setting):
     assert each[0] is each[1] is None or relative(each[1], each[0]) < 1e-12
 
 
-def images(train, dev, **settings):
+def images(train, dev, **settings: Any):
     torch.manual_seed(0)
     return hg.Supervised(
         model=nn.Sequential(nn.Linear(16, 64), nn.Tanh(), nn.Linear(64, 3)).double(),

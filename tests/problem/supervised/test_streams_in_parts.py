@@ -36,3 +36,17 @@ def test_targets_are_read_once():
     for part, _ in problem.outer_parts(None) or []:
         problem.outer_loss(w, at, part)
     assert sorted(dev.reads) == list(range(9))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_batches_of_dev_are_read_ahead_by_workers(num_workers):
+    dev = Made(2, 9)
+    problem = problem_on(Made(1), stream=True, num_workers=num_workers, dev=dev, dev_batch_size=2)
+    at, w = problem.init_hparams(), problem.init_params()
+    parts = problem.outer_parts(None)
+    dev.reads.clear()
+    found = [problem.outer_loss(w, at, part) for part, _ in parts]
+    assert len(dev.reads) == (0 if num_workers else 9)  # in this process
+    problem.inner_batch(0)
+    again = [problem.outer_loss(w, at, part) for part, _ in parts[::-1]]
+    assert torch.equal(torch.stack(found), torch.stack(again[::-1]))

@@ -117,4 +117,5 @@ def test_steps_on_integers_run_on_a_device_whose_values_cannot_be_read():
     for t in reversed(range(STEPS)):
         stretch = run.back(t)
         before, (terms,) = stretch.pull_back({group: dict(xs) for group, xs in stretch.after.items()})
+        assert terms["lr"] is not None
         assert before["params"]["a"].device == terms["lr"].device == torch.device("meta")
