@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.distributions import constraints
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import affine_grid
 
 from hypergrad.core.device import sent
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.validation import require_instance
 from hypergrad.effect.base import Effect, Site
+from hypergrad.effect.bilinear import sampled
 
 _LABELS = ("x from x", "x from y", "x shift", "y from x", "y from y", "y shift")
 ENTRIES = len(_LABELS)
@@ -81,4 +82,4 @@ def moved(X: Tensor, D: Tensor) -> Tensor:
     images = X if X.ndim == 4 else X.view(-1, 1, side, side)
     identity = torch.eye(2, 3, dtype=X.dtype, device=X.device)
     grid = affine_grid(identity + D.view(-1, 2, 3), list(images.shape), align_corners=False)
-    return grid_sample(images, grid, align_corners=False).view_as(X)
+    return sampled(images, grid).view_as(X)
