@@ -5,7 +5,7 @@ from torch import Tensor
 from hypergrad.compile.cache import WeakCache
 from hypergrad.core.formats import autocasts, coarsest
 from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.precision import InPrecision
+from hypergrad.problem.precision import epsilon_of
 
 _FOUND = WeakCache[float]()
 """By problem: loss, dtype and whether autocast is on."""
@@ -23,4 +23,4 @@ def rounding(problem: InnerProblem, loss: str, value: Tensor) -> float:
     """
     key = loss, value.dtype, autocasts(value.device.type)
     found = _FOUND.get(problem, key, lambda: coarsest(value, f"The {loss} loss of {type(problem).__name__}"))
-    return max(found, problem.epsilon) if isinstance(problem, InPrecision) else found
+    return max(found, epsilon_of(problem))

@@ -14,7 +14,8 @@ from hypergrad.core.formats import coarsest
 from hypergrad.influence.examples import influences
 from hypergrad.problem import precision as module
 from hypergrad.problem.oracle import Oracle
-from hypergrad.problem.precision import InPrecision, matrix_products
+from hypergrad.problem.precision import InPrecision, epsilon_of, matrix_products
+from hypergrad.training.compile_steps import is_near
 from tests.precisions import MODELS, Regression, apart, classifier, double
 
 pytestmark = pytest.mark.filterwarnings("ignore::hypergrad.NotConvergedWarning")
@@ -316,3 +317,25 @@ def test_folds_and_a_last_training_keep_the_precision():
         ]
         plain, mixed = (run.model.params for run in runs)
         assert 1e-7 < apart(mixed, plain) < 0.02
+
+
+def test_compiled_steps_may_differ_by_the_rounding_of_the_precision():
+    start, eager = [torch.zeros(4)], [torch.ones(4)]
+    compiled = [torch.ones(4) * 1.01]
+    assert not is_near(compiled, eager, start)
+    assert is_near(compiled, eager, start, epsilon=2.0**-7)
+    assert not is_near([torch.ones(4) * 1.1], eager, start, epsilon=2.0**-7)
+    problem = classifier("MLP")
+    assert epsilon_of(problem) == 0.0
+    assert epsilon_of(InPrecision(problem, "bf16-mixed")) == 2.0**-7
+
+
+@pytest.mark.slow
+def test_a_compiled_run_in_bfloat16():
+    problem = InPrecision(classifier("MLP"), "bf16-mixed")
+    start = problem.init_hparams(), problem.init_params()
+    wanted, found = (
+        replace(UNROLLED, tape=hg.Store(), compile=compiled).estimate(problem, *start) for compiled in (False, True)
+    )
+    assert found.stats["training_remark"].startswith("compiled")
+    assert apart(found.grad, wanted.grad) < 0.02
