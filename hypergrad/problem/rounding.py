@@ -48,7 +48,7 @@ def _rounding(problem: InnerProblem, loss: str, value: Tensor, of_part: Callable
 def _of_part(
     loss: Callable[..., Tensor], parts: Parts | None, params: Tensors, hparams: Tensors
 ) -> Callable[[], Tensor] | None:
-    """Evaluates a loss on the first part of a batch, because the graph of the sum does not show what is in its terms."""
+    """Evaluates a loss on the first part of a batch, because the graph of the sum does not show its terms."""
     if parts is None:
         return None
 
