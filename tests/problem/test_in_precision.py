@@ -258,13 +258,14 @@ def test_a_stated_error_is_at_least_the_true_one(precision, seeds):
     assert known > 0.8 * len(seeds)
 
 
-def test_a_loss_that_lowers_its_own_precision_has_no_known_error():
+@pytest.mark.parametrize("micro_batch", [None, 16])
+def test_a_loss_that_lowers_its_own_precision_has_no_known_error(micro_batch):
     class Autocast(nn.Sequential):
         def forward(self, X):
             with torch.autocast("cpu", torch.bfloat16):
                 return super().forward(X)
 
-    problem = classifier("MLP", wrap=lambda model: Autocast(*model))
+    problem = classifier("MLP", wrap=lambda model: Autocast(*model), micro_batch=micro_batch)
     found = replace(IMPLICIT, error_bar=True, damping=0.0, solver=hg.Momentum(lr=0.1), inner_steps=100).estimate(
         problem, problem.init_hparams(), problem.init_params()
     )
