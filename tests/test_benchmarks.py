@@ -12,10 +12,12 @@ import hypergrad as hg
 from benchmarks.case import Case
 from benchmarks.contestants import BY_BUDGET, REFERENCE, local
 from benchmarks.exact import Exact
+from benchmarks.gpt_bytes import counted
 from benchmarks.gpu.sections import SECTIONS
 from benchmarks.gpu.table import Row, measure, require
 from benchmarks.implicit import GOALS
 from benchmarks.measure import Entrant, compare
+from benchmarks.networks import GPT
 from benchmarks.overhead import BARE, BY_HAND, MODELS, kernels
 from benchmarks.overhead import compare as compare_overhead
 from benchmarks.peer import Peer
@@ -136,6 +138,15 @@ def test_what_differs_stops_the_comparison():
     assert (rows["a"].ratio, rows["b"].error, rows["b"].megabytes) == (1.0, 0.0, 2.0)
     with pytest.raises(RuntimeError, match="b is off by 5.0e-01, which is more than 1e-08"):
         compare("", {"a": Wrong(1.0), "b": Wrong(1.5)}, reference="a", truth="a")
+
+
+def test_recomputation_and_micro_batches_divide_the_bytes_of_a_product():
+    torch.manual_seed(0)
+    model = GPT(vocabulary=100, length=16, width=16, heads=2, layers=2)
+    settings = {}, {"recompute": True}, {"recompute": True, "micro_batch": 2}
+    plain, again, both = (product for _, _, product in counted(model, 4, 16, settings))
+    assert again < 0.8 * plain
+    assert both < 0.6 * plain
 
 
 def test_the_peak_of_a_call_is_above_what_was_held_before():
