@@ -130,7 +130,7 @@ def test_a_config_stands_where_its_code_stands(path):
     assert not unknown, f"{path} sets {unknown}; YAML takes a bare on, off, yes or no for true or false"
 
 
-NOT_CHOSEN = {"function_problem", "k_fold", "scope", "sparse_linear", "support"}
+NOT_CHOSEN = {"function_problem", "k_fold", "precision", "scope", "sparse_linear", "support"}
 """Files with members of a family that no config builds, because other code makes them."""
 
 

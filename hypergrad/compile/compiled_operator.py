@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from hypergrad.compile.cache import WeakCache
+from hypergrad.compile.cuda_graph import replaying
 from hypergrad.compile.inductor import InductorProgram, compile_with_inductor
 from hypergrad.compile.linear_trace import LinearTrace
-from hypergrad.compile.torch_compile import compile_checked
+from hypergrad.compile.torch_compile import compile_checked, require_same
 from hypergrad.compile.tracing import CannotCompileError, in_one_line
 from hypergrad.compile.tracing import trace as trace_operations
 from hypergrad.core.operator import Operator
@@ -84,15 +85,16 @@ class _Around:
             program = _PROGRAMS.get(self.problem, key, lambda: _compiled(plain, shared, tensors))
         except CannotCompileError:
             return partial(plain, *shared)
-        early = program.prepare(*shared)
-        return torch.no_grad()(lambda *late: program.run(*early, *late))
+        return torch.no_grad()(replaying(program.run, program.prepare(*shared), program.constants))
 
 
 def _compiled(function: Callable[..., Any], early: list[Tensor], late: tuple[Tensor, ...]) -> InductorProgram:
     """A function of tensors compiled without guards, whose first result is checked against the function itself.
 
     Raises:
-        CannotCompileError: if it cannot be compiled, or the first result differs.
+        CannotCompileError: if it cannot be compiled.
+
+    Also raised, by what it calls: CannotCompileError if the first result differs.
     """
     program = compile_with_inductor(trace_operations(function, [*early, *late]), early, late)
     try:
@@ -100,8 +102,5 @@ def _compiled(function: Callable[..., Any], early: list[Tensor], late: tuple[Ten
             both = program.run(*program.prepare(*early), *late), function(*early, *late)
     except Exception as error:  # a compiler may raise anything
         raise CannotCompileError(in_one_line(error)) from error
-    found, wanted = (torch.cat([x.reshape(-1) for x in tensors]) for tensors in both)
-    off = (torch.linalg.vector_norm(found - wanted) / torch.linalg.vector_norm(wanted)).item()
-    if not off <= torch.finfo(wanted.dtype).eps ** 0.5:
-        raise CannotCompileError(f"its first result was off by {off:.1e}")
+    require_same(*both)
     return program

@@ -77,7 +77,7 @@ class Replay:
 
 def _copy(to: list[Tensor], tensors: Sequence[Tensor]) -> None:
     if to:
-        torch._foreach_copy_(to, list(tensors))
+        torch._foreach_copy_(to, list(tensors))  # pyright: ignore[reportPrivateImportUsage]
 
 
 def replaying(

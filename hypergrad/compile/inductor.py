@@ -91,7 +91,7 @@ def compile_graph(graph: fx.GraphModule, arguments: Sequence[Tensor]) -> Callabl
 def _fake_run(graph: fx.GraphModule, arguments: Sequence[Tensor]) -> list[Tensor]:
     """Find the shapes and strides of all values of a graph, and make its results contiguous; return fake arguments."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    fake = [mode.from_tensor(tensor) for tensor in arguments]
+    fake: list[Tensor] = [mode.from_tensor(tensor) for tensor in arguments]
     FakeTensorProp(graph, mode).propagate_dont_convert_inputs(*fake)
     output = next(node for node in graph.graph.nodes if node.op == "output")
     for node in output.all_input_nodes:

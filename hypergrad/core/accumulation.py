@@ -1,4 +1,7 @@
-"""Sums of functions of tensors, with the graph of one function at a time, in derivatives of any order too."""
+"""Sums of functions of tensors, with the graph of one function at a time, in derivatives of any order too.
+
+A sum of one function is that function, which keeps no graph and is computed again in each backward pass.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -112,7 +115,10 @@ class _PullBack:
 def _as_input(x: Tensor, wanted: bool, differentiable: bool) -> Tensor:
     if not differentiable:
         x = x.detach()
-    return x.detach().requires_grad_() if wanted and not x.requires_grad else x
+    if not wanted:
+        return x
+    # One node for each input: two inputs may be the same tensor.
+    return x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
 
 
 def _pulled(ctx: Any, inputs: Sequence[Tensor], cotangents: Sequence[Tensor | None]) -> tuple[Any, ...]:

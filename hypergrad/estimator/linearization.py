@@ -11,7 +11,7 @@ from hypergrad.core.order import first_order
 from hypergrad.estimator.base import require_finite_loss
 from hypergrad.estimator.point import Point
 from hypergrad.problem.parts import accumulated_outer_loss
-from hypergrad.problem.rounding import rounding
+from hypergrad.problem.rounding import outer_rounding
 from hypergrad.product.base import Stationarity
 
 
@@ -48,7 +48,10 @@ class Linearization:
         @torch.enable_grad()
         def outer() -> tuple[float, float, Tensor, dict[str, Tensor | None]]:
             outer_loss = accumulated_outer_loss(problem, w, hp, point.outer_batch)
-            value, coarsest = require_finite_loss(outer_loss, problem), rounding(problem, "outer", outer_loss)
+            value, coarsest = (
+                require_finite_loss(outer_loss, problem),
+                outer_rounding(problem, w, hp, point.outer_batch, outer_loss),
+            )
             return value, coarsest, *_outer_gradients(outer_loss, w, hp)
 
         outer_value, coarsest, df_dw, direct = first_order(outer)

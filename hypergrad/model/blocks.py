@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from hypergrad.core.accumulation import Outputs, accumulated
 from hypergrad.core.autodiff import inside_transform, nodes_before
-from hypergrad.core.recomputed import Outputs, recomputed
 from hypergrad.model.copying import parts_of
 from hypergrad.model.places import Places
 from hypergrad.model.requirements import layer
@@ -78,7 +78,7 @@ class Blocks:
     """The blocks of a module, as pure functions of their parameters, buffers and inputs.
 
     `torch.utils.checkpoint` would compute again from the module's own parameters, after those of the call have been
-    taken out. Here all tensors of a block are explicit inputs of a function, see `recomputed`. Its evaluations in
+    taken out. Here all tensors of a block are explicit inputs of a function, see `accumulated`. Its evaluations in
     backward use the kernels, the training mode, the autocast and the random numbers of the call.
 
     Args:
@@ -118,7 +118,7 @@ class Blocks:
         tensors = (*held.values(), *given)
         surroundings = Surroundings.now(mode, tensors[0].device if tensors else torch.device("cpu"), draws)
         call = _Call(block, self._places, forward, values, structure, surroundings)
-        found = iter(recomputed(call, tensors))
+        found = iter(accumulated([call], tensors))
         returned, structure = call.returned
         return tree_unflatten([next(found) if isinstance(x, _Tensor) else x for x in returned], structure)
 

@@ -150,6 +150,11 @@ class InPrecision(Wrapper):
         return torch.autocast(self._device, torch.bfloat16, cache_enabled=False)
 
 
+def epsilon_of(problem: InnerProblem) -> float:
+    """ε of the format inside the losses of an `InPrecision`; 0 for other problems, of which it is not known."""
+    return problem.epsilon if isinstance(problem, InPrecision) else 0.0
+
+
 def in_precision(problem: InnerProblem, precision: str | None) -> InnerProblem:
     """The problem in a precision; None is that of its parameters.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from hypergrad.compile.cache import Identity, WeakCache
 from hypergrad.compile.tracing import CannotCompileError, in_one_line
 from hypergrad.core.autodiff import detach
+from hypergrad.problem.precision import epsilon_of
 from hypergrad.solver.base import State
 from hypergrad.training.batches import Batches
 from hypergrad.training.compile_choice import Ledger, ledger_of, note_compilation
@@ -137,7 +138,7 @@ def _begins_alike(forward: ForwardProgram, dynamics: Dynamics, at: Example, t: i
     with torch.no_grad():
         step = forward.step(begin, at.hparams, at.inputs)
     wanted = forward.in_order(dynamics.step(at.state, t))
-    return is_near(entries(step), entries(wanted), entries(begin))
+    return is_near(entries(step), entries(wanted), entries(begin), epsilon=epsilon_of(dynamics.problem))
 
 
 def _require_steps(ready: CompiledDynamics, dynamics: Dynamics, start: State, piece: range) -> None:
@@ -147,7 +148,8 @@ def _require_steps(ready: CompiledDynamics, dynamics: Dynamics, start: State, pi
         CannotCompileError: if they differ by more than rounding explains.
     """
     found, wanted = (entries(ready.forward.in_order(each.advance(start, piece))) for each in (ready, dynamics))
-    if not is_near(found, wanted, entries(ready.forward.in_order(start))):
+    origin, epsilon = entries(ready.forward.in_order(start)), epsilon_of(dynamics.problem)
+    if not is_near(found, wanted, origin, epsilon=epsilon):
         raise CannotCompileError("compiled steps give another result")
 
 
@@ -168,7 +170,8 @@ def _require_pull_back(ready: CompiledDynamics, dynamics: Dynamics, start: State
         adjoint, (term,) = dynamics.linearize(states.pop(), t).pull_back(adjoint)
         totals |= {name: totals.get(name, 0) + x for name, x in term.items() if x is not None}
     found = [*entries(pulled), *(terms[name] for name in totals)]
-    if not is_near(found, [*entries(in_order(adjoint)), *totals.values()]):
+    eager = [*entries(in_order(adjoint)), *totals.values()]
+    if not is_near(found, eager, epsilon=epsilon_of(dynamics.problem)):
         raise CannotCompileError("the pull-back of compiled steps differs from the eager one")
 
 
@@ -178,13 +181,22 @@ def _random_like(state: State) -> State:
     return {group: {name: draw(x.shape).to(x) for name, x in tensors.items()} for group, tensors in state.items()}
 
 
-def is_near(found: Sequence[Tensor | None], wanted: Sequence[Tensor], origin: Sequence[Tensor] | None = None) -> bool:
-    """Whether ‖x − y‖ ≤ √ε ‖y − origin‖ for each of the tensors, up to the rounding of y."""
+def is_near(
+    found: Sequence[Tensor | None],
+    wanted: Sequence[Tensor],
+    origin: Sequence[Tensor] | None = None,
+    *,
+    epsilon: float = 0.0,
+) -> bool:
+    """Whether ‖x − y‖ ≤ √ε ‖y − origin‖ for each of the tensors, up to the rounding of y.
+
+    ε is that of the dtype of y, or `epsilon` if the losses are computed in a coarser format.
+    """
     norms = [torch.linalg.vector_norm(y).item() for y in wanted]
     for k, (x, y) in enumerate(zip(found, wanted, strict=True)):
         eps = torch.finfo(y.dtype).eps
         moved = norms[k] if origin is None else torch.linalg.vector_norm(y - origin[k]).item()
         rounding = 100 * eps * (max(norms) if origin is None else norms[k])
-        if x is None or not torch.linalg.vector_norm(x - y).item() <= eps**0.5 * moved + rounding:
+        if x is None or not torch.linalg.vector_norm(x - y).item() <= max(eps, epsilon) ** 0.5 * moved + rounding:
             return False
     return True

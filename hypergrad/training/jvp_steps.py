@@ -12,6 +12,7 @@ from hypergrad.compile.cache import Identity, WeakCache
 from hypergrad.compile.loop import Loop
 from hypergrad.compile.tracing import CannotCompileError, Nested, trace_nested
 from hypergrad.core.autodiff import Tensors, detach, jvp, leaves
+from hypergrad.problem.precision import epsilon_of
 from hypergrad.solver.base import State
 from hypergrad.training.batches import Batches
 from hypergrad.training.compile_choice import Ledger, ledger_of
@@ -130,14 +131,14 @@ def compile_jvp_steps(
         def write() -> JvpProgram:
             program = _write(dynamics, batches, directions, given)
             wanted = _eager(dynamics, state, tangents, directions, piece)
-            if not _agree(ready(program).over(dynamics, state, tangents, piece), wanted):
+            if not _agree(dynamics, ready(program).over(dynamics, state, tangents, piece), wanted):
                 raise CannotCompileError("compiled steps give another result")
             return program
 
         program = _PROGRAMS.get(dynamics.problem, key, lambda: written(write, early[0].device.type, _KIND))
         with torch.no_grad():
             first = program.step(*given)
-        if not _agree(first, _eager(dynamics, state, tangents, directions, piece[:1])):
+        if not _agree(dynamics, first, _eager(dynamics, state, tangents, directions, piece[:1])):
             _PROGRAMS.refuse(dynamics.problem, key, CHANGED)
             raise CannotCompileError(CHANGED)
     except CannotCompileError as error:
@@ -214,5 +215,6 @@ def _eager(
     return state, tangents
 
 
-def _agree(found: tuple[State, Tangents], wanted: tuple[State, Tangents]) -> bool:
-    return is_near(entries(found[0]), entries(wanted[0])) and is_near(found[1], wanted[1])
+def _agree(dynamics: Dynamics, found: tuple[State, Tangents], wanted: tuple[State, Tangents]) -> bool:
+    near = partial(is_near, epsilon=epsilon_of(dynamics.problem))
+    return near(entries(found[0]), entries(wanted[0])) and near(found[1], wanted[1])

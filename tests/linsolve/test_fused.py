@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 from spectra import SPECTRA, N, rhs, spd
-from test_synchronisation import Waits
+from test_windows import Waits
 
 import hypergrad as hg
 

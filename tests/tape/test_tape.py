@@ -95,7 +95,7 @@ def test_all_tapes_agree_to_the_bit(solver, problem, horizon, monkeypatch):
         monkeypatch.setattr("hypergrad.tape.graph._PIECES", pieces)
         estimator = hg.Unrolled(solver=solver, tape=tape, inner_steps=STEPS, horizon=horizon)
         estimate = estimator.estimate(problem, hparams, start)
-        return [*estimate.grad.values(), *estimate.params.values(), *entries(estimate.start or {})]
+        return [*estimate.grad.values(), *estimate.params.values(), *entries(dict(estimate.start or {}))]
 
     plain = found(hg.Graph(), pieces=1)
     assert len(plain) > len(hparams)

@@ -1,13 +1,14 @@
 """A stream whose losses are computed in parts gives the hypergradient of data in memory, computed at once."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from streams import Made, outcome, problem_on
 from torch.nn.functional import cross_entropy
 
-PARTS = {"micro_batch": 4, "dev_batch_size": 2}
+PARTS: dict[str, Any] = {"micro_batch": 4, "dev_batch_size": 2}
 WEIGHTED = partial(cross_entropy, weight=torch.tensor([0.5, 2.0, 1.3], dtype=torch.float64))
 
 

@@ -14,11 +14,12 @@ from hypergrad.core.formats import coarsest
 from hypergrad.influence.examples import influences
 from hypergrad.problem import precision as module
 from hypergrad.problem.oracle import Oracle
-from hypergrad.problem.precision import InPrecision, matrix_products
+from hypergrad.problem.precision import InPrecision, epsilon_of, matrix_products
+from hypergrad.training.compile_steps import is_near
 from tests.precisions import MODELS, Regression, apart, classifier, double
 
 pytestmark = pytest.mark.filterwarnings("ignore::hypergrad.NotConvergedWarning")
-IMPLICIT = hg.Implicit(inner_steps=0, damping=0.5, linsolve=hg.CG(tol=1e-3), error_bar=False)
+IMPLICIT = hg.Implicit(inner_steps=0, damping=1.0, linsolve=hg.CG(tol=1e-3), error_bar=False)
 UNROLLED = hg.Unrolled(solver=hg.Momentum(lr=0.1), inner_steps=8)
 TAPES = {"graph": hg.Graph(), "store": hg.Store(), "checkpoint": hg.Checkpoint(), "reversible": hg.Reversible()}
 
@@ -27,7 +28,7 @@ TAPES = {"graph": hg.Graph(), "store": hg.Store(), "checkpoint": hg.Checkpoint()
 def test_a_mixed_hypergradient_is_within_two_percent_of_float32(name):
     problem = classifier(name)
     mixed, hp = InPrecision(problem, "bf16-mixed"), problem.init_hparams()
-    w = hg.Training(solver=hg.Momentum(lr=0.1), steps=100, tol=0.0).run(problem, hp, problem.init_params()).params
+    w = hg.Training(solver=hg.Momentum(lr=0.1), steps=300, tol=0.0).run(problem, hp, problem.init_params()).params
     for estimator in (IMPLICIT, replace(IMPLICIT, product=hg.GaussNewton()), UNROLLED):
         wanted, found = (estimator.estimate(one, hp, w) for one in (problem, mixed))
         assert 1e-6 < apart(found.grad, wanted.grad) < 0.02
@@ -257,13 +258,14 @@ def test_a_stated_error_is_at_least_the_true_one(precision, seeds):
     assert known > 0.8 * len(seeds)
 
 
-def test_a_loss_that_lowers_its_own_precision_has_no_known_error():
+@pytest.mark.parametrize("micro_batch", [None, 16])
+def test_a_loss_that_lowers_its_own_precision_has_no_known_error(micro_batch):
     class Autocast(nn.Sequential):
         def forward(self, X):
             with torch.autocast("cpu", torch.bfloat16):
                 return super().forward(X)
 
-    problem = classifier("MLP", wrap=lambda model: Autocast(*model))
+    problem = classifier("MLP", wrap=lambda model: Autocast(*model), micro_batch=micro_batch)
     found = replace(IMPLICIT, error_bar=True, damping=0.0, solver=hg.Momentum(lr=0.1), inner_steps=100).estimate(
         problem, problem.init_hparams(), problem.init_params()
     )
@@ -316,3 +318,25 @@ def test_folds_and_a_last_training_keep_the_precision():
         ]
         plain, mixed = (run.model.params for run in runs)
         assert 1e-7 < apart(mixed, plain) < 0.02
+
+
+def test_compiled_steps_may_differ_by_the_rounding_of_the_precision():
+    start, eager = [torch.zeros(4)], [torch.ones(4)]
+    compiled = [torch.ones(4) * 1.01]
+    assert not is_near(compiled, eager, start)
+    assert is_near(compiled, eager, start, epsilon=2.0**-7)
+    assert not is_near([torch.ones(4) * 1.1], eager, start, epsilon=2.0**-7)
+    problem = classifier("MLP")
+    assert epsilon_of(problem) == 0.0
+    assert epsilon_of(InPrecision(problem, "bf16-mixed")) == 2.0**-7
+
+
+@pytest.mark.slow
+def test_a_compiled_run_in_bfloat16():
+    problem = InPrecision(classifier("MLP"), "bf16-mixed")
+    start = problem.init_hparams(), problem.init_params()
+    wanted, found = (
+        replace(UNROLLED, tape=hg.Store(), compile=compiled).estimate(problem, *start) for compiled in (False, True)
+    )
+    assert found.stats["training_remark"].startswith("compiled")
+    assert apart(found.grad, wanted.grad) < 0.02
