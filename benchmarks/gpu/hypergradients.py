@@ -39,7 +39,7 @@ def unrolled(name: str, device: torch.device, *, tiny: bool) -> bool:
         del rows["Store, blocks recomputed"]
     elif not tiny:
         del rows[REVERSIBLE]  # its embeddings have no deterministic kernel, and four int64 of 124 M take 4 GB
-    return measure(f"through T = {work.num_steps}, {work.title}", rows, device, tolerance=10 * work.tolerance, rounds=2)
+    return measure(f"through T = {work.num_steps}, {work.title}", rows, device, tolerance=_allowed(work), rounds=2)
 
 
 def compiled(name: str, device: torch.device, *, tiny: bool) -> bool:
@@ -53,9 +53,7 @@ def compiled(name: str, device: torch.device, *, tiny: bool) -> bool:
     }
     if name == "mlp":
         del rows["Checkpoint, compiled"]
-    return measure(
-        f"compiled, T = {work.num_steps}, {work.title}", rows, device, tolerance=10 * work.tolerance, rounds=3
-    )
+    return measure(f"compiled, T = {work.num_steps}, {work.title}", rows, device, tolerance=_allowed(work), rounds=3)
 
 
 def implicit(device: torch.device, *, tiny: bool) -> bool:
@@ -72,8 +70,16 @@ def implicit(device: torch.device, *, tiny: bool) -> bool:
                 tolerance=math.inf if name == "resnet" else 0.1,
             ),
         }
-        right &= measure(f"implicit, {work.title}", rows, device, tolerance=100 * work.tolerance, rounds=3)
+        right &= measure(f"implicit, {work.title}", rows, device, tolerance=_allowed(work), rounds=3)
     return right
+
+
+def _allowed(work: Workload) -> float:
+    """The relative error of a hypergradient that is rounding; with tf32, fused kernels and formulas differ by percents.
+
+    That all are right is seen in the section `correctness`, in float64.
+    """
+    return 1e-7 if work.dtype == torch.float64 else 0.05
 
 
 def _plain(work: Workload) -> Work:

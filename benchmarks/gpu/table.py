@@ -6,7 +6,8 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
@@ -16,9 +17,10 @@ from torch import Tensor
 from benchmarks.peers.memory import peak_megabytes
 
 Work = Callable[[], Tensor | None]
+T = TypeVar("T")
 console = Console(width=110, highlight=False)
-_ENOUGH = 4.0
-"""Seconds of one call above which it is not timed again."""
+_ENOUGH = 2.0
+"""Seconds of the first call above which only one more is timed."""
 
 
 class MissingError(Exception):
@@ -95,10 +97,11 @@ def measure(title: str, rows: Mapping[str, Row], device: torch.device, *, tolera
 
 
 def _one(work: Work, device: torch.device, rounds: int) -> tuple[Tensor | None, Measured]:
-    """The result of a work and what it took: first call, then the median of some, then the peak of one."""
+    """The result of a work and what it took: first call, then the median of some, and the peak of the last of these."""
     result, first = _timed(work, device)
-    times = [_timed(work, device)[1] for _ in range(rounds if first < _ENOUGH else 1)]
-    return result, Measured(statistics.median(times), _peak(work, device), first=first)
+    times = [_timed(work, device)[1] for _ in range(rounds - 1 if first < _ENOUGH else 0)]
+    (_, last), peak = _with_peak(partial(_timed, work, device), device)
+    return result, Measured(statistics.median([*times, last]), peak, first=first)
 
 
 def _timed(work: Work, device: torch.device) -> tuple[Tensor | None, float]:
@@ -106,25 +109,24 @@ def _timed(work: Work, device: torch.device) -> tuple[Tensor | None, float]:
     begin = time.perf_counter()
     result = work()
     wait(device)
-    return None if result is None else result.detach().cpu().double(), time.perf_counter() - begin
+    seconds = time.perf_counter() - begin
+    return None if result is None else result.detach().cpu().double(), seconds
 
 
 def wait(device: torch.device) -> None:
     """Wait until the device has done everything."""
     if device.type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
 
 
-def _peak(work: Work, device: torch.device) -> float:
-    """MB of one call above what was held before; of the device, or of the process on a CPU."""
+def _with_peak(call: Callable[[], T], device: torch.device) -> tuple[T, float]:
+    """What a call returns, and MB above what was held before; of the device, or of the process on a CPU."""
     if device.type != "cuda":
-        return peak_megabytes(work)[1]
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    held = torch.cuda.memory_allocated()
-    work()
-    torch.cuda.synchronize()
-    return (torch.cuda.max_memory_allocated() - held) / 2**20
+        return peak_megabytes(call)
+    torch.cuda.reset_peak_memory_stats(device)
+    held = torch.cuda.memory_allocated(device)
+    found = call()
+    return found, (torch.cuda.max_memory_allocated(device) - held) / 2**20
 
 
 def _print(title: str, rows: Mapping[str, Measured]) -> None:

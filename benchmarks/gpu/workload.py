@@ -111,7 +111,7 @@ def workloads(device: torch.device, *, tiny: bool) -> dict[str, Workload]:
             1000,
             device,
             "0.*",
-            lr=0.5,
+            lr=0.05,
             num_steps=6 if tiny else 1000,
             dtype=torch.float64,
             tolerance=1e-8,
