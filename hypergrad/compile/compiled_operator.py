@@ -12,6 +12,7 @@ from hypergrad.compile.cache import WeakCache
 from hypergrad.compile.cuda_graph import replaying
 from hypergrad.compile.inductor import InductorProgram, compile_with_inductor
 from hypergrad.compile.linear_trace import LinearTrace
+from hypergrad.compile.shared_matrices import SharedMatrices
 from hypergrad.compile.torch_compile import compile_checked, require_same
 from hypergrad.compile.tracing import CannotCompileError, in_one_line
 from hypergrad.compile.tracing import trace as trace_operations
@@ -78,7 +79,8 @@ class _Around:
         product, shared = self.trace.product, [x.detach() for x in self.shared]
 
         def plain(*both: Tensor) -> Any:
-            return f(lambda v: product(*both[: len(shared)], v), *both[len(shared) :])
+            with SharedMatrices():
+                return f(lambda v: product(*both[: len(shared)], v), *both[len(shared) :])
 
         key = (self.key, f, layout, tuple((x.shape, x.stride()) for x in shared))
         try:

@@ -82,16 +82,21 @@ def compile_with_inductor(
 
 def compile_graph(graph: fx.GraphModule, arguments: Sequence[Tensor]) -> Callable[[list[Tensor]], Sequence[Tensor]]:
     """Inductor's code for a graph, a function of a list of tensors like the fake ones that are given."""
+    from torch._guards import TracingContext, detect_fake_mode, tracing
     from torch._inductor.compile_fx import compile_fx_inner
 
-    found: Any = compile_fx_inner(graph, arguments)
+    # Without this context, which knows whether a size is a symbol, Inductor keeps no graph for the next process.
+    with tracing(TracingContext(detect_fake_mode(arguments))):
+        found: Any = compile_fx_inner(graph, arguments)
     return found
 
 
 def _fake_run(graph: fx.GraphModule, arguments: Sequence[Tensor]) -> list[Tensor]:
     """Find the shapes and strides of all values of a graph, and make its results contiguous; return fake arguments."""
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    fake: list[Tensor] = [mode.from_tensor(tensor) for tensor in arguments]
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv  # here, because it imports sympy
+
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+    fake: list[Tensor] = [mode.from_tensor(tensor, static_shapes=True) for tensor in arguments]
     FakeTensorProp(graph, mode).propagate_dont_convert_inputs(*fake)
     output = next(node for node in graph.graph.nodes if node.op == "output")
     for node in output.all_input_nodes:
