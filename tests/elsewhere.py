@@ -9,6 +9,7 @@ inside it counts what makes the host wait.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -98,7 +99,12 @@ class FromNumbers(TorchFunctionMode):
 @contextmanager
 def elsewhere() -> Iterator[None]:
     """The device."""
-    with FromNumbers(), Elsewhere():
+    on_others = torch.is_autocast_enabled
+
+    def on(device: str = "cuda") -> bool:  # which torch does not know of `meta`
+        return device != ELSEWHERE.type and on_others(device)
+
+    with patch.object(torch, "is_autocast_enabled", on), FromNumbers(), Elsewhere():
         yield
 
 
