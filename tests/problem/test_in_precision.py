@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
+from precisions import MODELS, Regression, apart, classifier, double
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -16,7 +18,6 @@ from hypergrad.problem import precision as module
 from hypergrad.problem.oracle import Oracle
 from hypergrad.problem.precision import InPrecision, epsilon_of, matrix_products
 from hypergrad.training.compile_steps import is_near
-from tests.precisions import MODELS, Regression, apart, classifier, double
 
 pytestmark = pytest.mark.filterwarnings("ignore::hypergrad.NotConvergedWarning")
 IMPLICIT = hg.Implicit(inner_steps=0, damping=1.0, linsolve=hg.CG(tol=1e-3), error_bar=False)
@@ -61,8 +62,8 @@ def test_true_is_the_problem_in_bfloat16_to_the_bit(dtype):
     problem = classifier("MLP", dtype)
     low, hp, w = classifier("MLP").bfloat16(), problem.init_hparams(), problem.init_params()
     value, found = InPrecision(problem, "bf16-true").inner_loss_and_gradient(w, hp, None)
-    cast = [{name: x.bfloat16() for name, x in tensors.items()} for tensors in (w, hp)]
-    wanted, grads = low.inner_loss_and_gradient(*cast, None)
+    cast_w, cast_hp = ({name: x.bfloat16() for name, x in tensors.items()} for tensors in (w, hp))
+    wanted, grads = low.inner_loss_and_gradient(cast_w, cast_hp, None)
     assert value.dtype == dtype
     assert value == wanted
     assert all(x.dtype == dtype and torch.equal(x, grads[name].to(dtype)) for name, x in found.items())
@@ -120,7 +121,7 @@ def test_integers_stay_and_coarse_data_is_read_in_the_dtype_of_the_model():
     assert apart(problem.init_params(), classifier("transformer").init_params()) == 0
     coarse = classifier("MLP")
     X = coarse.X.bfloat16()
-    parts = {"train": (X, coarse.y), "dev": (coarse.X_dev.half(), coarse.y_dev)}
+    parts: dict[str, Any] = {"train": (X, coarse.y), "dev": (coarse.X_dev.half(), coarse.y_dev)}
     read = hg.Supervised(
         model=MODELS["MLP"]().float(), loss=cross_entropy, **parts, hyperparameters={"l2": hg.L2()}, probe=False
     )
@@ -150,9 +151,9 @@ def test_float16_is_refused_wherever_it_is_met():
         coarsest(w.half().sum().float(), "It")
 
     class Autocast(nn.Sequential):
-        def forward(self, X):
+        def forward(self, input):
             with torch.autocast("cpu", torch.float16):
-                return super().forward(X)
+                return super().forward(input)
 
     with pytest.raises(ValueError, match="The output of Autocast is computed in float16"):
         classifier("MLP", wrap=lambda model: Autocast(*model))
@@ -252,6 +253,7 @@ def test_a_stated_error_is_at_least_the_true_one(precision, seeds):
         )
         error = (flatten(found.grad).double() - flatten(truth.grad)).norm().item()
         bar = found.error_bar
+        assert bar is not None
         assert not bar.estimate < error, seed
         known += bar.estimate < torch.inf
         assert bar.status == "estimated" or bar.status.startswith("unknown: ")
@@ -261,14 +263,16 @@ def test_a_stated_error_is_at_least_the_true_one(precision, seeds):
 @pytest.mark.parametrize("micro_batch", [None, 16])
 def test_a_loss_that_lowers_its_own_precision_has_no_known_error(micro_batch):
     class Autocast(nn.Sequential):
-        def forward(self, X):
+        def forward(self, input):
             with torch.autocast("cpu", torch.bfloat16):
-                return super().forward(X)
+                return super().forward(input)
 
     problem = classifier("MLP", wrap=lambda model: Autocast(*model), micro_batch=micro_batch)
     found = replace(IMPLICIT, error_bar=True, damping=0.0, solver=hg.Momentum(lr=0.1), inner_steps=100).estimate(
         problem, problem.init_hparams(), problem.init_params()
     )
+    assert found.error_bar is not None
+    assert found.adjoint_system is not None
     assert found.error_bar.status == "unknown: a loss is computed in a coarser format than that of the parameters"
     assert 1e-6 < found.adjoint_system.residual < 1
     assert flatten(found.grad).isfinite().all()
@@ -338,5 +342,5 @@ def test_a_compiled_run_in_bfloat16():
     wanted, found = (
         replace(UNROLLED, tape=hg.Store(), compile=compiled).estimate(problem, *start) for compiled in (False, True)
     )
-    assert found.stats["training_remark"].startswith("compiled")
+    assert str(found.stats["training_remark"]).startswith("compiled")
     assert apart(found.grad, wanted.grad) < 0.02
