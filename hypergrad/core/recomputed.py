@@ -24,7 +24,8 @@ def recomputed(function: Function, tensors: tuple[Tensor, ...]) -> Outputs:
     Inside a transform of `torch.func`, f is called as it is.
 
     Args:
-        function: f; it must not read other tensors that require gradients.
+        function: f; it must not read other tensors that require gradients. If it has a method `hidden`, that is how
+            `coarsest` learns its formats.
         tensors: x_1, …, x_n.
     """
     if inside_transform():
@@ -40,7 +41,7 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, function: Function, *tensors: Tensor) -> Outputs:
-        ctx.function = function
+        ctx.function, ctx.hidden = function, getattr(function, "hidden", None)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
         return function(*tensors)
@@ -75,6 +76,11 @@ class _Pullback:
     size: int
     wanted: tuple[int, ...]
     given: tuple[int, ...]
+
+    @property
+    def hidden(self) -> Callable[[str], float] | None:
+        """That of f."""
+        return getattr(self.function, "hidden", None)
 
     def __call__(self, *tensors: Tensor) -> Outputs:
         differentiable = torch.is_grad_enabled()

@@ -46,12 +46,13 @@ class Linearization:
         w, hp = leaves(point.params), leaves(point.oracle.hparams)
 
         @torch.enable_grad()
-        def outer() -> tuple[float, float, Tensor, dict[str, Tensor | None]]:
+        def outer() -> tuple[float, Tensor, dict[str, Tensor | None], float]:
             outer_loss = accumulated_outer_loss(problem, w, hp, point.outer_batch)
-            value, coarsest = require_finite_loss(outer_loss, problem), rounding(problem, "outer", outer_loss)
-            return value, coarsest, *_outer_gradients(outer_loss, w, hp)
+            value, gradients = require_finite_loss(outer_loss, problem), _outer_gradients(outer_loss, w, hp)
+            # After the backward pass, in which blocks that are recomputed learn their formats.
+            return value, *gradients, rounding(problem, "outer", outer_loss)
 
-        outer_value, coarsest, df_dw, direct = first_order(outer)
+        outer_value, df_dw, direct, coarsest = first_order(outer)
         return cls(point, outer_value, df_dw, direct, point.product.linearize(point.oracle, point.params), coarsest)
 
     def indirect(self, adjoint: Tensor) -> Mapping[str, Tensor | None]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from hypergrad.core.autodiff import inside_transform, nodes_before
+from hypergrad.core.formats import coarsest
 from hypergrad.core.recomputed import Outputs, recomputed
 from hypergrad.model.copying import parts_of
 from hypergrad.model.places import Places
@@ -150,13 +151,14 @@ class _Block:
         title: what messages call it.
         part: the module.
         names: of the parameters and buffers of the model that it holds.
-        is_checked: whether its function is known to read no other tensor with a gradient.
+        formats: ε of the coarsest format in which it is computed, by the autocast and the dtype of a call. A backward
+            pass finds it, and that the block reads no other tensor with a gradient.
     """
 
     title: str
     part: nn.Module
     names: list[str]
-    is_checked: bool = False
+    formats: dict[Any, float] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -170,6 +172,7 @@ class _Call:
     structure: TreeSpec
     surroundings: Surroundings
     returned: tuple[list[Any], TreeSpec] = ([], tree_flatten(())[1])
+    kind: Any = None
     is_made: bool = False
 
     def __post_init__(self) -> None:
@@ -191,10 +194,15 @@ class _Call:
             self.is_made = True
             self.returned = [_Tensor() if isinstance(x, Tensor) else x for x in values], structure
             _require_unchanged(block, versions, tensors)
-        elif not block.is_checked and all(x.is_leaf for x in tensors):
-            block.is_checked = True
+            self.kind = self.surroundings.autocast, tensors[0].dtype if tensors else None
+        elif self.kind not in block.formats and all(x.is_leaf for x in tensors):
             _require_closed(block, outputs, tensors)
+            block.formats[self.kind] = max((coarsest(y, block.title) for y in outputs), default=0.0)
         return outputs
+
+    def hidden(self, name: str) -> float:
+        """ε of the coarsest format in which the block is computed; known after a backward pass."""
+        return self.block.formats.get(self.kind, 0.0)
 
 
 def _require_unchanged(block: _Block, versions: Sequence[int], tensors: Sequence[Tensor]) -> None:
