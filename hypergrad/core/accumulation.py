@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch._C import _functorch  # type: ignore[attr-defined]
 
-from hypergrad.core.autodiff import GRADIENTS
-from hypergrad.core.cost import account, charging
+from hypergrad.core.autodiff import GRADIENTS, outside_autocast
+from hypergrad.core.cost import Spent, account, charging
+from hypergrad.core.formats import autocasts, coarsest
 
 Outputs = tuple[Tensor | None, ...]
 """What a function returns; None for an output that is zero because nothing depends on its input."""
@@ -34,7 +35,9 @@ def accumulated(summands: Sequence[Summand], inputs: Sequence[Tensor]) -> Output
     """
     if _is_transformed(inputs) or not torch.is_grad_enabled():
         return _total(summands, inputs)
-    return _Sum.apply(tuple(summands), *inputs)  # type: ignore[return-value]
+    here = _as_here(summands, inputs[0])
+    with outside_autocast(inputs[0]):
+        return _Sum.apply(here, *inputs)  # type: ignore[return-value]
 
 
 def accumulated_loss(summands: Sequence[Callable[..., Tensor]], inputs: Sequence[Tensor]) -> Tensor:
@@ -46,7 +49,9 @@ def accumulated_loss(summands: Sequence[Callable[..., Tensor]], inputs: Sequence
     if _is_transformed(inputs) or not torch.is_grad_enabled():
         (total,) = _total(boxed, inputs)
     else:
-        (total,) = _Loss.apply(boxed, *inputs)  # type: ignore[misc]
+        here = _as_here(boxed, inputs[0])
+        with outside_autocast(inputs[0]):
+            (total,) = _Loss.apply(here, *inputs)  # type: ignore[misc]
     assert total is not None  # every loss is a tensor
     return total
 
@@ -81,6 +86,40 @@ class _Boxed:
 
     def __call__(self, *inputs: Tensor) -> Outputs:
         return (self.function(*inputs),)
+
+
+@dataclass(frozen=True)
+class _Autocast:
+    """f under autocast, as its call found it; a cast that is kept would cut the graph of a later evaluation."""
+
+    function: Summand
+    device: str
+    dtype: torch.dtype
+
+    def __call__(self, *inputs: Tensor) -> Outputs:
+        with torch.autocast(self.device, self.dtype, cache_enabled=False):
+            return self.function(*inputs)
+
+
+def _as_here(summands: Sequence[Summand], like: Tensor) -> tuple[Summand, ...]:
+    """The functions, which are evaluated under the autocast of now."""
+    device = like.device.type
+    if not autocasts(device):
+        return tuple(summands)
+    return tuple(_Autocast(f, device, torch.get_autocast_dtype(device)) for f in summands)
+
+
+@dataclass(frozen=True)
+class _Formats:
+    """ε of the coarsest format in which f is computed, found by one more evaluation; see `coarsest`."""
+
+    function: Summand
+    inputs: tuple[Tensor, ...]
+
+    def __call__(self, name: str) -> float:
+        with torch.enable_grad(), charging(Spent()):
+            found = self.function(*(x.detach().requires_grad_(x.is_floating_point()) for x in self.inputs))
+            return max(coarsest(y, name) for y in found if y is not None)
 
 
 @dataclass(frozen=True)
@@ -135,6 +174,7 @@ class _Sum(torch.autograd.Function):
     def forward(ctx: Any, summands: tuple[Summand, ...], *inputs: Tensor) -> Outputs:  # pyright: ignore[reportIncompatibleMethodOverride]
         # A device has a thread of its own for backward passes, which would count elsewhere.
         ctx.summands, ctx.spent = summands, account()
+        ctx.hidden = _Formats(summands[0], tuple(x.detach() for x in inputs))
         ctx.save_for_backward(*inputs)
         ctx.set_materialize_grads(False)
         return _total(summands, inputs)
@@ -148,6 +188,7 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, summands: tuple[Summand, ...], *inputs: Tensor) -> Outputs:  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.summands, ctx.spent = summands, account()
+        ctx.hidden = _Formats(summands[0], tuple(x.detach() for x in inputs))
         ctx.set_materialize_grads(False)
         wanted = ctx.needs_input_grad[1:]
         value, *grads = _total([_WithGradient(f, wanted) for f in summands], inputs)

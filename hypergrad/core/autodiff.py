@@ -126,7 +126,7 @@ def _with_gradient(
         value = function(point)
         grads: tuple[Tensor | None, ...] = (None,) * len(point)
         if value.requires_grad:
-            with _outside_autocast(value):
+            with outside_autocast(value):
                 grads = torch.autograd.grad(
                     value, tuple(point.values()), create_graph=differentiable, allow_unused=True
                 )
@@ -136,7 +136,7 @@ def _with_gradient(
     return value, {name: torch.zeros_like(p) if grad is None else grad for (name, p), grad in pairs}
 
 
-def _outside_autocast(value: Tensor) -> AbstractContextManager[Any]:
+def outside_autocast(value: Tensor) -> AbstractContextManager[Any]:
     """A context in which a backward pass runs each operation in the format of the forward pass."""
     device = value.device.type
     return torch.autocast(device, enabled=False) if autocasts(device) else nullcontext()

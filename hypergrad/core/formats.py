@@ -14,7 +14,8 @@ _ON_TENSOR_CORES = ("Addmm", "Addbmm", "Baddbmm", "Bmm", "Convolution", "CudnnCo
 def coarsest(value: Tensor, name: str) -> float:
     """ε of the coarsest format of all tensors in the graph of a value, and of the value.
 
-    On a GPU, tf32 counts where torch is allowed to use it. Constants, such as data, do not count.
+    On a GPU, tf32 counts where torch is allowed to use it. Constants, such as data, do not count. A node that stands
+    for operations of which the graph is not kept has an attribute `hidden`, which maps the name to their ε.
 
     Args:
         value: a tensor.
@@ -26,26 +27,28 @@ def coarsest(value: Tensor, name: str) -> float:
     eps = torch.finfo(value.dtype).eps
     if value.dtype == torch.float16:
         raise ValueError(_half(name))
-    for kind, of_output in _nodes(value):
-        if of_output.dtype == torch.float16:
-            raise ValueError(_half(name))
-        if of_output.dtype.is_floating_point:
-            eps = max(eps, torch.finfo(of_output.dtype).eps)
-        if of_output.dtype == torch.float32 and of_output.device.type == "cuda" and _allows_tf32(kind):
-            eps = max(eps, TF32)
+    for node in _nodes(value):
+        hidden = getattr(node, "hidden", None)
+        eps = eps if hidden is None else max(eps, hidden(name))
+        for of_output in node._input_metadata:  # of the backward operation, so the output of the operation itself
+            if of_output.dtype == torch.float16:
+                raise ValueError(_half(name))
+            if of_output.dtype.is_floating_point:
+                eps = max(eps, torch.finfo(of_output.dtype).eps)
+            if of_output.dtype == torch.float32 and of_output.device.type == "cuda" and _allows_tf32(node.name()):
+                eps = max(eps, TF32)
     return eps
 
 
-def _nodes(value: Tensor) -> Iterator[tuple[str, Any]]:
-    """Each operation of a graph, by its name, with what is known of each of its outputs."""
+def _nodes(value: Tensor) -> Iterator[Any]:
+    """Each operation of a graph."""
     waiting = [value.grad_fn]
     seen = set(waiting)
     while waiting:
         node = waiting.pop()
         if node is None:
             continue
-        for of_output in node._input_metadata:  # of the backward operation, so the output of the operation itself
-            yield node.name(), of_output
+        yield node
         further = {before for before, _ in node.next_functions} - seen
         seen |= further
         waiting.extend(further)

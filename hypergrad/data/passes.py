@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Generator, Iterator
 from itertools import count, islice
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset
@@ -43,6 +43,10 @@ class Passes:
     ) -> None:
         self.dataset, self.collate, self.name, self.seed = dataset, collate, name, seed
         self.batch_size, self.drop_last = batch_size, drop_last
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """This object: a copy of a problem reads the same data set."""
+        return self
 
     def whole(self) -> Examples:
         """All examples of the first pass."""

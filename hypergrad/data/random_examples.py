@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from hypergrad.core.seed import seed_of
 from hypergrad.data.batch import Examples, as_examples, noted
@@ -37,6 +37,10 @@ class RandomExamples:
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """This object: a copy of a problem reads the same data set."""
+        return self
 
     def read(self, rows: Sequence[int], epoch: int) -> Examples:
         """The examples at `rows` of this part, at least one, as they are in an epoch ≥ 0."""

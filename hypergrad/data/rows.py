@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Self
 
 import torch
 
@@ -35,6 +36,10 @@ class Rows(ABC):
     def ragged(self) -> bool:
         """Whether two batches may have different shapes, because a function of the user makes them."""
         return False
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """This object: a copy of a problem reads the same data, which need not fit in memory twice."""
+        return self
 
     @property
     def at_once(self) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import tee
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -87,6 +87,10 @@ class Workers:
         self._loader: DataLoader[Any] | None = None
         self._run: object = None
         self._batches = None
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """This object: copies of a problem read by the same processes."""
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_loader": None, "_run": None, "_batches": None}

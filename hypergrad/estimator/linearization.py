@@ -11,7 +11,7 @@ from hypergrad.core.order import first_order
 from hypergrad.estimator.base import require_finite_loss
 from hypergrad.estimator.point import Point
 from hypergrad.problem.parts import accumulated_outer_loss
-from hypergrad.problem.rounding import outer_rounding
+from hypergrad.problem.rounding import rounding
 from hypergrad.product.base import Stationarity
 
 
@@ -46,15 +46,12 @@ class Linearization:
         w, hp = leaves(point.params), leaves(point.oracle.hparams)
 
         @torch.enable_grad()
-        def outer() -> tuple[float, float, Tensor, dict[str, Tensor | None]]:
+        def outer() -> tuple[float, Tensor, dict[str, Tensor | None], float]:
             outer_loss = accumulated_outer_loss(problem, w, hp, point.outer_batch)
-            value, coarsest = (
-                require_finite_loss(outer_loss, problem),
-                outer_rounding(problem, w, hp, point.outer_batch, outer_loss),
-            )
-            return value, coarsest, *_outer_gradients(outer_loss, w, hp)
+            value, gradients = require_finite_loss(outer_loss, problem), _outer_gradients(outer_loss, w, hp)
+            return value, *gradients, rounding(problem, "outer", outer_loss)
 
-        outer_value, coarsest, df_dw, direct = first_order(outer)
+        outer_value, df_dw, direct, coarsest = first_order(outer)
         return cls(point, outer_value, df_dw, direct, point.product.linearize(point.oracle, point.params), coarsest)
 
     def indirect(self, adjoint: Tensor) -> Mapping[str, Tensor | None]:

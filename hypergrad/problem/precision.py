@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map_only
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.formats import TF32, allows_tf32, setting_of
 from hypergrad.core.hyperparameter import Hyperparameter
-from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.wrapper import Wrapper
 
 PRECISIONS = ("float32", "tf32", "bf16-mixed", "bf16-true")
@@ -90,6 +90,9 @@ class InPrecision(Wrapper):
 
     def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         return self._call("loss_of_outputs", outputs, params, hparams, batch)
+
+    def outer_parts(self, batch: Any) -> Parts | None:
+        return self._evaluated[0].outer_parts(batch)  # which will read what it says it reads next
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         return self._call("outer_loss", params, hparams, batch)

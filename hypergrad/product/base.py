@@ -17,7 +17,7 @@ from hypergrad.core.operator import Operator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation
 from hypergrad.problem.oracle import Oracle
-from hypergrad.problem.rounding import inner_rounding
+from hypergrad.problem.rounding import rounding
 
 
 @dataclass(frozen=True)
@@ -72,18 +72,18 @@ def require_minimisation(product: Product, problem: InnerProblem) -> None:
         )
 
 
-def inaccuracy_of(oracle: Oracle, params: Tensors, loss: Tensor) -> Callable[[], float] | None:
-    """What measures the error of products with derivatives of the inner loss; None if that is the rounding of w.
+def inaccuracy_of(problem: InnerProblem, loss: Tensor, dtype: torch.dtype) -> Callable[[], float] | None:
+    """What measures the error of products with derivatives of the inner loss; None if that is rounding in `dtype`.
 
     Args:
-        oracle: the inner loss.
-        params: w.
-        loss: its value there, with its graph.
+        problem: whose inner loss it is.
+        loss: its value, with its graph.
+        dtype: of w.
     """
     if not loss.requires_grad:  # a condition of the problem's own
         return None
-    eps = inner_rounding(oracle, params, loss)
-    return None if eps <= torch.finfo(next(iter(params.values())).dtype).eps else lambda: eps
+    eps = rounding(problem, "inner", loss)
+    return None if eps <= torch.finfo(dtype).eps else lambda: eps
 
 
 def shapes_of(params: Tensors) -> tuple[tuple[int, ...], ...]:

@@ -14,7 +14,7 @@ from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation, require_finite
 from hypergrad.problem.oracle import Oracle
 from hypergrad.problem.precision import InPrecision
-from hypergrad.problem.rounding import inner_rounding
+from hypergrad.problem.rounding import rounding
 from hypergrad.product.base import Product, Stationarity, require_minimisation, shapes_of
 from hypergrad.product.reverse import Reverse
 
@@ -55,7 +55,7 @@ class CentredDifferences(Product):
         here = _gradients(oracle, unflatten(w, params))
         evaluation = InnerEvaluation.of(here.loss, here.wrt_w)
         require_finite(evaluation, oracle.hparams)
-        eps = max(torch.finfo(w.dtype).eps, inner_rounding(oracle, unflatten(w, params), here.loss))
+        eps = max(torch.finfo(w.dtype).eps, rounding(oracle.problem, "inner", here.loss))
         length = (self.step or eps ** (1 / 3)) * max(torch.linalg.vector_norm(w).item(), 1.0)
 
         def gradients(at: Tensor) -> _Gradients:

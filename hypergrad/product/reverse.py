@@ -38,6 +38,6 @@ class Reverse(Product):
                 shapes_of(w),
                 symmetric=oracle.problem.is_minimisation,
                 dtype=phi.dtype,
-                inaccuracy=inaccuracy_of(oracle, w, inner_loss),
+                inaccuracy=inaccuracy_of(oracle.problem, inner_loss, phi.dtype),
             )
             return Stationarity(evaluation, phi.detach(), product, mixed)
