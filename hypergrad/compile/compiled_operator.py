@@ -11,8 +11,9 @@ from torch import Tensor
 from hypergrad.compile.cache import WeakCache
 from hypergrad.compile.cuda_graph import replaying
 from hypergrad.compile.inductor import InductorProgram, compile_with_inductor
-from hypergrad.compile.linear_trace import LinearTrace
+from hypergrad.compile.linear_trace import LinearTrace, cast
 from hypergrad.compile.shared_matrices import SharedMatrices
+from hypergrad.compile.thin_products import is_narrow, turn_thin_products
 from hypergrad.compile.torch_compile import compile_checked, require_same
 from hypergrad.compile.tracing import CannotCompileError, in_one_line
 from hypergrad.compile.tracing import trace as trace_operations
@@ -22,6 +23,40 @@ _COMPILED = WeakCache[Callable[..., Any]]()
 """Compiled functions by problem, trace and function."""
 _PROGRAMS = WeakCache[InductorProgram]()
 """Compiled iterations by problem, trace, function and layout of the arguments."""
+
+
+def compile_shared(
+    problem: object, key: Any, trace: LinearTrace, point: list[Tensor], dtype: torch.dtype
+) -> list[Tensor]:
+    """What the products of a trace share at a point, in `dtype`, from compiled code where that is possible.
+
+    Matrices of few columns get transposed strides, as the products with which they are combined have them.
+
+    Args:
+        problem: the trace belongs to it.
+        key: what the trace holds for.
+        trace: the trace.
+        point: the arguments of `trace.prepare`.
+        dtype: of the products.
+    """
+
+    def columns_first(*tensors: Tensor) -> list[Tensor]:
+        values = [cast(value, dtype) for value in trace.prepare(*tensors)]
+        return [value.t() if is_narrow(value.shape) else value for value in values]
+
+    def make() -> InductorProgram:
+        traced = trace_operations(columns_first, late)
+        turn_thin_products(traced)
+        return _compiled(traced, [], late)
+
+    late = tuple(x.detach().contiguous() for x in point)
+    try:
+        program = _PROGRAMS.get(problem, (key, "shared"), make)
+        run: Callable[..., Any] = torch.no_grad()(partial(program.run, *program.prepare()))
+    except CannotCompileError:
+        run = columns_first
+    narrow = [is_narrow(shape) for shape in trace.shapes]
+    return [x.t() if turned else x for x, turned in zip(run(*late), narrow, strict=True)]
 
 
 def compile_operator(

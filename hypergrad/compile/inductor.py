@@ -65,19 +65,19 @@ def compile_with_inductor(
         table = {**select_decomp_table(), torch.ops.aten.mm.default: _small_product}
         plain = make_fx(torch.func.functionalize(function), table)(*early, *late)
         drop_aliases(plain)
+        # A number on the CPU in a function of tensors on a GPU is no argument of a CUDA graph.
+        constants = lift_constants(plain, lambda x: x.ndim == 0 and x.device != late[0].device)
         whole = fx.GraphModule(plain, fx_graph_cse(plain.graph))
         drop_logarithms(whole)
-        # A number on the CPU in a function of tensors on a GPU is no argument of a CUDA graph.
-        constants = lift_constants(whole, lambda x: x.ndim == 0 and x.device != late[0].device)
-        first, rest = split_by_argument(whole, len(constants) + len(early))
-        shared = _dense(first(*constants, *early))
+        # Without early arguments nothing is worth a computation apart from the compiled one.
+        first, rest = split_by_argument(whole, len(constants) + len(early) if early else 0)
+        prepare = (lambda *early: _dense(first(*constants, *early))) if early else (lambda: list(constants))
+        shared = prepare(*early)
         with config.patch(dict(settings or {})):
             run = compile_graph(rest, _fake_run(rest, [*shared, *late]))
     except Exception as error:  # a compiler may raise anything
         raise CannotCompileError(in_one_line(error)) from error
-    return InductorProgram(
-        lambda *early: _dense(first(*constants, *early)), lambda *tensors: run(list(tensors)), constants
-    )
+    return InductorProgram(prepare, lambda *tensors: run(list(tensors)), constants)
 
 
 def compile_graph(graph: fx.GraphModule, arguments: Sequence[Tensor]) -> Callable[[list[Tensor]], Sequence[Tensor]]:

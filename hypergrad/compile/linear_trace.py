@@ -28,10 +28,12 @@ class LinearTrace:
     Attributes:
         prepare: (*point) ↦ what the products at this point share.
         product: (*what they share, v) ↦ A v, in the precision of its arguments.
+        shapes: of what they share.
     """
 
     prepare: Callable[..., tuple[Tensor, ...]]
     product: Callable[..., Tensor]
+    shapes: tuple[tuple[int, ...], ...]
 
 
 def trace_linear(function: Callable[..., Tensor], point: list[Tensor], v: Tensor, dtype: torch.dtype) -> LinearTrace:
@@ -101,7 +103,8 @@ def _split(whole: fx.GraphModule, dtype: torch.dtype) -> LinearTrace:
             after[node] = product.node_copy(node)
         elif node in reached and node is not v:
             after[node] = _simplified(product, node, after, dtype)
-    return LinearTrace(_module(whole, prepare), _module(whole, product, dtype))
+    shapes = tuple(tuple(node.meta["val"].shape) for node in shared)
+    return LinearTrace(_module(whole, prepare), _module(whole, product, dtype), shapes)
 
 
 def _module(whole: fx.GraphModule, graph: fx.Graph, dtype: torch.dtype | None = None) -> fx.GraphModule:

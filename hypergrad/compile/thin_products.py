@@ -14,8 +14,12 @@ def is_thin(product: fx.Node) -> bool:
     """Whether a node is a product A B with few columns, which BLAS libraries form faster as (Bᵀ Aᵀ)ᵀ."""
     if product.target is not _ATEN.mm.default:
         return False
-    rows, columns = product.meta["val"].shape
-    return columns <= min(_THIN, rows)
+    return is_narrow(product.meta["val"].shape)
+
+
+def is_narrow(shape: tuple[int, ...]) -> bool:
+    """Whether a shape is that of a matrix with few columns."""
+    return len(shape) == 2 and shape[1] <= min(_THIN, shape[0])
 
 
 def join_thin_products(traced: fx.GraphModule) -> None:

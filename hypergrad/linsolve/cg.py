@@ -70,10 +70,8 @@ class CG(Krylov):
         count, lanczos = 0, Lanczos()
         if A.compile is not None and (inverse is None or isinstance(inverse, LowRank)):
             start = Iterate(x, r, p, rz, residual)
-            (x, r, p, rz, residual), count, is_lost = run_fused(A, inverse, start, tol, max_iter, lanczos)
-            if is_lost:
-                return Cycle(x, residual, count, ends=lanczos.ends())
-            square = r.new_full((), rz)
+            end, count = run_fused(A, inverse, start, tol, max_iter, lanczos)
+            return Cycle(end.x, end.residual, count, ends=lanczos.ends())
         size = window_size(r)
         while residual > tol and count < max_iter:
             steps = min(size, max_iter - count, _CHECK_EVERY - count % _CHECK_EVERY)

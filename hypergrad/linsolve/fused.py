@@ -34,22 +34,32 @@ class Iterate(NamedTuple):
 
 
 def iterations(product: Matvec, x: Tensor, r: Tensor, p: Tensor, rz: Tensor, *inverse: Tensor) -> tuple[Tensor, ...]:
-    """`STEPS` iterations of conjugate gradient without any check, a pure function of tensors.
+    """`STEPS` iterations of conjugate gradient, see `_iterated`."""
+    return _iterated(STEPS, product, (x, r, p, rz), inverse)
+
+
+def iteration(product: Matvec, x: Tensor, r: Tensor, p: Tensor, rz: Tensor, *inverse: Tensor) -> tuple[Tensor, ...]:
+    """One iteration of conjugate gradient, see `_iterated`."""
+    return _iterated(1, product, (x, r, p, rz), inverse)
+
+
+def _iterated(
+    steps: int, product: Matvec, begin: tuple[Tensor, Tensor, Tensor, Tensor], inverse: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """Some iterations of conjugate gradient without any check, a pure function of tensors.
 
     Args:
+        steps: how many.
         product: v ↦ A v.
-        x: the iterate, shape (n,).
-        r: its residual.
-        p: the direction.
-        rz: rᵀM⁻¹r, shape ().
+        begin: the iterate x, shape (n,), its residual r, the direction p, and rᵀM⁻¹r, shape ().
         inverse: the fields of `LowRank` for M⁻¹; none for M = I.
 
     Returns:
         x, r, p and rz after the iterations; then ‖x‖, and pᵀAp, pᵀp, rᵀr and rᵀM⁻¹r of each, in one tensor of shape
-        (1 + 4 STEPS,), so that the host waits once. Nothing changes after r = 0.
+        (1 + 4 steps,), so that the host waits once. Nothing changes after r = 0.
     """
-    met = list[Tensor]()
-    for _ in range(STEPS):
+    (x, r, p, rz), met = begin, list[Tensor]()
+    for _ in range(steps):
         Ap = product(p)
         curvature, length = torch.dot(p, Ap), torch.dot(p, p)
         alpha = torch.where(rz > 0, rz / curvature, 0.0)
@@ -68,8 +78,8 @@ def run_fused(
     tol: float,
     max_iter: int,
     lanczos: Lanczos,
-) -> tuple[Iterate, int, bool]:
-    """Conjugate gradient, `STEPS` iterations per compiled call, until ‖r‖ ≤ tol or fewer iterations are left.
+) -> tuple[Iterate, int]:
+    """Conjugate gradient, `STEPS` iterations per compiled call while so many are left, else one.
 
     Args:
         A: an operator that compiles.
@@ -80,26 +90,28 @@ def run_fused(
         lanczos: the iterations are added to it.
 
     Returns:
-        Where it ends, the number of iterations, and whether further progress is lost to rounding.
+        Where it ends, and the number of iterations. It ends when ‖r‖ ≤ tol, no iteration is left, or further progress
+        is lost to rounding.
     """
     assert A.compile is not None
     (x, r, p, rz, residual), count = start, 0
-    run, square = A.compile(iterations), x.new_full((), rz)
-    while residual > tol and count + STEPS <= max_iter:
+    several, one, square = A.compile(iterations), A.compile(iteration), x.new_full((), rz)
+    while residual > tol and count < max_iter:
+        run = several if count + STEPS <= max_iter else one
         x, r, p, square, numbers = run(x, r, p, square, *(inverse or ()))
         size, *met = numbers.tolist()
         steps = [tuple(met[i : i + 4]) for i in range(0, len(met), 4)]
         curvature, residual = require_sound(steps, residual, count)
         rz = _added(steps, rz, lanczos)
-        count += STEPS
+        count += len(steps)
         lost = torch.finfo(x.dtype).eps * curvature * size
         if A.is_rounded and lost > max(tol, residual):
-            return Iterate(x, r, p, rz, residual), count, True
-    return Iterate(x, r, p, rz, residual), count, False
+            break
+    return Iterate(x, r, p, rz, residual), count
 
 
 def require_sound(met: list[tuple[float, ...]], residual: float, count: int) -> tuple[float, float]:
-    """Check the curvatures of `STEPS` iterations, which began at iteration `count` with this residual.
+    """Check the curvatures of some iterations, which began at iteration `count` with this residual.
 
     Returns:
         The largest curvature pᵀAp/pᵀp, and the residual after the last iteration.
@@ -121,7 +133,7 @@ def require_sound(met: list[tuple[float, ...]], residual: float, count: int) -> 
 
 
 def _added(met: list[tuple[float, ...]], rz: float, lanczos: Lanczos) -> float:
-    """rᵀM⁻¹r after `STEPS` iterations that began at `rz`; they are added to the tridiagonal matrix."""
+    """rᵀM⁻¹r after some iterations that began at `rz`; they are added to the tridiagonal matrix."""
     for curvature, _, _, following in met:
         if rz <= 0 or curvature <= 0:  # r = 0 to rounding
             break

@@ -37,17 +37,17 @@ class Lanczos:
         is_sound = all(0 < alpha < math.inf for alpha in self.steps) and all(0 <= b < math.inf for b in self.ratios)
         if not self.steps or not is_sound:
             return None
-        from scipy.linalg import eigvalsh_tridiagonal
+        # As scipy.linalg.eigvalsh_tridiagonal, whose checks take longer than the bisection.
+        from scipy.linalg.lapack import dstebz
 
         diagonal = [1 / alpha for alpha in self.steps]
         above = [math.sqrt(beta) / alpha for alpha, beta in zip(self.steps, self.ratios, strict=True)]
         for i in range(1, len(diagonal)):
             diagonal[i] += self.ratios[i - 1] / self.steps[i - 1]
-        last = len(diagonal) - 1
-        least, largest = (
-            eigvalsh_tridiagonal(diagonal, above[:-1], select="i", select_range=(i, i))[0].item() for i in (0, last)
-        )
-        return least, largest
+        off = above[: max(1, len(diagonal) - 1)]
+        _, least, *_, failed = dstebz(diagonal, off, 2, 0.0, 1.0, 1, 1, 0.0, "E")
+        _, largest, *_, failed_too = dstebz(diagonal, off, 2, 0.0, 1.0, len(diagonal), len(diagonal), 0.0, "E")
+        return None if failed or failed_too else (float(least[0]), float(largest[0]))
 
 
 @dataclass

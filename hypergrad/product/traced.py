@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from hypergrad.compile.cache import WeakCache
-from hypergrad.compile.compiled_operator import compile_operator
+from hypergrad.compile.compiled_operator import compile_operator, compile_shared
 from hypergrad.compile.linear_trace import LinearTrace, cast, trace_linear
 from hypergrad.compile.packed import Packed
 from hypergrad.compile.tracing import CannotCompileError
@@ -89,7 +89,10 @@ class Traced(Product):
             raise CannotApproximateError(f"a product takes no more than {flops:.1e} operations")
         dtype = _PRECISIONS[self.precision] or (torch.float32 if flops >= _LARGE_FLOPS else exact.phi.dtype)
         key, point, trace = _trace(oracle, params, dtype)
-        shared = [cast(value, dtype) for value in trace.prepare(*point)]
+        if self.compile:
+            shared = compile_shared(oracle.problem, key, trace, point, dtype)
+        else:
+            shared = [cast(value, dtype) for value in trace.prepare(*point)]
         near = replace(
             exact.product,
             matvec=lambda v: trace.product(*shared, v),
