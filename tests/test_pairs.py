@@ -1,5 +1,6 @@
 """Features for large trainings, two at a time: the numbers of the plain problem, or an error that says what to do."""
 
+import multiprocessing
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -18,6 +19,7 @@ import hypergrad as hg
 from hypergrad.core.cost import Spent
 from hypergrad.estimator.linearization import Linearization
 from hypergrad.estimator.point import Point
+from hypergrad.influence.examples import influences
 from hypergrad.problem.oracle import Oracle
 from hypergrad.problem.precision import InPrecision
 
@@ -121,7 +123,7 @@ UNROLLED = hg.Unrolled(solver=hg.Momentum(lr="lr", momentum=0.5), inner_steps=ST
 IMPLICIT = hg.Implicit(
     solver=hg.Momentum(lr=0.1), inner_steps=STEPS, inner_tol=0.0, damping=1.0, linsolve=hg.CG(tol=1e-13)
 )
-ESTIMATORS: dict[str, hg.HypergradEstimator] = {
+ESTIMATORS: dict[str, Any] = {
     "graph": UNROLLED,
     "store": replace(UNROLLED, tape=hg.Store(offload="disk", budget=1000)),
     "checkpoint": replace(UNROLLED, tape=hg.Checkpoint(slots=2, offload="disk")),
@@ -160,6 +162,15 @@ def is_tuned(estimator: hg.HypergradEstimator) -> bool:
 def test_pairs_of_settings_are_the_plain_problem(names, estimator):
     how = ESTIMATORS[estimator]
     require_same(*(estimate(made(*which, tuned=is_tuned(how)), how) for which in (names, ())))
+
+
+@pytest.mark.parametrize("model", [Blocks, partial(Attention, 0.0)], ids=["blocks", "attention"])
+def test_differences_of_parts_agree_to_their_rounding(model):
+    """With the default step h it is ε / h = 4e-11 in each product; a longer one leaves less."""
+    for step, tol in ((None, 1e-9), (1e-3, 1e-11)):
+        how = replace(IMPLICIT, product=hg.CentredDifferences(step=step), error_bar=False)
+        found, wanted = (estimate(made(*names, model=model), how) for names in (("micro_batch",), ()))
+        require_same(found, wanted, tol)
 
 
 @pytest.mark.slow
@@ -273,3 +284,142 @@ def test_folds_in_parts_are_in_bfloat16_in_the_backward_pass_too(estimator):
             grads[names] = estimate(folds, how).grad
         assert formats.met == {torch.bfloat16}
     assert relative_error(*grads.values()) <= 2e-2
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Leaves the compiler out."""
+    monkeypatch.setattr(inductor, "compile_graph", lambda graph, _: lambda tensors: graph(*tensors))
+
+
+FEW = replace(UNROLLED, inner_steps=2)
+COMPILED: dict[tuple[str, ...], hg.Tape] = {
+    ("micro_batch",): hg.Graph(),
+    ("recompute",): hg.Store(offload="disk", budget=1000),
+    ("stream", "micro_batch"): hg.Checkpoint(slots=1),
+    ("micro_batch", "recompute"): hg.Store(),
+}
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("names", COMPILED, ids="-".join)
+def test_compiled_steps_are_the_plain_ones(names):
+    how = replace(FEW, tape=COMPILED[names])
+    found = estimate(made(*names, tuned=True), replace(how, compile=True))
+    require_same(found, estimate(made(tuned=True), how))
+    assert found.stats["training_remark"] == "compiled, 2 steps in a call"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", COMPILED, ids="-".join)
+def test_compiled_for_good(names):
+    found = estimate(made(*names, tuned=True), replace(FEW, tape=COMPILED[names], compile=True))
+    require_same(found, estimate(made(tuned=True), FEW))
+    assert found.stats["training_remark"] == "compiled, 2 steps in a call"
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("names", [("micro_batch", "stream"), ("micro_batch", "recompute")], ids="-".join)
+def test_compiled_training_for_the_implicit_function_theorem(names):
+    found = estimate(made(*names), replace(IMPLICIT, inner_steps=2, compile=True))
+    require_same(found, estimate(made(), replace(IMPLICIT, inner_steps=2)))
+    assert str(found.stats["training_remark"]).startswith("compiled")
+
+
+@pytest.mark.parametrize("names", [("micro_batch", "recompute")], ids="-".join)
+def test_compile_auto_takes_eager_steps_of_a_short_run(names):
+    found = estimate(made(*names, tuned=True), replace(UNROLLED, compile="auto"))
+    require_same(found, estimate(made(tuned=True), UNROLLED))
+    assert str(found.stats["training_remark"]).startswith("not compiled yet")
+
+
+FITS: dict[str, dict[str, Any]] = {
+    "warm": {},
+    "cold": {"warm_start": False},
+    "retrain": {"retrain": True},
+    "patience": {"patience": 1},
+}
+
+
+def fitted(problem: hg.InnerProblem, estimator: hg.HypergradEstimator, steps: int = 3, **settings: Any) -> hg.Result:
+    optimizer = partial(torch.optim.Adam, lr=0.05)
+    return hg.fit(problem, estimator, optimizer, steps, progress=False, **settings)
+
+
+def require_same_runs(found: hg.Result, wanted: hg.Result, tol: float = 1e-10) -> None:
+    assert found.stopped == wanted.stopped
+    assert relative_error(found.hparams, wanted.hparams) <= tol
+    assert relative_error(found.params, wanted.params) <= tol
+    assert [row["loss/inner"] for row in found.history] == pytest.approx([row["loss/inner"] for row in wanted.history])
+    if wanted.final_model is not None:
+        assert found.final_model is not None
+        assert relative_error(found.final_model.params, wanted.final_model.params) <= tol
+
+
+RUNS = [
+    ("warm", ("stream", "micro_batch"), {"dev_sample": 6}),
+    ("cold", ("micro_batch", "recompute"), {}),
+    ("retrain", ("stream", "micro_batch"), {}),
+    ("retrain", ("recompute", "dev_batch_size"), {"dev_sample": 6}),
+    ("patience", ("stream", "dev_batch_size"), {"dev_sample": 6}),
+]
+
+
+@pytest.mark.parametrize(("fit", "names", "more"), RUNS)
+def test_runs_are_those_of_the_plain_problem(fit, names, more):
+    found, wanted = (fitted(made(*which, tuned=True, **more), UNROLLED, **FITS[fit]) for which in (names, ()))
+    require_same_runs(found, wanted)
+
+
+@pytest.mark.parametrize(
+    "names", [("stream", "micro_batch"), ("micro_batch", "recompute"), ("stream", "recompute")], ids="-".join
+)
+def test_folds_are_those_of_the_plain_problem(names):
+    for how, sample in ((UNROLLED, None), (replace(IMPLICIT, damping=5.0), 6)):
+        found, wanted = (hg.k_fold(made(*which, tuned=is_tuned(how), dev_sample=sample), 3) for which in (names, ()))
+        require_same(estimate(found, how), estimate(wanted, how))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("precision", [None, "float32"])
+def test_a_run_in_a_folder_goes_on_to_the_same_bits(tmp_path, num_workers, precision):
+    def problem():
+        return made(
+            "micro_batch", "dev_batch_size", "recompute", stream=True, tuned=True, num_workers=num_workers, dev_sample=6
+        )
+
+    how = replace(UNROLLED, tape=hg.Store(offload="disk", budget=1000))
+    wanted = fitted(problem(), how, precision=precision, retrain=True)
+    for steps in (1, 3):
+        found = fitted(problem(), how, steps, precision=precision, retrain=True, folder=tmp_path / "run")
+    require_same_runs(found, wanted, tol=0.0)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("names", [("micro_batch", "dev_batch_size"), ("micro_batch", "recompute")], ids="-".join)
+def test_influences_are_those_of_the_plain_problem(names):
+    jackknife = hg.InfinitesimalJackknife(tol=1e3, linsolve=hg.MINRES(tol=1e-13))
+    changes = []
+    for which in (names, ()):
+        problem = made(*which, batch_size=None)
+        convex = problem.init_hparams() | {"l2": torch.tensor(2.0)}
+        changes.append(influences(problem, problem.init_params(), convex, jackknife=jackknife).change)
+    assert relative_error(*({"change": change} for change in changes)) <= 1e-10
+
+
+def test_an_interrupted_run_on_samples_has_what_was_reached(tmp_path):
+    """Its last record need not have a loss on all of dev."""
+
+    class Interrupt(hg.Callback):
+        def on_step(self, record):
+            if record.step == 2:
+                raise KeyboardInterrupt
+
+    def run(**more):
+        problem = made("stream", "dev_batch_size", tuned=True, dev_sample=6)
+        return fitted(problem, UNROLLED, 4, exact_every=3, folder=tmp_path / "run", **more)
+
+    found = run(callbacks=[Interrupt()])
+    assert (found.stopped, found.last.step, found.best.step) == ("interrupted", 2, 0)
+    assert found.last.dev_loss is None
+    assert [row["step"] for row in run().history if "loss/dev" in row] == [0, 3, 4]
