@@ -161,7 +161,8 @@ def is_tuned(estimator: hg.HypergradEstimator) -> bool:
 @pytest.mark.parametrize(("names", "estimator"), CYCLED, ids=lambda x: x if isinstance(x, str) else "-".join(x))
 def test_pairs_of_settings_are_the_plain_problem(names, estimator):
     how = ESTIMATORS[estimator]
-    require_same(*(estimate(made(*which, tuned=is_tuned(how)), how) for which in (names, ())))
+    found, wanted = (estimate(made(*which, tuned=is_tuned(how)), how) for which in (names, ()))
+    require_same(found, wanted)
 
 
 @pytest.mark.parametrize("model", [Blocks, partial(Attention, 0.0)], ids=["blocks", "attention"])
@@ -189,7 +190,8 @@ def test_all_pairs_of_settings_with_every_estimator(estimator):
 )
 def test_dropout_in_attention_draws_as_in_the_plain_problem(names, estimator):
     how, model = ESTIMATORS[estimator], partial(Attention, 0.3)
-    require_same(*(estimate(made(*which, tuned=is_tuned(how), model=model), how) for which in (names, ())))
+    found, wanted = (estimate(made(*which, tuned=is_tuned(how), model=model), how) for which in (names, ()))
+    require_same(found, wanted)
 
 
 @pytest.mark.parametrize("estimator", ["store", "cg"])
@@ -302,7 +304,9 @@ COMPILED: dict[tuple[str, ...], hg.Tape] = {
 
 
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize("names", COMPILED, ids="-".join)
+@pytest.mark.parametrize(
+    "names", [pytest.param(x, marks=[pytest.mark.slow] * (len(x) > 1)) for x in COMPILED], ids="-".join
+)
 def test_compiled_steps_are_the_plain_ones(names):
     how = replace(FEW, tape=COMPILED[names])
     found = estimate(made(*names, tuned=True), replace(how, compile=True))
