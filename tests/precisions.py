@@ -52,7 +52,7 @@ def classifier(name: str, dtype: torch.dtype = torch.float32, wrap=lambda model:
     hyperparameters = {"weights": hg.ExampleWeights(), "l2": hg.L2(init=0.05)}
     parts = {"train": (X[:48], y[:48]), "dev": (X[48:], y[48:])}
     settings = {"model": wrap(model).to(dtype), "loss": cross_entropy, "hyperparameters": hyperparameters} | settings
-    return hg.Supervised(**parts, probe=False, **settings)
+    return hg.Supervised(**parts, **{"probe": False} | settings)
 
 
 def apart(found: hg.Tensors, wanted: hg.Tensors) -> float:

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import Dataset
 
 import hypergrad as hg
+from hypergrad.compile import inductor
 from hypergrad.core.cost import Spent
 from hypergrad.estimator.linearization import Linearization
 from hypergrad.estimator.point import Point

@@ -9,7 +9,8 @@ from torch.autograd.function import BackwardCFunction
 from torch.utils._pytree import tree_map_only
 
 from hypergrad.compile.tracing import untraced
-from hypergrad.core.autodiff import Tensors, detach, leaves, nodes_before
+from hypergrad.core.autodiff import Tensors, detach, leaves, nodes_before, outside_autocast
+from hypergrad.core.formats import coarsest
 from hypergrad.core.order import differentiated
 from hypergrad.model.copying import copied
 from hypergrad.model.criterion import Criterion
@@ -59,7 +60,9 @@ def objection(model: PureModule, criterion: Criterion, X: Any, y: Tensor) -> str
         except RuntimeError:
             return _without(model, criterion, w, X, y)
         functions = {node.name() for node in nodes_before([outputs, loss]) if isinstance(node, BackwardCFunction)}
-    if not all(g.isfinite().all() for g in first):
+        coarse = coarsest(loss, "The loss") > torch.finfo(torch.float32).eps
+    # Differences of what the model itself computes in bfloat16 are rounding.
+    if coarse or not all(g.isfinite().all() for g in first):
         return ""
     eager, off = _compared(model, criterion, X, y, found, w, v)
     names = eager.lost()
@@ -167,7 +170,8 @@ class TwiceDifferentiable:
         if not self._model.probes or self._objections.get(key) == "":
             return
         if key not in self._objections:
-            with untraced(), differentiated(once=False):  # the first step may be one that is traced
+            # The first step may be one that is traced, or under autocast, where a product is far from differences.
+            with untraced(), differentiated(once=False), outside_autocast(y):
                 if key != self._constructed:
                     require_functional(self._model, copied(self._model), X)
                 self._objections[key] = objection(self._model, self._criterion, X, y)

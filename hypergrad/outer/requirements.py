@@ -92,6 +92,7 @@ def require_tunable(problem: InnerProblem, *, warm_start: bool, retrain: bool) -
             f"{type(problem).__name__} has no hyperparameters, so there is nothing to tune. "
             "Give it at least one, such as {'l2': hg.L2(init=0.01)} for hg.Supervised."
         )
+    problem.init_hparams()  # requires a dict of tensors
     require_parameters(next(iter(problem.init_params().values())), type(problem).__name__)
     if warm_start and problem.tunes_initial:
         raise ValueError(

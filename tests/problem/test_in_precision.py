@@ -1,5 +1,6 @@
 """Losses in a precision of their own: what comes back, in which dtype, and how accurate it is."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -333,6 +334,32 @@ def test_compiled_steps_may_differ_by_the_rounding_of_the_precision():
     problem = classifier("MLP")
     assert epsilon_of(problem) == 0.0
     assert epsilon_of(InPrecision(problem, "bf16-mixed")) == 2.0**-7
+
+
+class Rectified(nn.Sequential):
+    """Kinks, at which second derivatives in bfloat16 are far from differences of first ones."""
+
+    def __init__(self, seed: int, lower: bool) -> None:
+        torch.manual_seed(seed)
+        layers = nn.Conv2d(1, 8, 3, stride=2), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2), nn.ReLU(), nn.Flatten()
+        super().__init__(*layers, nn.Linear(576, 5))
+        self.lower = lower
+
+    def forward(self, input):
+        with torch.autocast("cpu", torch.bfloat16) if self.lower else nullcontext():
+            return super().forward(input)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("lower", [False, True], ids=["precision", "its own autocast"])
+def test_a_network_with_kinks_is_not_taken_for_one_without_second_derivatives(seed, lower):
+    X, y = torch.rand(32, 1, 28, 28, dtype=torch.float32), torch.arange(32) % 5
+    part: Any = {"train": (X[:16], y[:16]), "dev": (X[16:], y[16:])}
+    model, l2 = Rectified(seed, lower).float(), {"l2": hg.L2(init=0.05)}
+    problem: hg.InnerProblem = hg.Supervised(model=model, loss=cross_entropy, **part, hyperparameters=l2)
+    problem = problem if lower else InPrecision(problem, "bf16-mixed")
+    found = UNROLLED.estimate(problem, problem.init_hparams(), problem.init_params())
+    assert flatten(found.grad).isfinite().all()
 
 
 @pytest.mark.slow
