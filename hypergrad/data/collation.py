@@ -33,6 +33,7 @@ class Collation:
         Raises:
             TypeError: if the examples have no targets.
             ValueError: if their shapes differ.
+            OSError: if there is no memory to share it with another process.
             RuntimeError: what the user's function raised.
         """
         first = examples[0]
@@ -47,9 +48,16 @@ class Collation:
             with noted(f"putting {len(examples)} examples of the {self.name} part into a batch"):
                 return self.collate(plain)
         except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            if "/torch_" in reason:  # a file of memory that processes share
+                raise OSError(
+                    f"A process that reads the {self.name} part needs shared memory for a batch, but {reason}. Lower "
+                    "num_workers or batch_size, read in this process by num_workers=0, or allow more (a larger "
+                    "/dev/shm, docker run --shm-size, ulimit -f)."
+                ) from error
             if not self.is_default:
                 raise
             raise ValueError(
-                f"The examples of the {self.name} part must have the same shape, but {str(error).splitlines()[0]}; pad "
+                f"The examples of the {self.name} part must have the same shape, but {reason}; pad "
                 "them to one length, or give a DataLoader whose collate_fn does so."
             ) from error

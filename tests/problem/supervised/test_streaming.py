@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, SubsetRandomSampler, default_collate
 
 import hypergrad as hg
 from hypergrad.data import step_reader, streaming
+from hypergrad.data.collation import Collation
 from hypergrad.data.random_state import random_state
 from hypergrad.data.streamed import reading
 
@@ -429,3 +430,14 @@ def test_no_warning_is_raised_where_reading_is_quiet():
         warnings.simplefilter("error")
         outcome(problem_on(Made(1), stream=True, num_workers=1))
         gc.collect()
+
+
+def test_too_little_shared_memory_is_said(monkeypatch):
+    def full(tensors, *args, **kwargs):
+        raise RuntimeError("unable to resize file </torch_7_8_0> to the right size: File too large (27)")
+
+    monkeypatch.setattr(torch, "stack", full)
+    with pytest.raises(
+        OSError, match=r"train part needs shared memory for a batch, but unable to resize.*num_workers=0"
+    ):
+        Collation(default_collate, "train")([Made(1)[0], Made(1)[1]])
