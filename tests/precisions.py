@@ -1,5 +1,7 @@
 """Problems small enough for tests in bfloat16 on a CPU, and how far two hypergradients are apart."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -52,7 +54,8 @@ def classifier(name: str, dtype: torch.dtype = torch.float32, wrap=lambda model:
     hyperparameters = {"weights": hg.ExampleWeights(), "l2": hg.L2(init=0.05)}
     parts = {"train": (X[:48], y[:48]), "dev": (X[48:], y[48:])}
     settings = {"model": wrap(model).to(dtype), "loss": cross_entropy, "hyperparameters": hyperparameters} | settings
-    return hg.Supervised(**parts, **{"probe": False} | settings)
+    usual: dict[str, Any] = {"probe": False}
+    return hg.Supervised(**parts, **usual | settings)
 
 
 def apart(found: hg.Tensors, wanted: hg.Tensors) -> float:
