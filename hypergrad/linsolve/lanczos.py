@@ -38,7 +38,7 @@ class Lanczos:
         if not self.steps or not is_sound:
             return None
         # As scipy.linalg.eigvalsh_tridiagonal, whose checks take longer than the bisection.
-        from scipy.linalg.lapack import dstebz
+        from scipy.linalg.lapack import dstebz  # pyright: ignore[reportAttributeAccessIssue]
 
         diagonal = [1 / alpha for alpha in self.steps]
         above = [math.sqrt(beta) / alpha for alpha, beta in zip(self.steps, self.ratios, strict=True)]
