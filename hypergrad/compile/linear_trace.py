@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
+from hypergrad.compile.rewriting import call_functions
 from hypergrad.compile.splitting import dependents, first_half
 from hypergrad.compile.thin_products import is_thin
 from hypergrad.compile.tracing import trace
@@ -103,6 +104,7 @@ def _split(whole: fx.GraphModule, dtype: torch.dtype) -> LinearTrace:
             after[node] = product.node_copy(node)
         elif node in reached and node is not v:
             after[node] = _simplified(product, node, after, dtype)
+    call_functions(product)
     shapes = tuple(tuple(node.meta["val"].shape) for node in shared)
     return LinearTrace(_module(whole, prepare), _module(whole, product, dtype), shapes)
 

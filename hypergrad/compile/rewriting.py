@@ -6,6 +6,18 @@ import torch
 from torch import Tensor, fx
 
 _ATEN = torch.ops.aten
+_FUNCTIONS = {
+    _ATEN.add.Tensor: torch.add,
+    _ATEN.div.Tensor: torch.div,
+    _ATEN.mm.default: torch.mm,
+    _ATEN.mul.Tensor: torch.mul,
+    _ATEN.neg.default: torch.neg,
+    _ATEN.reshape.default: torch.reshape,
+    _ATEN.sub.Tensor: torch.sub,
+    _ATEN.sum.dim_IntList: torch.sum,
+    _ATEN.t.default: torch.t,
+}
+"""Functions that call the same operation; those measured to do so a microsecond faster, and frequent."""
 
 
 def lift_constants(whole: fx.GraphModule, stays: Callable[[Tensor], bool]) -> list[Tensor]:
@@ -60,3 +72,9 @@ def drop_logarithms(whole: fx.GraphModule) -> None:
             node.replace_all_uses_with(quotient)
     whole.graph.eliminate_dead_code()
     whole.recompile()
+
+
+def call_functions(graph: fx.Graph) -> None:
+    """Call torch's functions instead of operations where both are the same, because their calls are faster."""
+    for node in graph.nodes:
+        node.target = _FUNCTIONS.get(node.target, node.target)

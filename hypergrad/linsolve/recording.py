@@ -45,7 +45,7 @@ class Recording:
 
     def joined(self, later: "Recording") -> "Recording":
         """The last of these vectors and all later ones, `MOST` together if there are not more later ones."""
-        first = len(self.vectors) - max(MOST - len(later.vectors), 0)
+        first = max(len(self.vectors) - max(MOST - len(later.vectors), 0), 0)
         vectors, products = (
             before[first:] + after for before, after in ((self.vectors, later.vectors), (self.products, later.products))
         )

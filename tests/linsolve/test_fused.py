@@ -37,6 +37,17 @@ def test_fused_iterations_are_the_same_iterations(steps, spectrum, preconditione
     assert (found.x - plain.x).norm() <= 1e-10 * plain.x.norm()
 
 
+def test_the_last_iterations_are_compiled_too():
+    A, met = spd(SPECTRA["condition 1e3"]), []
+
+    def compiled(f):
+        return lambda *tensors: met.append(f.__name__) or f(A.matmul, *tensors)
+
+    operator = hg.Operator(A.matmul, compile=compiled, dtype=A.dtype)
+    assert hg.CG(max_iter=12, tol=0.0).solve(operator, rhs()).num_matvecs == 12
+    assert met == ["iterations", "iterations", "iteration", "iteration"]
+
+
 def test_fused_iterations_refuse_what_the_others_refuse():
     indefinite = spd(torch.cat([torch.tensor([-0.5]), torch.linspace(0.5, 3.0, N - 1)]))
     with pytest.raises(hg.IndefiniteError, match=r"step \d+ met curvature .*-"):
