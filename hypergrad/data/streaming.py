@@ -1,5 +1,7 @@
 """Which parts of a user's data are read when they are used, and how."""
 
+import warnings
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -94,6 +96,21 @@ class Streaming:
             passes = Passes(data, Collation(collate, name), name, self.seed, **size)
             return PassPart(passes, self.num_first, like, is_ahead=self._workers.num > 0)
         return self.part_of(self._rows(source, data, collate, name), like)
+
+    def require_use(self, parts: Mapping[str, Any]) -> None:
+        """Warn if processes were asked for, and no part is streamed.
+
+        Args:
+            parts: what was read.
+        """
+        if self.num_workers and not any(isinstance(part, StreamedPart) for part in parts.values()):
+            warnings.warn(
+                f"num_workers={self.num_workers} has no effect, because nothing is streamed: without stream, only data "
+                f"sets of more than {STREAMED_ABOVE / 2**30:g} GiB are, and only with a batch_size. Give stream=True, "
+                "or leave num_workers out.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def part_of(self, rows: Rows, like: Tensor) -> RowPart:
         """A part that is streamed by its rows, which are not checked yet."""

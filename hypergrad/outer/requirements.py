@@ -55,9 +55,14 @@ def require_settings(given: Iterable[str], known: Collection[str]) -> None:
     """
     unknown = sorted(set(given) - set(known))
     if unknown:
+        remedy = (
+            "the device is that of the model and the data: call model.cuda() before hg.Supervised, or problem.to(…)"
+            if "device" in unknown
+            else "rename or leave out what is not among them"
+        )
         raise TypeError(
-            f"hg.fit must be given settings of hg.Trainer, which are {', '.join(sorted(known))}, but it got "
-            f"{', '.join(map(repr, unknown))}; rename or leave out what is not among them."
+            "hg.fit must be given a folder, progress, or settings of hg.Trainer, which are "
+            f"{', '.join(sorted(known))}, but it got {', '.join(map(repr, unknown))}; {remedy}."
         )
 
 

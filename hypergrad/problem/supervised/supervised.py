@@ -113,6 +113,7 @@ class Supervised(JudgedProblem):
         parts = read_parts(sources, like, seed, streaming)
         super().__init__(parts, batch_size=batch_size, drop_last=drop_last, seed=seed)
         self.streaming = streaming
+        streaming.require_use(parts)
         self.effects = CombinedEffects(hyperparameters)
         self.returns_loss = loss is None
         self.criterion = Criterion(returned if loss is None else loss).to(like)

@@ -441,3 +441,8 @@ def test_too_little_shared_memory_is_said(monkeypatch):
         OSError, match=r"train part needs shared memory for a batch, but unable to resize.*num_workers=0"
     ):
         Collation(default_collate, "train")([Made(1)[0], Made(1)[1]])
+
+
+def test_workers_without_a_stream_are_said_to_have_no_effect():
+    with pytest.warns(UserWarning, match=r"num_workers=2 has no effect.*more than 1 GiB.*stream=True"):
+        problem_on(Made(1), num_workers=2)
