@@ -68,9 +68,8 @@ class InnerProblem(nn.Module, ABC):
     def inner_parts(self, batch: Any) -> "Parts | None":
         """The parts of an inner batch with g(w, λ; batch) = Σ_k share_k g(w, λ; part_k); None, the default, if none.
 
-        Override it to compute the inner loss, its gradients and their products one part at a time, with the memory of
-        one. `inner_loss` gets each part in the place of the batch. The shares must have the sum 1, so that penalties,
-        which are in the loss of each part, count once.
+        Losses, gradients and products are then computed with the memory of one part, which `inner_loss` gets in the
+        place of the batch. Penalties are in each part and count once, because the shares must have the sum 1.
         """
         return None
 
@@ -80,10 +79,7 @@ class InnerProblem(nn.Module, ABC):
 
     @property
     def samples_outer(self) -> bool:
-        """Whether `outer_batch` draws some of the dev examples, so that the dev losses of outer steps differ by chance.
-
-        λ is then chosen by the loss on `whole_outer_batch`, see `hypergrad.Trainer.exact_every`.
-        """
+        """Whether `outer_batch` draws some of dev; λ is then chosen by the loss on `whole_outer_batch`."""
         return False
 
     def whole_outer_batch(self) -> Any:
