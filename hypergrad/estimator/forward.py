@@ -37,7 +37,7 @@ class Forward(HypergradEstimator):
             (RTHO). λ is then updated every T steps during one training, whose steps are numbered on. Z mixes
             derivatives at different values of λ; it is exact as long as λ does not change. For a trainer with warm
             starts.
-        compile: run several steps at a time through torch.compile. It requires a C++ compiler, and some ten seconds
+        compile: run several steps at a time through torch's Inductor. It requires a C++ compiler, and some ten seconds
             once for a problem. "auto" does so once it pays, see docs/compile.md. `training_remark` in the stats says
             whether it was done, or why not.
 

@@ -66,7 +66,7 @@ class Implicit(HypergradEstimator):
         error_bar: estimate ‖estimate − dF/dλ‖, which is `error_estimate` in the stats. If it is unknown it is NaN,
             and `error_status` gives the reason. It requires `error_matvecs` further Hessian products, fewer than the
             adjoint where a Krylov solver found it.
-        compile: run the training steps through torch.compile, several at a time. It requires a C++ compiler, and some
+        compile: run the training steps through torch's Inductor, several at a time. It needs a C++ compiler, and some
             ten seconds once for a problem. "auto" does so once it pays, see docs/compile.md. `training_remark` in the
             stats says whether it was done, or why not.
 

@@ -44,7 +44,7 @@ class Unrolled(HypergradEstimator):
         tape: how the states are recovered. All tapes give the same hypergradient, and differ in memory and time.
         inner_steps: training steps T, ≥ 1.
         horizon: truncation horizon K, from 0 to T; None differentiates through all T steps, and the start.
-        compile: run several steps at a time, and their pull-back, through torch.compile. It requires a C++ compiler,
+        compile: run several steps at a time, and their pull-back, through torch's Inductor. It requires a C++ compiler,
             and some ten seconds once for a problem. "auto" does so once it pays, see docs/compile.md. `training_remark`
             in the stats says whether it was done, or why not. `Reversible` does not support it.
 

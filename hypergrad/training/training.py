@@ -50,7 +50,7 @@ class Training:
         tol: relative tolerance on ‖φ‖, ≥ 0; 0 takes all steps and evaluates φ once, at the end.
         check_every: inner steps between two evaluations of φ, each of which costs one gradient, ≥ 1; None uses
             `solver.check_every`. If the solver knows its gradient, φ is checked after every step.
-        compile: run several steps at a time through torch.compile; "auto" does so once it pays, see docs/compile.md.
+        compile: run several steps at a time through torch's Inductor; "auto" does so once it pays, see docs/compile.md.
     """
 
     solver: InnerSolver
