@@ -16,6 +16,7 @@ from hypergrad.estimator.report import AdjointReport as AdjointReport
 from hypergrad.effect.affine_network import AffineNetwork as AffineNetwork
 from hypergrad.linsolve.auto import Auto as Auto
 from hypergrad.tape.auto import AutoTape as AutoTape
+from hypergrad.problem.batch_place import BatchPlace as BatchPlace
 from hypergrad.baseline.budget import Budget as Budget
 from hypergrad.effect.buffer import Buffer as Buffer
 from hypergrad.linsolve.cg import CG as CG
@@ -61,6 +62,7 @@ from hypergrad.solver.base import InnerSolver as InnerSolver
 from hypergrad.effect.input_scale import InputScale as InputScale
 from hypergrad.callback.jsonl import JSONLines as JSONLines
 from hypergrad.linsolve.jacobi import Jacobi as Jacobi
+from hypergrad.single_loop.joint import JointMethod as JointMethod
 from hypergrad.problem.k_fold import KFold as KFold
 from hypergrad.effect.l1 import L1 as L1
 from hypergrad.problem.sparse.l1 import L1Problem as L1Problem
@@ -73,9 +75,11 @@ from hypergrad.problem.learning_to_learn import LearningToLearn as LearningToLea
 from hypergrad.sensitivity.linear_response import LinearResponse as LinearResponse
 from hypergrad.linsolve.base import LinearSolution as LinearSolution
 from hypergrad.linsolve.base import LinearSolver as LinearSolver
+from hypergrad.single_loop.masoba import MASOBA as MASOBA
 from hypergrad.linsolve.minres import MINRES as MINRES
 from hypergrad.problem.variational.mean_field import MeanField as MeanField
 from hypergrad.problem.meta.meta_learning import MetaLearning as MetaLearning
+from hypergrad.single_loop.base import Method as Method
 from hypergrad.callback.model_saver import ModelSaver as ModelSaver
 from hypergrad.solver.momentum import Momentum as Momentum
 from hypergrad.linsolve.neumann import Neumann as Neumann
@@ -103,9 +107,11 @@ from hypergrad.product.reverse import Reverse as Reverse
 from hypergrad.tape.reversible import Reversible as Reversible
 from hypergrad.problem.ridge import Ridge as Ridge
 from hypergrad.sensitivity.inner import Root as Root
+from hypergrad.single_loop.soba import SOBA as SOBA
 from hypergrad.solver.schedule import Schedule as Schedule
 from hypergrad.baseline.base import Search as Search
 from hypergrad.problem.variational.semi_amortized import SemiAmortized as SemiAmortized
+from hypergrad.estimator.single_loop import SingleLoop as SingleLoop
 from hypergrad.task.sinusoids import Sinusoids as Sinusoids
 from hypergrad.problem.sparse.sparse_logistic import SparseLogistic as SparseLogistic
 from hypergrad.data.tables import Split as Split

@@ -25,7 +25,7 @@ ORDER = [
     {"product"},
     {"solver"},
     {"training"},
-    {"tape"},
+    {"tape", "single_loop"},
     {"estimator"},
     {"functional", "check", "sensitivity", "table", "plot"},
     {"influence", "callback"},
@@ -38,7 +38,19 @@ ORDER = [
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 HYDRA = {("cli", "command"), ("cli", "screening"), ("run",)}
-FAMILIES = {"effect", "task", "problem", "product", "solver", "linsolve", "tape", "estimator", "callback", "baseline"}
+FAMILIES = {
+    "effect",
+    "task",
+    "problem",
+    "product",
+    "solver",
+    "linsolve",
+    "tape",
+    "single_loop",
+    "estimator",
+    "callback",
+    "baseline",
+}
 PROMISES = {"__init__", "base"}
 ELSEWHERE = {"acceptance": "outer", "optimizer": "outer", "schedule": "solver"}
 """Groups of configs whose code has no folder of their name."""

@@ -139,7 +139,7 @@ def configured_estimators() -> dict[str, HypergradEstimator]:
 def built(cfg: DictConfig) -> dict[str, Any]:
     """The resolved config, without the groups that the estimator and the problem contain already."""
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    inside = ("callback", "data", "linsolve", "product", "resume", "solver", "task")
+    inside = ("callback", "data", "linsolve", "product", "resume", "single_loop", "solver", "task")
     return {key: value for key, value in config.items() if key not in inside}
 
 

@@ -59,6 +59,8 @@ def _of_adjoint(report: AdjointReport) -> dict[str, str]:
             f"({report.status}): its relative residual is {residual:.2e} after {report.num_matvecs} products{at}. "
             f"{remedy}"
         }
+    if report.status == Status.NOT_REQUIRED:
+        return {}
     if residual > _UNSOLVED:
         return {
             "adjoint_residual": "the hypergradient may be wrong because the adjoint system is hardly solved: its "

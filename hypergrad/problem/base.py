@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hypergrad.core.autodiff import Tensors, value_and_gradient
 from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.problem.batch_place import UNKNOWN, WHOLE, BatchPlace
 from hypergrad.problem.returned import require_dict, require_scalar
 
 _NO_OUTPUTS = (
@@ -64,6 +65,18 @@ class InnerProblem(nn.Module, ABC):
     def outer_batch(self, step: int) -> Any:
         """The batch of outer step `step` ≥ 0; None if the losses read all data of the problem."""
         return None
+
+    def inner_place(self, step: int) -> BatchPlace:
+        """The place of `inner_batch(step)` among the batches of an epoch, for single-loop methods.
+
+        By default that of all data if `inner_batch` is not overridden, and else an unknown one: all batches then count
+        the same, and methods with a table of batches refuse the problem. Override both or none.
+        """
+        return WHOLE if type(self).inner_batch is InnerProblem.inner_batch else UNKNOWN
+
+    def outer_place(self, step: int) -> BatchPlace:
+        """The place of `outer_batch(step)`, by the same rule."""
+        return WHOLE if type(self).outer_batch is InnerProblem.outer_batch else UNKNOWN
 
     def inner_parts(self, batch: Any) -> "Parts | None":
         """The parts of an inner batch with g(w, λ; batch) = Σ_k share_k g(w, λ; part_k); None, the default, if none.

@@ -1,0 +1,141 @@
+"""The promise of a single-loop method: one joint move of the parameters and of what goes with them.
+
+Each file of this folder is one method, or what methods share: `terms.py` computes what their papers call the
+directions. A method may import solvers, problems and the layers below them. It does not know estimators.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.validation import require_instance
+from hypergrad.problem.base import InnerProblem
+from hypergrad.single_loop.terms import Terms
+from hypergrad.solver.base import InnerSolver
+from hypergrad.solver.coefficient import root
+from hypergrad.solver.gradient_descent import GradientDescent
+
+Memory = dict[str, Any]
+"""What a method takes from one move to the next besides w: tensors, and dicts, lists and tuples of tensors and plain
+values."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """One joint move, computed from one (w, λ) and the memory there.
+
+    Attributes:
+        params: w after the move, outside any graph.
+        direction: D_λ, an estimate of dF/dλ; flat, in the order of the hyperparameters, shape (p,).
+        memory: what the next move begins with.
+        outer_loss: f on the outer batch before the move, shape ().
+        inner_loss: g on the first inner batch before the move, shape ().
+        inner_direction: D_w, flat, shape (n,), by which w moves if the solver is gradient descent.
+        adjoint_direction: D_v, shape (n,); None if the method has no adjoint v.
+        outer_gradient: ∂f/∂w, flat, shape (n,).
+    """
+
+    params: Tensors
+    direction: Tensor
+    memory: Memory
+    outer_loss: Tensor
+    inner_loss: Tensor
+    inner_direction: Tensor
+    outer_gradient: Tensor
+    adjoint_direction: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """How w moves together with what estimates dF/dλ; λ itself is moved by the optimiser of the outer loop.
+
+    A method of your own is a frozen keyword-only dataclass that defines `begin` and `move`. Every move is a pure
+    function of its arguments.
+
+    Attributes:
+        solver: moves w by one step of its `update` along a direction that the method gives. The coefficients in move
+            t = 0, 1, … are those of its step t, and name no hyperparameter.
+    """
+
+    solver: InnerSolver = field(default_factory=GradientDescent)
+
+    def __post_init__(self) -> None:
+        require_instance(self, "solver", InnerSolver)
+        named = {name: root(value) for name, value in self.solver.coefficients().items()}
+        tuned = [f"{name} = {value!r}" for name, value in named.items() if isinstance(value, str)]
+        if tuned:
+            raise ValueError(
+                f"{type(self).__name__} cannot tune a coefficient of the solver, such as {tuned[0]}, because it "
+                "follows the solution of the inner problem, which does not depend on it. Give a number or a schedule."
+            )
+        if type(self.solver).update is InnerSolver.update:
+            raise ValueError(
+                f"{type(self).__name__} moves w along a direction of its own, which a step of "
+                f"{type(self.solver).__name__} cannot take: it is not defined by `update`. Use GradientDescent, "
+                "Momentum or Adam."
+            )
+
+    @property
+    def num_batches(self) -> int:
+        """Inner batches of a move, ≥ 1; move t uses those of the inner steps from t · num_batches on."""
+        return 1
+
+    @property
+    def num_matvecs(self) -> int:
+        """Products with the Hessian in a move."""
+        return 1
+
+    @abstractmethod
+    def begin(self, terms: Terms, params: Tensors, hparams: Tensors) -> Memory:
+        """The memory before the first move, which starts from `params`."""
+
+    @abstractmethod
+    def move(self, terms: Terms, params: Tensors, hparams: Tensors, memory: Memory, t: int) -> Move:
+        """The move t ≥ 0.
+
+        Args:
+            terms: the terms of the directions on the batches of this move.
+            params: w; not changed.
+            hparams: λ in natural units; not changed.
+            memory: what the last move returned; not changed.
+            t: moves so far.
+        """
+
+    def require(self, problem: InnerProblem) -> None:
+        """Check that the method can tune the problem.
+
+        Raises:
+            ValueError: if it cannot; the message says why.
+        """
+        name = type(problem).__name__
+        if not (problem.is_minimisation and problem.is_smooth):
+            raise ValueError(
+                f"{type(self).__name__} moves w along the gradient of the inner loss, but the solution of {name} is "
+                f"{'not where that is zero' if problem.is_smooth else 'at kinks of it'}. Use Implicit."
+            )
+        if problem.tunes_initial:
+            raise ValueError(
+                f"{type(self).__name__} follows one solution from step to step, so the initial parameters of {name} "
+                "cannot be tuned. Use Unrolled with warm_start=False."
+            )
+        if problem.at_outer_step(1) is not problem:
+            raise ValueError(
+                f"{type(self).__name__} follows the solution of one inner problem, but {name} has another one in each "
+                "outer step. Use Implicit or Unrolled with warm_start=False."
+            )
+
+    def start_solver(self, params: Tensors) -> Memory:
+        """The state of the solver before the first move, without the parameters."""
+        return {name: group for name, group in self.solver.init(params).items() if name != "params"}
+
+    def step_solver(
+        self, params: Tensors, state: Memory, direction: Tensors, hparams: Tensors, t: int
+    ) -> tuple[Tensors, Memory]:
+        """w and the state of the solver after its step t along a direction, shaped as w."""
+        coefficients = self.solver.coefficients_at(hparams, t, params)
+        after: Mapping[str, Any] = self.solver.update({"params": params, **state}, direction, coefficients, t)
+        return after["params"], {name: group for name, group in after.items() if name != "params"}

@@ -1,0 +1,121 @@
+"""The terms of which the directions of single-loop methods are sums, each on one batch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hypergrad.core.autodiff import Tensors, flatten, leaves
+from hypergrad.core.cost import spend
+from hypergrad.core.order import first_order
+from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.oracle import Oracle
+from hypergrad.problem.parts import accumulated_outer_loss
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """A loss with its gradients at one (w, λ).
+
+    Attributes:
+        loss: shape (); without the weight of the batch.
+        wrt_params: with respect to w, flat, shape (n,).
+        wrt_hparams: with respect to λ, flat, shape (p,).
+    """
+
+    loss: Tensor
+    wrt_params: Tensor
+    wrt_hparams: Tensor
+
+
+@dataclass(frozen=True)
+class Products:
+    """The inner loss with its gradient, and the products of its second derivatives with v, at one (w, λ).
+
+    Attributes:
+        loss: g, shape (); without the weight of the batch.
+        gradient: ∇_w g, flat, shape (n,).
+        hvp: ∇²_ww g v, shape (n,).
+        mixed: ∇²_λw g v, flat, shape (p,).
+    """
+
+    loss: Tensor
+    gradient: Tensor
+    hvp: Tensor
+    mixed: Tensor
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms of a move, on its own batches.
+
+    Each term is multiplied by the weight of its batch, so that its mean over the batches of an epoch is the term on all
+    data, whatever the sizes of the batches.
+
+    Attributes:
+        problem: gives the losses and batches.
+        inner_step: of the first inner batch of the move.
+        outer_step: of its outer batch.
+    """
+
+    problem: InnerProblem
+    inner_step: int
+    outer_step: int
+
+    def products(self, params: Tensors, hparams: Tensors, v: Tensor, number: int = 0) -> Products:
+        """g, its gradient and its second derivatives times v on inner batch `number` of the move.
+
+        One gradient, and one walk through its graph for both products.
+
+        Also raised, by what it calls: ValueError if the inner loss is not a scalar, or depends on no parameter.
+        """
+        w, hp, step = leaves(params), leaves(hparams), self.inner_step + number
+        inputs = (*w.values(), *hp.values())
+        with torch.enable_grad():
+            loss, grads = Oracle(self.problem, hp, self.problem.inner_batch(step))(w)
+            gradient = flatten(grads)
+            pulled: tuple[Tensor | None, ...] = (None,) * len(inputs)
+            if gradient.requires_grad:
+                pulled = torch.autograd.grad(gradient, inputs, v, allow_unused=True)
+        hvp, mixed = _flat(pulled[: len(w)], w), _flat(pulled[len(w) :], hp)
+        weight = self.problem.inner_place(step).weight
+        return Products(loss.detach(), *(_weighted(x, weight) for x in (gradient.detach(), hvp, mixed)))
+
+    def inner(self, params: Tensors, hparams: Tensors, number: int = 0) -> Gradients:
+        """g with its gradients with respect to w and λ on inner batch `number` of the move, in one backward pass."""
+        spend(gradients=1)
+        step = self.inner_step + number
+        batch, weight = self.problem.inner_batch(step), self.problem.inner_place(step).weight
+        return _gradients(lambda w, hp: Oracle(self.problem, hp, batch).loss(w), params, hparams, weight)
+
+    def outer(self, params: Tensors, hparams: Tensors) -> Gradients:
+        """f with its gradients with respect to w and λ on the outer batch of the move, in one backward pass."""
+        batch = self.problem.outer_batch(self.outer_step)
+        weight = self.problem.outer_place(self.outer_step).weight
+        return _gradients(lambda w, hp: accumulated_outer_loss(self.problem, w, hp, batch), params, hparams, weight)
+
+
+def _gradients(
+    function: Callable[[Tensors, Tensors], Tensor], params: Tensors, hparams: Tensors, weight: float
+) -> Gradients:
+    w, hp = leaves(params), leaves(hparams)
+
+    @torch.enable_grad()
+    def formed() -> Gradients:
+        loss = function(w, hp)
+        pulled = torch.autograd.grad(loss, (*w.values(), *hp.values()), allow_unused=True)
+        flats = _flat(pulled[: len(w)], w), _flat(pulled[len(w) :], hp)
+        return Gradients(loss.detach(), *(_weighted(x, weight) for x in flats))
+
+    return first_order(formed)
+
+
+def _flat(pieces: Sequence[Tensor | None], like: Tensors) -> Tensor:
+    """The pieces as one vector, with zeros for those that are None."""
+    pairs = zip(like.items(), pieces, strict=True)
+    return flatten({name: torch.zeros_like(x) if piece is None else piece for (name, x), piece in pairs})
+
+
+def _weighted(x: Tensor, weight: float) -> Tensor:
+    return x if weight == 1 else weight * x
