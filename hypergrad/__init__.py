@@ -62,8 +62,8 @@ from hypergrad.effect.init_scale import InitScale as InitScale
 from hypergrad.problem.base import InnerProblem as InnerProblem
 from hypergrad.solver.base import InnerSolver as InnerSolver
 from hypergrad.effect.input_scale import InputScale as InputScale
-from hypergrad.callback.jsonl import JSONLines as JSONLines
 from hypergrad.solver.inverse_root import InverseRoot as InverseRoot
+from hypergrad.callback.jsonl import JSONLines as JSONLines
 from hypergrad.linsolve.jacobi import Jacobi as Jacobi
 from hypergrad.single_loop.joint import JointMethod as JointMethod
 from hypergrad.problem.k_fold import KFold as KFold
