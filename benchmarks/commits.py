@@ -114,7 +114,9 @@ def explain_difference(met: float, wanted: float, goal: float | None) -> str:
     if goal is None:
         agrees = abs(met - wanted) <= _TOLERANCE * abs(wanted)
         return "" if agrees else f"gives {met!r} in the new checkout and {wanted!r} in the old one"
-    worse = [f"{error!r} in the {side} checkout" for side, error in (("new", met), ("old", wanted)) if not error <= goal]
+    worse = [
+        f"{error!r} in the {side} checkout" for side, error in (("new", met), ("old", wanted)) if not error <= goal
+    ]
     return f"has an error above {goal:g}: {' and '.join(worse)}" if worse else ""
 
 
