@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 _TOLERANCE = 1e-6
-"""Of the results of "unrolled", relative: sums in another order give other rounding."""
+"""Of the results, relative: sums in another order give other rounding."""
 
 
 class Checkout:
@@ -108,16 +108,14 @@ def explain_difference(met: float, wanted: float, goal: float | None) -> str:
     Args:
         met: of the new checkout, as by `Checkout.run`.
         wanted: of the old one.
-        goal: what an error may be at most, whichever algorithm a checkout chooses; None if the results are norms, which
-            have to be the same.
+        goal: errors of at most this agree, because checkouts may choose other algorithms; None if the results are
+            norms, which have to be the same.
     """
-    if goal is None:
-        agrees = abs(met - wanted) <= _TOLERANCE * abs(wanted)
-        return "" if agrees else f"gives {met!r} in the new checkout and {wanted!r} in the old one"
-    worse = [
-        f"{error!r} in the {side} checkout" for side, error in (("new", met), ("old", wanted)) if not error <= goal
-    ]
-    return f"has an error above {goal:g}: {' and '.join(worse)}" if worse else ""
+    is_same = abs(met - wanted) <= _TOLERANCE * abs(wanted)
+    if is_same or goal is not None and met <= goal and wanted <= goal:
+        return ""
+    above = "" if goal is None else f", which are not both at most {goal:g}"
+    return f"gives {met!r} in the new checkout and {wanted!r} in the old one{above}"
 
 
 def main() -> None:
