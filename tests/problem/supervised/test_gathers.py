@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import hypergrad as hg
@@ -30,7 +31,7 @@ def test_rows_are_those_of_indexing(rows, dtype):
     inputs = torch.arange(30).reshape(5, 3, 2).to(dtype)
     tree = {"x": inputs, "pair": (inputs[:, 0], inputs[:, 0, 0])}
     assert torch.equal(take_rows(inputs, rows), inputs[rows])
-    found, expected = (torch.utils._pytree.tree_leaves(function(tree, rows)) for function in (take_rows, take))
+    found, expected = (tree_leaves(function(tree, rows)) for function in (take_rows, take))
     assert all(torch.equal(x, y) for x, y in zip(found, expected, strict=True))
 
 
