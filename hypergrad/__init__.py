@@ -12,8 +12,10 @@ from hypergrad.outer.acceptance import Acceptance as Acceptance
 from hypergrad.solver.adagrad import Adagrad as Adagrad
 from hypergrad.solver.adam import Adam as Adam
 from hypergrad.solver.adamw import AdamW as AdamW
+from hypergrad.single_loop.adjoint import AdjointMethod as AdjointMethod
 from hypergrad.estimator.report import AdjointReport as AdjointReport
 from hypergrad.effect.affine_network import AffineNetwork as AffineNetwork
+from hypergrad.single_loop.amigo import AmIGO as AmIGO
 from hypergrad.linsolve.auto import Auto as Auto
 from hypergrad.tape.auto import AutoTape as AutoTape
 from hypergrad.problem.batch_place import BatchPlace as BatchPlace
@@ -60,6 +62,7 @@ from hypergrad.effect.init_scale import InitScale as InitScale
 from hypergrad.problem.base import InnerProblem as InnerProblem
 from hypergrad.solver.base import InnerSolver as InnerSolver
 from hypergrad.effect.input_scale import InputScale as InputScale
+from hypergrad.solver.inverse_root import InverseRoot as InverseRoot
 from hypergrad.callback.jsonl import JSONLines as JSONLines
 from hypergrad.linsolve.jacobi import Jacobi as Jacobi
 from hypergrad.single_loop.joint import JointMethod as JointMethod
