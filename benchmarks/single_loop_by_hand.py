@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.autograd import grad
 
 from benchmarks.problem.bilevel_logistic import BilevelLogistic
 from benchmarks.problem.bilevel_quadratic import BilevelQuadratic
@@ -43,7 +42,7 @@ class Steps:
 
 def by_torch(problem: Problem, steps: Steps) -> Array:
     """u after SOBA by autograd."""
-    positive = isinstance(problem, BilevelLogistic)
+    grad, positive = torch.autograd.grad, isinstance(problem, BilevelLogistic)
     name, hp = next(iter(problem.init_hparams().items()))
     w, u = problem.init_params()["w"], hp.log() if positive else hp
     v = torch.zeros_like(w)

@@ -61,11 +61,10 @@ class BilevelLogistic(Partitioned):
 
     def inner_loss(self, params: hg.Tensors, hparams: hg.Tensors, batch: Batch) -> Tensor:
         w = params["w"]
-        return self.outer_loss(params, hparams, batch) + (hparams["l2"] * w * w).sum() / 2
+        return _mean_loss(w, *batch) + (hparams["l2"] * w * w).sum() / 2
 
     def outer_loss(self, params: hg.Tensors, hparams: hg.Tensors, batch: Batch) -> Tensor:
-        X, y = batch
-        return -logsigmoid(y * (X @ params["w"])).mean()
+        return _mean_loss(params["w"], *batch)
 
     def solution(self, hparams: hg.Tensors) -> hg.Tensors:
         """w* by Newton steps from 0 to ‖∇g‖ ≤ 1e-13, halved while g rises."""
@@ -101,6 +100,10 @@ class BilevelLogistic(Partitioned):
         return minimize(
             fun, start, jac=True, method="L-BFGS-B", bounds=[(-_BOX, _BOX)] * len(start), options=options
         ).fun
+
+
+def _mean_loss(w: Tensor, X: Tensor, y: Tensor) -> Tensor:
+    return -logsigmoid(y * (X @ w)).mean()
 
 
 def _derivatives(w: Tensor, X: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -57,13 +57,10 @@ class BilevelQuadratic(Partitioned):
         return {"hp": self.hp}
 
     def inner_loss(self, params: hg.Tensors, hparams: hg.Tensors, batch: Batch) -> Tensor:
-        X, Y = batch
-        x, b, c = (X @ params["w"]).unbind(1)
-        s, a, d = (Y @ hparams["hp"]).unbind(1)
-        return (x * x / 2 + s * s / 2 + a * b + c + d).mean()
+        return _mean_loss(params["w"], hparams["hp"], *batch)
 
     def outer_loss(self, params: hg.Tensors, hparams: hg.Tensors, batch: Batch) -> Tensor:
-        return self.inner_loss(params, hparams, batch)
+        return _mean_loss(params["w"], hparams["hp"], *batch)
 
     def solution(self, hparams: hg.Tensors) -> hg.Tensors:
         A, _, C, c, _ = _means(self.X, self.Y)
@@ -90,6 +87,12 @@ class BilevelQuadratic(Partitioned):
         J = self._response()
         A, S, C, _, _ = _means(self.X_dev, self.Y_dev)
         return J.T @ A @ J + S + C @ J + (C @ J).T
+
+
+def _mean_loss(w: Tensor, hp: Tensor, X: Tensor, Y: Tensor) -> Tensor:
+    x, b, c = (X @ w).unbind(1)
+    s, a, d = (Y @ hp).unbind(1)
+    return (x * x / 2 + s * s / 2 + a * b + c + d).mean()
 
 
 def _examples(n: int, size: int, num_hparams: int, generator: torch.Generator) -> Batch:
