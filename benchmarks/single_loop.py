@@ -74,7 +74,7 @@ def works(problem: Problem, steps: int) -> dict[str, Work]:
         "by hand, numpy": lambda: torch.from_numpy(by_numpy(problem, plain)),
         "SingleLoop": lambda: by_estimator(problem, steps),
         "Trainer": lambda: by_trainer(problem, steps),
-        #        "Trainer, record_every=1000": lambda: by_trainer(problem, steps, record_every=1000),
+        "Trainer, record_every=1000": lambda: by_trainer(problem, steps, record_every=1000),
     }
 
 

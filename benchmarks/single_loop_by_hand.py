@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from benchmarks.problem.bilevel_logistic import BilevelLogistic
 from benchmarks.problem.bilevel_quadratic import BilevelQuadratic
+from benchmarks.problem.partitioned import Partition
 from hypergrad.core.autodiff import flatten
 
 Array = NDArray[np.float64]
@@ -118,50 +119,32 @@ def by_numpy(problem: Problem, steps: Steps, seen: Seen = lambda t, u: None) -> 
     return u
 
 
-@dataclass
 class _Table:
-    """The last values of terms on each batch of a partition, and their mean weighted by the sizes of the batches."""
+    """The last values of the terms on each batch of a partition, at first 0, and their mean weighted by the sizes."""
 
-    rows: list[Array]
-    shares: Array
-    mean: Array
+    def __init__(self, partition: Partition, size: int) -> None:
+        self.partition, self.rows, self.mean = partition, np.zeros((partition.num_batches, size)), np.zeros(size)
 
-    @classmethod
-    def of(cls, rows: list[Array], sizes: list[int]) -> "_Table":
-        shares = np.array(sizes) / sum(sizes)
-        return cls(rows, shares, shares @ np.array(rows))
-
-    def corrected(self, j: int, new: Array) -> Array:
-        """new · weight − old · weight + mean, after which the table holds the new ones."""
-        change, K = new - self.rows[j], len(self.rows)
-        found = K * self.shares[j] * change + self.mean
-        self.mean, self.rows[j] = self.mean + self.shares[j] * change, new
+    def corrected(self, t: int, new: Array) -> Array:
+        """weight · (new − old) + mean for the terms on the batch of step t, which are then in the table."""
+        j, place = self.partition.index(t), self.partition.place(t)
+        change = place.weight * (new - self.rows[j])
+        found = change + self.mean
+        self.mean, self.rows[j] = self.mean + change / place.num_batches, new
         return found
 
 
 def saba_by_numpy(problem: Problem, steps: Steps, seen: Seen = lambda t, u: None) -> Array:
-    """u after SABA, with tables filled at the start; `seen` is told the u of each step before it moves."""
+    """u after SABA; `seen` is told the u of each step before it moves."""
     (inner, outer), (w, v, u) = terms(problem), start(problem)
     X, Y, X_dev, Y_dev = (x.numpy() for x in (problem.X, problem.Y, problem.X_dev, problem.Y_dev))
-
-    def of_inner(t: int) -> Array:
-        i = problem.inner_partition.rows(t)
-        return np.concatenate(inner(w, v, u, X[i], Y[i]))
-
-    def of_outer(t: int) -> Array:
-        j = problem.outer_partition.rows(t)
-        return np.concatenate(outer(w, u, X_dev[j], Y_dev[j]))
-
-    tables = []
-    for partition, of_batch in ((problem.inner_partition, of_inner), (problem.outer_partition, of_outer)):
-        firsts = sorted(range(partition.num_batches), key=partition.index)
-        sizes = [partition.rows(t).stop - partition.rows(t).start for t in firsts]
-        tables.append(_Table.of([of_batch(t) for t in firsts], sizes))
-    n = len(w)
+    n, p = len(w), len(u)
+    tables = _Table(problem.inner_partition, 2 * n + p), _Table(problem.outer_partition, n + p)
     for t in range(steps.num):
         seen(t, u)
-        g = tables[0].corrected(problem.inner_partition.index(t), of_inner(t))
-        f = tables[1].corrected(problem.outer_partition.index(t), of_outer(t))
+        i, j = problem.inner_partition.rows(t), problem.outer_partition.rows(t)
+        g = tables[0].corrected(t, np.concatenate(inner(w, v, u, X[i], Y[i])))
+        f = tables[1].corrected(t, np.concatenate(outer(w, u, X_dev[j], Y_dev[j])))
         lr, lr_hp = steps.at(t)
         w, v, u = w - lr * g[:n], v - lr * (g[n : 2 * n] + f[:n]), u - lr_hp * (g[2 * n :] + f[n:])
     return u
