@@ -56,6 +56,7 @@ METHODS = {
     "soba": SOBA,
     "soba with schedules": hg.SOBA(solver=hg.Momentum(lr=FALLING, momentum=0.5), adjoint_lr=FALLING),
     "masoba with adam": hg.MASOBA(solver=hg.Adam(lr=0.01), adjoint_lr=0.1),
+    "f2sa": hg.F2SA(solver=hg.AdamW(lr=FALLING), inner_steps=2),
     "amigo": hg.AmIGO(solver=hg.Adam(lr=FALLING), adjoint_lr=0.1, inner_steps=2, adjoint_steps=1),
 }
 
@@ -63,6 +64,13 @@ METHODS = {
 @pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_methods(method):
+    require_equal(method)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("method", [hg.MEHA(solver=DESCENT), hg.BOME(solver=DESCENT, inner_steps=2)], ids=repr)
+def test_other_methods(method):
     require_equal(method)
 
 
@@ -256,5 +264,6 @@ def test_auto_compiles_once_it_pays(monkeypatch):
 
 
 def test_compile_is_true_false_or_auto():
+    wrong: Any = 3
     with pytest.raises(TypeError, match='SingleLoop.compile must be true, false or "auto", but it is 3'):
-        hg.SingleLoop(compile=3)  # type: ignore[arg-type]
+        hg.SingleLoop(compile=wrong)
