@@ -264,6 +264,6 @@ def test_auto_compiles_once_it_pays(monkeypatch):
 
 
 def test_compile_is_true_false_or_auto():
-    wrong: Any = 3
+    settings: dict[str, Any] = {"compile": 3}
     with pytest.raises(TypeError, match='SingleLoop.compile must be true, false or "auto", but it is 3'):
-        hg.SingleLoop(compile=wrong)
+        hg.SingleLoop(**settings)
