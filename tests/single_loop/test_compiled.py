@@ -221,8 +221,8 @@ REFUSED: dict[str, tuple[Any, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("reason", REFUSED)
 def test_what_cannot_be_compiled_runs_as_it_is_and_says_so(reason):
-    method, settings = REFUSED[reason]
-    settings = {"outer_steps": 6, "record_every": 3} | settings
+    method, peculiar = REFUSED[reason]
+    settings: dict[str, Any] = {"outer_steps": 6, "record_every": 3} | peculiar
     with pytest.warns(hg.NotCompiledWarning, match=f"The steps of .* are not compiled, and run as they are: {reason}"):
         found = fit(method, **settings)
     assert str(found.last.stats["training_remark"]).startswith("not compiled: ")
