@@ -68,9 +68,8 @@ class Trainer:
             `record_every` it is the next multiple of that, as any number must be.
         record_every: outer steps between two records, ≥ 1; the first and the last step have one too. Callbacks,
             metrics, states and checks that values are finite belong to records. Between two of them there is only the
-            estimate,
-            without its reports, and the step of the optimiser and the scheduler. λ takes the same steps, to the bit,
-            unless `patience` or ReduceLROnPlateau waits for a record. Not with `acceptance` or a line search.
+            estimate, without its reports, and the step of the optimiser and the scheduler. λ takes the same steps, to
+            the bit, unless `patience` or ReduceLROnPlateau waits for a record. Not with `acceptance` or a line search.
         precision: of the losses and their gradients: "float32", "tf32", "bf16-mixed" or "bf16-true"; None is that of
             the parameters. Parameters, λ and what is computed from gradients keep the dtype of the parameters, see
             docs/precision.md.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hypergrad.core.autodiff import Tensors, flatten, leaves
+from hypergrad.core.autodiff import Tensors, detach, flatten, leaves, unflatten
 from hypergrad.core.cost import spend
 from hypergrad.core.order import first_order
 from hypergrad.problem.base import InnerProblem
@@ -74,13 +74,14 @@ class Terms:
         inputs = (*w.values(), *hp.values())
         with torch.enable_grad():
             loss, grads = Oracle(self.problem, hp, self.problem.inner_batch(step))(w)
-            gradient = flatten(grads)
+            names, pieces = [name for name, x in grads.items() if x.requires_grad], unflatten(v, w)
             pulled: tuple[Tensor | None, ...] = (None,) * len(inputs)
-            if gradient.requires_grad:
-                pulled = torch.autograd.grad(gradient, inputs, v, allow_unused=True)
+            if names:
+                outputs, along = [grads[name] for name in names], [pieces[name] for name in names]
+                pulled = torch.autograd.grad(outputs, inputs, along, allow_unused=True)
         hvp, mixed = _flat(pulled[: len(w)], w), _flat(pulled[len(w) :], hp)
         weight = self.problem.inner_place(step).weight
-        return Products(loss.detach(), *(_weighted(x, weight) for x in (gradient.detach(), hvp, mixed)))
+        return Products(loss.detach(), *(_weighted(x, weight) for x in (flatten(detach(grads)), hvp, mixed)))
 
     def inner(self, params: Tensors, hparams: Tensors, number: int = 0) -> Gradients:
         """g with its gradients with respect to w and λ on inner batch `number` of the move, in one backward pass."""
@@ -101,10 +102,10 @@ def _gradients(
 ) -> Gradients:
     w, hp = leaves(params), leaves(hparams)
 
-    @torch.enable_grad()
     def formed() -> Gradients:
-        loss = function(w, hp)
-        pulled = torch.autograd.grad(loss, (*w.values(), *hp.values()), allow_unused=True)
+        with torch.enable_grad():
+            loss = function(w, hp)
+            pulled = torch.autograd.grad(loss, (*w.values(), *hp.values()), allow_unused=True)
         flats = _flat(pulled[: len(w)], w), _flat(pulled[len(w) :], hp)
         return Gradients(loss.detach(), *(_weighted(x, weight) for x in flats))
 
