@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from hypergrad.core.autodiff import Tensors, detach, flatten, leaves, unflatten
 from hypergrad.core.cost import spend
 from hypergrad.core.order import first_order
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.batch_place import BatchPlace
 from hypergrad.problem.oracle import Oracle
 from hypergrad.problem.parts import accumulated_outer_loss
 
@@ -63,6 +65,22 @@ class Terms:
     inner_step: int
     outer_step: int
 
+    def inner_batch(self, number: int = 0) -> Any:
+        """Inner batch `number` of the move."""
+        return self.problem.inner_batch(self.inner_step + number)
+
+    def inner_place(self, number: int = 0) -> BatchPlace:
+        """The place of that batch in its epoch; in a compiled move its index and weight are tensors of shape ()."""
+        return self.problem.inner_place(self.inner_step + number)
+
+    def outer_batch(self) -> Any:
+        """The outer batch of the move."""
+        return self.problem.outer_batch(self.outer_step)
+
+    def outer_place(self) -> BatchPlace:
+        """The place of the outer batch, likewise."""
+        return self.problem.outer_place(self.outer_step)
+
     def products(self, params: Tensors, hparams: Tensors, v: Tensor, number: int = 0) -> Products:
         """g, its gradient and its second derivatives times v on inner batch `number` of the move.
 
@@ -70,30 +88,28 @@ class Terms:
 
         Also raised, by what it calls: ValueError if the inner loss is not a scalar, or depends on no parameter.
         """
-        w, hp, step = leaves(params), leaves(hparams), self.inner_step + number
+        w, hp = leaves(params), leaves(hparams)
         inputs = (*w.values(), *hp.values())
         with torch.enable_grad():
-            loss, grads = Oracle(self.problem, hp, self.problem.inner_batch(step))(w)
+            loss, grads = Oracle(self.problem, hp, self.inner_batch(number))(w)
             names, pieces = [name for name, x in grads.items() if x.requires_grad], unflatten(v, w)
             pulled: tuple[Tensor | None, ...] = (None,) * len(inputs)
             if names:
                 outputs, along = [grads[name] for name in names], [pieces[name] for name in names]
                 pulled = torch.autograd.grad(outputs, inputs, along, allow_unused=True)
         hvp, mixed = _flat(pulled[: len(w)], w), _flat(pulled[len(w) :], hp)
-        weight = self.problem.inner_place(step).weight
+        weight = self.inner_place(number).weight
         return Products(loss.detach(), *(_weighted(x, weight) for x in (flatten(detach(grads)), hvp, mixed)))
 
     def inner(self, params: Tensors, hparams: Tensors, number: int = 0) -> Gradients:
         """g with its gradients with respect to w and λ on inner batch `number` of the move, in one backward pass."""
         spend(gradients=1)
-        step = self.inner_step + number
-        batch, weight = self.problem.inner_batch(step), self.problem.inner_place(step).weight
+        batch, weight = self.inner_batch(number), self.inner_place(number).weight
         return _gradients(lambda w, hp: Oracle(self.problem, hp, batch).loss(w), params, hparams, weight)
 
     def outer(self, params: Tensors, hparams: Tensors) -> Gradients:
         """f with its gradients with respect to w and λ on the outer batch of the move, in one backward pass."""
-        batch = self.problem.outer_batch(self.outer_step)
-        weight = self.problem.outer_place(self.outer_step).weight
+        batch, weight = self.outer_batch(), self.outer_place().weight
         return _gradients(lambda w, hp: accumulated_outer_loss(self.problem, w, hp, batch), params, hparams, weight)
 
 
@@ -119,4 +135,5 @@ def _flat(pieces: Sequence[Tensor | None], like: Tensors) -> Tensor:
 
 
 def _weighted(x: Tensor, weight: float) -> Tensor:
-    return x if weight == 1 else weight * x
+    # A weight is a tensor in a compiled move, whose value is not known while it is traced.
+    return x if isinstance(weight, float | int) and weight == 1 else weight * x
