@@ -19,8 +19,8 @@ class StateSaver(Callback):
 
     Args:
         folder: the folder of the run; created when missing.
-        every: outer steps between two states, ≥ 1; the end of a run, an error, Ctrl-C and SIGTERM also write one. If not
-            every step is recorded, it is the first record at or after each multiple.
+        every: outer steps between two states, ≥ 1; the end of a run, an error, Ctrl-C and SIGTERM also write one.
+            If not every step is recorded, it is the first record at or after each multiple.
         keep: the number of states to keep, ≥ 1.
 
     Raises:

@@ -110,13 +110,13 @@ class Descent:
         bad = [name for name, u in self.objective.u.items() if not u.isfinite().all()]
         if not bad:
             return
-        which = f"Outer step {record.step}"
+        which, when = f"Outer step {record.step}", "where"
         if until > record.step + 1:
             if not set(self.objective.not_finite()) <= set(bad):
                 return
-            which = f"An outer step from {record.step}, the last record, to {until - 1}"
+            which, when = f"An outer step from {record.step} to {until - 1}", "after the last record, where"
         raise NonFiniteError(
-            f"{which} moved {', '.join(bad)} to NaN or infinity, where ‖dF/dλ‖ was "
+            f"{which} moved {', '.join(bad)} to NaN or infinity, {when} ‖dF/dλ‖ was "
             f"{record.scalars()['hypergradient/norm']:.2e}; lower the lr of the optimiser."
         )
 
