@@ -10,6 +10,7 @@ import torch
 
 import hypergrad as hg
 from benchmarks.case import Case
+from benchmarks.commits import explain_difference
 from benchmarks.contestants import BY_BUDGET, REFERENCE, local
 from benchmarks.exact import Exact
 from benchmarks.gpt_bytes import counted
@@ -225,3 +226,15 @@ def test_the_overhead_is_measured_of_equal_results():
     wrong = {"right": lambda: [torch.ones(2)], "wrong": lambda: [torch.zeros(2)]}
     with pytest.raises(RuntimeError, match="wrong is off by"):
         compare_overhead("", wrong, "right", rounds=2, calls=1)
+
+
+def test_two_commits_may_choose_other_algorithms_as_long_as_both_reach_the_goal():
+    """Norms of hypergradients have to be the same; errors have to be below the goal."""
+    assert explain_difference(9.0027e-05, 9.0899e-05, 1e-4) == ""
+    assert explain_difference(1.1e-4, 1.1e-4, 1e-4) == ""  # rows that stop by a tolerance need not reach it
+    for met in (1.1e-4, float("nan")):
+        assert explain_difference(met, 9e-5, 1e-4) == (
+            f"gives {met!r} in the new checkout and 9e-05 in the old one, which are not both at most 0.0001"
+        )
+    assert explain_difference(1.0 + 1e-7, 1.0, None) == ""
+    assert explain_difference(1.0001, 1.0, None) == "gives 1.0001 in the new checkout and 1.0 in the old one"

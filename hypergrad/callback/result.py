@@ -13,7 +13,7 @@ from hypergrad.callback.record import OUTER_LOSS, Record
 from hypergrad.callback.rows import as_csv, as_frame, table_rows
 from hypergrad.callback.trained_model import TrainedModel
 from hypergrad.core.autodiff import Tensors
-from hypergrad.core.display import on_screen
+from hypergrad.core.display import counted, on_screen
 
 
 def number(value: float | None) -> str:
@@ -78,7 +78,8 @@ class Result:
         what = "" if self.monitor == OUTER_LOSS else f" {self.monitor}"
         least = f"lowest{what} {number(self.best.monitored(self.monitor))} at {self.best.step}"
         best = [] if self.best.step == self.last.step else [least]
-        return on_screen("Result", [f"{self.last.step} outer steps", losses, *best, f"stopped by {self.stopped}"])
+        taken = counted(self.last.step, "trial" if self.stopped == "budget" else "outer step")
+        return on_screen("Result", [taken, losses, *best, f"stopped by {self.stopped}"])
 
     def save(self, folder: str | Path) -> None:
         """Write `hparams.yaml`, `model.pt` and `history.csv`; earlier files of these names are replaced.

@@ -10,6 +10,7 @@ from hypergrad.callback.atomic import replacing
 from hypergrad.callback.base import OUTER_LOSS, Callback, Record, Result, Run, claim
 from hypergrad.callback.overfitting import overfitting
 from hypergrad.callback.result import number
+from hypergrad.core.display import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -107,7 +108,7 @@ def _table(result: Result) -> "Table":
 
     columns, unit = _columns(result)
     rows = {name: record.scalars() for name, record in columns.items()}
-    table = Table("", *columns, title=f"{result.last.step} {unit}", title_justify="left")
+    table = Table("", *columns, title=counted(result.last.step, unit), title_justify="left")
     for name, value in result.last.hparams.items():
         if 1 < value.numel() <= _MOST_LINES:
             for i, label in enumerate(result.last.names(name)):
@@ -131,12 +132,12 @@ def _columns(result: Result) -> tuple[dict[str, Record], str]:
     """The records that the table compares, and the unit of its steps."""
     first, last, best = result.first, result.last, result.best
     if result.stopped == "budget":
-        return {"before": first} | ({f"best (trial {best.step})": best} if best.step else {}), "trials"
+        return {"before": first} | ({f"best (trial {best.step})": best} if best.step else {}), "trial"
     columns = {"before": first, "after": last}
     if best.step not in (first.step, last.step):
         what = "best" if result.monitor == OUTER_LOSS else f"lowest {_words(result.monitor)}"
         columns[f"{what} (step {best.step})"] = best
-    return columns, "outer steps"
+    return columns, "outer step"
 
 
 def _shown(record: Record, name: str) -> str:
@@ -147,10 +148,14 @@ def _shown(record: Record, name: str) -> str:
     if value.numel() == 1:
         return f"{value.item():.6g}"
     low, high, median = value.min().item(), value.max().item(), value.median().item()
-    if name not in record.labels or low == high:
-        return f"{low:.3g} to {high:.3g}, median {median:.3g}"
+    if low == high:
+        return f"{low:.6g} for all {value.numel()}"
+    digits = 3 if f"{low:.3g}" != f"{high:.3g}" else 6  # they have hardly moved apart yet
+    least, most, middle = (f"{x:.{digits}g}" for x in (low, high, median))
+    if name not in record.labels:
+        return f"{least} to {most}, median {middle}"
     first, last = (record.labels[name][int(i)] for i in (value.argmin(), value.argmax()))
-    return f"{low:.3g} ({first})\nto {high:.3g} ({last})\nmedian {median:.3g}"
+    return f"{least} ({first})\nto {most} ({last})\nmedian {middle}"
 
 
 def _monitored(result: Result) -> str:

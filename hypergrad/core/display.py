@@ -27,6 +27,11 @@ def on_screen(name: str, parts: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things, such as "1 outer step" and "2 outer steps"."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def assigned(values: Mapping[str, Tensor | float]) -> list[str]:
     """`name = value` for each number or tensor, with the range of its entries if there are many."""
     return [f"{name} = {shown(torch.as_tensor(value))}" for name, value in values.items()]

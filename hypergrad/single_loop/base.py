@@ -32,11 +32,11 @@ class Move:
         params: w after the move, outside any graph.
         direction: D_λ, an estimate of dF/dλ; flat, in the order of the hyperparameters, shape (p,).
         memory: what the next move begins with.
-        outer_loss: f on the outer batch before the move, shape ().
-        inner_loss: g on the first inner batch before the move, shape ().
-        inner_direction: D_w, flat, shape (n,), by which w moves if the solver is gradient descent.
-        adjoint_direction: D_v, shape (n,); None if the method has no adjoint v.
-        outer_gradient: ∂f/∂w, flat, shape (n,).
+        outer_loss: f on the outer batch, at the w of D_λ: before the move, unless the method moves w first; shape ().
+        inner_loss: g on an inner batch at that w, shape ().
+        inner_direction: D_w at that w, flat, shape (n,): that by which gradient descent moves from there.
+        adjoint_direction: D_v there, shape (n,); None if the method has no adjoint v.
+        outer_gradient: ∂f/∂w there, flat, shape (n,).
     """
 
     params: Tensors
@@ -133,9 +133,25 @@ class Method(ABC):
         return {name: group for name, group in self.solver.init(params).items() if name != "params"}
 
     def step_solver(
-        self, params: Tensors, state: Memory, direction: Tensors, hparams: Tensors, t: int
+        self,
+        params: Tensors,
+        state: Memory,
+        direction: Tensors,
+        hparams: Tensors,
+        t: int,
+        *,
+        solver_step: int | None = None,
     ) -> tuple[Tensors, Memory]:
-        """w and the state of the solver after its step t along a direction, shaped as w."""
-        coefficients = self.solver.coefficients_at(hparams, t, params)
-        after: Mapping[str, Any] = self.solver.update({"params": params, **state}, direction, coefficients, t)
+        """w and the state of the solver after one of its steps along a direction, shaped as w.
+
+        Args:
+            params: w; not changed.
+            state: of the solver; not changed.
+            direction: in the place of the gradient.
+            hparams: λ.
+            t: moves so far, the step of the coefficients.
+            solver_step: steps of the solver so far, for its bias corrections; None for t.
+        """
+        coefficients, step = self.solver.coefficients_at(hparams, t, params), t if solver_step is None else solver_step
+        after: Mapping[str, Any] = self.solver.update({"params": params, **state}, direction, coefficients, step)
         return after["params"], {name: group for name, group in after.items() if name != "params"}

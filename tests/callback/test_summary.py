@@ -82,6 +82,35 @@ def test_the_rise_is_paired():
     assert found.error < (losses[0].std() / len(gap) ** 0.5).item() / 10
 
 
+def test_many_equal_values_are_one_number(tmp_path):
+    """The range of twelve equal numbers would be "0.0001 to 0.0001", and so would be that of nearly equal ones."""
+    console = Console(record=True, width=200)
+    torch.manual_seed(0)
+    X, y = torch.randn(20, 12), torch.randn(20)
+    result = hg.fit(
+        hg.Supervised(
+            model=torch.nn.Linear(12, 1),
+            loss=torch.nn.functional.mse_loss,
+            train=(X[:10], y[:10]),
+            dev=(X[10:], y[10:]),
+            hyperparameters={"weights": hg.ExampleWeights(init=0.5)},
+        ),
+        hg.Unrolled(solver=hg.GradientDescent(lr=0.1), inner_steps=2),
+        lambda u: torch.optim.SGD(u, lr=1e-5),
+        1,
+        progress=False,
+        callbacks=[Summary(tmp_path, console)],
+    )
+    title, *lines = console.export_text().splitlines()
+    (line,) = (line for line in lines if "weights" in line)
+    before, after = (cell.strip() for cell in line.split("│")[2:4])
+    assert before == "0.5 for all 10"
+    low, high = after.split(", ")[0].split(" to ")
+    assert low != high
+    assert title.strip() == "1 outer step"
+    assert repr(result).startswith("Result(1 outer step, dev loss")
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_the_losses_of_the_test_examples_have_the_test_loss_as_their_mean(reduction):
     data = hg.breast_cancer(seed=0)
