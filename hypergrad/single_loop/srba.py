@@ -30,7 +30,7 @@ class SRBA(JointMethod):
 
     Attributes:
         period: moves from one direction on all data to the next, ≥ 1; None for the batches of train and of dev
-            together, so that all data are used about once in a period.
+            together.
 
     Source: Dagréou, Moreau, Vaiter & Ablin, "A lower bound and a near-optimal algorithm for bilevel empirical risk
     minimization", AISTATS (2024).
