@@ -86,9 +86,13 @@ def _corrected(new: Tensor, table: Memory, place: BatchPlace) -> tuple[Tensor, M
     was, without a copy of its rows.
     """
     rows, average, j = table["rows"], table["average"], place.index
-    change = new - rows[j]
-    direction = change + average
-    return direction, {"rows": (*rows[:j], new, *rows[j + 1 :]), "average": average + change / place.num_batches}
+    if isinstance(j, Tensor):  # in a compiled move, where its value is not known
+        stack, at = torch.stack(rows), j.reshape(1)
+        old, rows = stack.index_select(0, at)[0], stack.index_copy(0, at, new[None]).unbind()
+    else:
+        old, rows = rows[j], (*rows[:j], new, *rows[j + 1 :])
+    change = new - old
+    return change + average, {"rows": rows, "average": average.add(change, alpha=1 / place.num_batches)}
 
 
 def _warn_of_size(num_bytes: int, sizes: dict[str, tuple[int, int]]) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import os
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -179,6 +180,16 @@ def test_a_move_replaces_one_row_of_each_table_and_copies_none():
             kept = [new is old for new, old in zip(after[name]["rows"], before[name]["rows"], strict=True)]
             assert [j for j, is_kept in enumerate(kept) if not is_kept] == [place.index]
         before = after
+
+
+def test_the_number_of_a_batch_may_be_a_tensor_as_in_a_compiled_move():
+    class Traced(FiniteSum):
+        def inner_place(self, step: int) -> Any:
+            place = super().inner_place(step)
+            return replace(place, index=torch.tensor(place.index))
+
+    one, other = (trainer(hg.SABA(), problem, 9).fit().last for problem in (FiniteSum(), Traced()))
+    assert same((one.params, one.hparams), (other.params, other.hparams))
 
 
 @pytest.mark.parametrize(
