@@ -68,17 +68,13 @@ class F2SA(Method):
         return {"solver": self.start_solver(params), "z": z, "z_solver": self.start_solver(z)}
 
     def move(self, terms: Terms, params: Tensors, hparams: Tensors, memory: Memory, t: int) -> Move:
-        s, (y, y_state), (z, z_state) = (
-            self.multiplier_at(t),
-            (params, memory["solver"]),
-            (memory["z"], memory["z_solver"]),
-        )
+        s, y, z, y_state, z_state = self.multiplier_at(t), params, memory["z"], memory["solver"], memory["z_solver"]
         for k in range(self.inner_steps):
             of_y, of_z = (k, k) if self.same_batch else (2 * k, 2 * k + 1)
             f, g_y, g_z = terms.outer(y, hparams), terms.inner(y, hparams, of_y), terms.inner(z, hparams, of_z)
-            D_y, step = g_y.wrt_params + f.wrt_params / s, t * self.inner_steps + k
-            y, y_state = self.step_solver(y, y_state, unflatten(D_y, y), hparams, step)
-            z, z_state = self.step_solver(z, z_state, unflatten(g_z.wrt_params, z), hparams, step)
+            D_y, D_z, step = g_y.wrt_params + f.wrt_params / s, g_z.wrt_params, t * self.inner_steps + k
+            y, y_state = self.step_solver(y, y_state, unflatten(D_y, y), hparams, t, solver_step=step)
+            z, z_state = self.step_solver(z, z_state, unflatten(D_z, z), hparams, t, solver_step=step)
         D_hp = f.wrt_hparams + s * (g_y.wrt_hparams - g_z.wrt_hparams)
         memory = {"solver": y_state, "z": z, "z_solver": z_state}
         return Move(y, D_hp, memory, f.loss, g_y.loss, D_y, f.wrt_params)

@@ -23,9 +23,12 @@ class MEHA(Method):
     D_λ tends to dF/dλ + O(1/c) where g is strongly convex; it is c times the direction of the paper. w converges more
     slowly than by gradient descent on g: an eigenvalue h of the Hessian acts as smoothing h² / (1 + smoothing h).
 
-    `solver` moves θ and w, all on the same inner batch and at the same λ, while in the paper w moves after λ. With
-    gradient descent, lr < 2 / (L + 1 / smoothing) for the largest curvature L of g. A move costs three gradients of the
-    inner loss and one of the outer loss, and no second derivative.
+    While w lags behind w*(λ), so does θ behind w, and c multiplies what λ sees of it. So the lr of λ should fall as
+    1 / c, which is the constant step of the paper along D_λ / c. `solver` moves θ and w. With gradient descent, its
+    lr < 2 / (L + 1 / smoothing) for the largest curvature L of g. In the paper w moves after λ, here at the same λ.
+
+    θ moves on the first inner batch of a move, and the other directions are on the second, so that they are unbiased
+    given θ. A move costs three gradients of the inner loss and one of the outer loss, and no second derivative.
 
     Attributes:
         multiplier: c in the first move, > 0.
@@ -39,13 +42,17 @@ class MEHA(Method):
 
     multiplier: float = 10.0
     growth_power: float = 0.25
-    smoothing: float = 10.0
+    smoothing: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_real(self, "multiplier", above=0)
         require_real(self, "growth_power", least=0, below=0.5)
         require_real(self, "smoothing", above=0)
+
+    @property
+    def num_batches(self) -> int:
+        return 2
 
     @property
     def num_matvecs(self) -> int:
@@ -59,7 +66,7 @@ class MEHA(Method):
         c, w, theta = self.multiplier * (t + 1) ** self.growth_power, flatten(params), memory["theta"]
         D_theta = terms.inner(theta, hparams).wrt_params + (flatten(theta) - w) / self.smoothing
         theta, theta_state = self.step_solver(theta, memory["theta_solver"], unflatten(D_theta, theta), hparams, t)
-        f, g, v = terms.outer(params, hparams), terms.inner(params, hparams), terms.inner(theta, hparams)
+        f, g, v = terms.outer(params, hparams), terms.inner(params, hparams, 1), terms.inner(theta, hparams, 1)
         D_w = f.wrt_params / c + g.wrt_params - (w - flatten(theta)) / self.smoothing
         D_hp = f.wrt_hparams + c * (g.wrt_hparams - v.wrt_hparams)
         after, state = self.step_solver(params, memory["solver"], unflatten(D_w, params), hparams, t)
