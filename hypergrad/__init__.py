@@ -125,6 +125,7 @@ from hypergrad.data.tables import Splits as Splits
 from hypergrad.callback.state_saver import StateSaver as StateSaver
 from hypergrad.core.status import Status as Status
 from hypergrad.solver.schedule import StepDecay as StepDecay
+from hypergrad.single_loop.step_sizes import StepSizes as StepSizes
 from hypergrad.tape.store import Store as Store
 from hypergrad.callback.summary import Summary as Summary
 from hypergrad.problem.supervised.supervised import Supervised as Supervised
@@ -174,6 +175,7 @@ from hypergrad.baseline.search import search as search
 from torch.distributions.constraints import simplex as simplex
 from hypergrad.model.network import softmax_regression as softmax_regression
 from hypergrad.data.tables import sparse_regression as sparse_regression
+from hypergrad.single_loop.step_sizes import step_sizes as step_sizes
 from hypergrad.data.questions import trec_questions as trec_questions
 from torch.distributions.constraints import unit_interval as unit_interval
 
