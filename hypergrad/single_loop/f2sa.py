@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 from hypergrad.core.autodiff import Tensors, unflatten
 from hypergrad.core.validation import require_instance, require_int, require_real
-from hypergrad.single_loop.base import Memory, Method, Move
+from hypergrad.single_loop.base import Memory, Move
+from hypergrad.single_loop.penalty import PenaltyMethod
 from hypergrad.single_loop.terms import Terms
 
 
 @dataclass(frozen=True, kw_only=True)
-class F2SA(Method):
+class F2SA(PenaltyMethod):
     """Fully first-order approximation: gradients at two copies of the parameters replace second derivatives.
 
     With the multiplier s, y minimises the penalty f + s g and z minimises g, so that y − z → −H⁻¹ ∇_w f / s and
@@ -43,14 +44,12 @@ class F2SA(Method):
     al., "ScaleBiO: scalable bilevel optimization for LLM data reweighting", ACL (2025).
     """
 
-    multiplier: float = 10.0
     growth: float = 0.01
     inner_steps: int = 1
     same_batch: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_real(self, "multiplier", above=0)
         require_real(self, "growth", least=0)
         require_int(self, "inner_steps", least=1)
         require_instance(self, "same_batch", bool)
@@ -58,10 +57,6 @@ class F2SA(Method):
     @property
     def num_batches(self) -> int:
         return self.inner_steps if self.same_batch else 2 * self.inner_steps
-
-    @property
-    def num_matvecs(self) -> int:
-        return 0
 
     def begin(self, terms: Terms, params: Tensors, hparams: Tensors) -> Memory:
         z = {name: w.clone() for name, w in params.items()}

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 from hypergrad.core.autodiff import Tensors, flatten, unflatten
 from hypergrad.core.validation import require_real
-from hypergrad.single_loop.base import Memory, Method, Move
+from hypergrad.single_loop.base import Memory, Move
+from hypergrad.single_loop.penalty import PenaltyMethod
 from hypergrad.single_loop.terms import Terms
 
 
 @dataclass(frozen=True, kw_only=True)
-class MEHA(Method):
+class MEHA(PenaltyMethod):
     """Moreau-envelope Hessian-free algorithm: a penalty for the distance of g to its Moreau envelope.
 
     v(w, λ) = min_θ g(θ, λ) + ‖θ − w‖² / (2 smoothing) is below g except where ∇_w g = 0. With the multiplier
@@ -40,23 +41,17 @@ class MEHA(Method):
     Hessian-free solution strategy", ICML (2024).
     """
 
-    multiplier: float = 10.0
     growth_power: float = 0.25
     smoothing: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_real(self, "multiplier", above=0)
         require_real(self, "growth_power", least=0, below=0.5)
         require_real(self, "smoothing", above=0)
 
     @property
     def num_batches(self) -> int:
         return 2
-
-    @property
-    def num_matvecs(self) -> int:
-        return 0
 
     def begin(self, terms: Terms, params: Tensors, hparams: Tensors) -> Memory:
         theta = {name: w.clone() for name, w in params.items()}

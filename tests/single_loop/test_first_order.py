@@ -130,6 +130,27 @@ def test_with_one_batch_for_both_copies_the_noise_of_f2sa_does_not_grow_with_the
     assert noise[True, 1000.0] < 0.02 * noise[False, 1000.0]
 
 
+def test_each_copy_is_trained_by_its_own_adamw():
+    problem, solver, s = hg.Quadratic(), hg.AdamW(lr=0.05, weight_decay=0.1), 4.0
+    hparams, params = problem.init_hparams(), problem.init_params()
+
+    def penalty(w, hparams, batch):
+        return problem.inner_loss(w, hparams, batch) + problem.outer_loss(w, hparams, batch) / s
+
+    trained = []
+    for loss in (penalty, problem.inner_loss):
+        state = solver.init(params)
+        for step in range(6):
+            grads = torch.func.grad(loss)(state["params"], hparams, None)
+            state = solver.update(state, grads, solver.coefficients_at(hparams, 0, params), step)
+        trained.append(state["params"])
+    method, moved, carry = hg.F2SA(solver=solver, multiplier=s, growth=0.0, inner_steps=2), params, None
+    for _ in range(3):
+        found = hg.SingleLoop(method=method).estimate(problem, hparams, moved, carry=carry)
+        moved, carry = found.params, found.carry
+    torch.testing.assert_close([moved, carry["memory"]["z"]], trained, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("method", "num_batches", "gradients"),
     [
