@@ -15,7 +15,7 @@ from hypergrad.data.batch import noted
 from hypergrad.outer.acceptance import Acceptance
 from hypergrad.outer.journal import Journal
 from hypergrad.outer.objective import OuterObjective
-from hypergrad.outer.requirements import require_same_loss
+from hypergrad.outer.requirements import require_comparable, require_same_loss
 
 
 class Descent:
@@ -51,6 +51,7 @@ class Descent:
                 "give a class or a functools.partial of one, such as functools.partial(torch.optim.Adam, lr=0.1)."
             )
         require_same_loss(objective.problem, self.optimizer)
+        require_comparable(objective.estimator, self.optimizer)
         if scheduler and "lr" not in self.optimizer.defaults:
             raise ValueError(
                 f"A scheduler changes the learning rate, but {type(self.optimizer).__name__} has none; leave it out."

@@ -24,12 +24,14 @@ from hypergrad.outer.loop import Loop
 from hypergrad.outer.objective import OuterObjective
 from hypergrad.outer.requirements import (
     require_callbacks,
+    require_comparable,
     require_every_loss,
     require_makers,
     require_monitor,
     require_multiple,
     require_same_loss,
     require_tunable,
+    require_warm_start,
 )
 from hypergrad.outer.resumption import resumed
 from hypergrad.problem.base import InnerProblem
@@ -116,6 +118,8 @@ class Trainer:
         require_callbacks(self.callbacks)
         require_makers(self.optimizer, self.scheduler)
         require_same_loss(self.problem, self.acceptance)
+        require_comparable(self.estimator, self.acceptance)
+        require_warm_start(self.estimator, self.warm_start)
         require_tunable(self.problem, warm_start=self.warm_start, retrain=self.retrain)
         require_monitor(self.problem, self.monitor)
 
