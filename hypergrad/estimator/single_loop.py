@@ -14,6 +14,7 @@ from hypergrad.estimator.base import HypergradEstimator, Hypergradient
 from hypergrad.estimator.report import AdjointReport
 from hypergrad.problem.base import InnerProblem
 from hypergrad.single_loop.base import Method, Move
+from hypergrad.single_loop.default_steps import begun, moved
 from hypergrad.single_loop.soba import SOBA
 from hypergrad.single_loop.terms import Terms
 from hypergrad.training.report import TrainingReport
@@ -82,10 +83,10 @@ class SingleLoop(HypergradEstimator):
         terms = Terms(problem, inner_step, outer_step)
         if carry is None:
             self.method.require(problem)
-            t, memory = 0, self.method.begin(terms, params, hparams)
+            t, memory = 0, begun(self.method, terms, params, hparams)
         else:
             t, memory = carry["t"], carry["memory"]
-        return t, self.method.move(terms, params, hparams, memory, t)
+        return t, moved(self.method, terms, params, hparams, memory, t)
 
 
 def _require_finite(move: Move, t: int) -> None:
