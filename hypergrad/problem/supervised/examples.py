@@ -123,6 +123,13 @@ class ExampleProblem(PartedProblem):
         batch = batch or Batch()
         return batch.examples or self.part("train", batch.rows)
 
+    def step_targets(self, batch: Batch | None) -> Tensor:
+        """The targets of a training step, without a copy of its inputs if they are in memory."""
+        batch = batch or Batch()
+        if batch.examples is not None or self.streamed("train") is not None:
+            return self.step_examples(batch)[1]
+        return self.y if batch.rows is None else self.y[batch.rows]
+
     def batches(self) -> str:
         """How examples are read for training, as text."""
         text = f"batch_size {self.batch_size}, drop_last {self.drop_last}, seed {self.seed}"

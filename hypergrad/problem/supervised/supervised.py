@@ -195,7 +195,7 @@ class Supervised(JudgedProblem):
 
     def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         batch = batch or Batch()
-        _, classes = self.step_examples(batch)
+        classes = self.step_targets(batch)
         y = self.effects.targets(classes, hparams, self.num_classes)
         weights = self.effects.weights(self.positions(batch.rows), classes, hparams)
         if weights is None:
