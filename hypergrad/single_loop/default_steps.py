@@ -27,5 +27,10 @@ def moved(method: Method, terms: Terms, params: Tensors, hparams: Tensors, memor
     """The move t, with the step that the memory holds if the method has no solver."""
     if method.solver is not None:
         return method.move(terms, params, hparams, memory, t)
-    move = method.with_inner_step(memory[_LR]).move(terms, params, hparams, memory, t)
+    move = stepping(method, memory).move(terms, params, hparams, memory, t)
     return replace(move, memory={**move.memory, _LR: memory[_LR]})
+
+
+def stepping(method: Method, memory: Memory) -> Method:
+    """The method with the step that the memory holds, if it has no solver."""
+    return method if method.solver is not None else method.with_inner_step(memory[_LR])

@@ -113,7 +113,7 @@ def step_sizes(
     params = problem.init_params() if params is None else params
     spent, field = Spent(), MeanField.of(problem, num_batches, inner_step, outer_step)
     with spent.counting():
-        least, largest, of_batch = _inner_curvatures(field, params, hparams)
+        least, largest, of_batch = inner_curvatures(field, params, hparams)
         if not of_batch > 0:
             raise ValueError(
                 f"step_sizes needs an inner loss with positive curvature, but the largest is {of_batch:.3g} at the "
@@ -123,7 +123,7 @@ def step_sizes(
     return StepSizes(1 / of_batch, largest, least, of_batch, found, spent.gradients, spent.matvecs)
 
 
-def _inner_curvatures(field: MeanField, params: Tensors, hparams: Tensors) -> tuple[float, float, float]:
+def inner_curvatures(field: MeanField, params: Tensors, hparams: Tensors) -> tuple[float, float, float]:
     """µ and L of the mean of the batches, and the largest curvature of one of them."""
     like = flatten(params)
 
