@@ -16,6 +16,7 @@ from hypergrad.outer.acceptance import Acceptance
 from hypergrad.outer.journal import Journal
 from hypergrad.outer.objective import OuterObjective
 from hypergrad.outer.requirements import require_comparable, require_same_loss
+from hypergrad.outer.suggested_sgd import SuggestedSGD
 
 
 class Descent:
@@ -38,13 +39,13 @@ class Descent:
         objective: OuterObjective,
         journal: Journal,
         *,
-        optimizer: Callable[[list[Tensor]], Optimizer],
+        optimizer: Callable[[list[Tensor]], Optimizer] | SuggestedSGD,
         scheduler: Callable[[Optimizer], Any] | None,
         acceptance: Acceptance | None,
     ) -> None:
         self.objective, self.journal, self.acceptance, self.scale = objective, journal, acceptance, 1.0
         with noted("Trainer.optimizer made an optimiser of the hyperparameters"):
-            self.optimizer = optimizer(list(objective.u.values()))
+            self.optimizer = _made(optimizer, objective, journal)
         if not isinstance(self.optimizer, Optimizer):
             raise TypeError(
                 f"Trainer.optimizer must make a torch.optim.Optimizer, but it made {self.optimizer!r}; "
@@ -182,3 +183,14 @@ class Descent:
         if self.scheduler is not None and state["scheduler"] is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         self.scale = state["scale"]
+
+
+def _made(
+    optimizer: Callable[[list[Tensor]], Optimizer] | SuggestedSGD, objective: OuterObjective, journal: Journal
+) -> Optimizer:
+    """The optimiser of the hyperparameters of an objective."""
+    tensors = list(objective.u.values())
+    if not isinstance(optimizer, SuggestedSGD):
+        return optimizer(tensors)
+    with journal.ledger.counting():
+        return optimizer(tensors, objective.problem)

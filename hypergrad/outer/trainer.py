@@ -34,6 +34,7 @@ from hypergrad.outer.requirements import (
     require_warm_start,
 )
 from hypergrad.outer.resumption import resumed
+from hypergrad.outer.suggested_sgd import SuggestedSGD
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.precision import in_precision, matrix_products, require_precision
 
@@ -50,7 +51,8 @@ class Trainer:
     Attributes:
         problem: what is tuned.
         estimator: how the hypergradient is formed.
-        optimizer: makes a `torch.optim` optimiser from a list of tensors, such as `partial(torch.optim.Adam, lr=0.1)`.
+        optimizer: makes a `torch.optim` optimiser from a list of tensors, such as `partial(torch.optim.Adam, lr=0.1)`;
+            or a `SuggestedSGD`.
         outer_steps: updates of λ, ≥ 0; one more estimate after the last update shows its result.
         warm_start: start training from the parameters of the previous outer step instead of `problem.init_params()`,
             and the adjoint system from its previous solution. An estimator that differentiates its T steps then ignores
@@ -81,7 +83,7 @@ class Trainer:
 
     problem: InnerProblem
     estimator: HypergradEstimator
-    optimizer: Callable[[list[Tensor]], Optimizer]
+    optimizer: Callable[[list[Tensor]], Optimizer] | SuggestedSGD
     outer_steps: int = 50
     warm_start: bool = True
     scheduler: Callable[[Optimizer], Any] | None = None
