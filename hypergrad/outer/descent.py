@@ -12,6 +12,7 @@ from hypergrad.callback.base import Record
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import HypergradError, NonFiniteError
 from hypergrad.data.batch import noted
+from hypergrad.estimator.base import Hypergradient
 from hypergrad.outer.acceptance import Acceptance
 from hypergrad.outer.journal import Journal
 from hypergrad.outer.objective import OuterObjective
@@ -74,7 +75,7 @@ class Descent:
         self._move(record)
         between = range(record.step + 1, until)
         if between:
-            self.journal.unrecorded(self.objective, between, self._move_unrecorded)
+            self.journal.unrecorded(self.objective, between, self.take)
         self._require_finite(record, until)
         if self.acceptance is not None:
             return self._first_accepted(record, before, self.acceptance)
@@ -95,9 +96,21 @@ class Descent:
         if self.scheduler is not None:
             self._schedule(record)
 
-    def _move_unrecorded(self) -> None:
-        """`_move` where the loss is not known."""
+    def take(self, steps: range) -> tuple[Hypergradient, int]:
+        """Take one or more of the outer steps without a record, from the first on, and move u after each.
+
+        Returns:
+            An estimate whose counts are those of each of the steps, and how many were taken.
+
+        Also raised, by what it calls: the HypergradError of the estimator.
+        """
+        found = self.objective.unrecorded(steps.start)
         self.optimizer.step()
+        self.step_scheduler()
+        return found, 1
+
+    def step_scheduler(self) -> None:
+        """A step of the scheduler where the loss is not known."""
         if self.scheduler is not None and not isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step()
 

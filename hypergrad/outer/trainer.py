@@ -15,6 +15,7 @@ from hypergrad.core.validation import require_instance, require_int, require_rea
 from hypergrad.data.streamed import reading
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.outer.acceptance import Acceptance
+from hypergrad.outer.compiled_descent import CompiledDescent, compiles
 from hypergrad.outer.descent import Descent
 from hypergrad.outer.journal import Journal
 from hypergrad.outer.labels import entry_labels
@@ -191,7 +192,8 @@ class Trainer:
         # The lowest of losses on different tasks is luck, not the best.
         every = self.exact_every or _multiple(_EXACT_EVERY if self.problem.samples_outer else 1, self.record_every)
         compares = self.monitor != OUTER_LOSS or self.problem.at_outer_step(1) is self.problem
-        descent = Descent(
+        kind = CompiledDescent if compiles(self.estimator, self.record_every) else Descent
+        descent = kind(
             objective,
             Journal(
                 objective.u,
