@@ -166,6 +166,24 @@ class HypergradEstimator(ABC):
                 cannot train the problem.
         """
 
+    def unrecorded(
+        self,
+        problem: InnerProblem,
+        hparams: Tensors,
+        params: Tensors,
+        *,
+        outer_step: int = 0,
+        inner_step: int = 0,
+        carry: Any = None,
+    ) -> Hypergradient:
+        """`estimate` for an outer step that is not recorded: the same `grad`, `params` and `carry`, to the bit.
+
+        By default it is `estimate`. Override it to leave out what only a record needs: error bars, numbers on the host
+        and the checks that values are finite. `outer_loss` and numbers of the reports may then be NaN; their counts
+        of steps and products may not.
+        """
+        return self.estimate(problem, hparams, params, outer_step=outer_step, inner_step=inner_step, carry=carry)
+
 
 def require_finite_loss(outer_loss: Tensor, problem: InnerProblem) -> float:
     """The outer loss as a number.

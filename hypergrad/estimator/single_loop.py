@@ -69,6 +69,28 @@ class SingleLoop(HypergradEstimator):
             carry={"t": t + 1, "memory": move.memory},
         )
 
+    def unrecorded(
+        self,
+        problem: InnerProblem,
+        hparams: Tensors,
+        params: Tensors,
+        *,
+        outer_step: int = 0,
+        inner_step: int = 0,
+        carry: Any = None,
+    ) -> Hypergradient:
+        """As promised by `HypergradEstimator`: the move alone, for which the host waits for nothing."""
+        t, move = self._move(problem, hparams, params, outer_step, inner_step, carry)
+        is_joint = move.adjoint_direction is not None
+        return Hypergradient(
+            dict(unflatten(move.direction, hparams)),
+            move.params,
+            math.nan,
+            training=TrainingReport(math.nan, math.nan, self.method.num_batches, Status.NOT_REQUIRED),
+            adjoint_system=AdjointReport(self.method.num_matvecs, math.nan, Status.NOT_REQUIRED) if is_joint else None,
+            carry={"t": t + 1, "memory": move.memory},
+        )
+
     def _move(
         self,
         problem: InnerProblem,

@@ -63,23 +63,26 @@ class Descent:
                 "give a class or a functools.partial of one."
             )
 
-    def step(self, record: Record) -> Record | None:
-        """One outer step from a record to the next; None if the acceptance rejects every step.
+    def step(self, record: Record, until: int) -> Record | None:
+        """Outer steps from a record to the next, that of step `until`; None if the acceptance rejects every step.
 
-        Also raised, by what it calls: NonFiniteError if the step leads to values that are not finite.
+        Also raised, by what it calls: NonFiniteError if a step leads to values that are not finite.
         """
-        before = self.objective.snapshot().u
+        before = {} if self.acceptance is None else self.objective.snapshot().u
         self._move(record)
+        between = range(record.step + 1, until)
+        if between:
+            self.journal.unrecorded(self.objective, between, self._move_unrecorded)
+        self._require_finite(record, until)
         if self.acceptance is not None:
             return self._first_accepted(record, before, self.acceptance)
-        return self._evaluate(record.step + 1)
+        found = self._evaluate(until)
+        if between:
+            self._require_finite_state(record, until)
+        return found
 
     def _move(self, record: Record) -> None:
-        """Move u by a step of the optimiser, and the learning rate by one of the scheduler.
-
-        Raises:
-            NonFiniteError: if u is not finite after the step.
-        """
+        """Move u by a step of the optimiser, and the learning rate by one of the scheduler."""
         known = [record.outer_loss]
 
         def closure() -> float:
@@ -89,11 +92,45 @@ class Descent:
         self.optimizer.step(closure)
         if self.scheduler is not None:
             self._schedule(record)
+
+    def _move_unrecorded(self) -> None:
+        """`_move` where the loss is not known."""
+        self.optimizer.step()
+        if self.scheduler is not None and not isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step()
+
+    def _require_finite(self, record: Record, until: int) -> None:
+        """Require that u is finite after the steps from a record on.
+
+        If the parameters or the carry are not, the estimator knows better what went wrong, and is asked first.
+
+        Raises:
+            NonFiniteError: if it is not.
+        """
         bad = [name for name, u in self.objective.u.items() if not u.isfinite().all()]
+        if not bad:
+            return
+        which = f"Outer step {record.step}"
+        if until > record.step + 1:
+            if not set(self.objective.not_finite()) <= set(bad):
+                return
+            which = f"An outer step from {record.step}, the last record, to {until - 1}"
+        raise NonFiniteError(
+            f"{which} moved {', '.join(bad)} to NaN or infinity, where ‖dF/dλ‖ was "
+            f"{record.scalars()['hypergradient/norm']:.2e}; lower the lr of the optimiser."
+        )
+
+    def _require_finite_state(self, record: Record, until: int) -> None:
+        """Require that what the next step starts from is finite, after steps that were not recorded.
+
+        Raises:
+            NonFiniteError: if it is not.
+        """
+        bad = self.objective.not_finite()
         if bad:
             raise NonFiniteError(
-                f"Outer step {record.step} moved {', '.join(bad)} to NaN or infinity, where ‖dF/dλ‖ was "
-                f"{record.scalars()['hypergradient/norm']:.2e}; lower the lr of the optimiser."
+                f"{', '.join(bad)} became NaN or infinite between outer step {record.step}, the last record, and "
+                f"{until}; lower the lr of the optimiser or of the estimator. With a smaller record_every less is lost."
             )
 
     def _schedule(self, record: Record) -> None:

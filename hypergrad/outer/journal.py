@@ -92,6 +92,20 @@ class Journal:
             step, evaluation.problem, evaluation.hparams, evaluation.found, is_exact=self.is_exact(step)
         )
 
+    def unrecorded(self, objective: OuterObjective, steps: range, move: Callable[[], None]) -> None:
+        """Outer steps of which only the cost is kept; `move` moves u after each.
+
+        Also raised, by what it calls: the HypergradError of the estimator, with the step and λ added.
+        """
+        step = steps.start
+        try:
+            with self.ledger.counting():
+                for step in steps:
+                    self.ledger.add(objective.unrecorded(step))
+                    move()
+        except HypergradError as error:
+            raise type(error)(f"{error}{self._whereabouts(step, objective.hparams())}") from error
+
     def add(self, record: Record) -> None:
         """Keep a record.
 
@@ -168,8 +182,9 @@ class Journal:
         """Where an error occurred, if a step of the optimiser led there."""
         if self.last is None:
             return ""
-        before = self.last.hparams
-        moves = [f"{name} = {shown(value)} (from {shown(before[name])})" for name, value in hparams.items()]
+        before, step_before = self.last.hparams, self.last.step
+        when = "" if step - step_before <= 1 else f" in outer step {step_before}, the last record"
+        moves = [f"{name} = {shown(value)} (from {shown(before[name])}{when})" for name, value in hparams.items()]
         return (
             f" This was in outer step {step}, where the optimiser tried {', '.join(moves)}; if that is further than it "
             "should go, lower the lr of the optimiser, or use one without a line search."

@@ -21,6 +21,7 @@ class Loop:
         outer_steps: as in `Trainer`.
         patience: as in `Trainer`.
         exact_every: as in `Trainer`, with its default filled in.
+        record_every: as in `Trainer`.
         retrain: as in `Trainer`.
         callbacks: as in `Trainer`.
 
@@ -35,12 +36,13 @@ class Loop:
         outer_steps: int,
         patience: int | None,
         exact_every: int,
+        record_every: int,
         retrain: bool,
         callbacks: Sequence[Callback],
     ) -> None:
         self.descent, self.objective, self.journal = descent, descent.objective, descent.journal
         self.outer_steps, self.patience, self.retrain = outer_steps, patience, retrain
-        self.callbacks, self.exact_every = callbacks, exact_every
+        self.callbacks, self.exact_every, self.record_every = callbacks, exact_every, record_every
         if patience is not None and not self.journal.compares:
             raise ValueError(
                 f"patience waits for a lower dev loss, but {type(self.objective.problem).__name__} has different "
@@ -119,7 +121,8 @@ class Loop:
         while last.step < self.outer_steps:
             if self.patience is not None and self._is_judged(last) and last.step - best.step > self.patience:
                 return "patience"
-            record = self.descent.step(last)
+            following = (last.step // self.record_every + 1) * self.record_every
+            record = self.descent.step(last, min(following, self.outer_steps))
             if record is None:
                 return "stalled"
             self.observe(record)
@@ -143,4 +146,5 @@ class Loop:
             monitor=self.journal.monitor,
             scheduler=type(descent.scheduler).__name__,
             exact_every=self.exact_every,
+            record_every=self.record_every,
         )

@@ -24,8 +24,10 @@ from hypergrad.outer.loop import Loop
 from hypergrad.outer.objective import OuterObjective
 from hypergrad.outer.requirements import (
     require_callbacks,
+    require_every_loss,
     require_makers,
     require_monitor,
+    require_multiple,
     require_same_loss,
     require_tunable,
 )
@@ -62,7 +64,13 @@ class Trainer:
             it after `outer_steps` only. The best λ is in the result in any case.
         exact_every: outer steps between two exact evaluations, ≥ 1: of the metrics, and of the loss on all of dev if
             each step draws a sample of dev. The first and the last step have one too. Only these steps can become the
-            best, count for `patience`, and are shown. None is every step, or every 10th with samples.
+            best, count for `patience`, and are shown. None is every step, or every 10th with samples; with
+            `record_every` it is the next multiple of that, as any number must be.
+        record_every: outer steps between two records, ≥ 1; the first and the last step have one too. Callbacks,
+            metrics, states and checks that values are finite belong to records. Between two of them there is only the
+            estimate,
+            without its reports, and the step of the optimiser and the scheduler. λ takes the same steps, to the bit,
+            unless `patience` or ReduceLROnPlateau waits for a record. Not with `acceptance` or a line search.
         precision: of the losses and their gradients: "float32", "tf32", "bf16-mixed" or "bf16-true"; None is that of
             the parameters. Parameters, λ and what is computed from gradients keep the dtype of the parameters, see
             docs/precision.md.
@@ -81,6 +89,7 @@ class Trainer:
     monitor: str = OUTER_LOSS
     patience: int | None = None
     exact_every: int | None = None
+    record_every: int = 1
     retrain: bool = False
     precision: str | None = None
     callbacks: Sequence[Callback] = field(default=())
@@ -95,11 +104,14 @@ class Trainer:
             require_real(self, "max_grad_norm", above=0)
         if self.patience is not None:
             require_int(self, "patience", least=0)
+        require_int(self, "record_every", least=1)
         if self.exact_every is not None:
             require_int(self, "exact_every", least=1)
+        require_multiple(self.exact_every, self.record_every)
         require_instance(self, "monitor", str)
         if self.acceptance is not None:
             require_instance(self, "acceptance", Acceptance)
+            require_every_loss(self.acceptance, self.record_every)
         if self.precision is not None:
             require_precision(self.precision)
         require_callbacks(self.callbacks)
@@ -172,7 +184,7 @@ class Trainer:
             self.evaluated, self.estimator, warm_start=self.warm_start, max_grad_norm=self.max_grad_norm
         )
         # The lowest of losses on different tasks is luck, not the best.
-        every = self.exact_every or (_EXACT_EVERY if self.problem.samples_outer else 1)
+        every = self.exact_every or _multiple(_EXACT_EVERY if self.problem.samples_outer else 1, self.record_every)
         compares = self.monitor != OUTER_LOSS or self.problem.at_outer_step(1) is self.problem
         descent = Descent(
             objective,
@@ -188,11 +200,18 @@ class Trainer:
             scheduler=self.scheduler,
             acceptance=self.acceptance,
         )
+        require_every_loss(descent.optimizer, self.record_every)
         return Loop(
             descent,
             outer_steps=self.outer_steps,
             patience=self.patience,
             exact_every=every,
+            record_every=self.record_every,
             retrain=self.retrain,
             callbacks=self.callbacks,
         )
+
+
+def _multiple(least: int, of: int) -> int:
+    """The first multiple of a number that is not below `least`."""
+    return -(-least // of) * of

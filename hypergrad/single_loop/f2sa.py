@@ -1,0 +1,88 @@
+"""F2SA."""
+
+from dataclasses import dataclass
+
+from hypergrad.core.autodiff import Tensors, unflatten
+from hypergrad.core.validation import require_instance, require_int, require_real
+from hypergrad.single_loop.base import Memory, Method, Move
+from hypergrad.single_loop.terms import Terms
+
+
+@dataclass(frozen=True, kw_only=True)
+class F2SA(Method):
+    """Fully first-order approximation: gradients at two copies of the parameters replace second derivatives.
+
+    With the multiplier s, y minimises the penalty f + s g and z minimises g, so that y − z → −H⁻¹ ∇_w f / s and
+
+        D_y = ∇_w g(y, λ) + ∇_w f(y, λ) / s
+        D_z = ∇_w g(z, λ)
+        D_λ = ∇_λ f(y, λ) + s (∇_λ g(y, λ) − ∇_λ g(z, λ))
+
+    After each move, s grows by `growth`. At a fixed s and λ, D_λ tends to dF/dλ + O(1/s). The parameters of the run are
+    y, which is trained on f too: its outer loss is below that of w*(λ), by about ∇_w fᵀ H⁻¹ ∇_w f / s.
+
+    D_y is the gradient of the penalty over s. So one `solver` with the same coefficients fits both copies while s
+    grows: with gradient descent y takes the step lr / s along the gradient of the penalty, as the paper requires, and
+    lr < 2 / (L_g + L_f / s) for the largest curvatures of both losses. A weight decay of gradient descent is a penalty
+    of g for both copies. All terms of λ are computed in the same backward passes as those of the last steps of y and z,
+    at the points where these begin; the paper computes them after these steps, from gradients of their own. A move
+    costs `inner_steps` times two gradients of the inner loss and one of the outer loss, and no second derivative.
+
+    The difference in D_λ is small, and is multiplied by s. With the same batch for both copies its sampling noise is
+    small too; with a batch for each, the noise grows with s. Rounding errors ε of the losses become s ε ‖∇_λ g‖, which
+    limits s in bfloat16, see docs/boat.md.
+
+    Attributes:
+        multiplier: s in the first move, > 0; beyond 2 L_f / µ, with µ the least curvature of g, f + s g is convex.
+        growth: by which s grows after a move, ≥ 0; 0 is the penalty method of Shen & Chen.
+        inner_steps: steps of y and z in a move, ≥ 1, each on a batch of its own.
+        same_batch: whether y and z use the same inner batch in a step, or one each.
+
+    Source: Kwon, Kwon, Wright & Nowak, "A fully first-order method for stochastic bilevel optimization", ICML (2023);
+    Shen & Chen, "On penalty-based bilevel gradient descent method", ICML (2023). With AdamW and the same batch: Pan et
+    al., "ScaleBiO: scalable bilevel optimization for LLM data reweighting", ACL (2025).
+    """
+
+    multiplier: float = 10.0
+    growth: float = 0.01
+    inner_steps: int = 1
+    same_batch: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_real(self, "multiplier", above=0)
+        require_real(self, "growth", least=0)
+        require_int(self, "inner_steps", least=1)
+        require_instance(self, "same_batch", bool)
+
+    @property
+    def num_batches(self) -> int:
+        return self.inner_steps if self.same_batch else 2 * self.inner_steps
+
+    @property
+    def num_matvecs(self) -> int:
+        return 0
+
+    def begin(self, terms: Terms, params: Tensors, hparams: Tensors) -> Memory:
+        z = {name: w.clone() for name, w in params.items()}
+        return {"solver": self.start_solver(params), "z": z, "z_solver": self.start_solver(z)}
+
+    def move(self, terms: Terms, params: Tensors, hparams: Tensors, memory: Memory, t: int) -> Move:
+        s, (y, y_state), (z, z_state) = (
+            self.multiplier_at(t),
+            (params, memory["solver"]),
+            (memory["z"], memory["z_solver"]),
+        )
+        for k in range(self.inner_steps):
+            of_y, of_z = (k, k) if self.same_batch else (2 * k, 2 * k + 1)
+            f, g_y, g_z = terms.outer(y, hparams), terms.inner(y, hparams, of_y), terms.inner(z, hparams, of_z)
+            D_y, step = g_y.wrt_params + f.wrt_params / s, t * self.inner_steps + k
+            y, y_state = self.step_solver(y, y_state, unflatten(D_y, y), hparams, step)
+            z, z_state = self.step_solver(z, z_state, unflatten(g_z.wrt_params, z), hparams, step)
+        D_hp = f.wrt_hparams + s * (g_y.wrt_hparams - g_z.wrt_hparams)
+        memory = {"solver": y_state, "z": z, "z_solver": z_state}
+        return Move(y, D_hp, memory, f.loss, g_y.loss, D_y, f.wrt_params)
+
+    def multiplier_at(self, t: int) -> float:
+        """The multiplier s in move t."""
+        return self.multiplier + self.growth * t

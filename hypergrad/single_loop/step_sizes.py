@@ -1,0 +1,154 @@
+"""Step sizes for single-loop methods, from the curvature at the start."""
+
+from dataclasses import dataclass
+
+from hypergrad.core.autodiff import Tensors, flatten
+from hypergrad.core.cost import Spent
+from hypergrad.linsolve.spectrum import extreme_eigenvalues
+from hypergrad.problem.base import InnerProblem
+from hypergrad.single_loop.mean_field import MeanField
+from hypergrad.single_loop.outer_curvature import OuterCurvature, outer_curvature
+
+_LANCZOS, _POWER = 12, 4
+"""Products with each Hessian, and with that of F. A judgement: the largest curvature is then known to a few percent."""
+_OUTER, _LAG = 3.0, 2.0
+"""The outer step is 1 / (3 L_F), and at most 2 over the area by which D_u is late: half of what is stable where one
+slow mode of w and v makes all of F's curvature. A judgement; on quadratics it is as good as a search."""
+
+
+@dataclass(frozen=True, repr=False)
+class StepSizes:
+    """Suggested constant steps for gradient descent on w, v and u, and the numbers that they come from.
+
+    Attributes:
+        inner: 1 / `batch_curvature`, the step of w and v.
+        outer: the step of u, where λ = transform(u), by gradient descent along D_u; None if it was not asked for.
+        largest_curvature: L, of the mean of the inner losses on the batches that were seen.
+        least_curvature: an upper bound of µ, of the same.
+        batch_curvature: the largest of one batch.
+        outer_curvature: the largest |curvature| of F as a function of u.
+        lag: how late D_u follows u, see `OuterCurvature`.
+        num_gradients: gradients of the inner loss that this took, each on one batch.
+        num_matvecs: products with the Hessian that this took, each on one batch.
+    """
+
+    inner: float
+    outer: float | None
+    largest_curvature: float
+    least_curvature: float
+    batch_curvature: float
+    outer_curvature: float | None
+    lag: float | None
+    num_gradients: int
+    num_matvecs: int
+
+    def __repr__(self) -> str:
+        outer = ""
+        if self.outer is not None:
+            outer = (
+                f", outer step {self.outer:.3g} from a curvature of {self.outer_curvature:.3g}, late by {self.lag:.3g}"
+            )
+        return (
+            f"inner step {self.inner:.3g} from curvatures between {self.least_curvature:.3g} and "
+            f"{self.largest_curvature:.3g}, of a batch at most {self.batch_curvature:.3g}{outer}; "
+            f"{self.num_matvecs} products"
+        )
+
+
+def step_sizes(
+    problem: InnerProblem,
+    hparams: Tensors | None = None,
+    params: Tensors | None = None,
+    *,
+    inner_step: int = 0,
+    outer_step: int = 0,
+    num_batches: int = 16,
+    outer: bool = True,
+) -> StepSizes:
+    """Suggested steps for single-loop methods, from the curvature of both losses at the start.
+
+    inner = 1 / max_j L_j over the batches j, which is what SAGA-type steps need where batches differ, and
+
+        outer = min(1 / (3 L_F), 2 inner / lag).
+
+    L_j comes from 12 Lanczos iterations. L_F, the curvature of F as a function of u with λ = transform(u), comes from
+    4 power iterations, each with two linear systems solved to a tenth. They are measured where one Newton step of the
+    inner problem leads, because F may not seem to depend on λ at w₀ = 0.
+
+    The numbers hold at the start only. They are worthless where the curvature grows on the way, as with a penalty that
+    grows, in networks, and for losses that grow faster than quadratics; and where the inner loss is not convex.
+
+    Args:
+        problem: whose steps they are.
+        hparams: λ; None for the initial ones.
+        params: w; None for the initial ones.
+        inner_step: of the first inner batch to use.
+        outer_step: of the first outer batch to use.
+        num_batches: most batches of each loss to use, ≥ 1.
+        outer: whether to estimate the outer step, which takes most of the cost.
+
+    Raises:
+        ValueError: if `num_batches` is below 1, or the inner loss has no positive curvature.
+
+    Also raised, by what it calls: IndefiniteError if the outer step is asked for where the inner Hessian is not
+    positive definite; NonFiniteError if a loss or product is NaN or infinite.
+    """
+    if num_batches < 1:
+        raise ValueError(f"step_sizes needs num_batches ≥ 1, but it is {num_batches}.")
+    hparams = problem.init_hparams() if hparams is None else hparams
+    params = problem.init_params() if params is None else params
+    spent, field = Spent(), MeanField.of(problem, num_batches, inner_step, outer_step)
+    with spent.counting():
+        least, largest, of_batch = _inner_curvatures(field, params, hparams)
+        found = _outer(field, params, hparams) if outer else None
+    if not of_batch > 0:
+        raise ValueError(
+            f"step_sizes needs an inner loss with positive curvature, but the largest is {of_batch:.3g} at the start; "
+            "give the steps, as in solver=hg.GradientDescent(lr=…)."
+        )
+    inner = 1 / of_batch
+    return StepSizes(
+        inner,
+        None if found is None else _outer_step(found, inner),
+        largest,
+        least,
+        of_batch,
+        None if found is None else found.curvature,
+        None if found is None else found.lag,
+        spent.gradients,
+        spent.matvecs,
+    )
+
+
+def _inner_curvatures(field: MeanField, params: Tensors, hparams: Tensors) -> tuple[float, float, float]:
+    """µ and L of the mean of the batches, and the largest curvature of one of them."""
+    like = flatten(params)
+
+    def ends(numbers: range) -> tuple[float, float]:
+        return extreme_eigenvalues(field.hvp(params, hparams, numbers), like, num_iter=_LANCZOS)
+
+    least, largest = ends(range(field.num_inner))
+    if field.num_inner == 1:
+        return least, largest, largest
+    return least, largest, max(ends(range(number, number + 1))[1] for number in range(field.num_inner))
+
+
+def _outer(field: MeanField, params: Tensors, hparams: Tensors) -> OuterCurvature:
+    spaces = field.problem.hyperparameters()
+    u = {name: spaces[name].to_unconstrained(x).detach() for name, x in hparams.items()}
+    return outer_curvature(field, params, u, hparams, _POWER)
+
+
+def _outer_step(found: OuterCurvature, inner: float) -> float:
+    """The step of u.
+
+    Raises:
+        ValueError: if F has no curvature.
+    """
+    if not found.curvature > 0:
+        raise ValueError(
+            "step_sizes needs an outer loss with curvature, but F seems to be linear in the hyperparameters at the "
+            "start; give the lr of the outer optimiser."
+        )
+    step = 1 / (_OUTER * found.curvature)
+    return min(step, _LAG * inner / found.lag) if found.lag > 0 else step
