@@ -1,6 +1,6 @@
 """Rows whose examples are checked when they are read."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from torch import Tensor
 
@@ -8,6 +8,31 @@ from hypergrad.data.array import as_labels
 from hypergrad.data.batch import Examples, require_examples
 from hypergrad.data.rows import Rows
 from hypergrad.data.tree import named, take
+
+
+def require_each(
+    require: Callable[[Examples], object], examples: Examples, rows: Callable[[], Iterable[object]], name: str
+) -> None:
+    """Check examples together; an error says which of them is the first that fails alone.
+
+    Args:
+        require: raises a ValueError if examples, any number of them, are not as they must be.
+        examples: of a part.
+        rows: returns what an error calls each of them; there may be more.
+        name: of the part.
+
+    Raises:
+        ValueError: if one of them is not as it must be.
+    """
+    try:
+        require(examples)
+    except ValueError as error:
+        for k, row in zip(range(len(examples.y)), rows(), strict=False):
+            try:
+                require(Examples(take(examples.X, slice(k, k + 1)), examples.y[k : k + 1]))
+            except ValueError as own:
+                raise ValueError(f"Example {row} of the {name} part: {own}") from error
+        raise
 
 
 class CheckedRows(Rows):
@@ -40,21 +65,8 @@ class CheckedRows(Rows):
         return self._checked(self.rows.read(rows, epoch), rows)
 
     def _checked(self, examples: Examples, rows: Sequence[int]) -> Examples:
-        """The examples.
-
-        Raises:
-            ValueError: if one of them is not as it must be; the message has its row.
-        """
-        try:
-            self._require(examples)
-            return examples
-        except ValueError as error:
-            for k, row in enumerate(rows):
-                try:
-                    self._require(Examples(take(examples.X, slice(k, k + 1)), examples.y[k : k + 1]))
-                except ValueError as own:
-                    raise ValueError(f"Example {row} of the {self.name} part: {own}") from error
-            raise
+        require_each(self._require, examples, lambda: rows, self.name)
+        return examples
 
     def _require(self, examples: Examples) -> None:
         require_examples(examples, self.name)

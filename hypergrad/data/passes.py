@@ -10,6 +10,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from hypergrad.core.seed import seed_of
 from hypergrad.data.batch import Examples, as_examples, keys, no_examples, noted, require_examples
+from hypergrad.data.checked_rows import require_each
+from hypergrad.data.collation import collated
 from hypergrad.data.random_state import copy_of_random_state, kept_random_state, restore_random_state, seed_random_state
 
 Passage = tuple[int, bytes, Examples]
@@ -51,7 +53,7 @@ class Passes:
     def whole(self) -> Examples:
         """All examples of the first pass."""
         with kept_random_state():
-            return self._batch(list(self._started(0)))
+            return self._batch(list(self._started(0)), 0, 0)
 
     def first(self, size: int) -> Examples:
         """The first examples of the first pass.
@@ -104,7 +106,8 @@ class Passes:
                 some = list(islice(examples, self.batch_size))
                 if not some or self.drop_last and len(some) < self.batch_size:
                     return position
-                batch = self._batch(some) if position == 0 or position >= skipped else None
+                is_used = position == 0 or position >= skipped
+                batch = self._batch(some, position * self.batch_size, epoch) if is_used else None
                 own = copy_of_random_state()
             if position == 0 and batch is not None:
                 first = digest(batch)
@@ -120,10 +123,14 @@ class Passes:
     def _first(self, size: int) -> Examples | None:
         with kept_random_state():
             some = list(islice(self._started(0), size))
-            return self._batch(some) if some else None
+            return self._batch(some, 0, 0) if some else None
 
-    def _batch(self, some: list[Any]) -> Examples:
-        return require_examples(as_examples(self.collate(some), self.name), self.name)
+    def _batch(self, some: list[Any], position: int, epoch: int) -> Examples:
+        """The batch of the examples of a pass from a position on."""
+        rows = [f"{position + k} of pass {epoch}" for k in range(len(some))]
+        examples = as_examples(collated(self.collate, some, rows, self.name), self.name)
+        require_each(lambda few: require_examples(few, self.name), examples, lambda: rows, self.name)
+        return examples
 
 
 class PassReader:

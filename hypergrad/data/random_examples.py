@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from hypergrad.core.seed import seed_of
 from hypergrad.data.batch import Examples, as_examples, noted
+from hypergrad.data.collation import collated
 from hypergrad.data.random_state import kept_random_state, seed_random_state
 
 _KEPT = 32
@@ -57,11 +58,15 @@ class RandomExamples:
         with kept_random_state():
             examples = [self._example(self.positions[row], epoch) for row in rows]
             seed_random_state(self._seed("collate", epoch, self.positions[rows[0]]))
-            return as_examples(self.collate(examples), self.name)
+            return self._batch(examples, rows)
 
     def unseeded(self, rows: Sequence[int]) -> Examples:
         """The examples at `rows` under the random states as they are."""
-        return as_examples(self.collate([self._at(self.positions[row]) for row in rows]), self.name)
+        return self._batch([self._at(self.positions[row]) for row in rows], rows)
+
+    def _batch(self, examples: list[Any], rows: Sequence[int]) -> Examples:
+        positions = [self.positions[row] for row in rows]
+        return as_examples(collated(self.collate, examples, positions, self.name), self.name)
 
     def _example(self, position: int, epoch: int) -> Any:
         seed_random_state(self._seed("example", epoch, position))

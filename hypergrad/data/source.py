@@ -29,7 +29,7 @@ from hypergrad.data.batch import (
     noted,
     require_examples,
 )
-from hypergrad.data.collation import Collation
+from hypergrad.data.collation import Collation, collated
 from hypergrad.data.random_examples import RandomExamples
 from hypergrad.data.random_state import kept_random_state, random_state
 from hypergrad.data.tree import named, shapes, take
@@ -142,7 +142,7 @@ def _of_dataset(
         for position in positions:
             with noted(f"reading example {position} of {len(dataset)} of the {name} part"):
                 found.append(dataset[position])
-        examples = as_examples(again.collate(found), name)
+        examples = as_examples(collated(again.collate, found, positions, name), name)
         draws = random_state() != before
     require_repeatable(again)
     return (again.fresh(range(len(positions)), 0), again) if draws else (examples, None)

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_map
 
 from hypergrad.data.array import as_labels
 from hypergrad.data.batch import Examples
+from hypergrad.data.checked_rows import require_each
 from hypergrad.data.passes import digest
 from hypergrad.data.tree import given, held
 
@@ -109,11 +110,17 @@ class StreamedPart(nn.Module):
         X, y, _ = examples
         return tree_map(self._moved, X), self._moved(as_labels(y))
 
-    def _checked(self, examples: Examples) -> Placed:
-        """The examples, after a check of their targets; what reads ahead ends if they fail."""
+    def _checked(self, examples: Examples, rows: Callable[[], Iterable[object]]) -> Placed:
+        """The examples, after a check of their targets; what reads ahead ends if they fail.
+
+        Args:
+            examples: what was read.
+            rows: returns what an error calls each of them.
+        """
+        require = self.require_targets
         try:
-            if self.require_targets is not None:
-                self.require_targets(as_labels(examples.y))
+            if require is not None:
+                require_each(lambda some: require(as_labels(some.y)), examples, rows, self.name)
             return self.placed(examples)
         except BaseException:
             self.close()

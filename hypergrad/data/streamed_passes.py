@@ -1,6 +1,7 @@
 """A part whose examples are read in order, such as an `IterableDataset`."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 
 from torch import Tensor
 
@@ -33,13 +34,13 @@ class PassPart(StreamedPart):
 
     def at_step(self, step: int) -> Placed:
         self.reader.pin = self.like.is_cuda
-        return self._checked(self._steps.at(step))
+        return self._checked(self._steps.at(step), lambda: (f"{k} of the batch of step {step}" for k in count()))
 
     def read(self, rows: Sequence[int]) -> Placed:
         raise ValueError(self._refusal("cannot be read by rows"))
 
     def whole(self) -> Placed:
-        return self._checked(self.reader.passes.whole())
+        return self._checked(self.reader.passes.whole(), count)
 
     def each(self, batches: Iterable[Sequence[int]]) -> Iterator[Placed]:
         raise ValueError(self._refusal("cannot be read by rows"))

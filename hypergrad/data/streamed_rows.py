@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import count
+from itertools import count, tee
 
 import torch
 from torch import Tensor
@@ -53,12 +53,12 @@ class RowPart(StreamedPart):
 
     def at_step(self, step: int) -> Placed:
         self.workers.pin = self.like.is_cuda
-        return self._checked(self._steps.at(step))
+        return self._checked(self._steps.at(step), lambda: _rows_of(self._schedule, step, self.size()))
 
     def read(self, rows: Sequence[int]) -> Placed:
         """Some examples as they are in the first epoch, read in this process if they were not announced."""
         examples = self._announced.take(rows)
-        return self._checked(self.rows.read(rows, 0) if examples is None else examples)
+        return self._checked(self.rows.read(rows, 0) if examples is None else examples, lambda: rows)
 
     def announce(self, batches: Sequence[Sequence[int]]) -> None:
         self.workers.pin = self.like.is_cuda
@@ -74,9 +74,10 @@ class RowPart(StreamedPart):
     def each(self, batches: Iterable[Sequence[int]]) -> Iterator[Placed]:
         self.workers.pin = self.like.is_cuda
         name = self.name  # a plan that refers to this object would keep it, and the processes, alive
+        batches, checked = tee(batches)
         plan: Iterator[Key] = ((name, rows, 0) for rows in batches)
-        for examples in self.workers.run(plan):
-            yield self._checked(examples)
+        for examples, rows in zip(self.workers.run(plan), checked, strict=False):
+            yield self._checked(examples, lambda rows=rows: rows)
 
     def close(self) -> None:
         self._announced.announce(())
@@ -93,7 +94,12 @@ def _from_step(workers: Workers, name: str, size: int, schedule: Schedule, step:
 
     def plan() -> Iterator[Key]:
         for t in count(step):
-            rows, epoch = schedule(t)
-            yield name, range(size) if rows is None else rows.tolist(), epoch
+            yield name, _rows_of(schedule, t, size), schedule(t)[1]
 
     return workers.run(plan())
+
+
+def _rows_of(schedule: Schedule, step: int, size: int) -> Sequence[int]:
+    """The rows of a step of a part with `size` examples."""
+    rows, _ = schedule(step)
+    return range(size) if rows is None else rows.tolist()

@@ -1,7 +1,7 @@
 """Which parts of a user's data are read when they are used, and how."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
 
-from hypergrad.core.validation import require_int
 from hypergrad.data.batch import Examples, as_examples, described, is_named, is_pair, no_examples
 from hypergrad.data.checked_rows import CheckedRows
 from hypergrad.data.collation import Collation
@@ -23,7 +22,7 @@ from hypergrad.data.streamed import StreamedPart
 from hypergrad.data.streamed_passes import PassPart
 from hypergrad.data.streamed_rows import RowPart
 from hypergrad.data.tree import as_tree
-from hypergrad.data.workers import Workers
+from hypergrad.data.workers import Workers, require_num_workers
 
 STREAMED_ABOVE = 2**30
 """Bytes of a data set above which it is streamed unless the user says otherwise: 1 GiB."""
@@ -63,7 +62,7 @@ class Streaming:
     ) -> None:
         self.stream, self.num_workers, self.batch_size, self.drop_last = stream, num_workers, batch_size, drop_last
         self.seed, self.num_first, self.fixed_batches = seed, num_first, fixed_batches
-        require_int(self, "num_workers", least=0)
+        require_num_workers(num_workers)
         if stream is not None and not isinstance(stream, bool):
             raise TypeError(f"stream must be True, False or None, but it is {stream!r} of {type(stream).__name__}.")
         if stream and batch_size is None:
@@ -141,10 +140,15 @@ class Streaming:
             positions = visited(source, name) if isinstance(source, DataLoader) else range(len(data))
             rows = DatasetRows(RandomExamples(data, positions, Collation(collate, name), name, self.seed))
         else:
+            in_memory = (
+                "a list is in memory already, so leave out stream=True; a list of single examples (x, y) is given as "
+                "torch.utils.data.DataLoader(examples, batch_size=100)."
+            )
+            other = "write a Dataset, or leave out stream=True to read it into memory."
             raise TypeError(
                 f"With stream=True the {name} part must be a Dataset, with __getitem__ and __len__ or an "
                 f"IterableDataset, a DataLoader over one, or a pair (X, y) of arrays, but it is {described(source)}; "
-                "write a Dataset, or leave out stream=True to read it into memory."
+                f"{in_memory if isinstance(data, Sequence) else other}"
             )
         if len(rows) == 0:
             raise ValueError(no_examples(name))

@@ -14,6 +14,21 @@ Key = tuple[str, Sequence[int], int]
 """What to read: the name of a part, rows of it, and the epoch."""
 
 
+def require_num_workers(num_workers: Any) -> None:
+    """Require a number of processes.
+
+    Raises:
+        TypeError: if it is no integer.
+        ValueError: if it is negative.
+    """
+    expected = "num_workers must be an integer of at least 0, the number of processes that read what is streamed"
+    remedy = "give 0 to read in this process"
+    if isinstance(num_workers, bool) or not isinstance(num_workers, int):
+        raise TypeError(f"{expected}, but it is {num_workers!r} of {type(num_workers).__name__}; {remedy}.")
+    if num_workers < 0:
+        raise ValueError(f"{expected}, but it is {num_workers}; {remedy}.")
+
+
 class Workers:
     """Reads examples of several parts, in the order of a plan, in this process or ahead of it in others.
 

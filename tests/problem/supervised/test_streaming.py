@@ -215,9 +215,18 @@ REFUSED = {
     "no batch size": ({"batch_size": None}, ValueError, "stream=True needs a batch_size"),
     "not a bool": ({"stream": "yes"}, TypeError, "stream must be True, False or None, but it is 'yes'"),
     "no number": ({"num_workers": 1.5}, TypeError, "num_workers must be an integer"),
-    "negative": ({"num_workers": -1}, ValueError, "num_workers must be at least 0"),
+    "negative": (
+        {"num_workers": -1},
+        ValueError,
+        "^num_workers must be an integer of at least 0, .*, but it is -1; give 0 to read in this process",
+    ),
     "workers without": ({"stream": False, "num_workers": 2}, ValueError, "num_workers=2 processes would read"),
     "batches": ({"train": [(torch.zeros(2, 5), torch.zeros(2))]}, TypeError, "train part must be a Dataset.* a list"),
+    "examples": (
+        {"train": [(torch.zeros(5), 1)] * 7},
+        TypeError,
+        r"a list of 7: .* leave out stream=True; .*DataLoader\(examples, batch_size=100\)",
+    ),
     "empty": ({"dev": Made(2, 0)}, ValueError, "dev part holds 0 examples"),
     "weights": (
         {"train": InOrder(Made(1)), "hyperparameters": {"w": hg.ExampleWeights()}},
@@ -264,13 +273,21 @@ class Bad(Made):
             return x, y
         if self.what == "raises":
             raise OSError("no such image")
-        return {"nan": (x * torch.nan, y), "class": (x, 7), "shape": (x[:4], y)}[self.what]
+        return {
+            "nan": (x * torch.nan, y),
+            "class": (x, 7),
+            "shape": (x[:4], y),
+            "no label": (x, None),
+            "no example": None,
+        }[self.what]
 
 
 BAD = {
     "nan": (ValueError, "Example 13 of the train part: X of the train part holds 5 of 5 values that are NaN"),
-    "class": (ValueError, "targets of the train part must be classes from 0 to 2, .* such as 7"),
-    "shape": (ValueError, "examples of the train part must have the same shape"),
+    "class": (ValueError, "Example 13 of the train part: .* must be classes from 0 to 2, .* such as 7"),
+    "shape": (ValueError, "Example 13 of the train part: .*must have the same shape, but .*; pad"),
+    "no label": (TypeError, "Example 13 of the train part: .* must hold tensors, arrays or numbers, but .* 'NoneType'"),
+    "no example": (TypeError, "Example 13 of the train part: .* must give pairs .*, but an example is a NoneType"),
     "raises": (OSError, "no such image"),
 }
 
@@ -285,6 +302,20 @@ def test_a_bad_example_is_named_when_it_is_read(what, num_workers):
     if what == "raises":
         assert "This happened while reading example 13 of 40 of the train part." in caught.value.__notes__
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("what", ["nan", "class", "shape", "no label"])
+def test_so_is_one_of_a_stream_that_is_read_in_order(what):
+    problem = problem_on(InOrder(Bad(what)), stream=True, batch_size=10)
+    where = "3 of the batch of step 1" if what == "class" else "13 of pass 0"
+    with pytest.raises(BAD[what][0], match=f"^Example {where} of the train part: "):
+        [problem.inner_batch(step) for step in range(7)]
+
+
+def test_so_is_one_that_is_read_into_memory():
+    for what in ("shape", "no label", "no example"):
+        with pytest.raises(BAD[what][0], match="^Example 13 of the train part: "):
+            problem_on(Bad(what))
 
 
 def test_a_data_set_that_changes_its_length_is_refused():
