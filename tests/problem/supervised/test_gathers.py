@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 import torch
-from torch.utils._pytree import tree_leaves
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import hypergrad as hg
 from hypergrad.data.tree import take, take_rows
