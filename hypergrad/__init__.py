@@ -113,7 +113,9 @@ from hypergrad.product.reverse import Reverse as Reverse
 from hypergrad.tape.reversible import Reversible as Reversible
 from hypergrad.problem.ridge import Ridge as Ridge
 from hypergrad.sensitivity.inner import Root as Root
+from hypergrad.single_loop.saba import SABA as SABA
 from hypergrad.single_loop.soba import SOBA as SOBA
+from hypergrad.single_loop.srba import SRBA as SRBA
 from hypergrad.solver.schedule import Schedule as Schedule
 from hypergrad.baseline.base import Search as Search
 from hypergrad.problem.variational.semi_amortized import SemiAmortized as SemiAmortized

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypergrad.core.autodiff import Tensors, unflatten
 from hypergrad.core.status import Status
-from hypergrad.core.validation import require_instance
+from hypergrad.core.validation import require_compile, require_instance
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient
 from hypergrad.estimator.report import AdjointReport
 from hypergrad.problem.base import InnerProblem
@@ -30,13 +30,17 @@ class SingleLoop(HypergradEstimator):
 
     Attributes:
         method: how w and the adjoint move, and which direction λ gets.
+        compile: run the steps of a `Trainer` that have no record through torch's Inductor, several at a time and with
+            the step of λ; "auto" does so once it pays, see docs/compile.md. A single estimate is never compiled.
     """
 
     method: Method = field(default_factory=SOBA)
+    compile: bool | str = False
     inner_steps: int = field(init=False)
 
     def __post_init__(self) -> None:
         require_instance(self, "method", Method)
+        require_compile(self)
         object.__setattr__(self, "inner_steps", self.method.num_batches)
 
     def estimate(

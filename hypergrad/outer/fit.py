@@ -74,5 +74,6 @@ def fit(
     result = trainer.fit(resume=folder, resume_if_any=True, on_interrupt="return")
     if result.stopped == "interrupted" and progress:
         further = "" if folder is None else f"; the same call goes on from there, in {folder}"
-        print(f"Interrupted after outer step {result.last.step}{further}.")
+        where = "" if trainer.record_every == 1 else "the record of "
+        print(f"Interrupted after {where}outer step {result.last.step}{further}.")
     return result

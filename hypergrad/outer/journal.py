@@ -93,19 +93,21 @@ class Journal:
             step, evaluation.problem, evaluation.hparams, evaluation.found, is_exact=self.is_exact(step)
         )
 
-    def unrecorded(self, objective: OuterObjective, steps: range, move: Callable[[], None]) -> None:
-        """Outer steps of which only the cost is kept; `move` moves u after each.
+    def unrecorded(
+        self, objective: OuterObjective, steps: range, take: Callable[[range], tuple[Hypergradient, int]]
+    ) -> None:
+        """Outer steps of which only the cost is kept; `take` takes some of them, see `Descent.take`.
 
         Also raised, by what it calls: the HypergradError of the estimator, with the step and λ added.
         """
-        step = steps.start
         try:
             with self.ledger.counting():
-                for step in steps:
-                    self.ledger.add(objective.unrecorded(step))
-                    move()
+                while steps:
+                    found, count = take(steps)
+                    self.ledger.add(found, count)
+                    steps = steps[count:]
         except HypergradError as error:
-            raise type(error)(f"{error}{self._whereabouts(step, objective.hparams())}") from error
+            raise type(error)(f"{error}{self._whereabouts(steps.start, objective.hparams())}") from error
 
     def add(self, record: Record) -> None:
         """Keep a record.

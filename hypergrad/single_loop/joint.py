@@ -67,5 +67,5 @@ def sampled(terms: Terms, params: Tensors, hparams: Tensors, v: Tensor) -> Direc
     D_v = ∇²_ww g(w, λ) v + ∇_w f(w, λ)
     D_λ = ∇²_λw g(w, λ) v + ∇_λ f(w, λ)
     """
-    g, f = terms.products(params, hparams, v), terms.outer(params, hparams)
+    g, f = terms.products_and_outer(params, hparams, v)
     return Directions(g.gradient, g.hvp + f.wrt_params, g.mixed + f.wrt_hparams, f.wrt_params, g.loss, f.loss)
