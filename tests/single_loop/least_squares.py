@@ -22,7 +22,7 @@ class LeastSquares(hg.InnerProblem):
             self.register_buffer(name, torch.randn(*shape, generator=generator))
 
     def init_params(self):
-        return {"a": torch.zeros(3), "b": torch.zeros(2, 2)}
+        return {"a": self.X.new_zeros(3), "b": self.X.new_zeros(2, 2)}
 
     def hyperparameters(self):
         shift = hg.Hyperparameter(torch.tensor([0.3, -0.2, 0.5]))

@@ -1,5 +1,7 @@
 """Compiled outer steps of single-loop methods: the numbers of eager ones, or eager ones with the reason why."""
 
+import gc
+import weakref
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -267,6 +269,16 @@ def test_auto_compiles_once_it_pays(monkeypatch):
     found = fit(SOBA, compile="auto", outer_steps=10, record_every=5)
     assert found.last.stats["training_remark"] == COMPILED
     torch.testing.assert_close(numbers(found), numbers(eager), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_program_goes_with_its_problem():
+    problem = LeastSquares()
+    fit(SOBA, problem=problem, outer_steps=6, record_every=3)
+    gone = weakref.ref(problem)
+    del problem
+    gc.collect()
+    assert gone() is None
 
 
 def test_compile_is_true_false_or_auto():
