@@ -129,6 +129,7 @@ from hypergrad.core.status import Status as Status
 from hypergrad.solver.schedule import StepDecay as StepDecay
 from hypergrad.single_loop.step_sizes import StepSizes as StepSizes
 from hypergrad.tape.store import Store as Store
+from hypergrad.outer.suggested_sgd import SuggestedSGD as SuggestedSGD
 from hypergrad.callback.summary import Summary as Summary
 from hypergrad.problem.supervised.supervised import Supervised as Supervised
 from hypergrad.baseline.tpe import TPE as TPE
