@@ -3,7 +3,7 @@
 import copy
 import os
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -158,6 +158,16 @@ class Killed(Callback):
             os._exit(9)
 
 
+def by_one() -> FiniteSum:
+    """Batches of one example: 14 and 11 rows, which are one tensor in a state."""
+    return FiniteSum(batch_size=1, dev_sample=1)
+
+
+@cache
+def in_one_go(method: Any) -> hg.Result:
+    return trainer(method, by_one(), 12).fit()
+
+
 @pytest.mark.parametrize(
     ("method", "moment", "record_every"),
     [(hg.SABA(), k, 1) for k in range(1, 11)]
@@ -165,15 +175,16 @@ class Killed(Callback):
     + [(hg.SABA(), 10, 5), (hg.SRBA(period=4), 10, 5)],
 )
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, method, moment, record_every):
-    problem = partial(FiniteSum, batch_size=1, dev_sample=1)  # 14 and 11 rows, which are one tensor in a state
     every = 3 if record_every == 1 else record_every
     pid = os.fork()
     if pid == 0:
-        trainer(method, problem(), 12, [StateSaver(tmp_path, every=every), Killed(moment)], record_every).fit()
-        os._exit(0)
+        try:
+            trainer(method, by_one(), 12, [StateSaver(tmp_path, every=every), Killed(moment)], record_every).fit()
+        finally:
+            os._exit(0)  # never on to the other tests
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
-    whole = trainer(method, problem(), 12).fit()
-    resumed = trainer(method, problem(), 12, [StateSaver(tmp_path, every=every)], record_every).fit(resume=tmp_path)
+    whole = in_one_go(method)
+    resumed = trainer(method, by_one(), 12, [StateSaver(tmp_path, every=every)], record_every).fit(resume=tmp_path)
     assert same((resumed.last.params, resumed.last.hparams), (whole.last.params, whole.last.hparams))
     assert resumed.last.num_matvecs == whole.last.num_matvecs
 
