@@ -170,9 +170,9 @@ def in_one_go(method: Any) -> hg.Result:
 
 @pytest.mark.parametrize(
     ("method", "moment", "record_every"),
-    [(hg.SABA(), k, 1) for k in range(1, 11)]
-    + [(hg.SRBA(period=5), k, 1) for k in (3, 7, 10)]
-    + [(hg.SABA(), 10, 5), (hg.SRBA(period=4), 10, 5)],
+    [(hg.SABA(solver=SGD), k, 1) for k in range(1, 11)]
+    + [(hg.SRBA(solver=SGD, period=5), k, 1) for k in (3, 7, 10)]
+    + [(hg.SABA(solver=SGD), 10, 5), (hg.SRBA(solver=SGD, period=4), 10, 5)],
 )
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, method, moment, record_every):
     every = 3 if record_every == 1 else record_every
@@ -207,7 +207,7 @@ def test_the_number_of_a_batch_may_be_a_tensor_as_in_a_compiled_move():
             place = super().inner_place(step)
             return replace(place, index=torch.tensor(place.index))
 
-    one, other = (trainer(hg.SABA(), problem, 9).fit().last for problem in (FiniteSum(), Traced()))
+    one, other = (trainer(hg.SABA(solver=SGD), problem, 9).fit().last for problem in (FiniteSum(), Traced()))
     assert same((one.params, one.hparams), (other.params, other.hparams))
 
 
