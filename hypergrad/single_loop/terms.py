@@ -1,7 +1,7 @@
 """The terms of which the directions of single-loop methods are sums, each on one batch."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -81,6 +81,16 @@ class Terms:
         """The place of the outer batch, likewise."""
         return self.problem.outer_place(self.outer_step)
 
+    def inner_epoch(self) -> "Iterator[Terms]":
+        """The terms of a move on each inner batch of the epoch that the first one of this move is in."""
+        for step in _epoch_of(self.inner_step, self.inner_place().num_batches):
+            yield replace(self, inner_step=step)
+
+    def outer_epoch(self) -> "Iterator[Terms]":
+        """The terms of a move on each outer batch of the epoch that the one of this move is in."""
+        for step in _epoch_of(self.outer_step, self.outer_place().num_batches):
+            yield replace(self, outer_step=step)
+
     def products(self, params: Tensors, hparams: Tensors, v: Tensor, number: int = 0) -> Products:
         """g, its gradient and its second derivatives times v on inner batch `number` of the move.
 
@@ -138,6 +148,12 @@ def _gradients(function: Callable[[], Tensor], w: Tensors, hp: Tensors, weight: 
 def _flats(pieces: Sequence[Tensor | None], w: Tensors, hp: Tensors) -> tuple[Tensor, Tensor]:
     """The pieces of w and of λ as a vector each."""
     return _flat(pieces[: len(w)], w), _flat(pieces[len(w) :], hp)
+
+
+def _epoch_of(step: int, num_batches: int) -> range:
+    """The steps of the epoch of a step."""
+    first = step - step % num_batches
+    return range(first, first + num_batches)
 
 
 def _flat(pieces: Sequence[Tensor | None], like: Tensors) -> Tensor:
