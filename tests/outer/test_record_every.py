@@ -183,7 +183,7 @@ REFUSED = [
 @pytest.mark.parametrize(("settings", "kind", "message"), REFUSED)
 def test_what_needs_every_loss_is_refused_by_name(settings, kind, message):
     with pytest.raises(kind, match=message):
-        trainer(**settings).fit()
+        trainer(ESTIMATORS["unrolled"], **settings).fit()
 
 
 def test_exact_steps_are_records():
