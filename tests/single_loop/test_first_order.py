@@ -151,6 +151,16 @@ def test_each_copy_is_trained_by_its_own_adamw():
     torch.testing.assert_close([moved, carry["memory"]["z"]], trained, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("method", [hg.F2SA(solver=None), hg.MEHA(solver=None, smoothing=0.1)], ids=["f2sa", "meha"])
+def test_without_a_solver_the_step_is_stable(method):
+    problem = hg.Quadratic()
+    hparams, params, carry = problem.init_hparams(), problem.init_params(), None
+    for _ in range(30):
+        found = hg.SingleLoop(method=method).estimate(problem, hparams, params, carry=carry)
+        params, carry = found.params, found.carry
+    assert found.stats["inner_grad_norm"] < 0.2 * problem.c.norm()
+
+
 @pytest.mark.parametrize(
     ("method", "num_batches", "gradients"),
     [
