@@ -24,17 +24,19 @@ class F2SA(PenaltyMethod):
 
     D_y is the gradient of the penalty over s. So one `solver` with the same coefficients fits both copies while s
     grows: with gradient descent y takes the step lr / s along the gradient of the penalty, as the paper requires, and
-    lr < 2 / (L_g + L_f / s) for the largest curvatures of both losses. A weight decay of gradient descent is a penalty
-    of g for both copies. All terms of λ are computed in the same backward passes as those of the last steps of y and z,
-    at the points where these begin; the paper computes them after these steps, from gradients of their own. A move
-    costs `inner_steps` times two gradients of the inner loss and one of the outer loss, and no second derivative.
+    lr < 2 / (L_g + L_f / s) for the largest curvatures of both losses. Without a solver, lr is 1 / L_g. A weight decay
+    of gradient descent is a penalty of g for both copies.
+
+    The terms of D_λ come from the same backward passes as the last steps of y and z, at the points where these begin;
+    the paper computes them after these steps, from gradients of their own. A move costs `inner_steps` times two
+    gradients of the inner loss and one of the outer loss, and no second derivative.
 
     The difference in D_λ is small, and is multiplied by s. With the same batch for both copies its sampling noise is
     small too; with a batch for each, the noise grows with s. Rounding errors ε of the losses become s ε ‖∇_λ g‖, which
     limits s in bfloat16, see docs/boat.md.
 
     Attributes:
-        multiplier: s in the first move, > 0; beyond 2 L_f / µ, with µ the least curvature of g, f + s g is convex.
+        multiplier: s in the first move, > 0; the paper requires 2 L_f / µ or more, with µ the least curvature of g.
         growth: by which s grows after a move, ≥ 0; 0 is the penalty method of Shen & Chen.
         inner_steps: steps of y and z in a move, ≥ 1, each on a batch of its own.
         same_batch: whether y and z use the same inner batch in a step, or one each.

@@ -151,7 +151,7 @@ def test_each_copy_is_trained_by_its_own_adamw():
     torch.testing.assert_close([moved, carry["memory"]["z"]], trained, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", [hg.F2SA(solver=None), hg.MEHA(solver=None, smoothing=0.1)], ids=["f2sa", "meha"])
+@pytest.mark.parametrize("method", [hg.F2SA(), hg.MEHA(smoothing=0.1)], ids=["f2sa", "meha"])
 def test_without_a_solver_the_step_is_stable(method):
     problem = hg.Quadratic()
     hparams, params, carry = problem.init_hparams(), problem.init_params(), None
@@ -164,10 +164,10 @@ def test_without_a_solver_the_step_is_stable(method):
 @pytest.mark.parametrize(
     ("method", "num_batches", "gradients"),
     [
-        (hg.F2SA(inner_steps=3), 3, 6),
-        (hg.F2SA(inner_steps=3, same_batch=False), 6, 6),
+        (hg.F2SA(solver=SOLVER, inner_steps=3), 3, 6),
+        (hg.F2SA(solver=SOLVER, inner_steps=3, same_batch=False), 6, 6),
         (hg.BOME(inner_steps=4), 4, 5),
-        (hg.MEHA(), 2, 3),
+        (hg.MEHA(solver=SOLVER), 2, 3),
     ],
     ids=lambda x: type(x).__name__ if isinstance(x, hg.Method) else str(x),
 )

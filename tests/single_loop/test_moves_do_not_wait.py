@@ -20,7 +20,7 @@ METHODS = {
     "srba": hg.SRBA(solver=SOLVER, period=5),
     "f2sa": hg.F2SA(solver=hg.AdamW()),
     "bome": hg.BOME(inner_steps=2),
-    "meha": hg.MEHA(),
+    "meha": hg.MEHA(solver=SOLVER),
 }
 
 
