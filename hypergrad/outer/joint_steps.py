@@ -41,8 +41,6 @@ class JointSteps:
 
     def __init__(self, descent: Descent, estimator: SingleLoop) -> None:
         self.descent, self.objective, self.num_batches = descent, descent.objective, estimator.inner_steps
-        if not self.objective.warm_start:
-            raise CannotCompileError("without warm starts no step follows from the last one")
         update = OptimizerUpdate(descent.optimizer, self.objective.u)
         self.step = JointStep(
             self.objective.problem,

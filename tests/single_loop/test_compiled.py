@@ -212,7 +212,6 @@ REFUSED: dict[str, tuple[Any, dict[str, Any]]] = {
     "a move changes its memory in more than the values of tensors": (Counting(solver=DESCENT), {}),
     "RuntimeError: .*": (hg.SOBA(solver=Impatient(lr=0.1)), {}),
     "the optimiser is RMSprop, and compiled ones are SGD, Adam, AdamW": (SOBA, {"optimizer": RMSPROP}),
-    "without warm starts no step follows from the last one": (SOBA, {"warm_start": False}),
     "the batches of the steps differ in more than the values of tensors, as with dropout": (
         SOBA,
         {"problem": partial(supervised, dropout=0.5)},

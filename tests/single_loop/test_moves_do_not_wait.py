@@ -12,7 +12,13 @@ from hypergrad.single_loop.terms import Terms
 
 META = torch.device("meta")
 """A device without values, on which reading one raises."""
-METHODS = {"soba": hg.SOBA(), "masoba": hg.MASOBA(), "saba": hg.SABA(), "srba": hg.SRBA(period=5)}
+SOLVER = hg.GradientDescent(lr=0.1)
+METHODS = {
+    "soba": hg.SOBA(solver=SOLVER),
+    "masoba": hg.MASOBA(solver=SOLVER),
+    "saba": hg.SABA(solver=SOLVER),
+    "srba": hg.SRBA(solver=SOLVER, period=5),
+}
 
 
 def supervised() -> hg.Supervised:
