@@ -78,7 +78,8 @@ class JointSteps:
             rows.append(self._row(k, t, taken, move))
             self.descent.step_scheduler()
         after = program.run(self.state(), rows)
-        self.objective.rewind(Snapshot(after.u, after.params, {"t": t + len(rows), "memory": after.memory}))
+        carry = {**self.objective.snapshot().carry, "t": t + len(rows), "memory": after.memory}
+        self.objective.rewind(Snapshot(after.u, after.params, carry))
         self.step.update.store(after.slots, len(rows))
 
     def state(self) -> Packed:

@@ -55,6 +55,7 @@ def require_equal(method, **settings: Any) -> hg.Result:
 METHODS = {
     "soba": SOBA,
     "soba with schedules": hg.SOBA(solver=hg.Momentum(lr=FALLING, momentum=0.5), adjoint_lr=FALLING),
+    "soba with its own step": hg.SOBA(),
     "masoba with adam": hg.MASOBA(solver=hg.Adam(lr=0.01), adjoint_lr=0.1),
     "f2sa": hg.F2SA(solver=hg.AdamW(lr=FALLING), inner_steps=2),
     "amigo": hg.AmIGO(solver=hg.Adam(lr=FALLING), adjoint_lr=0.1, inner_steps=2, adjoint_steps=1),
