@@ -170,10 +170,7 @@ def single_loop(method: Callable[..., Any], **settings: Any) -> Callable[[Rate],
 def implicit(linsolve: Callable[[float], hg.LinearSolver], steps: int) -> Callable[[Rate], hg.HypergradEstimator]:
     """The implicit function theorem after some steps of gradient descent."""
     return lambda lr: hg.Implicit(
-        solver=hg.GradientDescent(lr=lr),
-        linsolve=linsolve(float(lr)),
-        inner_steps=steps,
-        error_bar=False,  # pyright: ignore[reportArgumentType]
+        solver=hg.GradientDescent(lr=lr), linsolve=linsolve(float(lr)), inner_steps=steps, error_bar=False  # pyright: ignore[reportArgumentType]
     )
 
 
