@@ -175,7 +175,7 @@ def main() -> None:
         prog="python -m benchmarks.single_loop", description="What an iteration of a single-loop method costs."
     )
     parser.add_argument("--problem", choices=PROBLEMS, help="one of the problems only")
-    parser.add_argument("--steps", type=int, default=200, help="iterations of a timed run")
+    parser.add_argument("--steps", type=int, default=1000, help="iterations of a timed run")
     parser.add_argument("--growth", action="store_true", help="compare runs of 4000 and of 1000 steps too")
     parser.add_argument("--peers", metavar="PYTHON", help="interpreter of an environment made by scripts/peers-env")
     given = timing_settings(parser, rounds=7)

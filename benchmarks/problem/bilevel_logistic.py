@@ -67,9 +67,11 @@ class BilevelLogistic(Partitioned):
         return _mean_loss(params["w"], *batch)
 
     def solution(self, hparams: hg.Tensors) -> hg.Tensors:
-        """w* by Newton steps from 0 to ‖∇g‖ ≤ 1e-13, halved while g rises."""
-        l2 = hparams["l2"]
-        w, data = torch.zeros_like(l2), (self.X, self.Y)
+        return self._trained(hparams, self.init_params())
+
+    def _trained(self, hparams: hg.Tensors, start: hg.Tensors) -> hg.Tensors:
+        """w* by Newton steps to ‖∇g‖ ≤ 1e-13, halved while g rises."""
+        w, l2, data = start["w"], hparams["l2"], (self.X, self.Y)
         for _ in range(50):
             grad, H = _derivatives(w, *data)
             grad = grad + l2 * w
@@ -83,23 +85,30 @@ class BilevelLogistic(Partitioned):
 
     def value(self, hparams: hg.Tensors) -> tuple[float, Tensor]:
         """F, and dF/d log λ, in which the benchmark states its gradient."""
-        l2, w = hparams["l2"], self.solution(hparams)["w"]
-        H = _derivatives(w, self.X, self.Y)[1] + l2.diag()
-        v = torch.linalg.solve(H, _derivatives(w, self.X_dev, self.Y_dev)[0])
-        return self.outer_loss({"w": w}, hparams, self.whole_outer_batch()).item(), -l2 * w * v
+        return self._value(hparams, self.solution(hparams))
+
+    def _value(self, hparams: hg.Tensors, params: hg.Tensors) -> tuple[float, Tensor]:
+        l2, w = hparams["l2"], params["w"]
+        v = torch.linalg.solve(
+            _derivatives(w, self.X, self.Y)[1] + l2.diag(), _derivatives(w, self.X_dev, self.Y_dev)[0]
+        )
+        return self.outer_loss(params, hparams, self.whole_outer_batch()).item(), -l2 * w * v
 
     def optimum(self) -> float:
         """F* over |log λ| ≤ 12, by L-BFGS-B."""
+        params = self.init_params()
 
         def fun(u: np.ndarray) -> tuple[float, np.ndarray]:
-            F, grad = self.value({"l2": torch.from_numpy(u).exp()})
+            nonlocal params
+            hparams = {"l2": torch.from_numpy(u).exp()}
+            params = self._trained(hparams, params)
+            F, grad = self._value(hparams, params)
             return F, grad.numpy()
 
         start = self.l2.value(torch.float64).log().numpy()
         options = {"maxiter": 300, "ftol": 0.0, "gtol": 1e-9}
-        return minimize(
-            fun, start, jac=True, method="L-BFGS-B", bounds=[(-_BOX, _BOX)] * len(start), options=options
-        ).fun
+        box = [(-_BOX, _BOX)] * len(start)
+        return minimize(fun, start, jac=True, method="L-BFGS-B", bounds=box, options=options).fun
 
 
 def _mean_loss(w: Tensor, X: Tensor, y: Tensor) -> Tensor:

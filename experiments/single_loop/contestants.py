@@ -4,7 +4,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,10 @@ class Path:
     epochs: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     hparams: list[hg.Tensors] = field(default_factory=list)
+
+    def last(self, count: int) -> "Path":
+        """The last records."""
+        return Path(self.epochs[-count:], self.seconds[-count:], self.hparams[-count:])
 
     def judged(self, problem: Problem, least: float) -> dict[str, list[float]]:
         """The columns `epochs`, `seconds`, `gap` = F(λ) − F* and `grad` = ‖∇F(λ)‖²."""
@@ -69,24 +73,25 @@ class Ours(Entrant):
         mixed: products with ∂²g/∂λ∂w in an outer step, or gradients with respect to λ in their own walk.
         falls: whether all steps are divided by √(t + 1).
         batch_size: of both losses; None for all data.
+        in_batches: gradients and products of batches of a mean outer step, from the batches of train and dev together;
+            None counts those of a short run.
     """
 
     estimator: Callable[[Rate], hg.HypergradEstimator]
     mixed: int = 1
     falls: bool = False
     batch_size: int | None = 64
+    in_batches: Callable[[int], float] | None = None
 
     def run(self, problem: Callable[[int | None], Problem], step: float, ratio: float, epochs: float) -> Path:
         made = problem(self.batch_size)
-        probe = self._fit(made, step, ratio, 3, lambda record: None, every=1)
-        counted = [self._oracles(made, row, int(row["step"]) + 1) for row in probe.history]
-        a_step, begin = counted[-1] - counted[-2], counted[0]
         epoch = 3 * len(made.X) + len(made.X_dev)
-        steps = max(1, math.floor((epochs * epoch - begin) / a_step))
+        a_step = self._oracles(made, step, ratio) / epoch
+        steps = max(1, math.floor(epochs / a_step))
         path, start = Path(), time.process_time()
 
         def note(record: Record) -> None:
-            path.epochs.append((begin + a_step * record.step) / epoch)
+            path.epochs.append(a_step * record.step)
             path.seconds.append(time.process_time() - start)
             path.hparams.append(record.hparams)
 
@@ -99,11 +104,15 @@ class Ours(Entrant):
             print(f"{type(error).__name__} at step {step}, ratio {ratio}")
         return path
 
-    def _oracles(self, problem: Problem, row: dict[str, float], steps: int) -> float:
-        """Gradients and products of examples until a record."""
-        n, m = len(problem.X), len(problem.X_dev)
-        inner, outer = n / problem.inner_partition.num_batches, m / problem.outer_partition.num_batches
-        return inner * (row["run/gradients"] + row["run/products"] + self.mixed * steps) + outer * steps
+    def _oracles(self, problem: Problem, step: float, ratio: float) -> float:
+        """Gradients and products of examples in an outer step."""
+        K, L = problem.inner_partition.num_batches, problem.outer_partition.num_batches
+        inner, outer = len(problem.X) / K, len(problem.X_dev) / L
+        if self.in_batches is not None:
+            return self.in_batches(K + L) * inner
+        *_, one, two = self._fit(problem, step, ratio, 3, lambda record: None, every=1).history
+        spent = sum(two[name] - one[name] for name in ("run/gradients", "run/products"))
+        return inner * (spent + self.mixed) + outer
 
     def _fit(
         self, problem: Problem, step: float, ratio: float, steps: int, note: Callable[[Record], None], *, every: int
@@ -134,12 +143,10 @@ class ByHand(Entrant):
 
     Attributes:
         loop: moves u by the steps, and tells each u before it moves.
-        begin: epochs spent before the first step.
         falls: whether all steps are divided by √(t + 1).
     """
 
     loop: Callable[[Problem, Steps, Seen], Array]
-    begin: float = 0.0
     falls: bool = False
 
     def run(self, problem: Callable[[int | None], Problem], step: float, ratio: float, epochs: float) -> Path:
@@ -148,17 +155,17 @@ class ByHand(Entrant):
         epoch = 3 * len(made.X) + len(made.X_dev)
         n, m = len(made.X) / made.inner_partition.num_batches, len(made.X_dev) / made.outer_partition.num_batches
         a_step = (3 * n + m) / epoch
-        steps = max(1, math.floor((epochs - self.begin) / a_step))
+        steps = max(1, math.floor(epochs / a_step))
         path, every, start = Path(), max(1, steps // RECORDS), time.process_time()
 
         def note(t: int, u: Array) -> None:
             if t % every == 0:
-                path.epochs.append(self.begin + t * a_step)
+                path.epochs.append(t * a_step)
                 path.seconds.append(time.process_time() - start)
                 path.hparams.append({name: h.to_natural(torch.from_numpy(u))})
 
         note(every * steps, self.loop(made, Steps(steps, step, step / ratio, self.falls), note))
-        path.epochs[-1] = self.begin + steps * a_step
+        path.epochs[-1] = steps * a_step
         return path
 
 
@@ -170,8 +177,16 @@ def single_loop(method: Callable[..., Any], **settings: Any) -> Callable[[Rate],
 def implicit(linsolve: Callable[[float], hg.LinearSolver], steps: int) -> Callable[[Rate], hg.HypergradEstimator]:
     """The implicit function theorem after some steps of gradient descent."""
     return lambda lr: hg.Implicit(
-        solver=hg.GradientDescent(lr=lr), linsolve=linsolve(float(lr)), inner_steps=steps, error_bar=False  # pyright: ignore[reportArgumentType]
+        solver=hg.GradientDescent(lr=lr),
+        linsolve=linsolve(float(lr)),
+        inner_steps=steps,
+        error_bar=False,  # pyright: ignore[reportArgumentType]
     )
+
+
+def srba(batches: int) -> float:
+    """What SRBA uses in the mean: everything once in K + L moves, and two sets of batches in each of the others."""
+    return (4 * batches / 2 + 8 * (batches - 1)) / batches
 
 
 ENTRANTS: dict[str, Entrant] = {
@@ -179,12 +194,15 @@ ENTRANTS: dict[str, Entrant] = {
     "SOBA, steps falling as 1/√t": Ours(single_loop(hg.SOBA), falls=True),
     "MA-SOBA": Ours(single_loop(hg.MASOBA)),
     "AmIGO, 10 and 10 steps": Ours(single_loop(hg.AmIGO)),
+    "F2SA": Ours(single_loop(hg.F2SA), mixed=0),
+    "BOME, 10 steps": Ours(single_loop(hg.BOME), mixed=0),
+    "MEHA": Ours(single_loop(hg.MEHA), mixed=0),
     "Implicit, 1 step, 1 Neumann term": Ours(implicit(lambda lr: hg.Neumann(num_terms=1, scale=lr), 1)),
     "Implicit, 10 steps, 10 Neumann terms": Ours(implicit(lambda lr: hg.Neumann(num_terms=10, scale=lr), 10)),
-    "Implicit, 10 steps, CG to the end of a batch": Ours(implicit(lambda lr: hg.CG(max_iter=100, tol=1e-6), 10)),
+    "Implicit, 10 steps, 10 of CG": Ours(implicit(lambda lr: hg.CG(max_iter=10, tol=1e-13), 10)),
     "Implicit, all data, 10 steps, 10 of CG": Ours(
         implicit(lambda lr: hg.CG(max_iter=10, tol=1e-13), 10), batch_size=None
     ),
     "SOBA by hand, numpy": ByHand(by_numpy),
-    "SABA by hand, numpy": ByHand(saba_by_numpy, begin=1.0),
+    "SABA by hand, numpy": ByHand(saba_by_numpy),
 }
