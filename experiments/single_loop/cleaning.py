@@ -36,6 +36,7 @@ class Contestant:
         batch_size: examples of train in a step; None for all.
         dev_sample: examples of dev in an outer step; None for all.
         record_every: outer steps between two records.
+        fixed_batches: whether all epochs have the same batches.
     """
 
     estimator: hg.HypergradEstimator
@@ -44,6 +45,7 @@ class Contestant:
     batch_size: int | None = 256
     dev_sample: int | None = 256
     record_every: int = RECORD_EVERY
+    fixed_batches: bool = False
 
 
 def single_loops(moves: int, batch_size: int, lr: float, adjoint_lr: float, momentum: float) -> dict[str, Contestant]:
@@ -57,6 +59,7 @@ def single_loops(moves: int, batch_size: int, lr: float, adjoint_lr: float, mome
         "SOBA": Contestant(soba, **common),
         "SOBA, λ by SGD": Contestant(soba, optimizer=SGD, **common),
         "MASOBA": Contestant(hg.SingleLoop(method=hg.MASOBA(**joint)), **common),
+        "SABA": Contestant(hg.SingleLoop(method=hg.SABA(**joint)), fixed_batches=True, **common),
         "F2SA": Contestant(hg.SingleLoop(method=hg.F2SA(solver=solver, multiplier=1.0)), **common),
     }
 
@@ -96,6 +99,7 @@ def run(data: hg.Splits, contestant: Contestant, model: nn.Module | None, seed: 
         batch_size=contestant.batch_size,
         dev_sample=contestant.dev_sample,
         dev_batch_size=1000 if model else None,
+        fixed_batches=contestant.fixed_batches,
         seed=seed,
     )
     clock = CPUClock()

@@ -137,3 +137,16 @@ def test_adam_moves_them_by_its_momentum_whatever_their_gradient():
         assert torch.equal(steps[t - 1][those].sign(), steps[first - 1][those].sign())
     not_yet = torch.cat(rows[2:5])
     assert torch.count_nonzero(steps[1][not_yet]) == 0
+
+
+@pytest.mark.parametrize("batches", [10, 80])
+@pytest.mark.parametrize("gradient", [1e-3, 7.0])
+def test_adam_moves_an_entry_by_the_root_of_the_number_of_batches_in_an_epoch(batches, gradient):
+    u = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    adam, ends = torch.optim.Adam([u], lr=0.1), []
+    for step in range(60 * batches):
+        u.grad = torch.tensor(batches * gradient if step % batches == 0 else 0.0).double()
+        adam.step()
+        if step % batches == batches - 1:
+            ends.append(u.item())
+    assert ends[40] - ends[-1] == pytest.approx(19 * 0.1 * batches**0.5, rel=0.06)
