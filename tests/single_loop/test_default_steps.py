@@ -1,11 +1,20 @@
 """Runs whose steps are left to the library: the same as with the suggested numbers, and resumed to the same bits."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from single_loop.least_squares import LeastSquares
 
 import hypergrad as hg
 from benchmarks.problem.bilevel_quadratic import BilevelQuadratic
+
+
+ROOT = Path(__file__).parents[2]
 
 
 def trainer(method, optimizer, steps=6, callbacks=()):
@@ -74,3 +83,19 @@ def test_a_move_without_a_step_says_what_to_do():
 def test_a_suggestion_out_of_range_is_refused(setting):
     with pytest.raises(ValueError, match=f"SuggestedSGD.{next(iter(setting))} must be"):
         hg.SuggestedSGD(**setting)
+
+
+def test_the_experiment_runs_on_the_command_line(tmp_path):
+    settings = ["outer_steps=4", "record_every=2", "exact_every=4", "optimizer.num_batches=2", "callback=[summary]"]
+    done = subprocess.run(
+        [sys.executable, "-m", "hypergrad.run", "experiment=single_loop_digits", *settings],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.rglob("summary.json")
+    found = json.loads(path.read_text())
+    assert found["last"]["loss/dev"] < found["first"]["loss/dev"]
