@@ -174,13 +174,13 @@ def single_loop(method: Callable[..., Any], **settings: Any) -> Callable[[Rate],
     return lambda lr: hg.SingleLoop(method=method(solver=hg.GradientDescent(lr=lr), **settings))
 
 
-def implicit(linsolve: Callable[[float], hg.LinearSolver], steps: int) -> Callable[[Rate], hg.HypergradEstimator]:
+def implicit(linsolve: Callable[[Any], hg.LinearSolver], steps: int) -> Callable[[Rate], hg.HypergradEstimator]:
     """The implicit function theorem after some steps of gradient descent."""
     return lambda lr: hg.Implicit(
         solver=hg.GradientDescent(lr=lr),
-        linsolve=linsolve(float(lr)),
+        linsolve=linsolve(lr),
         inner_steps=steps,
-        error_bar=False,  # pyright: ignore[reportArgumentType]
+        error_bar=False,
     )
 
 
