@@ -113,7 +113,9 @@ from hypergrad.product.reverse import Reverse as Reverse
 from hypergrad.tape.reversible import Reversible as Reversible
 from hypergrad.problem.ridge import Ridge as Ridge
 from hypergrad.sensitivity.inner import Root as Root
+from hypergrad.single_loop.saba import SABA as SABA
 from hypergrad.single_loop.soba import SOBA as SOBA
+from hypergrad.single_loop.srba import SRBA as SRBA
 from hypergrad.solver.schedule import Schedule as Schedule
 from hypergrad.baseline.base import Search as Search
 from hypergrad.problem.variational.semi_amortized import SemiAmortized as SemiAmortized
@@ -127,6 +129,7 @@ from hypergrad.core.status import Status as Status
 from hypergrad.solver.schedule import StepDecay as StepDecay
 from hypergrad.single_loop.step_sizes import StepSizes as StepSizes
 from hypergrad.tape.store import Store as Store
+from hypergrad.outer.suggested_sgd import SuggestedSGD as SuggestedSGD
 from hypergrad.callback.summary import Summary as Summary
 from hypergrad.problem.supervised.supervised import Supervised as Supervised
 from hypergrad.baseline.tpe import TPE as TPE

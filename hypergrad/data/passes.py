@@ -13,6 +13,7 @@ from hypergrad.data.batch import Examples, as_examples, keys, no_examples, noted
 from hypergrad.data.checked_rows import require_each
 from hypergrad.data.collation import collated
 from hypergrad.data.random_state import copy_of_random_state, kept_random_state, restore_random_state, seed_random_state
+from hypergrad.data.sending import AsHere, sending
 
 Passage = tuple[int, bytes, Examples]
 """The epoch of a batch, a digest of the first batch of that epoch, and the batch."""
@@ -177,8 +178,10 @@ class PassReader:
             collate_fn=_unchanged,
             pin_memory=self.pin,
             generator=torch.Generator(),
+            worker_init_fn=AsHere(torch.get_default_dtype()),
         )
-        self._running = iter(loader)
+        with sending({self.passes.name: self.passes}):
+            self._running = iter(loader)
         return self._running
 
     def __getstate__(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hypergrad.data.batch import Examples
 from hypergrad.data.rows import Rows
+from hypergrad.data.sending import AsHere, died, is_of_death, sending
 
 Key = tuple[str, Sequence[int], int]
 """What to read: the name of a part, rows of it, and the epoch."""
@@ -53,13 +54,19 @@ class Workers:
 
         Yields:
             The examples.
+
+        Raises:
+            RuntimeError: if a process has died.
+
+        Also raised, by what it calls: TypeError if a part cannot be sent to another process.
         """
         if self.num == 0:
             for key in plan:
                 yield _read(self.parts, key)
             return
         plan, keys = tee(plan)
-        mine, batches = self._begin(plan)
+        with sending(self.parts):
+            mine, batches = self._begin(plan)
         for key in keys:
             if self._run is not mine:
                 return
@@ -69,6 +76,8 @@ class Workers:
                 self.close()
                 if isinstance(error, Exception):
                     _read(self.parts, key)  # raises the same, without the trace of another process
+                if is_of_death(error):
+                    raise RuntimeError(died(key[0], error)) from error
                 raise
             yield examples
 
@@ -92,6 +101,7 @@ class Workers:
                 pin_memory=self.pin,
                 persistent_workers=True,
                 generator=torch.Generator(),
+                worker_init_fn=AsHere(torch.get_default_dtype()),
             )
         sampler: Any = self._loader.sampler
         sampler.plan, self._run = plan, object()

@@ -184,6 +184,20 @@ class HypergradEstimator(ABC):
         """
         return self.estimate(problem, hparams, params, outer_step=outer_step, inner_step=inner_step, carry=carry)
 
+    def explain_divergence(
+        self, problem: InnerProblem, hparams: Tensors, params: Tensors, *, tried: Tensors, carry: Any
+    ) -> str:
+        """What to change after a DivergenceError, as a sentence for its message; "", the default, if nothing is known.
+
+        Args:
+            problem: what is tuned.
+            hparams: λ of the last good record.
+            params: w of that record.
+            tried: λ where the error occurred.
+            carry: that of the last estimate before the error.
+        """
+        return ""
+
 
 def require_finite_loss(outer_loss: Tensor, problem: InnerProblem) -> float:
     """The outer loss as a number.

@@ -12,10 +12,12 @@ from hypergrad.callback.base import Record
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import HypergradError, NonFiniteError
 from hypergrad.data.batch import noted
+from hypergrad.estimator.base import Hypergradient
 from hypergrad.outer.acceptance import Acceptance
 from hypergrad.outer.journal import Journal
 from hypergrad.outer.objective import OuterObjective
-from hypergrad.outer.requirements import require_same_loss
+from hypergrad.outer.requirements import require_comparable, require_same_loss
+from hypergrad.outer.suggested_sgd import SuggestedSGD
 
 
 class Descent:
@@ -38,19 +40,20 @@ class Descent:
         objective: OuterObjective,
         journal: Journal,
         *,
-        optimizer: Callable[[list[Tensor]], Optimizer],
+        optimizer: Callable[[list[Tensor]], Optimizer] | SuggestedSGD,
         scheduler: Callable[[Optimizer], Any] | None,
         acceptance: Acceptance | None,
     ) -> None:
         self.objective, self.journal, self.acceptance, self.scale = objective, journal, acceptance, 1.0
         with noted("Trainer.optimizer made an optimiser of the hyperparameters"):
-            self.optimizer = optimizer(list(objective.u.values()))
+            self.optimizer = _made(optimizer, objective, journal)
         if not isinstance(self.optimizer, Optimizer):
             raise TypeError(
                 f"Trainer.optimizer must make a torch.optim.Optimizer, but it made {self.optimizer!r}; "
                 "give a class or a functools.partial of one, such as functools.partial(torch.optim.Adam, lr=0.1)."
             )
         require_same_loss(objective.problem, self.optimizer)
+        require_comparable(objective.estimator, self.optimizer)
         if scheduler and "lr" not in self.optimizer.defaults:
             raise ValueError(
                 f"A scheduler changes the learning rate, but {type(self.optimizer).__name__} has none; leave it out."
@@ -72,7 +75,7 @@ class Descent:
         self._move(record)
         between = range(record.step + 1, until)
         if between:
-            self.journal.unrecorded(self.objective, between, self._move_unrecorded)
+            self.journal.unrecorded(self.objective, between, self.take)
         self._require_finite(record, until)
         if self.acceptance is not None:
             return self._first_accepted(record, before, self.acceptance)
@@ -93,9 +96,21 @@ class Descent:
         if self.scheduler is not None:
             self._schedule(record)
 
-    def _move_unrecorded(self) -> None:
-        """`_move` where the loss is not known."""
+    def take(self, steps: range) -> tuple[Hypergradient, int]:
+        """Take one or more of the outer steps without a record, from the first on, and move u after each.
+
+        Returns:
+            An estimate whose counts are those of each of the steps, and how many were taken.
+
+        Also raised, by what it calls: the HypergradError of the estimator.
+        """
+        found = self.objective.unrecorded(steps.start)
         self.optimizer.step()
+        self.step_scheduler()
+        return found, 1
+
+    def step_scheduler(self) -> None:
+        """A step of the scheduler where the loss is not known."""
         if self.scheduler is not None and not isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step()
 
@@ -110,13 +125,13 @@ class Descent:
         bad = [name for name, u in self.objective.u.items() if not u.isfinite().all()]
         if not bad:
             return
-        which = f"Outer step {record.step}"
+        which, when = f"Outer step {record.step}", "where"
         if until > record.step + 1:
             if not set(self.objective.not_finite()) <= set(bad):
                 return
-            which = f"An outer step from {record.step}, the last record, to {until - 1}"
+            which, when = f"An outer step from {record.step} to {until - 1}", "after the last record, where"
         raise NonFiniteError(
-            f"{which} moved {', '.join(bad)} to NaN or infinity, where ‖dF/dλ‖ was "
+            f"{which} moved {', '.join(bad)} to NaN or infinity, {when} ‖dF/dλ‖ was "
             f"{record.scalars()['hypergradient/norm']:.2e}; lower the lr of the optimiser."
         )
 
@@ -181,3 +196,14 @@ class Descent:
         if self.scheduler is not None and state["scheduler"] is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         self.scale = state["scale"]
+
+
+def _made(
+    optimizer: Callable[[list[Tensor]], Optimizer] | SuggestedSGD, objective: OuterObjective, journal: Journal
+) -> Optimizer:
+    """The optimiser of the hyperparameters of an objective."""
+    tensors = list(objective.u.values())
+    if not isinstance(optimizer, SuggestedSGD):
+        return optimizer(tensors)
+    with journal.ledger.counting():
+        return optimizer(tensors, objective.problem)

@@ -12,8 +12,8 @@ from torch import Tensor
 from hypergrad.callback.base import MOST_ENTRIES, OUTER_LOSS, Record, Result
 from hypergrad.callback.prefix import Prefix
 from hypergrad.callback.trained_model import TrainedModel
-from hypergrad.core.autodiff import Tensors
-from hypergrad.core.errors import HypergradError, NonFiniteError, NotConvergedWarning
+from hypergrad.core.autodiff import Tensors, detach
+from hypergrad.core.errors import DivergenceError, HypergradError, NonFiniteError, NotConvergedWarning
 from hypergrad.core.hyperparameter import shown
 from hypergrad.core.placement import placed
 from hypergrad.estimator.base import Hypergradient
@@ -86,25 +86,28 @@ class Journal:
             with self.ledger.counting():
                 evaluation = objective.evaluate(step)
         except HypergradError as error:
-            raise type(error)(f"{error}{self._whereabouts(step, objective.hparams())}") from error
+            cause = self._cause(objective) if isinstance(error, DivergenceError) else ""
+            raise type(error)(f"{error}{cause}{self._whereabouts(step, objective.hparams())}") from error
         self._warn(evaluation.found, step)
         return self.ledger.record(
             step, evaluation.problem, evaluation.hparams, evaluation.found, is_exact=self.is_exact(step)
         )
 
-    def unrecorded(self, objective: OuterObjective, steps: range, move: Callable[[], None]) -> None:
-        """Outer steps of which only the cost is kept; `move` moves u after each.
+    def unrecorded(
+        self, objective: OuterObjective, steps: range, take: Callable[[range], tuple[Hypergradient, int]]
+    ) -> None:
+        """Outer steps of which only the cost is kept; `take` takes some of them, see `Descent.take`.
 
         Also raised, by what it calls: the HypergradError of the estimator, with the step and λ added.
         """
-        step = steps.start
         try:
             with self.ledger.counting():
-                for step in steps:
-                    self.ledger.add(objective.unrecorded(step))
-                    move()
+                while steps:
+                    found, count = take(steps)
+                    self.ledger.add(found, count)
+                    steps = steps[count:]
         except HypergradError as error:
-            raise type(error)(f"{error}{self._whereabouts(step, objective.hparams())}") from error
+            raise type(error)(f"{error}{self._whereabouts(steps.start, objective.hparams())}") from error
 
     def add(self, record: Record) -> None:
         """Keep a record.
@@ -177,6 +180,16 @@ class Journal:
                     NotConvergedWarning,
                     stacklevel=2,
                 )
+
+    def _cause(self, objective: OuterObjective) -> str:
+        """What the estimator says about a divergence since the last record."""
+        if self.last is None:
+            return ""
+        tried, carry = detach(objective.hparams()), objective.snapshot().carry
+        said = objective.estimator.explain_divergence(
+            self.last.problem, self.last.hparams, self.last.params, tried=tried, carry=carry
+        )
+        return f" {said}" if said else ""
 
     def _whereabouts(self, step: int, hparams: Tensors) -> str:
         """Where an error occurred, if a step of the optimiser led there."""

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -48,7 +49,6 @@ class Loop:
                 f"patience waits for a lower dev loss, but {type(self.objective.problem).__name__} has different "
                 "tasks and a different dev loss in each outer step. Leave patience out, or name a metric in monitor."
             )
-        self.identity = self._identity()
 
     def run(self) -> Result:
         """Run from the current state to the end."""
@@ -133,8 +133,12 @@ class Loop:
         """Whether a record could have become the best."""
         return record.monitored(self.journal.monitor) is not None
 
-    def _identity(self) -> dict[str, str]:
-        """What identifies this run."""
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """What identifies this run.
+
+        It reads all data, so only if a state is saved or restored; either needs it first before λ moves.
+        """
         objective, descent = self.objective, self.descent
         return identity(
             objective.problem,

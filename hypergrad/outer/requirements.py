@@ -9,6 +9,8 @@ import torch
 from torch.optim import Optimizer
 
 from hypergrad.callback.base import OUTER_LOSS, Callback
+from hypergrad.estimator.base import HypergradEstimator
+from hypergrad.estimator.single_loop import SingleLoop
 from hypergrad.outer.acceptance import Acceptance
 from hypergrad.outer.lbfgsb import LBFGSB
 from hypergrad.problem.base import InnerProblem
@@ -125,6 +127,37 @@ def require_same_loss(problem: InnerProblem, compares: object) -> None:
             f"{type(compares).__name__} compares dev losses of different outer steps, but {type(problem).__name__} "
             "draws another sample of dev in each of them. Leave dev_sample out (dev_batch_size needs as little "
             "memory), or choose an optimiser without a line search, such as torch.optim.Adam, and no acceptance."
+        )
+
+
+def require_comparable(estimator: HypergradEstimator, compares: object) -> None:
+    """Require that the dev loss depends on λ alone, for what compares dev losses.
+
+    Args:
+        estimator: forms the hypergradient.
+        compares: as in `require_same_loss`.
+
+    Raises:
+        ValueError: if the estimator moves the parameters in each evaluation.
+    """
+    if isinstance(estimator, SingleLoop) and isinstance(compares, Acceptance | LBFGSB | torch.optim.LBFGS):
+        raise ValueError(
+            f"{type(compares).__name__} compares dev losses, but SingleLoop moves the parameters a little in each "
+            "evaluation, so that the loss is another one at the same hyperparameters too. Choose an optimiser without "
+            "a line search, such as torch.optim.SGD or Adam, and no acceptance."
+        )
+
+
+def require_warm_start(estimator: HypergradEstimator, warm_start: bool) -> None:
+    """Require warm starts for an estimator that follows one solution from outer step to outer step.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if isinstance(estimator, SingleLoop) and not warm_start:
+        raise ValueError(
+            "SingleLoop makes one move of the parameters in an outer step, which warm_start=False would undo in the "
+            "next; leave it out, or take an estimator that trains in each outer step, such as Implicit."
         )
 
 

@@ -6,8 +6,8 @@ directions. A method may import solvers, problems and the layers below them. It 
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -58,12 +58,15 @@ class Method(ABC):
 
     Attributes:
         solver: moves w by one step of its `update` along a direction that the method gives. The coefficients in move
-            t = 0, 1, … are those of its step t, and name no hyperparameter.
+            t = 0, 1, … are those of its step t, and name no hyperparameter. None is gradient descent with the inner
+            step of `step_sizes`, which is found before the first move.
     """
 
-    solver: InnerSolver = field(default_factory=GradientDescent)
+    solver: InnerSolver | None = field(default_factory=GradientDescent)
 
     def __post_init__(self) -> None:
+        if self.solver is None:
+            return
         require_instance(self, "solver", InnerSolver)
         named = {name: root(value) for name, value in self.solver.coefficients().items()}
         tuned = [f"{name} = {value!r}" for name, value in named.items() if isinstance(value, str)]
@@ -78,6 +81,24 @@ class Method(ABC):
                 f"{type(self.solver).__name__} cannot take: it is not defined by `update`. Use GradientDescent, "
                 "Momentum or Adam."
             )
+
+    def with_inner_step(self, lr: float) -> Self:
+        """The method with gradient descent of this step, if it has no solver; else itself."""
+        return self if self.solver is not None else replace(self, solver=GradientDescent(lr=lr))
+
+    @property
+    def known_solver(self) -> InnerSolver:
+        """The solver, which a move needs.
+
+        Raises:
+            ValueError: if it is None.
+        """
+        if self.solver is None:
+            raise ValueError(
+                f"{type(self).__name__}.solver is None, which SingleLoop replaces before the first move. To move "
+                "without it, use method.with_inner_step(hg.step_sizes(problem, outer=False).inner)."
+            )
+        return self.solver
 
     @property
     def num_batches(self) -> int:
@@ -130,7 +151,7 @@ class Method(ABC):
 
     def start_solver(self, params: Tensors) -> Memory:
         """The state of the solver before the first move, without the parameters."""
-        return {name: group for name, group in self.solver.init(params).items() if name != "params"}
+        return {name: group for name, group in self.known_solver.init(params).items() if name != "params"}
 
     def step_solver(
         self,
@@ -152,6 +173,7 @@ class Method(ABC):
             t: moves so far, the step of the coefficients.
             solver_step: steps of the solver so far, for its bias corrections; None for t.
         """
-        coefficients, step = self.solver.coefficients_at(hparams, t, params), t if solver_step is None else solver_step
-        after: Mapping[str, Any] = self.solver.update({"params": params, **state}, direction, coefficients, step)
+        solver, step = self.known_solver, t if solver_step is None else solver_step
+        coefficients = solver.coefficients_at(hparams, t, params)
+        after: Mapping[str, Any] = solver.update({"params": params, **state}, direction, coefficients, step)
         return after["params"], {name: group for name, group in after.items() if name != "params"}

@@ -18,33 +18,35 @@ class BOME(Method):
 
         q = g(w, λ) − g(ŵ, λ)
         ∇q = (∇_w g(w, λ), ∇_λ g(w, λ) − ∇_λ g(ŵ, λ))
-        µ = max(control − ⟨∇f, ∇q⟩ / ‖∇q‖², 0)
+        µ = max(barrier − ⟨∇f, ∇q⟩ / ‖∇q‖², 0)
         (D_w, D_λ) = ∇f + µ ∇q
 
-    so that q falls by at least control ‖∇q‖² per unit of step, whatever f does; µ = 0 where ∇q = 0. Products and norms
+    so that q falls by at least barrier ‖∇q‖² per unit of step, whatever f does; µ = 0 where ∇q = 0. Products and norms
     are over w and λ together, λ in natural units. That is a statement on steps of the same size along D_w and D_λ, such
-    as gradient descent and SGD with the same lr; other optimisers change it. At a fixed λ, w stays at a distance of
-    O(lr) from w*(λ), and D_λ at O(lr) from dF/dλ, so that the lr of `solver` should be small, or fall.
+    as gradient descent and SGD with the same lr; others change it. λ must move along: at a fixed λ, w does not
+    tend to w*(λ), and D_λ is not the hypergradient. Near a minimum of F(λ), w stays at a distance of O(lr) from w*(λ),
+    so that lr should be small, or fall.
 
-    The step k to ŵ is on inner batch k of the move, and q on the first one. A move costs `inner_steps` + 1 gradients of
-    the inner loss and one of the outer loss, and no second derivative. The paper is on full batches.
+    Step k to ŵ is on inner batch k of the move, and q on the first one. A move costs `inner_steps` + 1 gradients of the
+    inner loss and one of the outer loss, and no second derivative. The paper is on full batches; on mini-batches the
+    quotient makes the directions biased.
 
     Attributes:
-        control: η, the part of ‖∇q‖² by which q falls at least, > 0.
-        inner_steps: steps from w to ŵ, ≥ 1; with one, the direction of λ is biased even if lr is small.
+        barrier: η of the dynamic barrier η ‖∇q‖², by which q falls at least, > 0.
+        inner_steps: steps from w to ŵ, ≥ 1; the fewer, the further is ŵ from the minimum that it stands for.
         inner_lr: of these steps, > 0; less than 2 over the largest curvature of the inner loss.
 
     Source: Liu, Ye, Wright, Stone & Liu, "BOME! Bilevel optimization made easy: a simple first-order approach", NeurIPS
     (2022).
     """
 
-    control: float = 0.5
+    barrier: float = 0.5
     inner_steps: int = 10
     inner_lr: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_real(self, "control", above=0)
+        require_real(self, "barrier", above=0)
         require_int(self, "inner_steps", least=1)
         require_real(self, "inner_lr", above=0)
 
@@ -67,7 +69,7 @@ class BOME(Method):
         q_hp = g.wrt_hparams - terms.inner(unflatten(ahead, params), hparams).wrt_hparams
         squared = g.wrt_params @ g.wrt_params + q_hp @ q_hp
         dot = f.wrt_params @ g.wrt_params + f.wrt_hparams @ q_hp
-        multiplier = torch.where(squared > 0, self.control - dot / squared, 0.0).clamp(min=0)
+        multiplier = torch.where(squared > 0, self.barrier - dot / squared, 0.0).clamp(min=0)
         D_w, D_hp = f.wrt_params + multiplier * g.wrt_params, f.wrt_hparams + multiplier * q_hp
         after, state = self.step_solver(params, memory["solver"], unflatten(D_w, params), hparams, t)
         return Move(after, D_hp, {"solver": state}, f.loss, g.loss, D_w, f.wrt_params)

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 from hypergrad.core.autodiff import Tensors, unflatten
 from hypergrad.core.validation import require_instance, require_int, require_real
-from hypergrad.single_loop.base import Memory, Method, Move
+from hypergrad.single_loop.base import Memory, Move
+from hypergrad.single_loop.penalty import PenaltyMethod
 from hypergrad.single_loop.terms import Terms
 
 
 @dataclass(frozen=True, kw_only=True)
-class F2SA(Method):
+class F2SA(PenaltyMethod):
     """Fully first-order approximation: gradients at two copies of the parameters replace second derivatives.
 
     With the multiplier s, y minimises the penalty f + s g and z minimises g, so that y − z → −H⁻¹ ∇_w f / s and
@@ -43,14 +44,12 @@ class F2SA(Method):
     al., "ScaleBiO: scalable bilevel optimization for LLM data reweighting", ACL (2025).
     """
 
-    multiplier: float = 10.0
     growth: float = 0.01
     inner_steps: int = 1
     same_batch: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_real(self, "multiplier", above=0)
         require_real(self, "growth", least=0)
         require_int(self, "inner_steps", least=1)
         require_instance(self, "same_batch", bool)
@@ -59,26 +58,18 @@ class F2SA(Method):
     def num_batches(self) -> int:
         return self.inner_steps if self.same_batch else 2 * self.inner_steps
 
-    @property
-    def num_matvecs(self) -> int:
-        return 0
-
     def begin(self, terms: Terms, params: Tensors, hparams: Tensors) -> Memory:
         z = {name: w.clone() for name, w in params.items()}
         return {"solver": self.start_solver(params), "z": z, "z_solver": self.start_solver(z)}
 
     def move(self, terms: Terms, params: Tensors, hparams: Tensors, memory: Memory, t: int) -> Move:
-        s, (y, y_state), (z, z_state) = (
-            self.multiplier_at(t),
-            (params, memory["solver"]),
-            (memory["z"], memory["z_solver"]),
-        )
+        s, y, z, y_state, z_state = self.multiplier_at(t), params, memory["z"], memory["solver"], memory["z_solver"]
         for k in range(self.inner_steps):
             of_y, of_z = (k, k) if self.same_batch else (2 * k, 2 * k + 1)
             f, g_y, g_z = terms.outer(y, hparams), terms.inner(y, hparams, of_y), terms.inner(z, hparams, of_z)
-            D_y, step = g_y.wrt_params + f.wrt_params / s, t * self.inner_steps + k
-            y, y_state = self.step_solver(y, y_state, unflatten(D_y, y), hparams, step)
-            z, z_state = self.step_solver(z, z_state, unflatten(g_z.wrt_params, z), hparams, step)
+            D_y, D_z, step = g_y.wrt_params + f.wrt_params / s, g_z.wrt_params, t * self.inner_steps + k
+            y, y_state = self.step_solver(y, y_state, unflatten(D_y, y), hparams, t, solver_step=step)
+            z, z_state = self.step_solver(z, z_state, unflatten(D_z, z), hparams, t, solver_step=step)
         D_hp = f.wrt_hparams + s * (g_y.wrt_hparams - g_z.wrt_hparams)
         memory = {"solver": y_state, "z": z, "z_solver": z_state}
         return Move(y, D_hp, memory, f.loss, g_y.loss, D_y, f.wrt_params)

@@ -37,15 +37,15 @@ class JointMethod(AdjointMethod):
     """A method whose adjoint v moves along with w, each by one step along its direction.
 
     A method defines `directions`, and `begin_directions` if these need a memory besides v, in which it must not use the
-    names "v" and "solver".
+    names "v", "solver" and "inner_lr".
     """
 
     @abstractmethod
     def directions(self, terms: Terms, params: Tensors, hparams: Tensors, memory: Memory) -> tuple[Directions, Memory]:
-        """The directions at (w, v, λ), and the memory of the next move without "v" and "solver"."""
+        """The directions at (w, v, λ), and the memory of the next move without these names."""
 
     def begin_directions(self, terms: Terms, params: Tensors, hparams: Tensors) -> Memory:
-        """What `directions` finds in the memory at first, besides "v" and "solver"."""
+        """What `directions` finds in the memory at first, besides these names."""
         return {}
 
     def begin(self, terms: Terms, params: Tensors, hparams: Tensors) -> Memory:
@@ -67,5 +67,5 @@ def sampled(terms: Terms, params: Tensors, hparams: Tensors, v: Tensor) -> Direc
     D_v = ∇²_ww g(w, λ) v + ∇_w f(w, λ)
     D_λ = ∇²_λw g(w, λ) v + ∇_λ f(w, λ)
     """
-    g, f = terms.products(params, hparams, v), terms.outer(params, hparams)
+    g, f = terms.products_and_outer(params, hparams, v)
     return Directions(g.gradient, g.hvp + f.wrt_params, g.mixed + f.wrt_hparams, f.wrt_params, g.loss, f.loss)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from hypergrad.core.autodiff import Tensors, flatten
 from hypergrad.core.cost import Spent
+from hypergrad.core.errors import IndefiniteError
 from hypergrad.linsolve.spectrum import extreme_eigenvalues
 from hypergrad.problem.base import InnerProblem
 from hypergrad.single_loop.mean_field import MeanField
@@ -22,32 +23,45 @@ class StepSizes:
 
     Attributes:
         inner: 1 / `batch_curvature`, the step of w and v.
-        outer: the step of u, where λ = transform(u), by gradient descent along D_u; None if it was not asked for.
-        largest_curvature: L, of the mean of the inner losses on the batches that were seen.
-        least_curvature: an upper bound of µ, of the same.
+        largest_curvature: L, of the mean of the inner losses on the batches that were seen, from below.
+        least_curvature: µ, of the same, from above.
         batch_curvature: the largest of one batch.
-        outer_curvature: the largest |curvature| of F as a function of u.
-        lag: how late D_u follows u, see `OuterCurvature`.
+        outer_curvature: that of F as a function of u, where λ = transform(u); None if it was not asked for.
         num_gradients: gradients of the inner loss that this took, each on one batch.
         num_matvecs: products with the Hessian that this took, each on one batch.
     """
 
     inner: float
-    outer: float | None
     largest_curvature: float
     least_curvature: float
     batch_curvature: float
-    outer_curvature: float | None
-    lag: float | None
+    outer_curvature: OuterCurvature | None
     num_gradients: int
     num_matvecs: int
 
+    @property
+    def outer(self) -> float:
+        """min(1 / (3 L_F), 2 inner / lag), the step of u by gradient descent along D_u.
+
+        Raises:
+            ValueError: if the curvature of F is 0, or was not asked for.
+        """
+        if self.outer_curvature is None:
+            raise ValueError("The outer step was not estimated: leave outer=False out of step_sizes.")
+        curvature, lag = self.outer_curvature.curvature, self.outer_curvature.lag
+        if not curvature > 0:
+            raise ValueError(
+                "An outer step needs an outer loss with curvature, but F seems to be linear in the hyperparameters at "
+                "the start; give the lr of the outer optimiser."
+            )
+        step = 1 / (_OUTER * curvature)
+        return min(step, _LAG * self.inner / lag) if lag > 0 else step
+
     def __repr__(self) -> str:
         outer = ""
-        if self.outer is not None:
-            outer = (
-                f", outer step {self.outer:.3g} from a curvature of {self.outer_curvature:.3g}, late by {self.lag:.3g}"
-            )
+        if self.outer_curvature is not None and self.outer_curvature.curvature > 0:
+            met = self.outer_curvature
+            outer = f", outer step {self.outer:.3g} from a curvature of {met.curvature:.3g} and a lag of {met.lag:.3g}"
         return (
             f"inner step {self.inner:.3g} from curvatures between {self.least_curvature:.3g} and "
             f"{self.largest_curvature:.3g}, of a batch at most {self.batch_curvature:.3g}{outer}; "
@@ -99,28 +113,17 @@ def step_sizes(
     params = problem.init_params() if params is None else params
     spent, field = Spent(), MeanField.of(problem, num_batches, inner_step, outer_step)
     with spent.counting():
-        least, largest, of_batch = _inner_curvatures(field, params, hparams)
-        found = _outer(field, params, hparams) if outer else None
-    if not of_batch > 0:
-        raise ValueError(
-            f"step_sizes needs an inner loss with positive curvature, but the largest is {of_batch:.3g} at the start; "
-            "give the steps, as in solver=hg.GradientDescent(lr=…)."
-        )
-    inner = 1 / of_batch
-    return StepSizes(
-        inner,
-        None if found is None else _outer_step(found, inner),
-        largest,
-        least,
-        of_batch,
-        None if found is None else found.curvature,
-        None if found is None else found.lag,
-        spent.gradients,
-        spent.matvecs,
-    )
+        least, largest, of_batch = inner_curvatures(field, params, hparams)
+        if not of_batch > 0:
+            raise ValueError(
+                f"step_sizes needs an inner loss with positive curvature, but the largest is {of_batch:.3g} at the "
+                "start; give the steps, as in solver=hg.GradientDescent(lr=…)."
+            )
+        found = _outer_curvature(field, params, hparams) if outer else None
+    return StepSizes(1 / of_batch, largest, least, of_batch, found, spent.gradients, spent.matvecs)
 
 
-def _inner_curvatures(field: MeanField, params: Tensors, hparams: Tensors) -> tuple[float, float, float]:
+def inner_curvatures(field: MeanField, params: Tensors, hparams: Tensors) -> tuple[float, float, float]:
     """µ and L of the mean of the batches, and the largest curvature of one of them."""
     like = flatten(params)
 
@@ -133,22 +136,18 @@ def _inner_curvatures(field: MeanField, params: Tensors, hparams: Tensors) -> tu
     return least, largest, max(ends(range(number, number + 1))[1] for number in range(field.num_inner))
 
 
-def _outer(field: MeanField, params: Tensors, hparams: Tensors) -> OuterCurvature:
-    spaces = field.problem.hyperparameters()
-    u = {name: spaces[name].to_unconstrained(x).detach() for name, x in hparams.items()}
-    return outer_curvature(field, params, u, hparams, _POWER)
-
-
-def _outer_step(found: OuterCurvature, inner: float) -> float:
-    """The step of u.
+def _outer_curvature(field: MeanField, params: Tensors, hparams: Tensors) -> OuterCurvature:
+    """The curvature of F.
 
     Raises:
-        ValueError: if F has no curvature.
+        IndefiniteError: if that of the inner loss is not positive.
     """
-    if not found.curvature > 0:
-        raise ValueError(
-            "step_sizes needs an outer loss with curvature, but F seems to be linear in the hyperparameters at the "
-            "start; give the lr of the outer optimiser."
-        )
-    step = 1 / (_OUTER * found.curvature)
-    return min(step, _LAG * inner / found.lag) if found.lag > 0 else step
+    spaces = field.problem.hyperparameters()
+    u = {name: spaces[name].to_unconstrained(x).detach() for name, x in hparams.items()}
+    try:
+        return outer_curvature(field, params, u, hparams, _POWER)
+    except IndefiniteError as error:
+        raise IndefiniteError(
+            "step_sizes cannot suggest an outer step where the inner loss is not convex; give the lr of the outer "
+            f"optimiser, and ask for the inner step alone with outer=False. {error}"
+        ) from error

@@ -77,7 +77,7 @@ def test_adam_counts_its_own_steps():
 
 def test_cost():
     problem, spent = LeastSquares(), Spent()
-    estimator = hg.SingleLoop(method=hg.AmIGO(inner_steps=3, adjoint_steps=2))
+    estimator = hg.SingleLoop(method=hg.AmIGO(solver=hg.GradientDescent(), inner_steps=3, adjoint_steps=2))
     with spent.counting():
         found = estimator.estimate(problem, problem.init_hparams(), problem.init_params())
     assert (estimator.inner_steps, spent.gradients, found.num_matvecs) == (6, 6, 3)

@@ -38,7 +38,7 @@ def test_the_inner_step_is_that_of_the_steepest_batch():
         (ends[0].item(), ends[-1].item()), rel=1e-9
     )
     # The mean has 7 different eigenvalues, a batch of 5 examples has 6, and the last one of 2 examples has 3.
-    assert (steps.outer, steps.num_gradients, steps.num_matvecs) == (None, 62, 5 * 7 + 4 * 6 + 3)
+    assert (steps.outer_curvature, steps.num_gradients, steps.num_matvecs) == (None, 62, 5 * 7 + 4 * 6 + 3)
 
 
 def _dense(problem, damping):
@@ -104,7 +104,7 @@ def test_a_slow_inner_problem_gets_a_smaller_outer_step():
     problem = Slow()
     steps = hg.step_sizes(problem)
     assert steps.inner == pytest.approx(1.0, rel=1e-9)
-    assert steps.outer_curvature == pytest.approx(problem.h**-2, rel=1e-5)
+    assert steps.outer_curvature.curvature == pytest.approx(problem.h**-2, rel=1e-5)
     assert steps.outer == pytest.approx(problem.h**3, rel=1e-4)
 
     def distance(lr):
@@ -118,7 +118,7 @@ def test_a_slow_inner_problem_gets_a_smaller_outer_step():
 
     assert distance(steps.outer) < 0.02
     assert distance(3 * steps.outer) > 0.25  # the distance at the start: below 1 / (3 L_F), but not stable
-    assert 3 * steps.outer < 1 / (3 * steps.outer_curvature)
+    assert 3 * steps.outer < 1 / (3 * steps.outer_curvature.curvature)
 
 
 def test_settings_that_give_no_steps_are_refused():
@@ -137,7 +137,15 @@ def test_settings_that_give_no_steps_are_refused():
             return params["w"].sum() + hparams["hp"]
 
     with pytest.raises(ValueError, match="F seems to be linear in the hyperparameters"):
-        hg.step_sizes(Linear())
+        _ = hg.step_sizes(Linear()).outer
+    with pytest.raises(ValueError, match="The outer step was not estimated: leave outer=False out"):
+        _ = hg.step_sizes(Linear(), outer=False).outer
+
+    class Saddle(Slow):
+        h = -0.05
+
+    with pytest.raises(hg.IndefiniteError, match="cannot suggest an outer step where the inner loss is not convex"):
+        hg.step_sizes(Saddle())
 
 
 def test_the_numbers_are_shown():

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from streams import CLASSES, InOrder, Made, problem_on
+from streams import CLASSES, InOrder, Made, outcome, problem_on, require_same
 from torch import nn
 
 import hypergrad as hg
@@ -38,6 +38,12 @@ def test_each_batch_comes_once_in_each_epoch_in_another_order(part, streams):
     assert len({tuple(index for index, _ in epoch) for epoch in epochs}) > 1
     again = problem(fixed_batches=True)
     assert epochs[3] == epoch_of(getattr(again, f"{part}_batch"), getattr(again, f"{part}_place"), 3)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_streamed_they_train_to_the_same_bits(num_workers):
+    streamed = problem(fixed_batches=True, stream=True, num_workers=num_workers)
+    require_same(outcome(streamed, steps=14), outcome(problem(fixed_batches=True), steps=14))
 
 
 @pytest.mark.parametrize("fixed", [False, True])

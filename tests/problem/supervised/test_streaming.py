@@ -3,7 +3,9 @@
 import copy
 import gc
 import multiprocessing
+import os
 import pickle
+import signal
 import warnings
 import weakref
 from typing import Any
@@ -323,6 +325,25 @@ def test_a_data_set_that_changes_its_length_is_refused():
     problem = problem_on(train, stream=True)
     train.n = 22
     with pytest.raises(ValueError, match="train part had 23 examples when the problem was made, and now it has 22"):
+        problem.inner_batch(0)
+
+
+class Dying(Made):
+    """Ends the process that reads an example, unless it is the one that made it."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.mine = os.getpid()
+
+    def __getitem__(self, index):
+        if os.getpid() != self.mine:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+def test_a_process_that_dies_is_named_with_its_part():
+    problem = problem_on(Dying(), stream=True, num_workers=1)
+    with pytest.raises(RuntimeError, match="reads the train part .* exited unexpectedly.* '__main__'.*num_workers=0"):
         problem.inner_batch(0)
 
 
