@@ -28,7 +28,7 @@ from benchmarks.problem.bilevel_quadratic import BilevelQuadratic
 from benchmarks.single_loop_by_hand import Problem, Steps, by_numpy, by_torch, start
 
 LR = 0.03
-BY_HAND = "by hand, torch"
+BY_HAND, COMPILED = "by hand, torch", "Trainer, record_every=1000, compiled"
 PROBLEMS: dict[str, Callable[[], Problem]] = {
     "quadratic": BilevelQuadratic,
     "logistic": partial(BilevelLogistic, num_train=781 * 64, num_dev=1432 * 64),
@@ -55,11 +55,11 @@ def by_estimator(problem: Problem, steps: int) -> torch.Tensor:
     return u
 
 
-def by_trainer(problem: Problem, steps: int, **settings: object) -> torch.Tensor:
+def by_trainer(problem: Problem, steps: int, compile: bool = False, **settings: object) -> torch.Tensor:
     """u after steps of a trainer."""
     trainer = hg.Trainer(
         problem=problem,
-        estimator=hg.SingleLoop(method=hg.SOBA(solver=hg.GradientDescent(lr=LR))),
+        estimator=hg.SingleLoop(method=hg.SOBA(solver=hg.GradientDescent(lr=LR)), compile=compile),
         optimizer=partial(torch.optim.SGD, lr=LR),
         outer_steps=steps,
         **settings,  # pyright: ignore[reportArgumentType]
@@ -76,6 +76,7 @@ def works(problem: Problem, steps: int) -> dict[str, Work]:
         "SingleLoop": lambda: by_estimator(problem, steps),
         "Trainer": lambda: by_trainer(problem, steps),
         "Trainer, record_every=1000": lambda: by_trainer(problem, steps, record_every=1000),
+        COMPILED: lambda: by_trainer(problem, steps, compile=True, record_every=1000),
     }
 
 

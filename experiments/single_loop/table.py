@@ -11,9 +11,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from experiments.numbers import load, save
+from experiments.numbers import load
 from experiments.single_loop.contestants import ENTRANTS
-from experiments.single_loop.tune import SETTINGS, Setting
+from experiments.single_loop.tune import SETTINGS, Setting, keep
 
 
 def measured(name: str, setting: Setting, found: dict[str, Any]) -> dict[str, list[float]]:
@@ -45,13 +45,12 @@ def main() -> None:
     """Measure, keep the numbers, and print the tables."""
     torch.set_num_threads(1)
     chosen, *names = sys.argv[1:] or [""]
-    tuned, numbers = load("single_loop", "tuned"), load("single_loop")
+    tuned = load("single_loop", "tuned")
     for kind, setting in SETTINGS.items():
-        found = numbers.setdefault(kind, {})
         for name in ENTRANTS if chosen in ("", kind) else ():
-            if not names or name in names:
-                found[name] = measured(name, setting, tuned[kind])
-                save("single_loop", numbers)
+            if name in tuned[kind] and (not names or name in names):
+                keep("numbers", kind, {name: measured(name, setting, tuned[kind])})
+        found = load("single_loop").get(kind, {})
         show(kind, {name: found[name] for name in ENTRANTS if name in found}, tuned.get(kind, {}))
 
 

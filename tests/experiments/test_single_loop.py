@@ -138,6 +138,7 @@ ORACLES = {
     "SOBA": 4 * 16,
     "SOBA, steps falling as 1/√t": 4 * 16,
     "MA-SOBA": 4 * 16,
+    "SABA": 4 * 16,
     "AmIGO, 10 and 10 steps": (10 + 11 + 11 + 1 + 1) * 16,
     "F2SA": 3 * 16,
     "BOME, 10 steps": 12 * 16,
@@ -151,7 +152,7 @@ def test_every_entrant_starts_from_the_same_gap_and_pays_for_what_it_computes(na
     problem = tiny(None)
     assert torch.equal(path.hparams[0]["hp"], problem.init_hparams()["hp"])
     assert path.epochs[0] == 0
-    assert 0 < path.epochs[-1] <= 30
+    assert path.epochs[0] < path.epochs[-1] <= 30
     columns = path.judged(problem, problem.optimum())
     assert min(columns["gap"]) < columns["gap"][0]
     assert at(columns, "gap", 0) == columns["gap"][0]
