@@ -158,10 +158,10 @@ def _epoch_of(step: int, num_batches: int) -> range:
 
 def _flat(pieces: Sequence[Tensor | None], like: Tensors) -> Tensor:
     """The pieces as one vector, with zeros for those that are None."""
-    if len(pieces) == 1 and pieces[0] is not None and pieces[0].ndim == 1:
-        return pieces[0]  # a view of all of it would be one more call of torch
-    pairs = zip(like.items(), pieces, strict=True)
-    return flatten({name: torch.zeros_like(x) if piece is None else piece for (name, x), piece in pairs})
+    filled = [torch.zeros_like(x) if piece is None else piece for x, piece in zip(like.values(), pieces, strict=True)]
+    if len(filled) == 1 and filled[0].ndim == 1:
+        return filled[0]  # a view of all of it would be one more call of torch
+    return flatten(dict(zip(like, filled, strict=True)))
 
 
 def _weighted(weight: float, *xs: Tensor) -> tuple[Tensor, ...]:
