@@ -83,8 +83,12 @@ class Method(ABC):
             )
 
     def with_inner_step(self, lr: float) -> Self:
-        """The method with gradient descent of this step, if it has no solver; else itself."""
-        return self if self.solver is not None else replace(self, solver=GradientDescent(lr=lr))
+        """The method with gradient descent of this step for the inner loss, if it has no solver; else itself."""
+        return (
+            self
+            if self.solver is not None
+            else replace(self, solver=GradientDescent(lr=lr / (1 + lr * self.added_curvature)))
+        )
 
     @property
     def known_solver(self) -> InnerSolver:
@@ -99,6 +103,11 @@ class Method(ABC):
                 "without it, use method.with_inner_step(hg.step_sizes(problem, outer=False).inner)."
             )
         return self.solver
+
+    @property
+    def added_curvature(self) -> float:
+        """What the method adds to the curvature of the inner loss that its solver meets, ≥ 0."""
+        return 0.0
 
     @property
     def num_batches(self) -> int:

@@ -64,7 +64,9 @@ def _unstable(method: Method, steps: dict[str, float], curvature: float, hparams
     if not curvature > 0:
         return ""
     bounds = {
-        "solver.lr": method.known_solver.largest_lr(curvature, method.known_solver.values_at(hparams, t)),
+        "solver.lr": method.known_solver.largest_lr(
+            curvature + method.added_curvature, method.known_solver.values_at(hparams, t)
+        ),
         "adjoint_lr": 2 / curvature,
     }
     for name, lr in steps.items():

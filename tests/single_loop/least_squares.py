@@ -14,6 +14,13 @@ class LeastSquares(hg.InnerProblem):
     part of m = 17 has batches of 4, so that the last ones are short; step s uses batch s mod K.
     """
 
+    X: Tensor
+    y: Tensor
+    Z: Tensor
+    t: Tensor
+    C: Tensor
+    D: Tensor
+
     def __init__(self):
         super().__init__()
         generator = torch.Generator().manual_seed(0)

@@ -102,3 +102,9 @@ def test_a_run_that_starts_at_its_solution_may_leave_it():
         outer_steps=30,
     ).fit()
     assert math.isfinite(result.last.outer_loss)
+
+
+def test_the_bound_of_meha_is_that_of_its_envelope():
+    message = message_of(hg.MEHA(solver=gradient_descent(0.3), smoothing=0.05), 1e-5)
+    bound, curvature = re.findall(r"MEHA.solver.lr = 3.00e-01 is above (\S+), .* of a batch, (\S+), at", message)[0]
+    assert float(bound) == pytest.approx(2 / (float(curvature) + 20), rel=0.02)

@@ -29,11 +29,11 @@ def pulled_back(grad, u):
 def at_fixed_hparams(problem, method, moves):
     """The direction of λ after moves from w*(λ), and dF/dλ."""
     hparams, carry = problem.init_hparams(), None
-    params, estimator = problem.solution(hparams), hg.SingleLoop(method=method)
+    params, grad, estimator = problem.solution(hparams), hparams, hg.SingleLoop(method=method)
     for _ in range(moves):
         found = estimator.estimate(problem, hparams, params, carry=carry)
-        params, carry = found.params, found.carry
-    return flatten(found.grad), flatten(problem.hypergradient(hparams))
+        params, carry, grad = found.params, found.carry, found.grad
+    return flatten(grad), flatten(problem.hypergradient(hparams))
 
 
 def tuned(problem, method, u, *, lr, moves):

@@ -87,4 +87,4 @@ def test_a_setting_out_of_range(make, match):
 
 def test_one_batch_or_two_is_a_bool():
     with pytest.raises(TypeError, match="F2SA.same_batch must be a bool"):
-        hg.F2SA(same_batch=1)
+        hg.F2SA(same_batch=1)  # type: ignore[arg-type]
