@@ -28,9 +28,6 @@ def write(history: HistoryFile, state: dict[str, Any], keep: int) -> Path:
     Returns:
         The path of the file.
 
-    Raises:
-        RuntimeError: if torch cannot save the state.
-
     Also raised, by what it calls: OSError if the disk is full or cannot be written; the earlier files are unchanged.
     """
     folder = history.path.parent
@@ -39,14 +36,9 @@ def write(history: HistoryFile, state: dict[str, Any], keep: int) -> Path:
     # On the CPU, so that it can be read on a machine without the device of the run.
     content = {key: value for key, value in state.items() if key not in ("history", "trajectory")}
     content = placed(stacked(content), "cpu")
-    try:
-        with replacing(path) as file:
-            torch.save({"format": _FORMAT, "version": _VERSION, **content, "rows": history.rows}, file)
-    except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None  # torch's writer hides the error of the disk behind its own
-        raise
-    ours = [known for known in found(folder) if known.name <= path.name]
+    with replacing(path) as file:
+        torch.save({"format": _FORMAT, "version": _VERSION, **content, "rows": history.rows}, file)
+    ours = [known for known in found(folder) if step_of(known) <= state["step"]]
     for known in found(folder):
         # A file of a later step remains from before the run was resumed at an earlier one.
         if known not in ours[-keep:]:
@@ -56,7 +48,13 @@ def write(history: HistoryFile, state: dict[str, Any], keep: int) -> Path:
 
 def found(folder: Path) -> list[Path]:
     """The state files in a folder, by step."""
-    return sorted(path for path in folder.glob("state-*.pt") if _NAME.fullmatch(path.name))
+    return sorted((path for path in folder.glob("state-*.pt") if _NAME.fullmatch(path.name)), key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """The outer step in the name of a state file, which has more than six digits from a million on; −1 if none."""
+    match = _NAME.fullmatch(path.name)
+    return int(match[1]) if match else -1
 
 
 def read(source: str | Path) -> dict[str, Any]:
@@ -78,7 +76,7 @@ def read(source: str | Path) -> dict[str, Any]:
     try:
         return _load(path)
     except CheckpointError as error:
-        earlier = [known for known in found(path.parent) if known.name < path.name]
+        earlier = [known for known in found(path.parent) if known != path and not step_of(known) > step_of(path) >= 0]
         for other in reversed(earlier):
             try:
                 step = _load(other)["step"]

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -437,6 +438,8 @@ def test_a_full_disk_loses_nothing_that_was_saved(tmp_path, monkeypatch, where):
 
     with pytest.raises(OSError, match="No space left") as caught:
         quick(tmp_path / "full", steps=6, callbacks=[FillBehind()]).fit()
+    if where != "replace":  # which is no writing, and has the name in the error of a real disk
+        assert re.search(r"(state-000004.pt|.*\.jsonl) could not be written, and .* free .* resume=", str(caught.value))
     assert "StateSaver could not save what was reached" in "".join(caught.value.__notes__)
     monkeypatch.undo()
     assert {path.name for path in (tmp_path / "full").glob("state*")} == {"state-000000.pt", "state-000002.pt"}
@@ -529,3 +532,9 @@ def test_a_small_disk_that_fills_up_loses_nothing_that_was_saved(tmp_path):
         env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (here.parents[1], here.parent)))},
     )
     assert "went on" in done.stdout, done.stderr
+
+
+def test_states_are_in_order_beyond_a_million_steps(tmp_path):
+    for step in (1_000_000, 999_999):
+        (tmp_path / f"state-{step:06d}.pt").touch()
+    assert [path.name for path in state_file.found(tmp_path)] == ["state-999999.pt", "state-1000000.pt"]
