@@ -11,7 +11,7 @@ from hypergrad.estimator.base import HypergradEstimator, Hypergradient
 from hypergrad.estimator.report import AdjointReport
 from hypergrad.problem.base import InnerProblem
 from hypergrad.single_loop.base import Method, Move
-from hypergrad.single_loop.default_steps import begun, moved, stepping
+from hypergrad.single_loop.default_steps import begun, moved, remark, stepping
 from hypergrad.single_loop.divergence import explain_steps
 from hypergrad.single_loop.sizes import Sizes, require_bounded
 from hypergrad.single_loop.soba import SOBA
@@ -63,7 +63,8 @@ class SingleLoop(HypergradEstimator):
         require_bounded(sizes, scale, type(self.method).__name__, t)
         steps, adjoint = self.method.num_batches, None
         if move.adjoint_direction is not None:
-            adjoint = AdjointReport(self.method.num_matvecs, sizes.adjoint_residual, Status.NOT_REQUIRED)
+            said, residual = remark(self.method, move.memory), sizes.adjoint_residual
+            adjoint = AdjointReport(self.method.num_matvecs, residual, Status.NOT_REQUIRED, said)
         return Hypergradient(
             dict(unflatten(move.direction, hparams)),
             move.params,

@@ -34,3 +34,10 @@ def moved(method: Method, terms: Terms, params: Tensors, hparams: Tensors, memor
 def stepping(method: Method, memory: Memory) -> Method:
     """The method with the step that the memory holds, if it has no solver."""
     return method if method.solver is not None else method.with_inner_step(memory[_LR])
+
+
+def remark(method: Method, memory: Memory) -> str:
+    """Which step was chosen, for the report; "" if it was given."""
+    if method.solver is not None:
+        return ""
+    return f"the step of w, and of v if none was given, is {memory[_LR]:.3g}, from the curvature at the start"

@@ -34,6 +34,10 @@ def test_without_a_solver_the_steps_are_the_suggested_ones(kind):
     found = trainer(kind(), hg.SuggestedSGD(factor=0.5)).fit()
     assert found.last.hparams["shift"].tolist() == explicit.last.hparams["shift"].tolist()
     assert all(torch.equal(found.last.params[name], w) for name, w in explicit.last.params.items())
+    assert found.last.stats["adjoint_remark"] == (
+        f"the step of w, and of v if none was given, is {steps.inner:.3g}, from the curvature at the start"
+    )
+    assert explicit.last.stats["adjoint_remark"] == ""
     cost = hg.step_sizes(LeastSquares(), outer=False)
     gradients = [result.last.num_gradients for result in (found, explicit)]
     products = [result.last.num_matvecs for result in (found, explicit)]

@@ -133,7 +133,7 @@ def test_every_schedule_has_a_config_with_all_of_its_settings(path):
     kind = getattr(hg, config.pop("_target_").rsplit(".", 1)[1])
     assert set(config) == {field.name for field in fields(kind)}
     kind(**config | ({"steps": 5} if "steps" in config else {}))
-    assert len(CONFIGS) == len(hg.Schedule.__subclasses__())
+    assert len(CONFIGS) == sum(hasattr(hg, one.__name__) for one in hg.Schedule.__subclasses__())
 
 
 def test_the_values_of_a_schedule_over_a_name_are_not_known():
