@@ -15,6 +15,7 @@ from hypergrad.compile.torch_compile import require_same
 from hypergrad.compile.tracing import CannotCompileError, trace
 from hypergrad.core.device import sent
 from hypergrad.outer.joint_step import JointState, JointStep, Row
+from hypergrad.single_loop.base import Method
 from hypergrad.training.compile_steps import written
 from hypergrad.training.program import in_a_stack
 
@@ -72,7 +73,7 @@ PROGRAMS = WeakCache[JointProgram]()
 
 def key_of(step: JointStep, state: Packed) -> tuple[Any, ...]:
     """What a compiled step depends on besides its problem."""
-    return Identity(step.method), step.update.key, repr(step.kinds), step.max_grad_norm, repr(state.key)
+    return _by_value(step.method), step.update.key, repr(step.kinds), step.max_grad_norm, repr(state.key)
 
 
 def joint_program(step: JointStep, state: Packed, row: StepRow) -> JointProgram:
@@ -89,6 +90,15 @@ def joint_program(step: JointStep, state: Packed, row: StepRow) -> JointProgram:
     return PROGRAMS.get(
         step.problem, key_of(step, state), lambda: written(lambda: _program(step, state, row), device, KIND)
     )
+
+
+def _by_value(method: Method) -> Any:
+    """The method, as a part of a key that equal ones match; if a field has no hash, only this one."""
+    try:
+        hash(method)
+    except TypeError:
+        return Identity(method)
+    return method
 
 
 @torch.no_grad()

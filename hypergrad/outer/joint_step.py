@@ -12,6 +12,7 @@ from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.outer.optimizer_update import OptimizerUpdate
 from hypergrad.problem.base import InnerProblem
 from hypergrad.single_loop.base import Method
+from hypergrad.single_loop.default_steps import moved
 from hypergrad.single_loop.given import BatchKind, GivenTerms, factors, with_factors
 
 
@@ -77,7 +78,7 @@ class JointStep:
         with torch.enable_grad():
             hparams = {name: self.spaces[name].to_natural(u) for name, u in before.items()}
         # A method may do arithmetic with the number of a move, which is a tensor here.
-        move = method.move(terms, state.params, detach(hparams), state.memory, cast(int, t))
+        move = moved(method, terms, state.params, detach(hparams), state.memory, cast(int, t))
         along = unflatten(move.direction, hparams)
         pulled = torch.autograd.grad([*hparams.values()], [*before.values()], [*along.values()])
         grad = self._clipped(dict(zip(before, pulled, strict=True)))

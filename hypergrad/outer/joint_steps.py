@@ -78,7 +78,9 @@ class JointSteps:
             rows.append(self._row(k, t, taken, move))
             self.descent.step_scheduler()
         after = program.run(self.state(), rows)
-        self.objective.rewind(Snapshot(after.u, after.params, {"t": t + len(rows), "memory": after.memory}))
+        memory = self.step.method.from_compiled(after.memory)
+        carry = {**self.objective.snapshot().carry, "t": t + len(rows), "memory": memory}
+        self.objective.rewind(Snapshot(after.u, after.params, carry))
         self.step.update.store(after.slots, len(rows))
 
     def state(self) -> Packed:
@@ -86,11 +88,15 @@ class JointSteps:
 
         Raises:
             CannotCompileError: if the optimiser has no state.
+
+        Also raised, by what it calls: CannotCompileError if the method is not to be compiled with its memory.
         """
         now, slots = self.objective.snapshot(), self.step.update.slots()
         if slots is None:
             raise CannotCompileError("the optimiser has no state after its first step")
-        return Packed.of(JointState(now.u, slots, detach(now.params), now.carry["memory"]))
+        return Packed.of(
+            JointState(now.u, slots, detach(now.params), self.step.method.to_compiled(now.carry["memory"]))
+        )
 
     @property
     def _t(self) -> int:

@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import fields
+from sys import intern
 from typing import Any
 
 import torch
@@ -124,7 +125,8 @@ class Journal:
             )
         is_lower = now is not None and (least is None or now < least or self._is_loose(best, record))
         is_best = is_lower or not self.compares
-        self.history.append({"step": record.step, **record.scalars()})
+        # All rows share their tags, which are made anew in each record.
+        self.history.append({"step": record.step, **{intern(tag): x for tag, x in record.scalars().items()}})
         for name, path in self._paths.items():
             path.append(record.hparams[name])
         # Last, so that an interrupt leaves a row too many and never one too few.

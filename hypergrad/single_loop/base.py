@@ -126,6 +126,17 @@ class Method(ABC):
             t: moves so far.
         """
 
+    def to_compiled(self, memory: Memory) -> Memory:
+        """The memory as compiled moves carry it, by default as it is; many tensors of one shape are better one there.
+
+        A method whose moves are not to be compiled raises a `CannotCompileError` here.
+        """
+        return memory
+
+    def from_compiled(self, memory: Memory) -> Memory:
+        """The inverse of `to_compiled`."""
+        return memory
+
     def require(self, problem: InnerProblem) -> None:
         """Check that the method can tune the problem.
 

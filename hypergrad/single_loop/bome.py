@@ -46,6 +46,12 @@ class BOME(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.solver is None:
+            raise ValueError(
+                "BOME.solver must be given, because w stays at a distance of its lr from the solution, so that the "
+                "curvature of the inner loss, by which None chooses it, does not say how small it must be. Begin with "
+                "a tenth of inner_lr, for example."
+            )
         require_real(self, "barrier", above=0)
         require_int(self, "inner_steps", least=1)
         require_real(self, "inner_lr", above=0)

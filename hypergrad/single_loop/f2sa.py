@@ -6,7 +6,7 @@ from hypergrad.core.autodiff import Tensors, unflatten
 from hypergrad.core.validation import require_instance, require_int, require_real
 from hypergrad.single_loop.base import Memory, Move
 from hypergrad.single_loop.penalty import PenaltyMethod
-from hypergrad.single_loop.terms import Terms
+from hypergrad.single_loop.terms import Gradients, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,17 +24,19 @@ class F2SA(PenaltyMethod):
 
     D_y is the gradient of the penalty over s. So one `solver` with the same coefficients fits both copies while s
     grows: with gradient descent y takes the step lr / s along the gradient of the penalty, as the paper requires, and
-    lr < 2 / (L_g + L_f / s) for the largest curvatures of both losses. A weight decay of gradient descent is a penalty
-    of g for both copies. All terms of λ are computed in the same backward passes as those of the last steps of y and z,
-    at the points where these begin; the paper computes them after these steps, from gradients of their own. A move
-    costs `inner_steps` times two gradients of the inner loss and one of the outer loss, and no second derivative.
+    lr < 2 / (L_g + L_f / s) for the largest curvatures of both losses. Without a solver, lr is 1 / L_g. A weight decay
+    of gradient descent is a penalty of g for both copies.
+
+    The terms of D_λ come from the same backward passes as the last steps of y and z, at the points where these begin;
+    the paper computes them after these steps, from gradients of their own. A move costs `inner_steps` times two
+    gradients of the inner loss and one of the outer loss, and no second derivative.
 
     The difference in D_λ is small, and is multiplied by s. With the same batch for both copies its sampling noise is
     small too; with a batch for each, the noise grows with s. Rounding errors ε of the losses become s ε ‖∇_λ g‖, which
     limits s in bfloat16, see docs/boat.md.
 
     Attributes:
-        multiplier: s in the first move, > 0; beyond 2 L_f / µ, with µ the least curvature of g, f + s g is convex.
+        multiplier: s in the first move, > 0; the paper requires 2 L_f / µ or more, with µ the least curvature of g.
         growth: by which s grows after a move, ≥ 0; 0 is the penalty method of Shen & Chen.
         inner_steps: steps of y and z in a move, ≥ 1, each on a batch of its own.
         same_batch: whether y and z use the same inner batch in a step, or one each.
@@ -63,16 +65,24 @@ class F2SA(PenaltyMethod):
         return {"solver": self.start_solver(params), "z": z, "z_solver": self.start_solver(z)}
 
     def move(self, terms: Terms, params: Tensors, hparams: Tensors, memory: Memory, t: int) -> Move:
-        s, y, z, y_state, z_state = self.multiplier_at(t), params, memory["z"], memory["solver"], memory["z_solver"]
-        for k in range(self.inner_steps):
-            of_y, of_z = (k, k) if self.same_batch else (2 * k, 2 * k + 1)
-            f, g_y, g_z = terms.outer(y, hparams), terms.inner(y, hparams, of_y), terms.inner(z, hparams, of_z)
-            D_y, D_z, step = g_y.wrt_params + f.wrt_params / s, g_z.wrt_params, t * self.inner_steps + k
-            y, y_state = self.step_solver(y, y_state, unflatten(D_y, y), hparams, t, solver_step=step)
-            z, z_state = self.step_solver(z, z_state, unflatten(D_z, z), hparams, t, solver_step=step)
+        for k in range(self.inner_steps - 1):
+            params, memory, *_ = self._step(terms, params, hparams, memory, t, k)
+        s, last = self.multiplier_at(t), self.inner_steps - 1
+        y, memory, f, g_y, g_z = self._step(terms, params, hparams, memory, t, last)
         D_hp = f.wrt_hparams + s * (g_y.wrt_hparams - g_z.wrt_hparams)
-        memory = {"solver": y_state, "z": z, "z_solver": z_state}
-        return Move(y, D_hp, memory, f.loss, g_y.loss, D_y, f.wrt_params)
+        return Move(y, D_hp, memory, f.loss, g_y.loss, g_y.wrt_params + f.wrt_params / s, f.wrt_params)
+
+    def _step(
+        self, terms: Terms, y: Tensors, hparams: Tensors, memory: Memory, t: int, k: int
+    ) -> tuple[Tensors, Memory, Gradients, Gradients, Gradients]:
+        """Step k of both copies in move t: y, the memory, and before the step f and g at y, and g at z."""
+        z, (of_y, of_z) = memory["z"], (k, k) if self.same_batch else (2 * k, 2 * k + 1)
+        f, g_y, g_z = terms.outer(y, hparams), terms.inner(y, hparams, of_y), terms.inner(z, hparams, of_z)
+        D_y, D_z = g_y.wrt_params + f.wrt_params / self.multiplier_at(t), g_z.wrt_params
+        step = t * self.inner_steps + k
+        y, y_state = self.step_solver(y, memory["solver"], unflatten(D_y, y), hparams, t, solver_step=step)
+        z, z_state = self.step_solver(z, memory["z_solver"], unflatten(D_z, z), hparams, t, solver_step=step)
+        return y, {"solver": y_state, "z": z, "z_solver": z_state}, f, g_y, g_z
 
     def multiplier_at(self, t: int) -> float:
         """The multiplier s in move t."""

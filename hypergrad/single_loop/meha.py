@@ -1,6 +1,7 @@
 """MEHA."""
 
 from dataclasses import dataclass
+from typing import Self
 
 from hypergrad.core.autodiff import Tensors, flatten, unflatten
 from hypergrad.core.validation import require_real
@@ -52,6 +53,10 @@ class MEHA(PenaltyMethod):
     @property
     def num_batches(self) -> int:
         return 2
+
+    def with_inner_step(self, lr: float) -> Self:
+        # That of g is 1 / L, and θ meets the curvature L + 1 / smoothing.
+        return super().with_inner_step(lr / (1 + lr / self.smoothing))
 
     def begin(self, terms: Terms, params: Tensors, hparams: Tensors) -> Memory:
         theta = {name: w.clone() for name, w in params.items()}

@@ -24,10 +24,13 @@ class OuterCurvature:
         lag: −∂/∂σ at σ = 0 of the curvature in that direction, with the inner Hessian H + σ. After a step of u, D_u
             reaches its new value only as w and v do; the area between both, over the moves and per step of u, is lag
             over the inner step.
+        drift: the largest |∂F/∂u| of the hyperparameters with a constraint, whose u has a scale of order 1, such as
+            log λ; 0 if there are none.
     """
 
     curvature: float
     lag: float
+    drift: float
 
 
 @dataclass(frozen=True)
@@ -100,16 +103,23 @@ def outer_curvature(field: MeanField, params: Tensors, u: Tensors, hparams: Tens
     step = _solution(field.hvp(params, hparams, everything), field.at(params, u, zero).w, None)
     params = unflatten(flatten(params) - step, params)
     solve = partial(_solution, field.hvp(params, hparams, everything))
-    operator = CurvatureOfF(field, params, u, -solve(field.at(params, u, zero).v, None), solve)
+    v = -solve(field.at(params, u, zero).v, None)
+    operator, drift = CurvatureOfF(field, params, u, v, solve), _drift(field, params, u, v)
     generator = torch.Generator().manual_seed(0)
     d = torch.randn(flatten(u).numel(), generator=generator, dtype=torch.float64).to(zero)
     response = operator.along(d / torch.linalg.vector_norm(d))
     for _ in range(num_iter - 1):
         size = torch.linalg.vector_norm(response.product)
         if size.item() == 0:
-            return OuterCurvature(0.0, 0.0)
+            return OuterCurvature(0.0, 0.0, drift)
         response = operator.along(response.product / size, response)
-    return OuterCurvature(torch.linalg.vector_norm(response.product).item(), operator.lag(response))
+    return OuterCurvature(torch.linalg.vector_norm(response.product).item(), operator.lag(response), drift)
+
+
+def _drift(field: MeanField, params: Tensors, u: Tensors, v: Tensor) -> float:
+    spaces, gradient = field.problem.hyperparameters(), unflatten(field.at(params, u, v).u, u)
+    moving = [gradient[name].abs().max() for name, x in u.items() if spaces[name].to_natural(x) is not x]
+    return torch.stack(moving).max().item() if moving else 0.0
 
 
 def _solution(hvp: Callable[[Tensor], Tensor], b: Tensor, x0: Tensor | None) -> Tensor:

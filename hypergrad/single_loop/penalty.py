@@ -6,6 +6,7 @@ from hypergrad.core.validation import require_real
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.precision import epsilon_of
 from hypergrad.single_loop.base import Method
+from hypergrad.solver.base import InnerSolver
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,9 +14,11 @@ class PenaltyMethod(Method):
     """A method whose direction of λ has a small difference of gradients, times a multiplier, and no second derivative.
 
     Attributes:
+        solver: as in `Method`; None, the default, is gradient descent with the inner step of `step_sizes`.
         multiplier: in the first move, > 0.
     """
 
+    solver: InnerSolver | None = None
     multiplier: float = 10.0
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hypergrad.compile.tracing import CannotCompileError
 from hypergrad.core.autodiff import Tensors
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.batch_place import BatchPlace
@@ -15,6 +16,9 @@ from hypergrad.single_loop.terms import Terms
 
 _LARGE = 2**30
 """Bytes of a table of which the user is told: 1 GiB, as for data that is read into memory."""
+
+_COPIED = 2**22
+"""The most bytes of tables in a compiled move. A judgement: to copy more takes longer than a small move."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,23 @@ class SABA(JointMethod):
         D = Directions(D_w, hvp + df_dw, mixed + df_dhp, df_dw, g.loss, f.loss)
         return D, {"inner": inner, "outer": outer}
 
+    def to_compiled(self, memory: Memory) -> Memory:
+        """As promised, with each table as one tensor, which a compiled move copies.
+
+        Raises:
+            CannotCompileError: if that would take as long as the rest of a move.
+        """
+        tables = {name: torch.stack(memory[name]["rows"]) for name in ("inner", "outer")}
+        size = sum(rows.nbytes for rows in tables.values())
+        if size > _COPIED:
+            raise CannotCompileError(
+                f"each move would copy tables of {size / 2**20:.3g} MiB, and more than {_COPIED / 2**20:.3g} takes long"
+            )
+        return memory | {name: memory[name] | {"rows": rows} for name, rows in tables.items()}
+
+    def from_compiled(self, memory: Memory) -> Memory:
+        return memory | {name: memory[name] | {"rows": memory[name]["rows"].unbind()} for name in ("inner", "outer")}
+
 
 def _zeros(num: int, row: Tensor) -> Memory:
     """A table of zeros, whose rows share their memory until they are replaced."""
@@ -83,12 +104,12 @@ def _corrected(new: Tensor, table: Memory, place: BatchPlace) -> tuple[Tensor, M
     """The corrected term, and the table with `new` in its row.
 
     The rows are tensors in a tuple. So the tables of two moves share all rows but one, and an earlier table stays as it
-    was, without a copy of its rows.
+    was, without a copy of its rows. In a compiled move they are one tensor.
     """
     rows, average, j = table["rows"], table["average"], place.index
-    if isinstance(j, Tensor):  # in a compiled move, where its value is not known
-        stack, at = torch.stack(rows), j.reshape(1)
-        old, rows = stack.index_select(0, at)[0], stack.index_copy(0, at, new[None]).unbind()
+    if isinstance(rows, Tensor):  # and j is one too, whose value is not known
+        at = torch.as_tensor(j).reshape(1)
+        old, rows = rows.index_select(0, at)[0], rows.index_copy(0, at, new[None])
     else:
         old, rows = rows[j], (*rows[:j], new, *rows[j + 1 :])
     change = new - old

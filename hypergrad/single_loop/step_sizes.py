@@ -41,27 +41,34 @@ class StepSizes:
 
     @property
     def outer(self) -> float:
-        """min(1 / (3 L_F), 2 inner / lag), the step of u by gradient descent along D_u.
+        """min(1 / (3 L_F), 2 inner / lag, inner µ / drift), the step of u by gradient descent along D_u.
 
         Raises:
             ValueError: if the curvature of F is 0, or was not asked for.
         """
         if self.outer_curvature is None:
             raise ValueError("The outer step was not estimated: leave outer=False out of step_sizes.")
-        curvature, lag = self.outer_curvature.curvature, self.outer_curvature.lag
-        if not curvature > 0:
+        met = self.outer_curvature
+        if not met.curvature > 0:
             raise ValueError(
                 "An outer step needs an outer loss with curvature, but F seems to be linear in the hyperparameters at "
                 "the start; give the lr of the outer optimiser."
             )
-        step = 1 / (_OUTER * curvature)
-        return min(step, _LAG * self.inner / lag) if lag > 0 else step
+        limits = [1 / (_OUTER * met.curvature)]
+        if met.lag > 0:
+            limits.append(_LAG * self.inner / met.lag)
+        if met.drift > 0 and self.least_curvature > 0:
+            limits.append(self.inner * self.least_curvature / met.drift)
+        return min(limits)
 
     def __repr__(self) -> str:
         outer = ""
         if self.outer_curvature is not None and self.outer_curvature.curvature > 0:
             met = self.outer_curvature
-            outer = f", outer step {self.outer:.3g} from a curvature of {met.curvature:.3g} and a lag of {met.lag:.3g}"
+            outer = (
+                f", outer step {self.outer:.3g} from a curvature of {met.curvature:.3g}, a lag of {met.lag:.3g} and a "
+                f"drift of {met.drift:.3g}"
+            )
         return (
             f"inner step {self.inner:.3g} from curvatures between {self.least_curvature:.3g} and "
             f"{self.largest_curvature:.3g}, of a batch at most {self.batch_curvature:.3g}{outer}; "
@@ -83,14 +90,18 @@ def step_sizes(
 
     inner = 1 / max_j L_j over the batches j, which is what SAGA-type steps need where batches differ, and
 
-        outer = min(1 / (3 L_F), 2 inner / lag).
+        outer = min(1 / (3 L_F), 2 inner / lag, inner µ / drift).
 
     L_j comes from 12 Lanczos iterations. L_F, the curvature of F as a function of u with λ = transform(u), comes from
-    4 power iterations, each with two linear systems solved to a tenth. They are measured where one Newton step of the
-    inner problem leads, because F may not seem to depend on λ at w₀ = 0.
+    4 power iterations, each with two linear systems solved to a tenth. The second limit keeps the joint steps stable
+    where D_u is late because w and v are slow. The third lets log λ, or another u of a constraint, move by at most 1 in
+    the 1 / (inner µ) moves in which w follows. L_F, lag and drift are measured where one Newton step of the inner
+    problem leads, because F may not seem to depend on λ at w₀ = 0.
 
-    The numbers hold at the start only. They are worthless where the curvature grows on the way, as with a penalty that
-    grows, in networks, and for losses that grow faster than quadratics; and where the inner loss is not convex.
+    The numbers hold at the start only, and on the batches that were seen. They are worthless where the curvature grows
+    on the way, as with a penalty that grows, in networks, and for losses that grow faster than quadratics; where µ
+    falls by much, as with a penalty that vanishes; and where the inner loss is not convex. Where λ has an entry for
+    each example, `num_batches` must cover an epoch.
 
     Args:
         problem: whose steps they are.

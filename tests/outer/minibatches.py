@@ -8,6 +8,11 @@ import hypergrad as hg
 class Minibatches(hg.InnerProblem):
     """g = mean (x w − y)² + Σ l2 w² + shift · w on 5 of 20 examples, f = mean (x w − y)² on 4 of 12."""
 
+    X_train: torch.Tensor
+    y_train: torch.Tensor
+    X_dev: torch.Tensor
+    y_dev: torch.Tensor
+
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)

@@ -55,6 +55,7 @@ def require_equal(method, **settings: Any) -> hg.Result:
 METHODS = {
     "soba": SOBA,
     "soba with schedules": hg.SOBA(solver=hg.Momentum(lr=FALLING, momentum=0.5), adjoint_lr=FALLING),
+    "saba with its own step": hg.SABA(),
     "masoba with adam": hg.MASOBA(solver=hg.Adam(lr=0.01), adjoint_lr=0.1),
     "f2sa": hg.F2SA(solver=hg.AdamW(lr=FALLING), inner_steps=2),
     "amigo": hg.AmIGO(solver=hg.Adam(lr=FALLING), adjoint_lr=0.1, inner_steps=2, adjoint_steps=1),
@@ -220,12 +221,18 @@ REFUSED: dict[str, tuple[Any, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("reason", REFUSED)
 def test_what_cannot_be_compiled_runs_as_it_is_and_says_so(reason):
-    method, settings = REFUSED[reason]
-    settings = {"outer_steps": 6, "record_every": 3} | settings
+    method, peculiar = REFUSED[reason]
+    settings: dict[str, Any] = {"outer_steps": 6, "record_every": 3} | peculiar
     with pytest.warns(hg.NotCompiledWarning, match=f"The steps of .* are not compiled, and run as they are: {reason}"):
         found = fit(method, **settings)
     assert str(found.last.stats["training_remark"]).startswith("not compiled: ")
     assert torch.equal(numbers(found), numbers(fit(method, compile=False, **settings)))
+
+
+def test_large_tables_are_not_compiled(monkeypatch):
+    monkeypatch.setattr("hypergrad.single_loop.saba._COPIED", 2**10)
+    with pytest.warns(hg.NotCompiledWarning, match="would copy tables of 0.00111 MiB, and more than 0.000977"):
+        fit(hg.SABA(solver=DESCENT), outer_steps=6, record_every=3)
 
 
 def test_a_compiler_that_is_wrong_is_found_out(monkeypatch):

@@ -81,6 +81,42 @@ def test_equals_a_loop_by_hand(name):
     torch.testing.assert_close(flatten(result.last.hparams), flatten(dict(enumerate(λ))), rtol=0, atol=1e-12)
 
 
+class StopAt(hg.Callback):
+    """An interrupt after an outer step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step(self, record):
+        if record.step == self.step:
+            raise KeyboardInterrupt
+
+
+RESUMED = {name: METHODS[name][0] for name in ("f2sa, 3 steps", "bome", "meha")} | {
+    "f2sa with adamw": hg.F2SA(solver=hg.AdamW(lr=0.05), growth=0.5)
+}
+
+
+@pytest.mark.parametrize("method", RESUMED.values(), ids=RESUMED)
+def test_a_run_that_is_cut_goes_on_to_the_same_bits(tmp_path, method):
+    def run(*callbacks):
+        return hg.Trainer(
+            problem=LeastSquares(),
+            estimator=hg.SingleLoop(method=method),
+            optimizer=lambda u: torch.optim.Adam(u, lr=LR_HP),
+            outer_steps=12,
+            callbacks=callbacks,
+        )
+
+    whole, saver = run().fit(), hg.StateSaver(tmp_path, every=2)
+    with pytest.raises(KeyboardInterrupt):
+        run(saver, StopAt(7)).fit()
+    cut = run(saver).fit(resume=tmp_path)
+    for a, b in ((whole.last.params, cut.last.params), (whole.last.hparams, cut.last.hparams)):
+        assert torch.equal(flatten(a), flatten(b))
+    assert torch.equal(flatten(whole.last.grad), flatten(cut.last.grad))
+
+
 def moves_of_an_epoch(method, *, params, carry):
     """The estimate from one point on each batch of train, with one of dev."""
     problem = LeastSquares()
@@ -151,13 +187,23 @@ def test_each_copy_is_trained_by_its_own_adamw():
     torch.testing.assert_close([moved, carry["memory"]["z"]], trained, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("method", [hg.F2SA(), hg.MEHA(smoothing=0.1)], ids=["f2sa", "meha"])
+def test_without_a_solver_the_step_is_stable(method):
+    problem = hg.Quadratic()
+    hparams, params, carry = problem.init_hparams(), problem.init_params(), None
+    for _ in range(30):
+        found = hg.SingleLoop(method=method).estimate(problem, hparams, params, carry=carry)
+        params, carry = found.params, found.carry
+    assert found.stats["inner_grad_norm"] < 0.2 * problem.c.norm()
+
+
 @pytest.mark.parametrize(
     ("method", "num_batches", "gradients"),
     [
-        (hg.F2SA(inner_steps=3), 3, 6),
-        (hg.F2SA(inner_steps=3, same_batch=False), 6, 6),
+        (hg.F2SA(solver=SOLVER, inner_steps=3), 3, 6),
+        (hg.F2SA(solver=SOLVER, inner_steps=3, same_batch=False), 6, 6),
         (hg.BOME(inner_steps=4), 4, 5),
-        (hg.MEHA(), 2, 3),
+        (hg.MEHA(solver=SOLVER), 2, 3),
     ],
     ids=lambda x: type(x).__name__ if isinstance(x, hg.Method) else str(x),
 )

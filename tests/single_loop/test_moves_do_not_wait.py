@@ -18,6 +18,9 @@ METHODS = {
     "masoba": hg.MASOBA(solver=SOLVER),
     "saba": hg.SABA(solver=SOLVER),
     "srba": hg.SRBA(solver=SOLVER, period=5),
+    "f2sa": hg.F2SA(solver=hg.AdamW()),
+    "bome": hg.BOME(inner_steps=2),
+    "meha": hg.MEHA(solver=SOLVER),
 }
 
 

@@ -74,6 +74,7 @@ def test_a_precision_that_does_not_resolve_the_difference(method):
         (lambda: hg.F2SA(inner_steps=0), "F2SA.inner_steps must be at least 1, but it is 0"),
         (lambda: hg.BOME(barrier=0), "BOME.barrier must be greater than 0"),
         (lambda: hg.BOME(inner_steps=0), "BOME.inner_steps must be at least 1"),
+        (lambda: hg.BOME(solver=None), "BOME.solver must be given, because w stays at a distance of its lr"),
         (lambda: hg.BOME(inner_lr=0), "BOME.inner_lr must be greater than 0"),
         (lambda: hg.MEHA(growth_power=0.5), "MEHA.growth_power must be below 0.5, but it is 0.5"),
         (lambda: hg.MEHA(smoothing=0), "MEHA.smoothing must be greater than 0"),

@@ -67,6 +67,19 @@ def _dense(problem, damping):
     return L[7:, 7:] + L[7:, :7] @ J + J.T @ L[:7, 7:] + J.T @ L[:7, :7] @ J
 
 
+def _log_penalty_gradient(problem):
+    """dF / d log penalty of the mean losses, through the closed form of w."""
+    penalty, shift = problem.init_hparams().values()
+
+    def outer(log_penalty):
+        H = problem.X.T @ problem.X / 22 + log_penalty.exp() * torch.eye(7)
+        w = torch.linalg.solve(H, problem.X.T @ problem.y / 22 + problem.C @ shift)
+        hparams = {"penalty": log_penalty.exp(), "shift": shift}
+        return problem.outer_loss(unflatten(w, problem.init_params()), hparams, (problem.Z, problem.t))
+
+    return torch.func.grad(outer)(penalty.log()).item()
+
+
 def test_the_curvature_and_the_lag_are_those_of_dense_matrices(monkeypatch):
     monkeypatch.setattr(outer_curvature_module, "_SOLVER", hg.CG(max_iter=100, tol=1e-10))
     problem = LeastSquares()
@@ -79,6 +92,7 @@ def test_the_curvature_and_the_lag_are_those_of_dense_matrices(monkeypatch):
     d, eps = vectors[:, top], 1e-5
     lag = -(d @ (_dense(problem, eps) - _dense(problem, -eps)) @ d / (2 * eps)).item()
     assert found.lag == pytest.approx(lag, rel=1e-4)
+    assert found.drift == pytest.approx(abs(_log_penalty_gradient(problem)), rel=1e-7)
 
 
 class Slow(hg.InnerProblem):
@@ -119,6 +133,20 @@ def test_a_slow_inner_problem_gets_a_smaller_outer_step():
     assert distance(steps.outer) < 0.02
     assert distance(3 * steps.outer) > 0.25  # the distance at the start: below 1 / (3 L_F), but not stable
     assert 3 * steps.outer < 1 / (3 * steps.outer_curvature.curvature)
+
+
+def test_a_constrained_hyperparameter_moves_no_faster_than_the_parameters_follow():
+    """F = − log λ / 100 is nearly flat in u = log λ, so that its curvature alone would allow any step."""
+
+    class Drifting(Slow):
+        def hyperparameters(self):
+            return {"hp": hg.Hyperparameter(0.3, constraint=hg.positive)}
+
+        def outer_loss(self, params, hparams, batch):
+            return 1e-9 * params["w"][0] ** 2 - hparams["hp"].log() / 100
+
+    steps = hg.step_sizes(Drifting())
+    assert steps.outer == pytest.approx(steps.inner * Drifting.h / 0.01, rel=1e-3)
 
 
 def test_settings_that_give_no_steps_are_refused():
