@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -27,7 +28,7 @@ from benchmarks.problem.bilevel_quadratic import BilevelQuadratic
 from benchmarks.single_loop_by_hand import Problem, Steps, by_numpy, by_torch, start
 
 LR = 0.03
-BY_HAND = "by hand, torch"
+BY_HAND, COMPILED = "by hand, torch", "Trainer, record_every=1000, compiled"
 PROBLEMS: dict[str, Callable[[], Problem]] = {
     "quadratic": BilevelQuadratic,
     "logistic": partial(BilevelLogistic, num_train=781 * 64, num_dev=1432 * 64),
@@ -54,11 +55,11 @@ def by_estimator(problem: Problem, steps: int) -> torch.Tensor:
     return u
 
 
-def by_trainer(problem: Problem, steps: int, **settings: object) -> torch.Tensor:
+def by_trainer(problem: Problem, steps: int, compile: bool = False, **settings: object) -> torch.Tensor:
     """u after steps of a trainer."""
     trainer = hg.Trainer(
         problem=problem,
-        estimator=hg.SingleLoop(method=hg.SOBA(solver=hg.GradientDescent(lr=LR))),
+        estimator=hg.SingleLoop(method=hg.SOBA(solver=hg.GradientDescent(lr=LR)), compile=compile),
         optimizer=partial(torch.optim.SGD, lr=LR),
         outer_steps=steps,
         **settings,  # pyright: ignore[reportArgumentType]
@@ -75,16 +76,17 @@ def works(problem: Problem, steps: int) -> dict[str, Work]:
         "SingleLoop": lambda: by_estimator(problem, steps),
         "Trainer": lambda: by_trainer(problem, steps),
         "Trainer, record_every=1000": lambda: by_trainer(problem, steps, record_every=1000),
+        COMPILED: lambda: by_trainer(problem, steps, compile=True, record_every=1000),
     }
 
 
 def save(problem: Problem, steps: int, folder: Path) -> Path:
     """The arrays of a problem for a peer, with the batches of its steps."""
     w, _, u = start(problem)
-    arrays = {name: getattr(problem, name).numpy() for name in ("X", "Y", "X_dev", "Y_dev")}
+    arrays: dict[str, Any] = {name: getattr(problem, name).numpy() for name in ("X", "Y", "X_dev", "Y_dev")}
     batches = [(problem.inner_partition.index(t), problem.outer_partition.index(t)) for t in range(steps)]
-    rest = {"batches": np.array(batches), "batch_size": np.array(problem.inner_partition.batch_size)}
-    np.savez(folder / "arrays.npz", w=w, u=u, logistic=np.array(isinstance(problem, BilevelLogistic)), **arrays, **rest)
+    arrays |= {"batches": np.array(batches), "batch_size": np.array(problem.inner_partition.batch_size)}
+    np.savez(folder / "arrays.npz", w=w, u=u, logistic=np.array(isinstance(problem, BilevelLogistic)), **arrays)
     return folder / "arrays.npz"
 
 
@@ -137,16 +139,17 @@ def compare(title: str, rows: Mapping[str, Work | Peer], steps: int, rounds: int
     return shown
 
 
-def growth(problem: Problem, rounds: int, **settings: object) -> float:
-    """The mean time of an iteration in a run of 4000 steps over that in one of 1000, by the median of the rounds."""
+def growth(problem: Problem, rounds: int, steps: tuple[int, int] = (1000, 4000), **settings: object) -> float:
+    """The mean time of an iteration in a long run over that in a short one, by the median of the rounds."""
 
-    def seconds(steps: int) -> float:
+    def seconds(count: int) -> float:
         begin = time.process_time()
-        by_trainer(problem, steps, **settings)
-        return (time.process_time() - begin) / steps
+        by_trainer(problem, count, **settings)
+        return (time.process_time() - begin) / count
 
-    times = interleaved({str(n): partial(seconds, n) for n in (1000, 4000)}, repeats=rounds)
-    return ratios(times["4000"], times["1000"])[0]
+    short, long = (str(count) for count in steps)
+    times = interleaved({str(count): partial(seconds, count) for count in steps}, repeats=rounds)
+    return ratios(times[long], times[short])[0]
 
 
 def run(letter: str, given: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from benchmarks.problem.bilevel_logistic import BilevelLogistic
 from benchmarks.problem.bilevel_quadratic import BilevelQuadratic
@@ -80,13 +81,13 @@ def quadratic_outer(w: Array, u: Array, X: Array, Y: Array) -> tuple[Array, Arra
 
 def logistic_inner(w: Array, v: Array, u: Array, X: Array, Y: Array) -> tuple[Array, Array, Array]:
     """∇_w g, ∇²_ww g v and ∇²_uw g v on a batch."""
-    n, l2, p = len(X), np.exp(u), 1 / (1 + np.exp(Y * (X @ w)))
+    n, l2, p = len(X), np.exp(u), expit(-Y * (X @ w))
     return l2 * w - (Y * p) @ X / n, (p * (1 - p) * (X @ v)) @ X / n + l2 * v, l2 * w * v
 
 
 def logistic_outer(w: Array, u: Array, X: Array, Y: Array) -> tuple[Array, Array]:
     """∇_w f and ∇_u f on a batch."""
-    return -(Y / (1 + np.exp(Y * (X @ w)))) @ X / len(X), np.zeros_like(u)
+    return -(Y * expit(-Y * (X @ w))) @ X / len(X), np.zeros_like(u)
 
 
 def terms(problem: Problem) -> tuple[Inner, Outer]:

@@ -23,9 +23,14 @@ from benchmarks.overhead import BARE, BY_HAND, MODELS, kernels
 from benchmarks.overhead import compare as compare_overhead
 from benchmarks.peer import Peer
 from benchmarks.peers.memory import peak_megabytes
+from benchmarks.problem.bilevel_logistic import BilevelLogistic
+from benchmarks.problem.bilevel_quadratic import BilevelQuadratic
 from benchmarks.problem.softmax import DecayingScales
 from benchmarks.race import Race
 from benchmarks.search import least_budget
+from benchmarks.single_loop import BY_HAND as SOBA_BY_HAND
+from benchmarks.single_loop import COMPILED, by_estimator, by_trainer, counts, growth, save, works
+from benchmarks.single_loop import compare as compare_single_loop
 from benchmarks.training import Training
 
 ROOT = Path(__file__).parent.parent
@@ -238,3 +243,35 @@ def test_two_commits_may_choose_other_algorithms_as_long_as_both_reach_the_goal(
         )
     assert explain_difference(1.0 + 1e-7, 1.0, None) == ""
     assert explain_difference(1.0001, 1.0, None) == "gives 1.0001 in the new checkout and 1.0 in the old one"
+
+
+BILEVEL = {
+    "quadratic": lambda: BilevelQuadratic(num_train=64, num_dev=32, size=6, num_hparams=3, batch_size=16),
+    "logistic": lambda: BilevelLogistic(num_train=64, num_dev=32, num_features=4, batch_size=16),
+}
+
+
+@pytest.mark.parametrize("make", BILEVEL.values(), ids=BILEVEL)
+def test_loops_by_hand_and_ours_end_at_the_same_hyperparameters(make, tmp_path):
+    problem = make()
+    rows = {name: work for name, work in works(problem, 12).items() if name != COMPILED}  # that compiles for seconds
+    shown = compare_single_loop("", rows, steps=12, rounds=2)
+    assert shown[SOBA_BY_HAND] == 1
+    wrong = {SOBA_BY_HAND: lambda: torch.ones(2), "wrong": lambda: torch.zeros(2)}
+    with pytest.raises(RuntimeError, match="wrong is off by"):
+        compare_single_loop("", wrong, steps=1, rounds=2)
+    with np.load(save(problem, 12, tmp_path)) as saved:
+        assert saved["batches"][5].tolist() == [problem.inner_partition.index(5), problem.outer_partition.index(5)]
+
+
+@pytest.mark.parametrize("work", [by_estimator, by_trainer])
+def test_an_iteration_has_one_inner_gradient_one_joint_walk_and_one_outer_gradient(work):
+    problem = BILEVEL["quadratic"]()
+    found = counts(problem, lambda steps: work(problem, steps))
+    assert found["inner losses"] == 1
+    assert found["outer losses"] <= 1.2  # with the losses on all of dev, every ten steps
+    assert found["walks"] <= 3
+
+
+def test_the_growth_of_the_time_of_a_step_is_a_ratio():
+    assert growth(BILEVEL["quadratic"](), rounds=2, steps=(4, 8)) > 0

@@ -1,5 +1,7 @@
 """The quadratic of benchopt's bilevel benchmark: both losses are means of quadratic functions of w and λ."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -105,7 +107,7 @@ def _examples(n: int, size: int, num_hparams: int, generator: torch.Generator) -
         return torch.linalg.qr(normal(k, k))[0]
 
     def spread(low: float, high: float, k: int) -> Tensor:
-        return torch.logspace(*torch.tensor([low, high]).log10().tolist(), k, dtype=torch.float64)
+        return torch.logspace(math.log10(low), math.log10(high), k, dtype=torch.float64)
 
     Q, R, U, V = rotation(size), rotation(num_hparams), rotation(num_hparams), rotation(size)
     x = normal(n, size) @ (Q * spread(MU, 1, size).sqrt()) @ Q.T

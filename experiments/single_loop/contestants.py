@@ -138,6 +138,26 @@ class Ours(Entrant):
 
 
 @dataclass(frozen=True)
+class Untuned(Entrant):
+    """One whose steps come from `hg.step_sizes`, whatever steps it is given; what they cost is not counted.
+
+    Attributes:
+        entrant: who runs with them.
+    """
+
+    entrant: Ours
+
+    def sizes(self, problem: Callable[[int | None], Problem]) -> hg.StepSizes:
+        """The steps."""
+        made = problem(self.entrant.batch_size)
+        return hg.step_sizes(made, made.init_hparams(), made.init_params())
+
+    def run(self, problem: Callable[[int | None], Problem], step: float, ratio: float, epochs: float) -> Path:
+        sizes = self.sizes(problem)
+        return self.entrant.run(problem, sizes.inner, sizes.inner / sizes.outer, epochs)
+
+
+@dataclass(frozen=True)
 class ByHand(Entrant):
     """A loop in numpy with closed forms.
 
@@ -174,13 +194,13 @@ def single_loop(method: Callable[..., Any], **settings: Any) -> Callable[[Rate],
     return lambda lr: hg.SingleLoop(method=method(solver=hg.GradientDescent(lr=lr), **settings))
 
 
-def implicit(linsolve: Callable[[float], hg.LinearSolver], steps: int) -> Callable[[Rate], hg.HypergradEstimator]:
+def implicit(linsolve: Callable[[Any], hg.LinearSolver], steps: int) -> Callable[[Rate], hg.HypergradEstimator]:
     """The implicit function theorem after some steps of gradient descent."""
     return lambda lr: hg.Implicit(
         solver=hg.GradientDescent(lr=lr),
-        linsolve=linsolve(float(lr)),
+        linsolve=linsolve(lr),
         inner_steps=steps,
-        error_bar=False,  # pyright: ignore[reportArgumentType]
+        error_bar=False,
     )
 
 
@@ -193,6 +213,9 @@ ENTRANTS: dict[str, Entrant] = {
     "SOBA": Ours(single_loop(hg.SOBA)),
     "SOBA, steps falling as 1/√t": Ours(single_loop(hg.SOBA), falls=True),
     "MA-SOBA": Ours(single_loop(hg.MASOBA)),
+    "SABA": Ours(single_loop(hg.SABA)),
+    "SABA, steps not tuned": Untuned(Ours(single_loop(hg.SABA))),
+    "SRBA": Ours(single_loop(hg.SRBA), in_batches=srba),
     "AmIGO, 10 and 10 steps": Ours(single_loop(hg.AmIGO)),
     "F2SA": Ours(single_loop(hg.F2SA), mixed=0),
     "BOME, 10 steps": Ours(single_loop(hg.BOME), mixed=0),
