@@ -73,13 +73,14 @@ CG_ON_BATCHES = hg.Implicit(
     error_bar=False,
 )
 LINEAR = single_loops(1500, batch_size=256, lr=0.03, adjoint_lr=0.08, momentum=0.95)
-CNN = single_loops(800, batch_size=128, lr=0.05, adjoint_lr=0.05, momentum=0.9)
+CNN, LONGER = (single_loops(n, batch_size=128, lr=0.05, adjoint_lr=0.05, momentum=0.9) for n in (800, 2000))
 CONTESTANTS = {
     "linear": {"CG": Contestant(CG, 8, full_batch.OPTIMIZER, None, None, 1), **LINEAR},
     "cnn": {
-        "CG, on mini-batches": Contestant(CG_ON_BATCHES, 20, batch_size=500, dev_sample=500, record_every=2),
+        "CG, on mini-batches": Contestant(CG_ON_BATCHES, 20, full_batch.OPTIMIZER, 500, 500, record_every=2),
         "SOBA": CNN["SOBA"],
         "F2SA": CNN["F2SA"],
+        "SOBA, 2000 moves": LONGER["SOBA"],
     },
 }
 """By model and name."""

@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 import hypergrad as hg
+from experiments.single_loop import cleaning
 from experiments.single_loop.cleaning import CONTESTANTS, run
 from experiments.single_loop.cleaning_references import small_cnn, trained_on_each
 from experiments.single_loop.cleaning_table import at, closed, first_above, show
@@ -53,3 +55,11 @@ def test_records_are_read_at_their_time(capsys):
     assert closed(references, 0.83) == pytest.approx(75)
     show("linear", {"0": {"references": references, "runs": {"SOBA": HISTORY}}})
     assert "0.8200 ± 0.0000" in capsys.readouterr().out
+
+
+def test_it_is_told_of():
+    folder = Path(cleaning.__file__).parent
+    text = (folder / "cleaning.md").read_text()
+    for part in ("**Question.**", "**Command.**", "**Answer**", "**What did not work.**", "single_loop_cleaning"):
+        assert part in text
+    assert "](single_loop/cleaning.md)" in (folder.parent / "README.md").read_text()
