@@ -22,6 +22,6 @@ def load(experiment: str, name: str = "numbers") -> dict[str, Any]:
     return json.loads((_HERE / experiment / f"{name}.json").read_text())
 
 
-def draw(experiment: str, figure: Figure) -> None:
-    """Write the figure of an experiment."""
-    figure.savefig(_HERE / experiment / "figure.png", dpi=110)
+def draw(experiment: str, figure: Figure, name: str = "figure") -> None:
+    """Write a figure of an experiment."""
+    figure.savefig(_HERE / experiment / f"{name}.png", dpi=110)

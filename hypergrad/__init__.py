@@ -12,10 +12,13 @@ from hypergrad.outer.acceptance import Acceptance as Acceptance
 from hypergrad.solver.adagrad import Adagrad as Adagrad
 from hypergrad.solver.adam import Adam as Adam
 from hypergrad.solver.adamw import AdamW as AdamW
+from hypergrad.single_loop.adjoint import AdjointMethod as AdjointMethod
 from hypergrad.estimator.report import AdjointReport as AdjointReport
 from hypergrad.effect.affine_network import AffineNetwork as AffineNetwork
+from hypergrad.single_loop.amigo import AmIGO as AmIGO
 from hypergrad.linsolve.auto import Auto as Auto
 from hypergrad.tape.auto import AutoTape as AutoTape
+from hypergrad.single_loop.bome import BOME as BOME
 from hypergrad.problem.batch_place import BatchPlace as BatchPlace
 from hypergrad.baseline.budget import Budget as Budget
 from hypergrad.effect.buffer import Buffer as Buffer
@@ -37,6 +40,7 @@ from hypergrad.problem.sparse.elastic_net import ElasticNet as ElasticNet
 from hypergrad.estimator.report import ErrorBar as ErrorBar
 from hypergrad.effect.example_weights import ExampleWeights as ExampleWeights
 from hypergrad.core.errors import ExtrapolationWarning as ExtrapolationWarning
+from hypergrad.single_loop.f2sa import F2SA as F2SA
 from hypergrad.task.few_shot import FewShot as FewShot
 from hypergrad.solver.fixed_point import FixedPoint as FixedPoint
 from hypergrad.core.errors import FixedPointOverflowError as FixedPointOverflowError
@@ -60,6 +64,7 @@ from hypergrad.effect.init_scale import InitScale as InitScale
 from hypergrad.problem.base import InnerProblem as InnerProblem
 from hypergrad.solver.base import InnerSolver as InnerSolver
 from hypergrad.effect.input_scale import InputScale as InputScale
+from hypergrad.solver.inverse_root import InverseRoot as InverseRoot
 from hypergrad.callback.jsonl import JSONLines as JSONLines
 from hypergrad.linsolve.jacobi import Jacobi as Jacobi
 from hypergrad.single_loop.joint import JointMethod as JointMethod
@@ -76,6 +81,7 @@ from hypergrad.sensitivity.linear_response import LinearResponse as LinearRespon
 from hypergrad.linsolve.base import LinearSolution as LinearSolution
 from hypergrad.linsolve.base import LinearSolver as LinearSolver
 from hypergrad.single_loop.masoba import MASOBA as MASOBA
+from hypergrad.single_loop.meha import MEHA as MEHA
 from hypergrad.linsolve.minres import MINRES as MINRES
 from hypergrad.problem.variational.mean_field import MeanField as MeanField
 from hypergrad.problem.meta.meta_learning import MetaLearning as MetaLearning
@@ -107,7 +113,9 @@ from hypergrad.product.reverse import Reverse as Reverse
 from hypergrad.tape.reversible import Reversible as Reversible
 from hypergrad.problem.ridge import Ridge as Ridge
 from hypergrad.sensitivity.inner import Root as Root
+from hypergrad.single_loop.saba import SABA as SABA
 from hypergrad.single_loop.soba import SOBA as SOBA
+from hypergrad.single_loop.srba import SRBA as SRBA
 from hypergrad.solver.schedule import Schedule as Schedule
 from hypergrad.baseline.base import Search as Search
 from hypergrad.problem.variational.semi_amortized import SemiAmortized as SemiAmortized
@@ -119,7 +127,9 @@ from hypergrad.data.tables import Splits as Splits
 from hypergrad.callback.state_saver import StateSaver as StateSaver
 from hypergrad.core.status import Status as Status
 from hypergrad.solver.schedule import StepDecay as StepDecay
+from hypergrad.single_loop.step_sizes import StepSizes as StepSizes
 from hypergrad.tape.store import Store as Store
+from hypergrad.outer.suggested_sgd import SuggestedSGD as SuggestedSGD
 from hypergrad.callback.summary import Summary as Summary
 from hypergrad.problem.supervised.supervised import Supervised as Supervised
 from hypergrad.baseline.tpe import TPE as TPE
@@ -168,6 +178,7 @@ from hypergrad.baseline.search import search as search
 from torch.distributions.constraints import simplex as simplex
 from hypergrad.model.network import softmax_regression as softmax_regression
 from hypergrad.data.tables import sparse_regression as sparse_regression
+from hypergrad.single_loop.step_sizes import step_sizes as step_sizes
 from hypergrad.data.questions import trec_questions as trec_questions
 from torch.distributions.constraints import unit_interval as unit_interval
 

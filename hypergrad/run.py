@@ -45,6 +45,7 @@ def tune(cfg: DictConfig) -> float:
             monitor=cfg.monitor,
             patience=cfg.patience,
             exact_every=cfg.exact_every,
+            record_every=cfg.record_every,
             retrain=cfg.retrain,
             callbacks=configured_callbacks(cfg),
         )

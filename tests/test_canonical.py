@@ -59,6 +59,15 @@ def test_hyper_cleaning_weighs_the_wrong_labels_down():
     assert result.last.outer_loss < result.first.outer_loss / 2
 
 
+def test_hyper_cleaning_in_one_loop_weighs_the_wrong_labels_down():
+    result = configured("single_loop_cleaning", "outer_steps=200").fit()
+    assert isinstance(result.last.problem, hg.HyperCleaning)
+    assert result.first.metrics["f1"] == 0
+    assert result.last.metrics["f1"] > 0.9
+    assert result.last.metrics["precision"] > 0.9
+    assert result.last.metrics["test_accuracy"] > 0.8
+
+
 def test_the_hypergradient_of_hyper_cleaning_is_that_of_differences():
     digits = hg.digits()
     problem = hg.HyperCleaning(hg.Splits(*(hg.Split(X[:60], y[:60]) for X, y in digits)), l2=1e-2)

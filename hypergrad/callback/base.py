@@ -41,7 +41,7 @@ class Run:
 
 
 class Callback:
-    """What happens around an outer step. Every method is optional; none may change its arguments."""
+    """What happens around an outer step that is recorded. Every method is optional; none may change its arguments."""
 
     def writes_to(self) -> Sequence[Path]:
         """The folders that it writes to. A run locks them, so that no other process writes there at the same time."""
@@ -51,7 +51,7 @@ class Callback:
         """Before the first outer step."""
 
     def on_step(self, record: Record) -> None:
-        """After each estimate, with the λ at which it was made."""
+        """After each estimate that is recorded, with the λ at which it was made; see `Trainer.record_every`."""
 
     def on_state(self, step: int, state: dict[str, Any]) -> None:
         """After `on_step` of all callbacks: all that is needed to resume the run there, as tensors and plain values.

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,14 @@ class HistoryFile:
 
     Args:
         folder: the folder of the run.
-        rows: the lines of an earlier part of the run that stay; later ones are dropped by the first `append`.
+        until: the last step of an earlier part of the run that stays; later ones are dropped by the first `append`.
     """
 
-    def __init__(self, folder: Path, rows: int) -> None:
+    def __init__(self, folder: Path, until: int) -> None:
         self.path = folder / _NAME
-        lines = self.path.read_bytes().splitlines(keepends=True)[:rows] if self.path.exists() else []
-        self.rows, self._end = len(lines), sum(map(len, lines))
+        lines = self.path.read_bytes().splitlines(keepends=True) if until >= 0 and self.path.exists() else []
+        kept = list(takewhile(lambda line: _is_until(line, until), lines))
+        self.rows, self._end = len(kept), sum(map(len, kept))
 
     def append(self, history: Sequence[dict[str, float]], trajectory: Mapping[str, Sequence[torch.Tensor]]) -> None:
         """Write the records that are not in the file yet, and force them to disk."""
@@ -45,6 +47,11 @@ class HistoryFile:
             file.flush()
             os.fsync(file.fileno())
         self.rows, self._end = self.rows + len(lines), self._end + len(text)
+
+
+def _is_until(line: bytes, step: int) -> bool:
+    """Whether a line is whole, and of a step that is not after `step`."""
+    return line.endswith(b"\n") and json.loads(line)["scalars"]["step"] <= step
 
 
 def read_history(

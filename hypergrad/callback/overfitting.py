@@ -70,7 +70,8 @@ def _rose_again(result: Result, problem: InnerProblem, lowest: Record | None, wh
     step, after = min(tests, key=lambda k: tests[k]), tests[result.best.step]
     if step >= result.best.step or after <= _RISE * tests[step]:
         return []
-    if result.monitor == OUTER_LOSS and result.best.scalars()["loss/dev"] > result.history[step]["loss/dev"]:
+    (before,) = (row for row in result.history if row["step"] == step)
+    if result.monitor == OUTER_LOSS and result.best.scalars()["loss/dev"] > before["loss/dev"]:
         return []  # their problems differ, if each outer step has its own
     found = rise(problem, lowest, result.best) if lowest is not None and lowest.step == step else None
     text = f"after step {step} it went on falling while the test loss rose, from {tests[step]:.6g} to {after:.6g}"

@@ -26,6 +26,7 @@ class ProgressBar(Callback):
     def on_start(self, run: Run) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+        self._seen = -1 if run.resumed_at is None else run.resumed_at
         self._total, self._unit = run.outer_steps, "trial" if "budget" in run.config else "outer step"
         self._known = "dev loss unknown"
         self._bar = Progress(
@@ -50,7 +51,8 @@ class ProgressBar(Callback):
         if "hypergradient/norm" in numbers:
             losses += f"  ‖dF/dλ‖ {numbers['hypergradient/norm']:.2e}"
         self._bar.update(self._task, completed=record.step, losses=losses)
-        is_due = record.step % max(1, self._total // _LINES) == 0 or record.step == self._total
+        before, self._seen, stride = self._seen, record.step, max(1, self._total // _LINES)
+        is_due = record.step // stride > before // stride or record.step == self._total
         if not self.console.is_terminal and is_due:
             # A search without a number of trials, and a run resumed beyond its steps, have no total.
             of = f"/{self._total}" if self._total or (self._unit == "outer step" and record.step == 0) else ""

@@ -8,6 +8,7 @@ import torch
 
 from hypergrad.callback.atomic import replacing
 from hypergrad.callback.history_file import HistoryFile, read_history
+from hypergrad.callback.stacked import stacked, unstacked
 from hypergrad.core.errors import CheckpointError
 from hypergrad.core.placement import placed
 
@@ -33,7 +34,8 @@ def write(history: HistoryFile, state: dict[str, Any], keep: int) -> Path:
     path = folder / f"state-{state['step']:06d}.pt"
     history.append(state["history"], state["trajectory"])
     # On the CPU, so that it can be read on a machine without the device of the run.
-    content = placed({key: value for key, value in state.items() if key not in ("history", "trajectory")}, "cpu")
+    content = {key: value for key, value in state.items() if key not in ("history", "trajectory")}
+    content = placed(stacked(content), "cpu")
     with replacing(path) as file:
         torch.save({"format": _FORMAT, "version": _VERSION, **content, "rows": history.rows}, file)
     ours = [known for known in found(folder) if known.name <= path.name]
@@ -97,7 +99,7 @@ def _load(path: Path) -> dict[str, Any]:
         )
     history, trajectory = read_history(path.parent, state["rows"], state["hparams"])
     return {
-        **{key: value for key, value in state.items() if key != "rows"},
+        **{key: unstacked(value) for key, value in state.items() if key != "rows"},
         "history": history,
         "trajectory": trajectory,
     }

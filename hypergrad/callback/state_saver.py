@@ -20,6 +20,7 @@ class StateSaver(Callback):
     Args:
         folder: the folder of the run; created when missing.
         every: outer steps between two states, ≥ 1; the end of a run, an error, Ctrl-C and SIGTERM also write one.
+            If not every step is recorded, it is the first record at or after each multiple.
         keep: the number of states to keep, ≥ 1.
 
     Raises:
@@ -43,11 +44,12 @@ class StateSaver(Callback):
         states = found(self.folder)
         if states and run.resumed_at is None:
             raise FileExistsError(f"{states[-1]} belongs to another run; choose another folder, or resume it.")
-        self._history = HistoryFile(self.folder, 0 if run.resumed_at is None else run.resumed_at + 1)
+        self._seen = -1 if run.resumed_at is None else run.resumed_at
+        self._history = HistoryFile(self.folder, self._seen)
 
     def on_state(self, step: int, state: dict[str, Any]) -> None:
-        self._latest = state
-        if step % self.every == 0:
+        before, self._seen, self._latest = self._seen, step, state
+        if step // self.every > before // self.every:
             self._write()
 
     def on_end(self, result: Result) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -61,7 +62,7 @@ class Hyperparameter:
         """u = transform⁻¹(λ), shaped as λ except for constraints that couple the entries, such as simplex."""
         return cast(Tensor, self._transform.inv(natural))
 
-    @property
+    @cached_property
     def _transform(self) -> Transform:
         try:
             return biject_to(self.constraint)

@@ -40,6 +40,7 @@ class Streaming:
         drop_last: whether an epoch leaves out a smaller last batch.
         seed: of the batches and of what data sets draw.
         num_first: examples of each part to keep in memory, ≥ 1.
+        fixed_batches: whether all epochs have the same batches, in another order.
 
     Raises:
         TypeError: if `stream` is something else.
@@ -57,9 +58,10 @@ class Streaming:
         drop_last: bool,
         seed: int,
         num_first: int,
+        fixed_batches: bool = False,
     ) -> None:
         self.stream, self.num_workers, self.batch_size, self.drop_last = stream, num_workers, batch_size, drop_last
-        self.seed, self.num_first = seed, num_first
+        self.seed, self.num_first, self.fixed_batches = seed, num_first, fixed_batches
         require_num_workers(num_workers)
         if stream is not None and not isinstance(stream, bool):
             raise TypeError(f"stream must be True, False or None, but it is {stream!r} of {type(stream).__name__}.")
@@ -114,14 +116,15 @@ class Streaming:
     def part_of(self, rows: Rows, like: Tensor) -> RowPart:
         """A part that is streamed by its rows, which are not checked yet."""
         cut = {"batch_size": self.batch_size, "drop_last": self.drop_last, "seed": self.seed}
-        schedule = partial(scheduled, size=len(rows), **cut)
+        schedule = partial(scheduled, size=len(rows), **cut, fixed=self.fixed_batches)
         checked = CheckedRows(rows, self.num_first)
         return RowPart(checked, self._workers, schedule, like, self.batch_size or _CHUNK)
 
     def again(self) -> "Streaming":
         """The same for other parts, which are read by processes of their own."""
         cut: Any = {"batch_size": self.batch_size, "drop_last": self.drop_last, "seed": self.seed}
-        return Streaming(self.stream, self._workers.num, **cut, num_first=self.num_first)
+        more: Any = {"num_first": self.num_first, "fixed_batches": self.fixed_batches}
+        return Streaming(self.stream, self._workers.num, **cut, **more)
 
     def _rows(self, source: Any, data: Any, collate: Any, name: str) -> Rows:
         """The rows of a source.

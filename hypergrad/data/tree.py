@@ -68,6 +68,11 @@ def take(X: Any, rows: Any) -> Any:
     return X[rows] if isinstance(X, Tensor) else tree_map(lambda x: x[rows], X)
 
 
+def take_rows(X: Any, rows: Any) -> Any:
+    """The inputs at positions ≥ 0, or in a slice: those of `take`, on a CPU several times as fast if they are long."""
+    return tree_map(lambda x: _selected(x, rows), X)
+
+
 def joined(first: Any, second: Any) -> Any:
     """The inputs of the examples of one part and then those of another.
 
@@ -106,3 +111,9 @@ def shapes(X: Any) -> str:
     return ", ".join(
         f"{name} {tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}".strip() for name, x in named(given(X)).items()
     )
+
+
+def _selected(x: Tensor, rows: Any) -> Tensor:
+    # Indexing copies number by number on a CPU, index_select whole rows.
+    is_fast = isinstance(rows, Tensor) and rows.dtype == torch.long and rows.ndim == 1
+    return x.index_select(0, rows) if is_fast and x.device.type == "cpu" else x[rows]

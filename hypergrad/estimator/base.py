@@ -166,6 +166,38 @@ class HypergradEstimator(ABC):
                 cannot train the problem.
         """
 
+    def unrecorded(
+        self,
+        problem: InnerProblem,
+        hparams: Tensors,
+        params: Tensors,
+        *,
+        outer_step: int = 0,
+        inner_step: int = 0,
+        carry: Any = None,
+    ) -> Hypergradient:
+        """`estimate` for an outer step that is not recorded: the same `grad`, `params` and `carry`, to the bit.
+
+        By default it is `estimate`. Override it to leave out what only a record needs: error bars, numbers on the host
+        and the checks that values are finite. `outer_loss` and numbers of the reports may then be NaN; their counts
+        of steps and products may not.
+        """
+        return self.estimate(problem, hparams, params, outer_step=outer_step, inner_step=inner_step, carry=carry)
+
+    def explain_divergence(
+        self, problem: InnerProblem, hparams: Tensors, params: Tensors, *, tried: Tensors, carry: Any
+    ) -> str:
+        """What to change after a DivergenceError, as a sentence for its message; "", the default, if nothing is known.
+
+        Args:
+            problem: what is tuned.
+            hparams: λ of the last good record.
+            params: w of that record.
+            tried: λ where the error occurred.
+            carry: that of the last estimate before the error.
+        """
+        return ""
+
 
 def require_finite_loss(outer_loss: Tensor, problem: InnerProblem) -> float:
     """The outer loss as a number.

@@ -144,6 +144,10 @@ class Implicit(HypergradEstimator):
             carry=part.scatter(solved.x),
         )
 
+    def unrecorded(self, problem: InnerProblem, hparams: Tensors, params: Tensors, **where: Any) -> Hypergradient:
+        """As promised by `HypergradEstimator`, without the error bar."""
+        return replace(self, error_bar=False).estimate(problem, hparams, params, **where)
+
     def _solve(self, linsolve: LinearSolver, product: Operator, b: Tensor, start: Tensor | None) -> LinearSolution:
         try:
             return linsolve.solve(product.shifted(self.damping), b, start)

@@ -4,16 +4,16 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
-from hypergrad.core.autodiff import Tensors, flatten, unflatten
-from hypergrad.core.errors import DivergenceError
+from hypergrad.core.autodiff import Tensors, unflatten
 from hypergrad.core.status import Status
-from hypergrad.core.validation import require_instance
+from hypergrad.core.validation import require_compile, require_instance
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient
 from hypergrad.estimator.report import AdjointReport
 from hypergrad.problem.base import InnerProblem
 from hypergrad.single_loop.base import Method, Move
+from hypergrad.single_loop.default_steps import begun, moved, stepping
+from hypergrad.single_loop.divergence import explain_steps
+from hypergrad.single_loop.sizes import Sizes, require_bounded
 from hypergrad.single_loop.soba import SOBA
 from hypergrad.single_loop.terms import Terms
 from hypergrad.training.report import TrainingReport
@@ -30,13 +30,17 @@ class SingleLoop(HypergradEstimator):
 
     Attributes:
         method: how w and the adjoint move, and which direction λ gets.
+        compile: run the steps of a `Trainer` that have no record through torch's Inductor, several at a time and with
+            the step of λ; "auto" does so once it pays, see docs/compile.md. A single estimate is never compiled.
     """
 
     method: Method = field(default_factory=SOBA)
+    compile: bool | str = False
     inner_steps: int = field(init=False)
 
     def __post_init__(self) -> None:
         require_instance(self, "method", Method)
+        require_compile(self)
         object.__setattr__(self, "inner_steps", self.method.num_batches)
 
     def estimate(
@@ -51,23 +55,52 @@ class SingleLoop(HypergradEstimator):
     ) -> Hypergradient:
         """As promised by `HypergradEstimator`, from one move.
 
-        Also raised, by what it calls: DivergenceError if a loss or direction is not finite.
+        Also raised, by what it calls: DivergenceError if the move is not finite, or belongs to a run that explodes.
         """
         t, move = self._move(problem, hparams, params, outer_step, inner_step, carry)
-        _require_finite(move, t)
-        norms = [float(torch.linalg.vector_norm(x)) for x in (move.inner_direction, move.outer_gradient)]
-        adjoint = None
+        sizes = Sizes.of(move)
+        scale = sizes.scale if carry is None or "scale" not in carry else carry["scale"]
+        require_bounded(sizes, scale, type(self.method).__name__, t)
+        steps, adjoint = self.method.num_batches, None
         if move.adjoint_direction is not None:
-            residual = float(torch.linalg.vector_norm(move.adjoint_direction)) / norms[1] if norms[1] > 0 else math.nan
-            adjoint = AdjointReport(self.method.num_matvecs, residual, Status.NOT_REQUIRED)
+            adjoint = AdjointReport(self.method.num_matvecs, sizes.adjoint_residual, Status.NOT_REQUIRED)
         return Hypergradient(
             dict(unflatten(move.direction, hparams)),
             move.params,
-            float(move.outer_loss),
-            training=TrainingReport(float(move.inner_loss), norms[0], self.method.num_batches, Status.NOT_REQUIRED),
+            sizes.outer_loss,
+            training=TrainingReport(sizes.inner_loss, sizes.inner_direction, steps, Status.NOT_REQUIRED),
             adjoint_system=adjoint,
-            carry={"t": t + 1, "memory": move.memory},
+            carry={"t": t + 1, "memory": move.memory, "scale": scale},
         )
+
+    def unrecorded(
+        self,
+        problem: InnerProblem,
+        hparams: Tensors,
+        params: Tensors,
+        *,
+        outer_step: int = 0,
+        inner_step: int = 0,
+        carry: Any = None,
+    ) -> Hypergradient:
+        """As promised by `HypergradEstimator`: the move alone, for which the host waits for nothing."""
+        t, move = self._move(problem, hparams, params, outer_step, inner_step, carry)
+        is_joint = move.adjoint_direction is not None
+        return Hypergradient(
+            dict(unflatten(move.direction, hparams)),
+            move.params,
+            math.nan,
+            training=TrainingReport(math.nan, math.nan, self.method.num_batches, Status.NOT_REQUIRED),
+            adjoint_system=AdjointReport(self.method.num_matvecs, math.nan, Status.NOT_REQUIRED) if is_joint else None,
+            carry={**(carry or {}), "t": t + 1, "memory": move.memory},
+        )
+
+    def explain_divergence(
+        self, problem: InnerProblem, hparams: Tensors, params: Tensors, *, tried: Tensors, carry: Any
+    ) -> str:
+        """As promised by `HypergradEstimator`, by the curvature of the inner loss there and here."""
+        method = stepping(self.method, carry["memory"])
+        return explain_steps(method, problem, hparams, params, tried, carry["t"])
 
     def _move(
         self,
@@ -82,21 +115,7 @@ class SingleLoop(HypergradEstimator):
         terms = Terms(problem, inner_step, outer_step)
         if carry is None:
             self.method.require(problem)
-            t, memory = 0, self.method.begin(terms, params, hparams)
+            t, memory = 0, begun(self.method, terms, params, hparams)
         else:
             t, memory = carry["t"], carry["memory"]
-        return t, self.method.move(terms, params, hparams, memory, t)
-
-
-def _require_finite(move: Move, t: int) -> None:
-    """Require that a move did not lead to NaN or infinity.
-
-    Raises:
-        DivergenceError: if it did.
-    """
-    numbers = torch.stack([move.inner_loss, move.outer_loss, move.direction.sum(), flatten(move.params).sum()])
-    if not numbers.isfinite().all():
-        raise DivergenceError(
-            f"Move {t} of a single-loop method led to an inner loss of {float(move.inner_loss):.3g} and an outer loss "
-            f"of {float(move.outer_loss):.3g}; lower the lr of the method's solver, or that of the outer optimiser."
-        )
+        return t, moved(self.method, terms, params, hparams, memory, t)

@@ -12,10 +12,12 @@ from hypergrad.callback.base import Record
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import HypergradError, NonFiniteError
 from hypergrad.data.batch import noted
+from hypergrad.estimator.base import Hypergradient
 from hypergrad.outer.acceptance import Acceptance
 from hypergrad.outer.journal import Journal
 from hypergrad.outer.objective import OuterObjective
-from hypergrad.outer.requirements import require_same_loss
+from hypergrad.outer.requirements import require_comparable, require_same_loss
+from hypergrad.outer.suggested_sgd import SuggestedSGD
 
 
 class Descent:
@@ -38,19 +40,20 @@ class Descent:
         objective: OuterObjective,
         journal: Journal,
         *,
-        optimizer: Callable[[list[Tensor]], Optimizer],
+        optimizer: Callable[[list[Tensor]], Optimizer] | SuggestedSGD,
         scheduler: Callable[[Optimizer], Any] | None,
         acceptance: Acceptance | None,
     ) -> None:
         self.objective, self.journal, self.acceptance, self.scale = objective, journal, acceptance, 1.0
         with noted("Trainer.optimizer made an optimiser of the hyperparameters"):
-            self.optimizer = optimizer(list(objective.u.values()))
+            self.optimizer = _made(optimizer, objective, journal)
         if not isinstance(self.optimizer, Optimizer):
             raise TypeError(
                 f"Trainer.optimizer must make a torch.optim.Optimizer, but it made {self.optimizer!r}; "
                 "give a class or a functools.partial of one, such as functools.partial(torch.optim.Adam, lr=0.1)."
             )
         require_same_loss(objective.problem, self.optimizer)
+        require_comparable(objective.estimator, self.optimizer)
         if scheduler and "lr" not in self.optimizer.defaults:
             raise ValueError(
                 f"A scheduler changes the learning rate, but {type(self.optimizer).__name__} has none; leave it out."
@@ -63,23 +66,26 @@ class Descent:
                 "give a class or a functools.partial of one."
             )
 
-    def step(self, record: Record) -> Record | None:
-        """One outer step from a record to the next; None if the acceptance rejects every step.
+    def step(self, record: Record, until: int) -> Record | None:
+        """Outer steps from a record to the next, that of step `until`; None if the acceptance rejects every step.
 
-        Also raised, by what it calls: NonFiniteError if the step leads to values that are not finite.
+        Also raised, by what it calls: NonFiniteError if a step leads to values that are not finite.
         """
-        before = self.objective.snapshot().u
+        before = {} if self.acceptance is None else self.objective.snapshot().u
         self._move(record)
+        between = range(record.step + 1, until)
+        if between:
+            self.journal.unrecorded(self.objective, between, self.take)
+        self._require_finite(record, until)
         if self.acceptance is not None:
             return self._first_accepted(record, before, self.acceptance)
-        return self._evaluate(record.step + 1)
+        found = self._evaluate(until)
+        if between:
+            self._require_finite_state(record, until)
+        return found
 
     def _move(self, record: Record) -> None:
-        """Move u by a step of the optimiser, and the learning rate by one of the scheduler.
-
-        Raises:
-            NonFiniteError: if u is not finite after the step.
-        """
+        """Move u by a step of the optimiser, and the learning rate by one of the scheduler."""
         known = [record.outer_loss]
 
         def closure() -> float:
@@ -89,11 +95,57 @@ class Descent:
         self.optimizer.step(closure)
         if self.scheduler is not None:
             self._schedule(record)
+
+    def take(self, steps: range) -> tuple[Hypergradient, int]:
+        """Take one or more of the outer steps without a record, from the first on, and move u after each.
+
+        Returns:
+            An estimate whose counts are those of each of the steps, and how many were taken.
+
+        Also raised, by what it calls: the HypergradError of the estimator.
+        """
+        found = self.objective.unrecorded(steps.start)
+        self.optimizer.step()
+        self.step_scheduler()
+        return found, 1
+
+    def step_scheduler(self) -> None:
+        """A step of the scheduler where the loss is not known."""
+        if self.scheduler is not None and not isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step()
+
+    def _require_finite(self, record: Record, until: int) -> None:
+        """Require that u is finite after the steps from a record on.
+
+        If the parameters or the carry are not, the estimator knows better what went wrong, and is asked first.
+
+        Raises:
+            NonFiniteError: if it is not.
+        """
         bad = [name for name, u in self.objective.u.items() if not u.isfinite().all()]
+        if not bad:
+            return
+        which, when = f"Outer step {record.step}", "where"
+        if until > record.step + 1:
+            if not set(self.objective.not_finite()) <= set(bad):
+                return
+            which, when = f"An outer step from {record.step} to {until - 1}", "after the last record, where"
+        raise NonFiniteError(
+            f"{which} moved {', '.join(bad)} to NaN or infinity, {when} ‖dF/dλ‖ was "
+            f"{record.scalars()['hypergradient/norm']:.2e}; lower the lr of the optimiser."
+        )
+
+    def _require_finite_state(self, record: Record, until: int) -> None:
+        """Require that what the next step starts from is finite, after steps that were not recorded.
+
+        Raises:
+            NonFiniteError: if it is not.
+        """
+        bad = self.objective.not_finite()
         if bad:
             raise NonFiniteError(
-                f"Outer step {record.step} moved {', '.join(bad)} to NaN or infinity, where ‖dF/dλ‖ was "
-                f"{record.scalars()['hypergradient/norm']:.2e}; lower the lr of the optimiser."
+                f"{', '.join(bad)} became NaN or infinite between outer step {record.step}, the last record, and "
+                f"{until}; lower the lr of the optimiser or of the estimator. With a smaller record_every less is lost."
             )
 
     def _schedule(self, record: Record) -> None:
@@ -144,3 +196,14 @@ class Descent:
         if self.scheduler is not None and state["scheduler"] is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         self.scale = state["scale"]
+
+
+def _made(
+    optimizer: Callable[[list[Tensor]], Optimizer] | SuggestedSGD, objective: OuterObjective, journal: Journal
+) -> Optimizer:
+    """The optimiser of the hyperparameters of an objective."""
+    tensors = list(objective.u.values())
+    if not isinstance(optimizer, SuggestedSGD):
+        return optimizer(tensors)
+    with journal.ledger.counting():
+        return optimizer(tensors, objective.problem)

@@ -17,6 +17,7 @@ from hypergrad.callback.summary import Summary, show
 from hypergrad.callback.tensorboard import TensorBoard
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.outer.requirements import require_callbacks, require_folder, require_settings
+from hypergrad.outer.suggested_sgd import SuggestedSGD
 from hypergrad.outer.trainer import Trainer
 from hypergrad.problem.base import InnerProblem
 
@@ -29,7 +30,7 @@ def recorders(folder: str | Path) -> list[Callback]:
 def fit(
     problem: InnerProblem,
     estimator: HypergradEstimator,
-    optimizer: Callable[[list[Tensor]], Optimizer],
+    optimizer: Callable[[list[Tensor]], Optimizer] | SuggestedSGD,
     steps: int = 50,
     *,
     folder: str | Path | None = None,
@@ -45,7 +46,7 @@ def fit(
     Args:
         problem: what is tuned.
         estimator: how the hypergradient is formed.
-        optimizer: makes a `torch.optim` optimiser from a list of tensors.
+        optimizer: makes a `torch.optim` optimiser from a list of tensors; or a `SuggestedSGD`.
         steps: outer steps, ≥ 0.
         folder: where to record the run, as the command line does: `metrics.jsonl`, TensorBoard's events, the states,
             `hparams.yaml`, `model.pt` and `summary.json`. If it holds an earlier part of this run, that is continued:
@@ -73,7 +74,8 @@ def fit(
     result = trainer.fit(resume=folder, resume_if_any=True, on_interrupt="return")
     if result.stopped == "interrupted" and progress:
         further = "" if folder is None else f"; the same call goes on from there, in {folder}"
-        print(f"Interrupted after outer step {result.last.step}{further}.")
+        where = "" if trainer.record_every == 1 else "the record of "
+        print(f"Interrupted after {where}outer step {result.last.step}{further}.")
     elif progress and folder is None:
         show(result)
     return result

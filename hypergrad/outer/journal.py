@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import fields
+from sys import intern
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor
 from hypergrad.callback.base import MOST_ENTRIES, OUTER_LOSS, Record, Result
 from hypergrad.callback.prefix import Prefix
 from hypergrad.callback.trained_model import TrainedModel
-from hypergrad.core.autodiff import Tensors
-from hypergrad.core.errors import HypergradError, NonFiniteError, NotConvergedWarning
+from hypergrad.core.autodiff import Tensors, detach
+from hypergrad.core.errors import DivergenceError, HypergradError, NonFiniteError, NotConvergedWarning
 from hypergrad.core.hyperparameter import shown
 from hypergrad.core.placement import placed
 from hypergrad.estimator.base import Hypergradient
@@ -86,11 +87,28 @@ class Journal:
             with self.ledger.counting():
                 evaluation = objective.evaluate(step)
         except HypergradError as error:
-            raise type(error)(f"{error}{self._whereabouts(step, objective.hparams())}") from error
+            cause = self._cause(objective) if isinstance(error, DivergenceError) else ""
+            raise type(error)(f"{error}{cause}{self._whereabouts(step, objective.hparams())}") from error
         self._warn(evaluation.found, step)
         return self.ledger.record(
             step, evaluation.problem, evaluation.hparams, evaluation.found, is_exact=self.is_exact(step)
         )
+
+    def unrecorded(
+        self, objective: OuterObjective, steps: range, take: Callable[[range], tuple[Hypergradient, int]]
+    ) -> None:
+        """Outer steps of which only the cost is kept; `take` takes some of them, see `Descent.take`.
+
+        Also raised, by what it calls: the HypergradError of the estimator, with the step and λ added.
+        """
+        try:
+            with self.ledger.counting():
+                while steps:
+                    found, count = take(steps)
+                    self.ledger.add(found, count)
+                    steps = steps[count:]
+        except HypergradError as error:
+            raise type(error)(f"{error}{self._whereabouts(steps.start, objective.hparams())}") from error
 
     def add(self, record: Record) -> None:
         """Keep a record.
@@ -107,7 +125,8 @@ class Journal:
             )
         is_lower = now is not None and (least is None or now < least or self._is_loose(best, record))
         is_best = is_lower or not self.compares
-        self.history.append({"step": record.step, **record.scalars()})
+        # All rows share their tags, which are made anew in each record.
+        self.history.append({"step": record.step, **{intern(tag): x for tag, x in record.scalars().items()}})
         for name, path in self._paths.items():
             path.append(record.hparams[name])
         # Last, so that an interrupt leaves a row too many and never one too few.
@@ -164,12 +183,23 @@ class Journal:
                     stacklevel=2,
                 )
 
+    def _cause(self, objective: OuterObjective) -> str:
+        """What the estimator says about a divergence since the last record."""
+        if self.last is None:
+            return ""
+        tried, carry = detach(objective.hparams()), objective.snapshot().carry
+        said = objective.estimator.explain_divergence(
+            self.last.problem, self.last.hparams, self.last.params, tried=tried, carry=carry
+        )
+        return f" {said}" if said else ""
+
     def _whereabouts(self, step: int, hparams: Tensors) -> str:
         """Where an error occurred, if a step of the optimiser led there."""
         if self.last is None:
             return ""
-        before = self.last.hparams
-        moves = [f"{name} = {shown(value)} (from {shown(before[name])})" for name, value in hparams.items()]
+        before, step_before = self.last.hparams, self.last.step
+        when = "" if step - step_before <= 1 else f" in outer step {step_before}, the last record"
+        moves = [f"{name} = {shown(value)} (from {shown(before[name])}{when})" for name, value in hparams.items()]
         return (
             f" This was in outer step {step}, where the optimiser tried {', '.join(moves)}; if that is further than it "
             "should go, lower the lr of the optimiser, or use one without a line search."

@@ -43,6 +43,12 @@ class Ledger:
         """Wall time since the first `counting`, including earlier parts of a resumed run."""
         return 0.0 if self._begin is None else time.perf_counter() - self._begin
 
+    def add(self, found: Hypergradient | Retraining, times: int = 1) -> None:
+        """Add what an estimate reports of its cost, as often as there were steps like it."""
+        if isinstance(found, Hypergradient):
+            self.num_matvecs += times * (found.num_matvecs + (found.error_bar.num_matvecs if found.error_bar else 0))
+        self.num_inner_steps += times * (found.training.steps if found.training else 0)
+
     def record(
         self,
         step: int,
@@ -61,9 +67,7 @@ class Ledger:
             found: the estimate, or a training whose dev loss is that of all of dev.
             is_exact: whether to evaluate the metrics, and the loss on all of dev if the estimate has that of a sample.
         """
-        if isinstance(found, Hypergradient):
-            self.num_matvecs += found.num_matvecs + (found.error_bar.num_matvecs if found.error_bar else 0)
-        self.num_inner_steps += found.training.steps if found.training else 0
+        self.add(found)
         with torch.no_grad():
             metrics = {name: float(x) for name, x in problem.metrics(found.params, hparams).items()} if is_exact else {}
         return Record(

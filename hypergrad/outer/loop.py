@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ class Loop:
         outer_steps: as in `Trainer`.
         patience: as in `Trainer`.
         exact_every: as in `Trainer`, with its default filled in.
+        record_every: as in `Trainer`.
         retrain: as in `Trainer`.
         callbacks: as in `Trainer`.
 
@@ -35,18 +37,18 @@ class Loop:
         outer_steps: int,
         patience: int | None,
         exact_every: int,
+        record_every: int,
         retrain: bool,
         callbacks: Sequence[Callback],
     ) -> None:
         self.descent, self.objective, self.journal = descent, descent.objective, descent.journal
         self.outer_steps, self.patience, self.retrain = outer_steps, patience, retrain
-        self.callbacks, self.exact_every = callbacks, exact_every
+        self.callbacks, self.exact_every, self.record_every = callbacks, exact_every, record_every
         if patience is not None and not self.journal.compares:
             raise ValueError(
                 f"patience waits for a lower dev loss, but {type(self.objective.problem).__name__} has different "
                 "tasks and a different dev loss in each outer step. Leave patience out, or name a metric in monitor."
             )
-        self.identity = self._identity()
 
     def run(self) -> Result:
         """Run from the current state to the end."""
@@ -119,7 +121,8 @@ class Loop:
         while last.step < self.outer_steps:
             if self.patience is not None and self._is_judged(last) and last.step - best.step > self.patience:
                 return "patience"
-            record = self.descent.step(last)
+            following = (last.step // self.record_every + 1) * self.record_every
+            record = self.descent.step(last, min(following, self.outer_steps))
             if record is None:
                 return "stalled"
             self.observe(record)
@@ -130,8 +133,12 @@ class Loop:
         """Whether a record could have become the best."""
         return record.monitored(self.journal.monitor) is not None
 
-    def _identity(self) -> dict[str, str]:
-        """What identifies this run."""
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """What identifies this run.
+
+        It reads all data, so only if a state is saved or restored; either needs it first before λ moves.
+        """
         objective, descent = self.objective, self.descent
         return identity(
             objective.problem,
@@ -143,4 +150,5 @@ class Loop:
             monitor=self.journal.monitor,
             scheduler=type(descent.scheduler).__name__,
             exact_every=self.exact_every,
+            record_every=self.record_every,
         )

@@ -1,9 +1,12 @@
 """The dev loss as a function of unconstrained hyperparameters, with the warm starts between evaluations."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.placement import placed
@@ -72,10 +75,20 @@ class OuterObjective:
 
         Also raised, by what it calls: the HypergradError of the estimator.
         """
+        return self._evaluate(self.estimator.estimate, step)
+
+    def unrecorded(self, step: int) -> Hypergradient:
+        """`evaluate` for an outer step that is not recorded.
+
+        Also raised, by what it calls: the HypergradError of the estimator.
+        """
+        return self._evaluate(self.estimator.unrecorded, step).found
+
+    def _evaluate(self, estimate: Callable[..., Hypergradient], step: int) -> Evaluation:
         hparams, problem = self.hparams(), self.problem.at_outer_step(step)
         # A copy, because u moves in place, and u is λ itself if there is no constraint.
         natural = {name: value.detach().clone() for name, value in hparams.items()}
-        found = self.estimator.estimate(
+        found = estimate(
             problem,
             natural,
             self._params if self.warm_start else problem.init_params(),
@@ -120,12 +133,25 @@ class OuterObjective:
         for name, grad in placed(state["grad"], device).items():
             self.u[name].grad = grad
 
+    def not_finite(self) -> list[str]:
+        """What of the state holds NaN or infinity: hyperparameters by name, "the parameters" and "the carry"."""
+        named = {**self.u, "the parameters": self._params, "the carry": self._carry}
+        return [name for name, part in named.items() if not _is_finite(part)]
+
     def _pull_back(self, hparams: Tensors, grad: Tensors) -> None:
         """dF/du, clipped, from dF/dλ."""
-        pulled = torch.autograd.grad(
-            tuple(hparams.values()), tuple(self.u.values()), tuple(grad[name] for name in hparams)
-        )
-        for u, grad_u in zip(self.u.values(), pulled, strict=True):
-            u.grad = grad_u
+        for name, u in self.u.items():
+            if hparams[name] is u:  # there is no constraint
+                # Clipping changes it in place, and the estimator may carry it on.
+                u.grad = grad[name] if self.max_grad_norm is None else grad[name].clone()
+        moved = [name for name, u in self.u.items() if hparams[name] is not u]
+        if moved:
+            outputs, inputs, grads = ([part[name] for name in moved] for part in (hparams, self.u, grad))
+            for name, grad_u in zip(moved, torch.autograd.grad(outputs, inputs, grads), strict=True):
+                self.u[name].grad = grad_u
         if self.max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(list(self.u.values()), self.max_grad_norm)
+
+
+def _is_finite(part: Any) -> bool:
+    return all(bool(x.isfinite().all()) for x in tree_leaves(part) if isinstance(x, Tensor))

@@ -1,5 +1,6 @@
 """The requirements of the outer loop on its arguments, checked before the first training."""
 
+import inspect
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import torch
 from torch.optim import Optimizer
 
 from hypergrad.callback.base import OUTER_LOSS, Callback
+from hypergrad.estimator.base import HypergradEstimator
+from hypergrad.estimator.single_loop import SingleLoop
 from hypergrad.outer.acceptance import Acceptance
 from hypergrad.outer.lbfgsb import LBFGSB
 from hypergrad.problem.base import InnerProblem
@@ -124,6 +127,71 @@ def require_same_loss(problem: InnerProblem, compares: object) -> None:
             f"{type(compares).__name__} compares dev losses of different outer steps, but {type(problem).__name__} "
             "draws another sample of dev in each of them. Leave dev_sample out (dev_batch_size needs as little "
             "memory), or choose an optimiser without a line search, such as torch.optim.Adam, and no acceptance."
+        )
+
+
+def require_comparable(estimator: HypergradEstimator, compares: object) -> None:
+    """Require that the dev loss depends on λ alone, for what compares dev losses.
+
+    Args:
+        estimator: forms the hypergradient.
+        compares: as in `require_same_loss`.
+
+    Raises:
+        ValueError: if the estimator moves the parameters in each evaluation.
+    """
+    if isinstance(estimator, SingleLoop) and isinstance(compares, Acceptance | LBFGSB | torch.optim.LBFGS):
+        raise ValueError(
+            f"{type(compares).__name__} compares dev losses, but SingleLoop moves the parameters a little in each "
+            "evaluation, so that the loss is another one at the same hyperparameters too. Choose an optimiser without "
+            "a line search, such as torch.optim.SGD or Adam, and no acceptance."
+        )
+
+
+def require_warm_start(estimator: HypergradEstimator, warm_start: bool) -> None:
+    """Require warm starts for an estimator that follows one solution from outer step to outer step.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if isinstance(estimator, SingleLoop) and not warm_start:
+        raise ValueError(
+            "SingleLoop makes one move of the parameters in an outer step, which warm_start=False would undo in the "
+            "next; leave it out, or take an estimator that trains in each outer step, such as Implicit."
+        )
+
+
+def require_multiple(exact_every: int | None, record_every: int) -> None:
+    """Require that the steps that are evaluated exactly are among those that are recorded.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    if exact_every is not None and exact_every % record_every:
+        raise ValueError(
+            f"exact_every must be a multiple of record_every = {record_every}, because only steps that are recorded "
+            f"are evaluated, but it is {exact_every}; leave it out, or take {record_every}."
+        )
+
+
+def require_every_loss(compares: object, record_every: int) -> None:
+    """Require that the dev loss of each step is evaluated, for what needs it.
+
+    Args:
+        compares: an acceptance or an optimiser; None, or an optimiser that steps without a closure, requires nothing.
+        record_every: as in `Trainer`.
+
+    Raises:
+        ValueError: if the loss is only known at some steps.
+    """
+    step = getattr(compares, "step", None)
+    closure = None if step is None else inspect.signature(step).parameters.get("closure")
+    is_required = closure is not None and closure.default is inspect.Parameter.empty
+    if record_every > 1 and (is_required or isinstance(compares, Acceptance | LBFGSB)):
+        raise ValueError(
+            f"{type(compares).__name__} needs the dev loss of every outer step, but record_every = {record_every} "
+            "evaluates it at recorded steps only. Take record_every=1, or no acceptance and an optimiser without a "
+            "line search, such as torch.optim.Adam."
         )
 
 

@@ -15,6 +15,7 @@ from hypergrad.core.validation import require_instance, require_int, require_rea
 from hypergrad.data.streamed import reading
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.outer.acceptance import Acceptance
+from hypergrad.outer.compiled_descent import CompiledDescent, compiles
 from hypergrad.outer.descent import Descent
 from hypergrad.outer.journal import Journal
 from hypergrad.outer.labels import entry_labels
@@ -24,12 +25,17 @@ from hypergrad.outer.loop import Loop
 from hypergrad.outer.objective import OuterObjective
 from hypergrad.outer.requirements import (
     require_callbacks,
+    require_comparable,
+    require_every_loss,
     require_makers,
     require_monitor,
+    require_multiple,
     require_same_loss,
     require_tunable,
+    require_warm_start,
 )
 from hypergrad.outer.resumption import resumed
+from hypergrad.outer.suggested_sgd import SuggestedSGD
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.precision import in_precision, matrix_products, require_precision
 
@@ -51,7 +57,8 @@ class Trainer:
     Attributes:
         problem: what is tuned.
         estimator: how the hypergradient is formed.
-        optimizer: makes a `torch.optim` optimiser from a list of tensors, such as `partial(torch.optim.Adam, lr=0.1)`.
+        optimizer: makes a `torch.optim` optimiser from a list of tensors, such as `partial(torch.optim.Adam, lr=0.1)`;
+            or a `SuggestedSGD`.
         outer_steps: updates of λ, ≥ 0; one more estimate after the last update shows its result.
         warm_start: start training from the parameters of the previous outer step instead of `problem.init_params()`,
             and the adjoint system from its previous solution. An estimator that differentiates its T steps then ignores
@@ -67,7 +74,12 @@ class Trainer:
             it after `outer_steps` only. The best λ is in the result in any case.
         exact_every: outer steps between two exact evaluations, ≥ 1: of the metrics, and of the loss on all of dev if
             each step draws a sample of dev. The first and the last step have one too. Only these steps can become the
-            best, count for `patience`, and are shown. None is every step, or every 10th with samples.
+            best, count for `patience`, and are shown. None is every step, or every 10th with samples; with
+            `record_every` it is the next multiple of that, as any number must be.
+        record_every: outer steps between two records, ≥ 1; the first and the last step have one too. Callbacks,
+            metrics, states and checks that values are finite belong to records. Between two of them there is only the
+            estimate, without its reports, and the step of the optimiser and the scheduler. λ takes the same steps, to
+            the bit, unless `patience` or ReduceLROnPlateau waits for a record. Not with `acceptance` or a line search.
         precision: of the losses and their gradients: "float32", "tf32", "bf16-mixed" or "bf16-true"; None is that of
             the parameters. Parameters, λ and what is computed from gradients keep the dtype of the parameters, see
             docs/precision.md.
@@ -77,7 +89,7 @@ class Trainer:
 
     problem: InnerProblem
     estimator: HypergradEstimator
-    optimizer: Callable[[list[Tensor]], Optimizer]
+    optimizer: Callable[[list[Tensor]], Optimizer] | SuggestedSGD
     outer_steps: int = 50
     warm_start: bool = True
     scheduler: Callable[[Optimizer], Any] | None = None
@@ -86,6 +98,7 @@ class Trainer:
     monitor: str = OUTER_LOSS
     patience: int | None = None
     exact_every: int | None = None
+    record_every: int = 1
     retrain: bool = False
     precision: str | None = None
     callbacks: Sequence[Callback] = field(default=())
@@ -100,16 +113,21 @@ class Trainer:
             require_real(self, "max_grad_norm", above=0)
         if self.patience is not None:
             require_int(self, "patience", least=0)
+        require_int(self, "record_every", least=1)
         if self.exact_every is not None:
             require_int(self, "exact_every", least=1)
+        require_multiple(self.exact_every, self.record_every)
         require_instance(self, "monitor", str)
         if self.acceptance is not None:
             require_instance(self, "acceptance", Acceptance)
+            require_every_loss(self.acceptance, self.record_every)
         if self.precision is not None:
             require_precision(self.precision)
         require_callbacks(self.callbacks)
         require_makers(self.optimizer, self.scheduler)
         require_same_loss(self.problem, self.acceptance)
+        require_comparable(self.estimator, self.acceptance)
+        require_warm_start(self.estimator, self.warm_start)
         require_tunable(self.problem, warm_start=self.warm_start, retrain=self.retrain)
         require_monitor(self.problem, self.monitor)
 
@@ -178,9 +196,10 @@ class Trainer:
             self.evaluated, self.estimator, warm_start=self.warm_start, max_grad_norm=self.max_grad_norm
         )
         # The lowest of losses on different tasks is luck, not the best.
-        every = self.exact_every or (_EXACT_EVERY if self.problem.samples_outer else 1)
+        every = self.exact_every or _multiple(_EXACT_EVERY if self.problem.samples_outer else 1, self.record_every)
         compares = self.monitor != OUTER_LOSS or self.problem.at_outer_step(1) is self.problem
-        descent = Descent(
+        kind = CompiledDescent if compiles(self.estimator, self.record_every) else Descent
+        descent = kind(
             objective,
             Journal(
                 objective.u,
@@ -194,11 +213,18 @@ class Trainer:
             scheduler=self.scheduler,
             acceptance=self.acceptance,
         )
+        require_every_loss(descent.optimizer, self.record_every)
         return Loop(
             descent,
             outer_steps=self.outer_steps,
             patience=self.patience,
             exact_every=every,
+            record_every=self.record_every,
             retrain=self.retrain,
             callbacks=self.callbacks,
         )
+
+
+def _multiple(least: int, of: int) -> int:
+    """The first multiple of a number that is not below `least`."""
+    return -(-least // of) * of

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.batch_place import BatchPlace, common
 from hypergrad.problem.oracle import Oracle
 from hypergrad.problem.parts import accumulated_outer_loss
 from hypergrad.problem.sparse.l1 import L1Problem
@@ -67,6 +68,12 @@ class KFold(InnerProblem):
 
     def outer_batch(self, step: int) -> Any:
         return _batches([fold.outer_batch(step) for fold in self.folds])
+
+    def inner_place(self, step: int) -> BatchPlace:
+        return common([fold.inner_place(step) for fold in self.folds])
+
+    def outer_place(self, step: int) -> BatchPlace:
+        return common([fold.outer_place(step) for fold in self.folds])
 
     @property
     def samples_outer(self) -> bool:

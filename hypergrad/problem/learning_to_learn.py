@@ -8,6 +8,7 @@ from torch import Tensor
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.batch_place import BatchPlace
 from hypergrad.problem.wrapper import Wrapper
 
 
@@ -42,6 +43,9 @@ class LearningToLearn(Wrapper):
 
     def outer_batch(self, step: int) -> Any:
         return self.problem.inner_batch(step)
+
+    def outer_place(self, step: int) -> BatchPlace:
+        return self.problem.inner_place(step)
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         return self.inner_loss(params, hparams, batch)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.problem.base import InnerProblem, Parts
+from hypergrad.problem.batch_place import BatchPlace
 
 
 class Wrapper(InnerProblem):
@@ -58,6 +59,12 @@ class Wrapper(InnerProblem):
 
     def outer_batch(self, step: int) -> Any:
         return self.problem.outer_batch(step)
+
+    def inner_place(self, step: int) -> BatchPlace:
+        return self.problem.inner_place(step)
+
+    def outer_place(self, step: int) -> BatchPlace:
+        return self.problem.outer_place(step)
 
     def inner_parts(self, batch: Any) -> Parts | None:
         return self.problem.inner_parts(batch)

@@ -6,8 +6,8 @@ directions. A method may import solvers, problems and the layers below them. It 
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -32,11 +32,11 @@ class Move:
         params: w after the move, outside any graph.
         direction: D_λ, an estimate of dF/dλ; flat, in the order of the hyperparameters, shape (p,).
         memory: what the next move begins with.
-        outer_loss: f on the outer batch before the move, shape ().
-        inner_loss: g on the first inner batch before the move, shape ().
-        inner_direction: D_w, flat, shape (n,), by which w moves if the solver is gradient descent.
-        adjoint_direction: D_v, shape (n,); None if the method has no adjoint v.
-        outer_gradient: ∂f/∂w, flat, shape (n,).
+        outer_loss: f on the outer batch, at the w of D_λ: before the move, unless the method moves w first; shape ().
+        inner_loss: g on an inner batch at that w, shape ().
+        inner_direction: D_w at that w, flat, shape (n,): that by which gradient descent moves from there.
+        adjoint_direction: D_v there, shape (n,); None if the method has no adjoint v.
+        outer_gradient: ∂f/∂w there, flat, shape (n,).
     """
 
     params: Tensors
@@ -58,12 +58,15 @@ class Method(ABC):
 
     Attributes:
         solver: moves w by one step of its `update` along a direction that the method gives. The coefficients in move
-            t = 0, 1, … are those of its step t, and name no hyperparameter.
+            t = 0, 1, … are those of its step t, and name no hyperparameter. None is gradient descent with the inner
+            step of `step_sizes`, which is found before the first move.
     """
 
-    solver: InnerSolver = field(default_factory=GradientDescent)
+    solver: InnerSolver | None = field(default_factory=GradientDescent)
 
     def __post_init__(self) -> None:
+        if self.solver is None:
+            return
         require_instance(self, "solver", InnerSolver)
         named = {name: root(value) for name, value in self.solver.coefficients().items()}
         tuned = [f"{name} = {value!r}" for name, value in named.items() if isinstance(value, str)]
@@ -78,6 +81,24 @@ class Method(ABC):
                 f"{type(self.solver).__name__} cannot take: it is not defined by `update`. Use GradientDescent, "
                 "Momentum or Adam."
             )
+
+    def with_inner_step(self, lr: float) -> Self:
+        """The method with gradient descent of this step, if it has no solver; else itself."""
+        return self if self.solver is not None else replace(self, solver=GradientDescent(lr=lr))
+
+    @property
+    def known_solver(self) -> InnerSolver:
+        """The solver, which a move needs.
+
+        Raises:
+            ValueError: if it is None.
+        """
+        if self.solver is None:
+            raise ValueError(
+                f"{type(self).__name__}.solver is None, which SingleLoop replaces before the first move. To move "
+                "without it, use method.with_inner_step(hg.step_sizes(problem, outer=False).inner)."
+            )
+        return self.solver
 
     @property
     def num_batches(self) -> int:
@@ -105,6 +126,17 @@ class Method(ABC):
             t: moves so far.
         """
 
+    def to_compiled(self, memory: Memory) -> Memory:
+        """The memory as compiled moves carry it, by default as it is; many tensors of one shape are better one there.
+
+        A method whose moves are not to be compiled raises a `CannotCompileError` here.
+        """
+        return memory
+
+    def from_compiled(self, memory: Memory) -> Memory:
+        """The inverse of `to_compiled`."""
+        return memory
+
     def require(self, problem: InnerProblem) -> None:
         """Check that the method can tune the problem.
 
@@ -130,12 +162,29 @@ class Method(ABC):
 
     def start_solver(self, params: Tensors) -> Memory:
         """The state of the solver before the first move, without the parameters."""
-        return {name: group for name, group in self.solver.init(params).items() if name != "params"}
+        return {name: group for name, group in self.known_solver.init(params).items() if name != "params"}
 
     def step_solver(
-        self, params: Tensors, state: Memory, direction: Tensors, hparams: Tensors, t: int
+        self,
+        params: Tensors,
+        state: Memory,
+        direction: Tensors,
+        hparams: Tensors,
+        t: int,
+        *,
+        solver_step: int | None = None,
     ) -> tuple[Tensors, Memory]:
-        """w and the state of the solver after its step t along a direction, shaped as w."""
-        coefficients = self.solver.coefficients_at(hparams, t, params)
-        after: Mapping[str, Any] = self.solver.update({"params": params, **state}, direction, coefficients, t)
+        """w and the state of the solver after one of its steps along a direction, shaped as w.
+
+        Args:
+            params: w; not changed.
+            state: of the solver; not changed.
+            direction: in the place of the gradient.
+            hparams: λ.
+            t: moves so far, the step of the coefficients.
+            solver_step: steps of the solver so far, for its bias corrections; None for t.
+        """
+        solver, step = self.known_solver, t if solver_step is None else solver_step
+        coefficients = solver.coefficients_at(hparams, t, params)
+        after: Mapping[str, Any] = solver.update({"params": params, **state}, direction, coefficients, step)
         return after["params"], {name: group for name, group in after.items() if name != "params"}

@@ -3,16 +3,12 @@
 from abc import abstractmethod
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, unflatten
-from hypergrad.single_loop.base import Memory, Method, Move
+from hypergrad.single_loop.adjoint import AdjointMethod, start_adjoint
+from hypergrad.single_loop.base import Memory, Move
 from hypergrad.single_loop.terms import Terms
-from hypergrad.solver.coefficient import Coefficient, Range, coefficient
-from hypergrad.solver.gradient_descent import GradientDescent
-from hypergrad.solver.requirements import require_coefficient
-from hypergrad.solver.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -37,46 +33,29 @@ class Directions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JointMethod(Method):
-    """A method with an adjoint v → −H⁻¹ ∇_w f that moves along with w, each by one step along its direction.
+class JointMethod(AdjointMethod):
+    """A method whose adjoint v moves along with w, each by one step along its direction.
 
     A method defines `directions`, and `begin_directions` if these need a memory besides v, in which it must not use the
-    names "v" and "solver". v begins at 0.
-
-    Attributes:
-        adjoint_lr: the step of v −= adjoint_lr D_v, > 0; None for the lr of gradient descent.
+    names "v", "solver" and "inner_lr".
     """
-
-    adjoint_lr: float | Schedule | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.adjoint_lr is not None:
-            require_coefficient(self, "adjoint_lr", Range(above=0))
-        elif not isinstance(self.solver, GradientDescent):
-            raise ValueError(
-                f"{type(self).__name__}.adjoint_lr must be given with {type(self.solver).__name__}, whose lr is no "
-                "step along a gradient. Take less than 2 over the largest curvature of the inner loss."
-            )
 
     @abstractmethod
     def directions(self, terms: Terms, params: Tensors, hparams: Tensors, memory: Memory) -> tuple[Directions, Memory]:
-        """The directions at (w, v, λ), and the memory of the next move without "v" and "solver"."""
+        """The directions at (w, v, λ), and the memory of the next move without these names."""
 
     def begin_directions(self, terms: Terms, params: Tensors, hparams: Tensors) -> Memory:
-        """What `directions` finds in the memory at first, besides "v" and "solver"."""
+        """What `directions` finds in the memory at first, besides these names."""
         return {}
 
     def begin(self, terms: Terms, params: Tensors, hparams: Tensors) -> Memory:
-        like = next(iter(params.values()))
-        v = torch.zeros(sum(w.numel() for w in params.values()), dtype=like.dtype, device=like.device)
+        v = start_adjoint(params)
         return {"v": v, "solver": self.start_solver(params), **self.begin_directions(terms, params, hparams)}
 
     def move(self, terms: Terms, params: Tensors, hparams: Tensors, memory: Memory, t: int) -> Move:
         D, kept = self.directions(terms, params, hparams, memory)
         after, solver = self.step_solver(params, memory["solver"], unflatten(D.w, params), hparams, t)
-        lr: Coefficient = self.solver.coefficients()["lr"] if self.adjoint_lr is None else self.adjoint_lr
-        v = memory["v"] - coefficient(lr, hparams, t) * D.v
+        v = self.step_adjoint(memory["v"], D.v, hparams, t)
         memory = {"v": v, "solver": solver, **kept}
         return Move(after, D.hp, memory, D.outer_loss, D.inner_loss, D.w, D.outer_gradient, D.v)
 
@@ -88,5 +67,5 @@ def sampled(terms: Terms, params: Tensors, hparams: Tensors, v: Tensor) -> Direc
     D_v = ∇²_ww g(w, λ) v + ∇_w f(w, λ)
     D_λ = ∇²_λw g(w, λ) v + ∇_λ f(w, λ)
     """
-    g, f = terms.products(params, hparams, v), terms.outer(params, hparams)
+    g, f = terms.products_and_outer(params, hparams, v)
     return Directions(g.gradient, g.hvp + f.wrt_params, g.mixed + f.wrt_hparams, f.wrt_params, g.loss, f.loss)

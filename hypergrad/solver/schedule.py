@@ -31,6 +31,14 @@ class Schedule(ABC):
     def factor(self, t: int) -> float:
         """What multiplies the base in step t ≥ 0, from 0 to 1."""
 
+    def __call__(self, t: int) -> float:
+        """The value in step t; with base 1 a schedule is an `lr_lambda` of `torch.optim.lr_scheduler.LambdaLR`.
+
+        Also raised, by what it calls: TypeError if the base is the name of a hyperparameter.
+        """
+        base = self._known_base()
+        return self.factor(t) * (base(t) if isinstance(base, Schedule) else base)
+
     @property
     def length(self) -> int:
         """The number of inner steps that the whole schedule needs, ≥ 1."""
@@ -39,16 +47,23 @@ class Schedule(ABC):
     def values(self, num_steps: int) -> Tensor:
         """The first `num_steps` values, shape (num_steps,), such as the initial value of a schedule that is tuned.
 
+        Also raised, by what it calls: TypeError if the base is the name of a hyperparameter.
+        """
+        base, factors = self._known_base(), torch.tensor([self.factor(t) for t in range(num_steps)])
+        return factors * (base.values(num_steps) if isinstance(base, Schedule) else base)
+
+    def _known_base(self) -> Union[float, "Schedule"]:
+        """The base, whose value is known here.
+
         Raises:
-            TypeError: if the base is the name of a hyperparameter, whose value is not known here.
+            TypeError: if it is the name of a hyperparameter.
         """
         if isinstance(self.base, str):
             raise TypeError(
                 f"The values of a schedule need a base that is a number, but {type(self).__name__}.base is the name "
                 f"{self.base!r}."
             )
-        factors = torch.tensor([self.factor(t) for t in range(num_steps)])
-        return factors * (self.base.values(num_steps) if isinstance(self.base, Schedule) else self.base)
+        return self.base
 
 
 @dataclass(frozen=True, kw_only=True)

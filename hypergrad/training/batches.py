@@ -1,6 +1,6 @@
 """Batches as lists of tensors, for compiled functions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +34,19 @@ class Batches:
         """The tensors of a batch, contiguous."""
         return [x.detach().contiguous() for x in tree_leaves(batch) if isinstance(x, Tensor)]
 
-    def assemble(self, tensors: Sequence[Tensor]) -> Any:
-        """The batch of one step from its tensors."""
+    def fitting(self, batch: Any) -> list[Tensor] | None:
+        """The tensors of a batch of this kind, contiguous; None if it is of another."""
+        leaves, structure = tree_flatten(batch)
+        if structure != self.structure:
+            return None
+        if not all(
+            p.fits(x) if isinstance(p, _Kind) else _are_same(x, p) for x, p in zip(leaves, self.parts, strict=True)
+        ):
+            return None
+        return [x.detach().contiguous() for x in leaves if isinstance(x, Tensor)]
+
+    def assemble(self, tensors: Iterable[Tensor]) -> Any:
+        """The batch of one step from its tensors; of an iterator it takes no more than these."""
         remaining = iter(tensors)
         return tree_unflatten([next(remaining) if isinstance(p, _Kind) else p for p in self.parts], self.structure)
 
@@ -45,6 +56,9 @@ class _Kind:
     shape: torch.Size
     dtype: torch.dtype
     device: torch.device
+
+    def fits(self, x: Any) -> bool:
+        return isinstance(x, Tensor) and (x.shape, x.dtype, x.device) == (self.shape, self.dtype, self.device)
 
 
 def are_equal(a: Any, b: Any) -> bool:

@@ -196,6 +196,10 @@ OPTIMIZERS = {
     "lbfgsb": (hg.LBFGSB, {}),
     "plateau": (ADAM, {"scheduler": partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0)}),
     "cosine": (ADAM, {"scheduler": partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=8)}),
+    "inverse root": (
+        ADAM,
+        {"scheduler": partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=hg.InverseRoot(base=1.0))},
+    ),
     "acceptance": (partial(torch.optim.SGD, lr=20.0), {"acceptance": hg.Acceptance()}),
     "cold": (ADAM, {"warm_start": False, "max_grad_norm": 0.1}),
 }

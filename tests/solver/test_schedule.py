@@ -27,6 +27,11 @@ SCHEDULES = {
         ),
     ),
     "step": (hg.StepDecay(base=BASE, every=7, ratio=0.4), lambda o: lr_scheduler.StepLR(o, 7, gamma=0.4)),
+    "inverse root": (hg.InverseRoot(base=BASE), lambda o: lr_scheduler.LambdaLR(o, lambda t: 1 / math.sqrt(1 + t))),
+    "inverse power": (
+        hg.InverseRoot(base=BASE, power=0.4),
+        lambda o: lr_scheduler.LambdaLR(o, hg.InverseRoot(base=1.0, power=0.4)),
+    ),
     "warm-up": (hg.Warmup(base=BASE, steps=9), lambda o: lr_scheduler.LinearLR(o, 1 / 9, total_iters=8)),
     "warm-up of a step": (
         hg.Warmup(base=hg.StepDecay(base=BASE, every=7, ratio=0.4), steps=9),
@@ -48,6 +53,7 @@ def test_the_values_are_those_of_torch(schedule, theirs):
         optimizer.step()
         scheduler.step()
     assert schedule.values(STEPS).tolist() == pytest.approx(expected, rel=1e-12)
+    assert [schedule(t) for t in range(STEPS)] == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("schedule", [schedule for schedule, _ in SCHEDULES.values()], ids=SCHEDULES)
@@ -111,6 +117,7 @@ def test_a_schedule_over_a_hyperparameter_passes_its_derivative_on():
         (hg.Cosine, {"base": None, "steps": 5}, "Cosine.base must be a number, but it is None"),
         (hg.StepDecay, {"base": 0.1, "every": 2.5}, "StepDecay.every must be an integer, but it is 2.5"),
         (hg.StepDecay, {"base": 0.1, "every": 2, "ratio": 0.0}, "StepDecay.ratio must be greater than 0"),
+        (hg.InverseRoot, {"base": 0.1, "power": 1.5}, "InverseRoot.power must be at most 1, but it is 1.5"),
         (hg.Warmup, {"base": math.inf, "steps": 5}, "Warmup.base must be finite, but it is inf"),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
@@ -132,3 +139,5 @@ def test_every_schedule_has_a_config_with_all_of_its_settings(path):
 def test_the_values_of_a_schedule_over_a_name_are_not_known():
     with pytest.raises(TypeError, match="Cosine.base is the name 'lr'"):
         hg.Warmup(base=hg.Cosine(base="lr", steps=3), steps=2).values(3)
+    with pytest.raises(TypeError, match="InverseRoot.base is the name 'lr'"):
+        hg.InverseRoot(base="lr")(3)

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from hypergrad.core.device import sent
 from hypergrad.core.seed import seed_of
 from hypergrad.core.validation import require_int
-from hypergrad.data.minibatch import rows_of_step
+from hypergrad.data.minibatch import scheduled
 from hypergrad.model.criterion import Criterion, Fraction
 from hypergrad.problem.base import Parts
+from hypergrad.problem.batch_place import WHOLE, BatchPlace, place_of
 from hypergrad.problem.supervised.examples import Batch, ExampleProblem
 
 
@@ -72,10 +72,10 @@ class DividedProblem(ExampleProblem):
     def outer_batch(self, step: int) -> Batch | None:
         if self.dev_sample is None or not self.samples_outer:
             return None
-        rows = rows_of_step(
-            step, size=self.size("dev"), batch_size=self.dev_sample, seed=seed_of("dev sample", self.seed)
-        )
-        return Batch(sent(rows, self.device("dev")))
+        return Batch(scheduled(step, **self._dev_schedule, device=self.device("dev"))[0])
+
+    def outer_place(self, step: int) -> BatchPlace:
+        return WHOLE if self.dev_sample is None else place_of(step, **self._dev_schedule)
 
     @property
     def samples_outer(self) -> bool:
@@ -102,6 +102,11 @@ class DividedProblem(ExampleProblem):
             every = range(streamed.size())
             for (X, y), (batch, _) in zip(streamed.each(every[b.rows] for b, _ in batches), batches, strict=True):
                 yield X, y, batch.fraction
+
+    @property
+    def _dev_schedule(self) -> dict[str, Any]:
+        cut = {"size": self.size("dev"), "batch_size": self.dev_sample, "drop_last": False}
+        return cut | {"seed": seed_of("dev sample", self.seed), "fixed": self.fixed_batches}
 
     def _evaluated(self, name: str, batch: Batch) -> Parts | None:
         if self.dev_batch_size is None or (num := self._length(name, batch)) <= self.dev_batch_size:

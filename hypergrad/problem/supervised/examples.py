@@ -17,9 +17,11 @@ from hypergrad.data.minibatch import scheduled
 from hypergrad.data.parts import cast
 from hypergrad.data.source import Part
 from hypergrad.data.streamed import StreamedPart
+from hypergrad.data.streamed_passes import PassPart
 from hypergrad.data.tree import joined
 from hypergrad.model.criterion import Fraction
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.batch_place import UNKNOWN, BatchPlace, place_of
 from hypergrad.problem.repartition import on_rows
 from hypergrad.problem.supervised.parted_problem import PartedProblem
 from hypergrad.problem.supervised.streamed_pool import POOL, on_streamed_rows
@@ -56,30 +58,40 @@ class ExampleProblem(PartedProblem):
         batch_size: examples of a training step, ≥ 1; None for all.
         drop_last: whether an epoch leaves out the last batch if it is smaller than the others.
         seed: of the batches.
+        fixed_batches: whether all epochs have the same batches, of train and of samples of dev, in another order.
 
     Raises:
         TypeError: if `seed` is no integer.
+        ValueError: if `fixed_batches` is combined with `drop_last` or an `IterableDataset`.
 
-    Also raised, by what it calls: TypeError or ValueError if `batch_size` is no integer ≥ 1, or `drop_last` no bool.
+    Also raised, by what it calls: TypeError or ValueError if `batch_size` is no integer ≥ 1, or a bool is none.
     """
 
     examples: Tensor | None
     """The positions of train in the pool, if `on_examples` made this problem."""
 
     def __init__(
-        self, parts: Mapping[str, Part | StreamedPart], *, batch_size: int | None, drop_last: bool, seed: int
+        self,
+        parts: Mapping[str, Part | StreamedPart],
+        *,
+        batch_size: int | None,
+        drop_last: bool,
+        seed: int,
+        fixed_batches: bool = False,
     ) -> None:
         super().__init__()
-        self.batch_size, self.drop_last, self.seed = batch_size, drop_last, seed
+        self.batch_size, self.drop_last, self.seed, self.fixed_batches = batch_size, drop_last, seed, fixed_batches
         if batch_size is not None:
             require_int(self, "batch_size", least=1)
         require_instance(self, "drop_last", bool)
+        require_instance(self, "fixed_batches", bool)
         if not isinstance(seed, Integral):
             raise TypeError(
                 f"{type(self).__name__}.seed must be an integer, but it is {seed!r} of type {type(seed).__name__}; "
                 "choose any, such as 0."
             )
         self.hold(parts)
+        self._require_fixable()
         self.register_buffer("examples", None)
         train = parts["train"]
         self._columns, self._random = train.columns, train.random if isinstance(train, Part) else None
@@ -92,8 +104,7 @@ class ExampleProblem(PartedProblem):
     def inner_batch(self, step: int) -> Batch | None:
         streamed, device = self.streamed("train"), self.device("train")
         if streamed is None:
-            cut: Any = {"size": len(self.X), "batch_size": self.batch_size, "drop_last": self.drop_last}
-            rows, epoch = scheduled(step, **cut, seed=self.seed, device=device)
+            rows, epoch = scheduled(step, size=len(self.X), **self._schedule, device=device)
             examples = self._reread(rows, epoch)
         else:
             rows, examples = streamed.rows_at(step), streamed.at_step(step)
@@ -102,14 +113,27 @@ class ExampleProblem(PartedProblem):
             return Batch(rows, step, examples)
         return None if rows is None and examples is None else Batch(rows, None, examples)
 
+    def inner_place(self, step: int) -> BatchPlace:
+        if isinstance(self.streamed("train"), PassPart):
+            return UNKNOWN
+        return place_of(step, size=self.size("train"), **self._schedule)
+
     def step_examples(self, batch: Batch | None) -> tuple[Any, Tensor]:
         """Inputs and targets of a training step."""
         batch = batch or Batch()
         return batch.examples or self.part("train", batch.rows)
 
+    def step_targets(self, batch: Batch | None) -> Tensor:
+        """The targets of a training step, without a copy of its inputs if they are in memory."""
+        batch = batch or Batch()
+        if batch.examples is not None or self.streamed("train") is not None:
+            return self.step_examples(batch)[1]
+        return self.y if batch.rows is None else self.y[batch.rows]
+
     def batches(self) -> str:
         """How examples are read for training, as text."""
         text = f"batch_size {self.batch_size}, drop_last {self.drop_last}, seed {self.seed}"
+        text = f"{text}, fixed" if self.fixed_batches else text
         return f"{text}, streamed {', '.join(self._streamed)}" if self._streamed else text
 
     def positions(self, rows: Tensor | None) -> Tensor | None:
@@ -136,6 +160,32 @@ class ExampleProblem(PartedProblem):
     def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:
         everything = torch.arange(sum(self.size(name) for name in POOL), device=self.device("train"))
         return self.on_examples(everything, everything), hparams
+
+    @property
+    def _schedule(self) -> dict[str, Any]:
+        cut = {"batch_size": self.batch_size, "drop_last": self.drop_last, "seed": self.seed}
+        return cut | {"fixed": self.fixed_batches}
+
+    def _require_fixable(self) -> None:
+        """Require that batches of train can be fixed, if they are to be.
+
+        Raises:
+            ValueError: if they cannot.
+        """
+        if not self.fixed_batches:
+            return
+        name = type(self).__name__
+        if self.drop_last:
+            raise ValueError(
+                f"{name}.fixed_batches=True needs drop_last=False, because the examples that the fixed batches leave "
+                "out would never be trained on. Leave drop_last out; a smaller last batch counts by its size."
+            )
+        if isinstance(self.streamed("train"), PassPart):
+            raise ValueError(
+                f"{name}.fixed_batches=True needs a train part that is read by rows, but it is an IterableDataset, "
+                "which is read in its own order. Write it as a torch.utils.data.Dataset with __getitem__ and __len__, "
+                "or leave fixed_batches out."
+            )
 
     def _reread(self, rows: Tensor | None, epoch: int) -> tuple[Any, Tensor] | None:
         """The examples at `rows`, of which those of a random data set are read as they are in this epoch."""

@@ -31,8 +31,8 @@ class HyperCleaning(Supervised):
         l2: the penalty on all parameters, > 0.
         model: the classifier; None for softmax regression from zero weights.
         batch_size: examples of a training step, ≥ 1; None takes all.
+        fixed_batches: as in `Supervised`, and so are micro_batch, dev_batch_size and dev_sample.
         seed: of the wrong labels and the batches.
-        micro_batch: as in `Supervised`, and so are dev_batch_size and dev_sample.
 
     Raises:
         ValueError: if noise or l2 is out of its range, or the data does not fit the model.
@@ -51,6 +51,7 @@ class HyperCleaning(Supervised):
         l2: float = 1e-3,
         model: nn.Module | None = None,
         batch_size: int | None = None,
+        fixed_batches: bool = False,
         seed: int = 0,
         micro_batch: int | None = None,
         dev_batch_size: int | None = None,
@@ -66,6 +67,7 @@ class HyperCleaning(Supervised):
             test=data.test,
             hyperparameters={"weights": ExampleWeights(init=_START, constraint=unit_interval)},
             batch_size=batch_size,
+            fixed_batches=fixed_batches,
             seed=seed,
             micro_batch=micro_batch,
             dev_batch_size=dev_batch_size,

@@ -10,7 +10,7 @@ from torch import Tensor
 from hypergrad.data.source import Part
 from hypergrad.data.streamed import StreamedPart
 from hypergrad.data.streamed_passes import PassPart
-from hypergrad.data.tree import given, held
+from hypergrad.data.tree import given, held, take_rows
 from hypergrad.model.probe import EXAMPLES
 from hypergrad.problem.base import InnerProblem
 
@@ -38,14 +38,15 @@ class PartedProblem(InnerProblem):
 
         Args:
             name: of the part.
-            rows: a tensor of positions, or a slice. If the part is streamed, only these are read.
+            rows: a tensor of positions ≥ 0, or a slice. If the part is streamed, only these are read.
         """
         streamed = self.streamed(name)
         if streamed is not None:
             return streamed.whole() if rows is None else streamed.read(_listed(rows, streamed.size()))
         suffix = "" if name == "train" else f"_{name}"
         X, y = getattr(self, f"X{suffix}"), getattr(self, f"y{suffix}")
-        return (given(X), y) if rows is None else (X[rows], y[rows])
+        X = given(X)
+        return (X, y) if rows is None else (take_rows(X, rows), y[rows])
 
     def parts_of(self, name: str, batches: Iterable[Tensor | None]) -> Iterator[tuple[Any, Tensor]]:
         """Inputs and targets of a part, for each of several `rows` as in `part`, read ahead if it is streamed."""

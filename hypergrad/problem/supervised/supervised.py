@@ -66,6 +66,8 @@ class Supervised(JudgedProblem):
             names, such as a learning rate.
         batch_size: examples of a training step, ≥ 1; None for all. Each epoch sees each example once.
         drop_last: whether each epoch leaves out its last batch if that is smaller; other examples in each epoch.
+        fixed_batches: whether all epochs have the same batches of train, and samples of dev, in another order, as
+            methods with a table of batches require; see docs/batches.md. It excludes `drop_last`.
         seed: of the batches and of random draws, such as dropout.
         micro_batch: most examples of a training step that are computed at once, ≥ 1; None for all. See docs/batches.md.
         dev_batch_size: most examples of dev and test that are computed at once, ≥ 1; None for all.
@@ -94,6 +96,7 @@ class Supervised(JudgedProblem):
         hyperparameters: Mapping[str, Effect | Hyperparameter],
         batch_size: int | None = None,
         drop_last: bool = False,
+        fixed_batches: bool = False,
         seed: int = 0,
         micro_batch: int | None = None,
         dev_batch_size: int | None = None,
@@ -107,11 +110,11 @@ class Supervised(JudgedProblem):
         if not isinstance(probe, bool):
             raise TypeError(f"{type(self).__name__}.probe must be True or False, but it is {probe!r}.")
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-        cut: Any = {"batch_size": batch_size, "drop_last": drop_last, "seed": seed}
+        cut: Any = {"batch_size": batch_size, "drop_last": drop_last, "seed": seed, "fixed_batches": fixed_batches}
         streaming = Streaming(stream, num_workers, **cut, num_first=EXAMPLES)
         sources = {"train": train, "dev": dev} | ({} if test is None else {"test": test})
         parts = read_parts(sources, like, seed, streaming)
-        super().__init__(parts, batch_size=batch_size, drop_last=drop_last, seed=seed)
+        super().__init__(parts, **cut)
         self.streaming = streaming
         streaming.require_use(parts)
         self.effects = CombinedEffects(hyperparameters)
@@ -192,7 +195,7 @@ class Supervised(JudgedProblem):
 
     def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         batch = batch or Batch()
-        _, classes = self.step_examples(batch)
+        classes = self.step_targets(batch)
         y = self.effects.targets(classes, hparams, self.num_classes)
         weights = self.effects.weights(self.positions(batch.rows), classes, hparams)
         if weights is None:

@@ -1,0 +1,48 @@
+"""Methods with an adjoint that moves by steps of its own."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hypergrad.core.autodiff import Tensors
+from hypergrad.single_loop.base import Method
+from hypergrad.solver.base import InnerSolver
+from hypergrad.solver.coefficient import Coefficient, Range, coefficient
+from hypergrad.solver.gradient_descent import GradientDescent
+from hypergrad.solver.requirements import require_coefficient
+from hypergrad.solver.schedule import Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdjointMethod(Method):
+    """A method with an adjoint v → −H⁻¹ ∇_w f, which minimises ½ vᵀ H v + vᵀ ∇_w f by gradient steps from 0.
+
+    Attributes:
+        solver: as in `Method`; None, the default, is gradient descent with the inner step of `step_sizes`.
+        adjoint_lr: the step of v −= adjoint_lr D_v, > 0; None for the lr of gradient descent.
+    """
+
+    solver: InnerSolver | None = None
+    adjoint_lr: float | Schedule | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.adjoint_lr is not None:
+            require_coefficient(self, "adjoint_lr", Range(above=0))
+        elif self.solver is not None and not isinstance(self.solver, GradientDescent):
+            raise ValueError(
+                f"{type(self).__name__}.adjoint_lr must be given with {type(self.solver).__name__}, whose lr is no "
+                "step along a gradient. Take less than 2 over the largest curvature of the inner loss."
+            )
+
+    def step_adjoint(self, v: Tensor, direction: Tensor, hparams: Tensors, t: int) -> Tensor:
+        """v after a step along D_v with the step size of move t; both of shape (n,)."""
+        lr: Coefficient = self.known_solver.coefficients()["lr"] if self.adjoint_lr is None else self.adjoint_lr
+        return v - coefficient(lr, hparams, t) * direction
+
+
+def start_adjoint(params: Tensors) -> Tensor:
+    """v = 0, shape (n,)."""
+    like = next(iter(params.values()))
+    return torch.zeros(sum(w.numel() for w in params.values()), dtype=like.dtype, device=like.device)
