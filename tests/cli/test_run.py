@@ -71,7 +71,7 @@ def test_every_estimator_finds_the_minimiser_of_brute_force(everything):
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
     found = summaries(folder)
-    assert {name.split("=")[1] for name in found} == {
+    assert {name.split("estimator=")[1] for name in found} == {
         *("unrolled", "reversible", "forward"),
         *("ift_auto", "ift_cg", "ift_neumann", "ift_dense"),
     }
