@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
+from hypergrad.cli.target import public_target
+
 _NOT_SHOWN = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 """Kinds of warnings that Python does not show by itself."""
 
@@ -43,6 +45,7 @@ def _alone(cwd: Path, arguments: tuple[str, ...]) -> Iterator[None]:
     os.environ.pop("HYDRA_FULL_ERROR", None)
     dtype = torch.get_default_dtype()
     GlobalHydra.instance().clear()
+    public_target.cache_clear()  # it warns once in a process
     try:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.resetwarnings()

@@ -164,7 +164,10 @@ def test_pairs_of_settings_are_the_plain_problem(names, estimator):
     require_same(found, wanted)
 
 
-@pytest.mark.parametrize("model", [Blocks, partial(Attention, 0.0)], ids=["blocks", "attention"])
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(Blocks, id="blocks"), pytest.param(partial(Attention, 0.0), id="attention", marks=pytest.mark.slow)],
+)
 def test_differences_of_parts_agree_to_their_rounding(model):
     """With the default step h it is ε / h = 4e-11 in each product; a longer one leaves less."""
     for step, tol in ((None, 1e-9), (1e-3, 1e-11)):
@@ -193,9 +196,17 @@ def test_dropout_in_attention_draws_as_in_the_plain_problem(names, estimator):
     require_same(found, wanted)
 
 
-@pytest.mark.parametrize("estimator", ["store", "cg"])
 @pytest.mark.parametrize(
-    "names", [("micro_batch",), ("micro_batch", "recompute"), ("micro_batch", "stream")], ids="-".join
+    ("names", "estimator"),
+    [
+        (("micro_batch",), "store"),
+        (("micro_batch",), "cg"),
+        (("micro_batch", "recompute"), "store"),
+        (("micro_batch", "stream"), "store"),
+        pytest.param(("micro_batch", "recompute"), "cg", marks=pytest.mark.slow),
+        pytest.param(("micro_batch", "stream"), "cg", marks=pytest.mark.slow),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "-".join(x),
 )
 def test_dropout_in_parts_is_the_same_with_every_tape_and_product(names, estimator):
     """Parts draw other numbers than the whole batch, but the same ones wherever they are evaluated."""
@@ -322,7 +333,11 @@ def test_compiled_for_good(names):
 
 
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize("names", [("micro_batch", "stream"), ("micro_batch", "recompute")], ids="-".join)
+@pytest.mark.parametrize(
+    "names",
+    [("micro_batch", "stream"), pytest.param(("micro_batch", "recompute"), marks=pytest.mark.slow)],
+    ids="-".join,
+)
 def test_compiled_training_for_the_implicit_function_theorem(names):
     found = estimate(made(*names), replace(IMPLICIT, inner_steps=2, compile=True))
     require_same(found, estimate(made(), replace(IMPLICIT, inner_steps=2)))
@@ -383,8 +398,14 @@ def test_folds_are_those_of_the_plain_problem(names):
         require_same(estimate(found, how), estimate(wanted, how))
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-@pytest.mark.parametrize("precision", [None, "float32"])
+@pytest.mark.parametrize(
+    ("num_workers", "precision"),
+    [
+        (1, None),
+        (0, "float32"),
+        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in ((0, None), (1, "float32"))),
+    ],
+)
 def test_a_run_in_a_folder_goes_on_to_the_same_bits(tmp_path, num_workers, precision):
     def problem():
         return made(

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from hypergrad.callback.base import Callback, Record, Result, Run
+from hypergrad.core.notice import listen
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,6 +14,8 @@ _LINES = 10
 
 class ProgressBar(Callback):
     """A bar with the dev loss, the hypergradient's norm and the time left; plain lines if there is no terminal.
+
+    A line says when steps are compiled, which takes a while.
 
     Args:
         console: where to draw; standard output when None.
@@ -40,6 +43,7 @@ class ProgressBar(Callback):
         )
         self._task = self._bar.add_task("", total=run.outer_steps, losses="")
         self._bar.start()
+        self._stop_listening = listen(self._say)
 
     def on_step(self, record: Record) -> None:
         numbers = record.scalars()
@@ -59,7 +63,14 @@ class ProgressBar(Callback):
             self.console.print(f"{self._unit} {record.step}{of}  {losses}", highlight=False)
 
     def on_end(self, result: Result) -> None:
-        self._bar.stop()
+        self._close()
 
     def on_error(self, error: BaseException, last: Record | None) -> None:
+        self._close()
+
+    def _say(self, message: str) -> None:
+        self.console.print(message, highlight=False, markup=False)
+
+    def _close(self) -> None:
+        self._stop_listening()
         self._bar.stop()

@@ -82,6 +82,15 @@ def note_compilation(device: str, kind: str, seconds: float) -> None:
     _LONGEST[device, kind] = max(_LONGEST.get((device, kind), 0.0), seconds)
 
 
+def expectation(device: str, kind: str) -> str:
+    """How long compiling is expected to take, in words."""
+    if (device, kind) in _LONGEST:
+        return f"before, it took {_LONGEST[device, kind]:.0f} s"
+    return (
+        f"the first time, it takes from {FIRST_GUESS:.0f} s to a minute, and less if its code is in the cache on disk"
+    )
+
+
 def _expected(device: str, kind: str) -> float:
     """The seconds that compiling is expected to take."""
     if (device, kind) not in _LONGEST:

@@ -12,10 +12,11 @@ from torch import Tensor
 from hypergrad.compile.cache import Identity, WeakCache
 from hypergrad.compile.tracing import CannotCompileError, in_one_line
 from hypergrad.core.autodiff import detach
+from hypergrad.core.notice import notify
 from hypergrad.problem.precision import epsilon_of
 from hypergrad.solver.base import State
 from hypergrad.training.batches import Batches
-from hypergrad.training.compile_choice import Ledger, ledger_of, note_compilation
+from hypergrad.training.compile_choice import Ledger, expectation, ledger_of, note_compilation
 from hypergrad.training.compiled_dynamics import CompiledDynamics
 from hypergrad.training.dynamics import Dynamics
 from hypergrad.training.pieces import first_piece, kinds, most_steps
@@ -122,6 +123,7 @@ def written(write: Callable[[], T], device: str, kind: str) -> T:
         CannotCompileError: if it fails.
     """
     begin = time.perf_counter()
+    notify(f"compiling the training {kind}; {expectation(device, kind)}")
     try:
         found = write()
         note_compilation(device, kind, time.perf_counter() - begin)

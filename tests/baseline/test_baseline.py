@@ -1,7 +1,5 @@
 import json
 import math
-import os
-import subprocess
 import sys
 import time
 from functools import partial
@@ -9,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import call
 from tables import PROBLEMS
 
 import hypergrad as hg
@@ -144,17 +143,7 @@ def test_a_trial_that_cannot_be_computed_does_not_end_the_search(tmp_path):
 
 
 def test_the_command_line(tmp_path):
-    def call(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "hypergrad.baseline", *arguments],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    done = call("experiment=ridge", "method=random", "budget=15", "baseline.width=8")
+    done = call(main, "experiment=ridge", "method=random", "budget=15", "baseline.width=8", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "outputs" / "ridge-random").iterdir()
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -169,9 +158,9 @@ def test_the_command_line(tmp_path):
     assert "overfitted" not in done.stdout
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
     (tmp_path / "conf" / "experiment" / "mine.yaml").write_text("# @package _global_\ndefaults:\n  - ridge\n")
-    done = call("--config-dir", "conf", "experiment=mine", "method=grid", "budget=2")
+    done = call(main, "--config-dir", "conf", "experiment=mine", "method=grid", "budget=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    wrong = call("method=magic", f"budget={folder}").stderr
+    wrong = call(main, "method=magic", f"budget={folder}", cwd=tmp_path).stderr
     assert "Could not find 'baseline/magic'" in wrong
     assert "grid\n\trandom\n\ttpe" in wrong
 

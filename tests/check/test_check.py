@@ -3,19 +3,19 @@
 import copy
 import io
 import math
-import os
 import re
 import subprocess
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
+from commands import call
 from rich.console import Console
 from tables import PROBLEMS
 
 import hypergrad as hg
+from hypergrad.check.__main__ import main
 from hypergrad.check.central_differences import directional_derivative
 from hypergrad.check.retraining import RetrainingError, at_the_optimum
 
@@ -53,7 +53,12 @@ WRONG: dict[str, hg.HypergradEstimator] = {
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [("ridge", torch.float64), ("quadratic", torch.float64), ("ridge", torch.float32), ("quadratic", torch.float32)],
+    [
+        ("ridge", torch.float64),
+        pytest.param("quadratic", torch.float64, marks=pytest.mark.slow),
+        pytest.param("ridge", torch.float32, marks=pytest.mark.slow),
+        ("quadratic", torch.float32),
+    ],
 )
 def test_right_estimators_agree_and_wrong_ones_are_found_out(name, dtype):
     problem = copy.deepcopy(PROBLEMS[name]).to(dtype)
@@ -210,22 +215,16 @@ def test_it_prints_a_table_and_the_errors_below():
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "hypergrad.check", *arguments],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("COLUMNS", "100")
+        return call(main, *arguments, cwd=cwd)
 
 
 def test_the_command_checks_every_estimator(tmp_path):
     done = command("experiment=ridge", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for path in (ROOT / "configs" / "estimator").glob("*.yaml"):
-        assert path.stem in done.stdout
+        assert (path.stem in done.stdout) is (path.stem != "single_loop")
     assert "disagrees" not in done.stdout
 
 

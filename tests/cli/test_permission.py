@@ -1,15 +1,14 @@
 """A strange run folder, or config, can run nothing: what a config may name, and what it may not."""
 
 import os
-import subprocess
 import sys
 import warnings
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from commands import call
 
 from hypergrad import run
 from hypergrad.cli.permission import Permission
@@ -308,17 +307,8 @@ def test_a_state_holds_tensors_and_plain_values_only(strange, main, tmp_path):
 
 def test_a_problem_of_ones_own_runs_and_goes_on(tmp_path):
     (tmp_path / "mine.py").write_text(MINE)
-    call = partial(
-        subprocess.run,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    module = [sys.executable, "-m", "hypergrad.run"]
-    done = call([*module, "problem._target_=mine.Mine", "data._target_=mine.data", "outer_steps=1"])
+    done = call(run.main, "problem._target_=mine.Mine", "data._target_=mine.data", "outer_steps=1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "outputs" / "ridge").iterdir()
-    done = call([*module, f"resume={folder}", "outer_steps=2"])
+    done = call(run.main, f"resume={folder}", "outer_steps=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

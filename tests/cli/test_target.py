@@ -1,17 +1,16 @@
 """What a config names: public names, also by the paths of the release before, and errors that say what was meant."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import call
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 import hypergrad as hg
 from hypergrad.cli.command import configured
 from hypergrad.cli.target import public_target, targets
+from hypergrad.run import main
 
 ROOT = Path(__file__).parents[2]
 OLD = [
@@ -135,13 +134,6 @@ def test_a_config_with_old_paths_runs_and_goes_on(tmp_path):
 
 def run(*arguments: str, cwd: Path) -> str:
     """What the command says on standard error."""
-    done = subprocess.run(
-        [sys.executable, "-m", "hypergrad.run", *arguments],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = call(main, *arguments, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done.stderr

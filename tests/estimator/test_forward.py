@@ -1,6 +1,7 @@
 """Forward mode: the number that reverse mode finds, and the online form against dense Jacobians written out."""
 
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
@@ -184,9 +185,17 @@ def compiled_and_not(problem, hparams, start, **settings):
     return str(found.stats["training_remark"])
 
 
+IN_CI = [("adam", "network"), ("dampened", "network"), ("rmsprop", "ridge"), ("adagrad", "ridge")]
+
+
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize("problem", ["network", "ridge"])
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize(
+    ("solver", "problem"),
+    [
+        pytest.param(*pair, marks=[] if pair in IN_CI else pytest.mark.slow)
+        for pair in product(SOLVERS, ("network", "ridge"))
+    ],
+)
 def test_compiled_steps_carry_the_same_derivatives(solver, problem):
     problem, solver, hparams, start = case(problem, solver)
     remark = compiled_and_not(problem, hparams, start, solver=solver, inner_steps=STEPS)

@@ -2,12 +2,12 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import call
+
+from hypergrad import run
 
 ROOT = Path(__file__).parent.parent.parent
 SEEDS = ["darts", "grid_vs_gradient", "learning_rate", "logistic_l2", "mean_field", "optnet", "unrolled_error"]
@@ -20,15 +20,7 @@ def runs(tmp_path_factory):
     """Two outer steps of each, in one process."""
     folder = tmp_path_factory.mktemp("experiments")
     chosen = [f"experiment={','.join(SEEDS)}", "outer_steps=2", "callback=[summary]", "hydra.sweep.subdir=${name}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "hypergrad.run", "-m", *chosen],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = call(run.main, "-m", *chosen, cwd=folder)
     assert done.returncode == 0, done.stderr
     return {path.parent.name: json.loads(path.read_text()) for path in folder.rglob("summary.json")}
 

@@ -1,7 +1,6 @@
 """The influence of train examples on the dev loss, by the command and against refits."""
 
 import csv
-import os
 import re
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import call
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -23,15 +23,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "hypergrad.influence", *arguments],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return call(main, *arguments, cwd=cwd)
 
 
 def logistic(**settings) -> hg.Supervised:

@@ -209,10 +209,16 @@ def test_the_table_of_the_page_names_the_models_and_their_errors() -> None:
             assert max(float(unrolled), float(implicit)) <= _EXACT
 
 
-@pytest.mark.parametrize("tape", [hg.Store(), hg.Checkpoint()], ids=["store", "checkpoint"])
 @pytest.mark.parametrize(
-    ("name", "remark"),
-    [("transformers ResNet, batch norm", "compiled, 3 steps in a call"), ("nn.LSTM, packed", "not compiled: ")],
+    ("name", "remark", "tape"),
+    [
+        ("transformers ResNet, batch norm", "compiled, 3 steps in a call", hg.Store()),
+        ("nn.LSTM, packed", "not compiled: ", hg.Store()),
+        ("nn.LSTM, packed", "not compiled: ", hg.Checkpoint()),
+        pytest.param(
+            *("transformers ResNet, batch norm", "compiled, 3 steps in a call", hg.Checkpoint()), marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_other_tapes_and_traced_steps_agree(
     name: str, remark: str, tape: hg.Tape, monkeypatch: pytest.MonkeyPatch

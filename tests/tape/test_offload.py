@@ -3,6 +3,7 @@
 import errno
 import gc
 import weakref
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,13 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("budget", [0.0, 600.0])
 @pytest.mark.parametrize("tape", OUTSIDE)
-@pytest.mark.parametrize("solver", ["momentum", "adam"])
-@pytest.mark.parametrize("problem", problems())
+@pytest.mark.parametrize(
+    ("problem", "solver"),
+    [
+        pytest.param(*pair, marks=[] if pair in (("network", "adam"), ("ridge", "momentum")) else pytest.mark.slow)
+        for pair in product(problems(), ("momentum", "adam"))
+    ],
+)
 def test_the_bits_are_those_of_the_plain_tape(problem, solver, tape, budget, folder):
     problem, solver, hparams, start = case(problem, solver)
 

@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+from rich.console import Console
 
 import hypergrad as hg
 from hypergrad.compile import inductor
+from hypergrad.core.notice import notify
 from hypergrad.training import compile_choice
 from hypergrad.training.compile_choice import Ledger, note_compilation
 
@@ -68,6 +70,25 @@ def test_the_remark_says_what_was_done(estimator, monkeypatch):
     for name, grad in first.grad.items():
         torch.testing.assert_close(second.grad[name], grad, rtol=1e-8, atol=1e-12)
     assert compile_choice._LONGEST  # it was measured
+
+
+def test_a_run_says_that_it_is_compiling_and_how_long_that_takes():
+    """Once for each kind of function; the next compilation is told from the one before."""
+    estimator = hg.Unrolled(solver=hg.GradientDescent(lr=0.02), inner_steps=4, compile=True)
+    said, consoles = [], [Console(record=True, width=200) for _ in range(2)]
+    for console in consoles:
+        bar = hg.ProgressBar(console)
+        hg.fit(
+            hg.Quadratic(size=3), estimator, lambda u: torch.optim.SGD(u, lr=0.1), 1, progress=False, callbacks=[bar]
+        )
+        said.append([line for line in console.export_text().splitlines() if "compiling" in line])
+    kinds = ["compiling the training step; ", "compiling the training pull-back; "]
+    assert [line.split("; ")[0] + "; " for line in said[0]] == kinds
+    assert all("from 15 s to a minute" in line for line in said[0])
+    assert all("; before, it took " in line for line in said[1])
+    assert len(said[1]) == 2
+    notify("nobody listens any more")
+    assert not any("nobody" in console.export_text() for console in consoles)
 
 
 @pytest.mark.parametrize("kind", [hg.Unrolled, hg.Forward, hg.Implicit])
