@@ -10,8 +10,8 @@ import hypergrad as hg
 from benchmarks.problem.partitioned import Batch, Partitioned
 from hypergrad.core.seed import seed_of
 
-_BOX = 12.0
-"""|log λ| of the least F, as in the benchmark: F may fall for ever as a penalty goes to 0 or ∞."""
+_BOX = 30.0
+"""|log λ| of the least F, which may fall for ever as a penalty goes to 0 or ∞."""
 
 
 class BilevelLogistic(Partitioned):
@@ -95,7 +95,7 @@ class BilevelLogistic(Partitioned):
         return self.outer_loss(params, hparams, self.whole_outer_batch()).item(), -l2 * w * v
 
     def optimum(self) -> float:
-        """F* over |log λ| ≤ 12, by L-BFGS-B."""
+        """F* over |log λ| ≤ 30, by L-BFGS-B."""
         params = self.init_params()
 
         def fun(u: np.ndarray) -> tuple[float, np.ndarray]:
