@@ -1,7 +1,9 @@
 """Files that are written whole or not at all."""
 
+import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +11,32 @@ from typing import IO
 
 _MARK = ".part"
 """The end of the names of unfinished files."""
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A context that writes a file of a run; if the disk is full, the error names the file and says what to do.
+
+    Raises:
+        OSError: with the same number as the error of the disk.
+        RuntimeError: another error of torch's writer.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # torch's writer hides the error of the disk behind its own.
+        of_disk = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(of_disk, OSError) or of_disk.errno not in _FULL or of_disk.filename is not None:
+            raise
+        free = shutil.disk_usage(path.parent).free
+        raise OSError(
+            of_disk.errno,
+            f"{of_disk.strerror}: {path} could not be written, and {free:,} bytes are free there. Free some space; a "
+            f"run goes on from its last state by the same call of hg.fit, or by resume={path.parent}",
+        ) from error
 
 
 @contextmanager
@@ -19,7 +47,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """
     unfinished = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_MARK}")
     try:
-        with unfinished.open("wb") as file:
+        with writing(path), unfinished.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from hypergrad.callback.atomic import writing
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import CheckpointError
 
@@ -39,7 +40,7 @@ class HistoryFile:
             for i, row in enumerate(history[self.rows :])
         ]
         text = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
-        with self.path.open("r+b" if self.path.exists() else "wb") as file:
+        with writing(self.path), self.path.open("r+b" if self.path.exists() else "wb") as file:
             file.truncate(self._end)  # what an append that failed has left
             file.seek(self._end)
             file.write(text)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from hypergrad.callback.atomic import remove_unfinished, replacing
+from hypergrad.callback.atomic import remove_unfinished, replacing, writing
 from hypergrad.callback.base import MOST_ENTRIES, Callback, Record, Run, claim
 
 
@@ -42,7 +42,7 @@ class JSONLines(Callback):
                 row[f"hparam/{name}"] = value.tolist()
         if record.labels and not self._labels.exists():
             self._labels.write_text(json.dumps({name: list(labels) for name, labels in record.labels.items()}) + "\n")
-        with self.path.open("a") as file:
+        with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())

@@ -28,9 +28,6 @@ def write(history: HistoryFile, state: dict[str, Any], keep: int) -> Path:
     Returns:
         The path of the file.
 
-    Raises:
-        RuntimeError: if torch cannot save the state.
-
     Also raised, by what it calls: OSError if the disk is full or cannot be written; the earlier files are unchanged.
     """
     folder = history.path.parent
@@ -39,13 +36,8 @@ def write(history: HistoryFile, state: dict[str, Any], keep: int) -> Path:
     # On the CPU, so that it can be read on a machine without the device of the run.
     content = {key: value for key, value in state.items() if key not in ("history", "trajectory")}
     content = placed(stacked(content), "cpu")
-    try:
-        with replacing(path) as file:
-            torch.save({"format": _FORMAT, "version": _VERSION, **content, "rows": history.rows}, file)
-    except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None  # torch's writer hides the error of the disk behind its own
-        raise
+    with replacing(path) as file:
+        torch.save({"format": _FORMAT, "version": _VERSION, **content, "rows": history.rows}, file)
     ours = [known for known in found(folder) if known.name <= path.name]
     for known in found(folder):
         # A file of a later step remains from before the run was resumed at an earlier one.

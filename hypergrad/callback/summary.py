@@ -11,6 +11,7 @@ from hypergrad.callback.base import OUTER_LOSS, Callback, Record, Result, Run, c
 from hypergrad.callback.overfitting import overfitting
 from hypergrad.callback.result import number
 from hypergrad.core.display import counted
+from hypergrad.core.errors import described
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,6 +21,21 @@ _JUDGED = ("dev_loss_in_eval", "dev_accuracy", "test_accuracy")
 """Metrics with a row of their own."""
 _MOST_LINES = 8
 """A hyperparameter of more entries has one line for all. A judgement: the losses below stay in sight."""
+
+
+def show(result: Result, console: "Console | None" = None) -> None:
+    """Print each hyperparameter and loss before and after, and remarks on them.
+
+    Args:
+        result: of a run.
+        console: where to print; standard output when None.
+    """
+    from rich.console import Console
+
+    console = console or Console()
+    console.print(_table(result))
+    for sentence in _remarks(result):
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
 class Summary(Callback):
@@ -53,8 +69,8 @@ class Summary(Callback):
     def on_end(self, result: Result) -> None:
         remarks = {key: str(result.last.stats.get(key, "")) for key in ("training_remark", "adjoint_remark")}
         self._write(_content(result) | {key: remark for key, remark in remarks.items() if remark})
-        self.console.print(_table(result))
-        for sentence in [*_remarks(result), *overfitting(result, self._problem, self._lowest, _monitored(result))]:
+        show(result, self.console)
+        for sentence in [*overfitting(result, self._problem, self._lowest, _monitored(result))]:
             self._say(sentence)
         if self._problem.samples_outer:
             self._say("These dev losses are exact, on all of dev; each outer step moved by the loss on a sample of it.")
@@ -71,8 +87,7 @@ class Summary(Callback):
     def on_error(self, error: BaseException, last: Record | None) -> None:
         reached = None if last is None else last.scalars()
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        what = f"{type(error).__name__}: {error}".removesuffix(": ")
-        self._write({"status": status, "error": what, "last": reached})
+        self._write({"status": status, "error": described(error), "last": reached})
 
     def _say(self, line: str) -> None:
         # soft_wrap keeps a long path on one line, so that it can be copied

@@ -7,6 +7,7 @@ from typing import Any
 from hypergrad.callback.base import Callback, Record, Result, Run
 from hypergrad.callback.landscape import landscape, require_drawable
 from hypergrad.callback.picture import picture
+from hypergrad.core.errors import described
 from hypergrad.core.hyperparameter import Hyperparameter
 
 
@@ -84,7 +85,7 @@ class TensorBoard(Callback):
         self._writer.close()
 
     def on_error(self, error: BaseException, last: Record | None) -> None:
-        self._writer.add_text("error", str(error))
+        self._writer.add_text("error", described(error))
         self._writer.close()
 
     def _require(self, run: Run) -> None:

@@ -19,5 +19,10 @@ def check(cfg: Any) -> None:
         sys.exit(1)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the command line."""
     command(check, sweeps=False)
+
+
+if __name__ == "__main__":
+    main()

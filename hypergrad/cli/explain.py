@@ -6,6 +6,7 @@ import sys
 import traceback
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 from hypergrad.core.errors import HypergradError
 
@@ -86,6 +87,9 @@ def _choices(cause: BaseException) -> str:
         wrong, known = str(getattr(cause, "key", "")), [str(key) for key in parent.keys() if key != "hydra"]  # noqa: SIM118
         if "outer_steps" in known:
             known.append("experiment")  # a group at the top level without a key in the config
+        inside = [f"{name}.{wrong}" for name in known if wrong in _keys(parent.get(name))]
+        if inside:
+            return f"Did you mean {' or '.join(inside)}?"
         return _suggestion(wrong, known)
     options, wrong = getattr(cause, "options", None), str(getattr(cause, "missing_cfg_file", "")).rpartition("/")[2]
     if options and (near := difflib.get_close_matches(wrong, options, n=1)):
@@ -97,6 +101,11 @@ def _choices(cause: BaseException) -> str:
         if owner is not None and is_dataclass(owner):
             return _suggestion(wrong, [f.name for f in fields(owner)])
     return ""
+
+
+def _keys(node: Any) -> list[str]:
+    """The keys of a part of a config."""
+    return [str(key) for key in node.keys()] if hasattr(node, "keys") else []  # noqa: SIM118
 
 
 def _extra(cause: BaseException) -> str:

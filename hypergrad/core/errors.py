@@ -29,6 +29,12 @@ class UnusedHyperparameterError(HypergradError):
     """Nothing that the estimator can see depends on a hyperparameter."""
 
 
+def described(error: BaseException) -> str:
+    """The type of an error, its message, and the notes on where it happened, as one text."""
+    message = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return " ".join([message, *getattr(error, "__notes__", [])])
+
+
 class CheckpointError(ValueError):
     """A file on disk cannot continue this run."""
 

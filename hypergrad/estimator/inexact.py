@@ -9,6 +9,8 @@ from hypergrad.training.report import TrainingReport
 
 _BIASED = 0.1
 """A bias of a tenth of the norm hardly changes where an outer step leads: a judgement."""
+_EXPLODED = 1e6
+"""A growth of the adjoint after which the sum over the steps says little, a judgement; contraction is below 1."""
 _UNSOLVED = 0.1
 """A relative residual of the adjoint system that is too large for any tolerance, a judgement."""
 _WORTHLESS = 1.0
@@ -28,7 +30,7 @@ def inexactness(found: Hypergradient) -> dict[str, str]:
     if found.adjoint_system is not None:
         reasons |= _of_adjoint(found.adjoint_system)
     if found.unrolling is not None and found.training is not None:
-        reasons |= _of_horizon(found.unrolling, found.training.steps)
+        reasons |= _of_horizon(found.unrolling, found.training.steps) | _of_growth(found.unrolling)
     if found.error_bar is not None:
         reasons |= _of_error_bar(found.error_bar)
     return reasons
@@ -83,6 +85,16 @@ def _of_horizon(report: UnrollingReport, inner_steps: int) -> dict[str, str]:
     return {
         "truncation_bias": f"the hypergradient is biased, by some {report.truncation_bias:.0%} of its norm, because it "
         f"stops at a horizon of {report.num_matvecs} of {inner_steps} steps. Raise the horizon."
+    }
+
+
+def _of_growth(report: UnrollingReport) -> dict[str, str]:
+    if report.growth is None or report.growth <= _EXPLODED:
+        return {}
+    return {
+        "adjoint_growth": "the hypergradient explodes: on the way back through the steps, the effect of the parameters "
+        f"on the outer loss grew by a factor of {report.growth:.0e}, where training that settles lets it shrink. Lower "
+        "the solver's lr, take fewer inner_steps, or differentiate the last steps only, by horizon."
     }
 
 

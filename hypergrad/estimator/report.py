@@ -38,10 +38,13 @@ class UnrollingReport:
         num_matvecs: products with the Hessian in the sweep through the steps.
         truncation_bias: an estimate of ‖dropped terms‖ / ‖dF/dλ‖, see `hypergrad.estimator.tally`; None if no step
             can be dropped.
+        growth: ‖∂F/∂w_t‖ at the first step t that was reached, over ‖∂F/∂w_T‖ at the end; None if it is not known. It
+            is below 1 where training contracts, and large where a small change early in training changes all.
     """
 
     num_matvecs: int
     truncation_bias: float | None = None
+    growth: float | None = None
 
 
 NO_GRADIENT = "the optimality condition is not the gradient of the inner loss"
@@ -101,7 +104,11 @@ _KEYS: dict[type, dict[str, str]] = {
         "condition": "adjoint_condition",
         "support_size": "support_size",
     },
-    UnrollingReport: {"num_matvecs": "num_matvecs", "truncation_bias": "truncation_bias"},
+    UnrollingReport: {
+        "num_matvecs": "num_matvecs",
+        "truncation_bias": "truncation_bias",
+        "growth": "adjoint_growth",
+    },
     ErrorBar: {"estimate": "error_estimate", "status": "error_status", "num_matvecs": "error_matvecs"},
     SamplingReport: {"standard_error": "standard_error", "num_batches": "num_batches"},
 }

@@ -1,5 +1,6 @@
 """Hypergradients by differentiating through the training run, backwards."""
 
+import math
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -101,7 +102,7 @@ class Unrolled(HypergradEstimator):
             detach(self.solver.params(trajectory.end)),
             outer.outer_loss,
             training=outer.report(self.inner_steps, remark),
-            unrolling=UnrollingReport(self._horizon, tally.bias(grad)),
+            unrolling=UnrollingReport(self._horizon, tally.bias(grad), _growth(outer.adjoint, reached.adjoint)),
             start=self._start(run, reached),
         )
 
@@ -191,6 +192,16 @@ class Unrolled(HypergradEstimator):
         if self._horizon == 0:
             _require_in_start(run.dynamics.hparams, indirect)
         return indirect
+
+
+def _growth(end: State, reached: State) -> float | None:
+    """The growth of the adjoint of the parameters on the way back; None if it is not a finite number."""
+    first, last = (
+        torch.stack([torch.linalg.vector_norm(x) for x in adjoint["params"].values()]).norm()
+        for adjoint in (reached, end)
+    )
+    growth = (first / last).item()
+    return growth if math.isfinite(growth) else None
 
 
 class _Reached(NamedTuple):

@@ -13,7 +13,7 @@ from hypergrad.callback.jsonl import JSONLines
 from hypergrad.callback.model_saver import ModelSaver
 from hypergrad.callback.progress import ProgressBar
 from hypergrad.callback.state_saver import StateSaver
-from hypergrad.callback.summary import Summary
+from hypergrad.callback.summary import Summary, show
 from hypergrad.callback.tensorboard import TensorBoard
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.outer.requirements import require_callbacks, require_folder, require_settings
@@ -40,7 +40,7 @@ def fit(
     """Tune the hyperparameters of a problem: `Trainer` in one line, for a notebook or a script.
 
     Ctrl-C ends the run, and the result of the steps so far is returned, with `stopped="interrupted"`; before the first
-    record there is none, and KeyboardInterrupt is raised. A second Ctrl-C, while the callbacks save what was reached,
+    record there is none, and KeyboardInterrupt says so. A second Ctrl-C, while the callbacks save what was reached,
     raises it at once.
 
     Args:
@@ -51,7 +51,7 @@ def fit(
         folder: where to record the run, as the command line does: `metrics.jsonl`, TensorBoard's events, the states,
             `hparams.yaml`, `model.pt` and `summary.json`. If it holds an earlier part of this run, that is continued:
             the same call goes on after an interruption, and with more steps after the end.
-        progress: show a progress bar.
+        progress: show a progress bar, and a table of the result at the end.
         settings: other fields of `Trainer`.
 
     Returns:
@@ -76,4 +76,6 @@ def fit(
         further = "" if folder is None else f"; the same call goes on from there, in {folder}"
         where = "" if trainer.record_every == 1 else "the record of "
         print(f"Interrupted after {where}outer step {result.last.step}{further}.")
+    elif progress and folder is None:
+        show(result)
     return result

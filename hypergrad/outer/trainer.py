@@ -42,6 +42,11 @@ from hypergrad.problem.precision import in_precision, matrix_products, require_p
 _EXACT_EVERY = 10
 """Outer steps between two losses on all of dev. A judgement: few beside the trainings, and enough to choose from."""
 
+_NO_RESULT = (
+    "Interrupted before the first hypergradient was formed, so there is no result to return. The same call begins "
+    "again; fewer inner steps or examples show a first result sooner."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
@@ -178,9 +183,10 @@ class Trainer:
             except KeyboardInterrupt as error:
                 # The context of an interrupt is another one if it came while the callbacks saved.
                 is_second = isinstance(error.__context__, KeyboardInterrupt)
-                ends = on_interrupt == "raise" or isinstance(error, Terminated) or is_second
-                if ends or loop.journal.last is None:
+                if on_interrupt == "raise" or isinstance(error, Terminated) or is_second:
                     raise
+                if loop.journal.last is None:
+                    raise KeyboardInterrupt(_NO_RESULT) from None
                 return loop.journal.result("interrupted")
             return result
 

@@ -1,5 +1,6 @@
 """States that are kept for the way back: in memory, and beyond a budget elsewhere."""
 
+import os
 import shutil
 import tempfile
 import weakref
@@ -126,7 +127,7 @@ class _Files:
     """States in a temporary folder, written and read by one thread in the order in which that was asked for."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="hypergrad-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="hypergrad-", dir=_wanted_folder()))
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="hypergrad-offload")
         self._delete = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._writes: deque[Future[None]] = deque()
@@ -155,6 +156,21 @@ class _Files:
 
     def _path(self, key: int) -> Path:
         return self._folder / f"{key}.pt"
+
+
+def _wanted_folder() -> str | None:
+    """The folder that TMPDIR names; None if it names none.
+
+    Raises:
+        NotADirectoryError: if states cannot be written there; tempfile would choose another one without a word.
+    """
+    folder = os.environ.get("TMPDIR") or None
+    if folder is not None and not (Path(folder).is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        raise NotADirectoryError(
+            f"offload='disk' writes states to the folder of the environment variable TMPDIR, but {folder!r} is no "
+            "folder that can be written to. Create it, or set TMPDIR to another one."
+        )
+    return folder
 
 
 def _save(host: State, event: Any, path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import MissingConfigException
-from test_run import ROOT, command, summaries
+from test_run import ROOT, process, summaries
 
 from hypergrad.cli.explain import explain
 
@@ -34,7 +34,7 @@ def launched(launcher, *arguments, cwd):
         pytest.skip(f"the launcher of {launcher} is not installed")
     if launcher == "slurm" and not (shutil.which("sinfo") and subprocess.run(["sinfo"], check=False).returncode == 0):
         pytest.skip("no cluster of SLURM is at hand")
-    return command(
+    return process(
         "-m",
         f"hydra/launcher={launcher}",
         "outer_steps=0",
@@ -79,7 +79,7 @@ class Deadly(hg.Ridge):
 @pytest.mark.parametrize(
     ("launcher", "said"),
     [
-        ("submitit_local", "has not produced any output"),
+        pytest.param("submitit_local", "has not produced any output", marks=pytest.mark.slow),
         pytest.param("slurm", "has not produced any output", marks=pytest.mark.slow),
         pytest.param("cluster", "died", marks=pytest.mark.slow),
     ],

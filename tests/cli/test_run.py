@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import call
 from scipy.optimize import minimize_scalar
 
 import hypergrad as hg
@@ -20,8 +21,13 @@ from hypergrad.training.training import Training
 ROOT = Path(__file__).parents[2]
 
 
-def command(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The command in this process."""
+    return call(run.main, *arguments, cwd=cwd)
 
+
+def process(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "hypergrad.run", *arguments],
         cwd=cwd,
@@ -81,7 +87,7 @@ def test_a_multirun_ends_with_one_table_of_all(everything):
 
 
 def test_a_run_shows_and_keeps_everything(tmp_path):
-    done = command("experiment=ridge", cwd=tmp_path)
+    done = process("experiment=ridge", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for text in ("outer step 15/15", "l2", "inner loss", "dev loss", "test loss", "Hessian products", "wall time"):
         assert text in done.stdout
@@ -166,6 +172,7 @@ def main(tmp_path, monkeypatch, capsys):
     [
         (["estimatr=unrolled"], "Did you mean 'estimator'? The choices are: callback, data, device"),
         (["solver.lrr=3"], "Did you mean 'lr'?"),
+        (["inner_steps=40"], "Did you mean estimator.inner_steps?"),  # and not outer_steps, which is as near
         (["experiment=rigde"], "Could not find 'experiment/rigde'"),
         (["experiment=rigde"], "Did you mean 'ridge'?"),
         (["experment=ridge"], "Did you mean 'experiment'? The choices are: "),
@@ -218,7 +225,7 @@ def test_a_mistake_is_named_without_a_traceback(main, arguments, message):
 
 
 def test_the_traceback_can_be_had(tmp_path):
-    done = command("outer_steps=abc", cwd=tmp_path, HYDRA_FULL_ERROR="1")
+    done = process("outer_steps=abc", cwd=tmp_path, HYDRA_FULL_ERROR="1")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
 

@@ -131,7 +131,7 @@ ERROR = {"error_estimate", "error_status", "error_matvecs"}
 KEYS = {
     "implicit": (hg.Implicit(inner_steps=5), TRAINING | ADJOINT | ERROR),
     "without a bar": (hg.Implicit(inner_steps=0, error_bar=False), TRAINING | ADJOINT),
-    "unrolled": (hg.Unrolled(inner_steps=5), TRAINING | {"num_matvecs", "truncation_bias"}),
+    "unrolled": (hg.Unrolled(inner_steps=5), TRAINING | {"num_matvecs", "truncation_bias", "adjoint_growth"}),
     "forward": (hg.Forward(inner_steps=5), TRAINING | {"num_matvecs"}),
 }
 

@@ -101,7 +101,7 @@ def test_a_run_that_was_interrupted_before_its_first_record_raises_and_begins_ag
     problem = Interrupted(hg.diabetes(seed=3))
     os.environ["INTERRUPTS"] = "1"
     try:
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match="before the first hypergradient .* same call begins again"):
             tuned(tmp_path, 2, problem)
     finally:
         del os.environ["INTERRUPTS"]
@@ -126,6 +126,16 @@ def test_ctrl_c_without_a_folder_returns_what_was_reached():
     result = tuned(callbacks=[At(2, ctrl_c)])
     assert (result.stopped, result.last.step) == ("interrupted", 2)
     assert "stopped by interrupted" in repr(result)
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_the_result_is_shown_once_at_the_end(tmp_path, capsys, keeps):
+    hg.fit(hg.Ridge(hg.diabetes(seed=3)), hg.Implicit(), ADAM, 1, folder=tmp_path if keeps else None)
+    said = capsys.readouterr().out
+    assert said.count("│ dev loss") == said.count("1 outer step ") == 1
+    assert ("tensorboard --logdir" in said) is keeps
+    tuned(steps=1)
+    assert "dev loss" not in capsys.readouterr().out
 
 
 def test_ctrl_c_after_the_last_step_keeps_the_result():

@@ -2,7 +2,6 @@
 
 import errno
 import gc
-import tempfile
 import weakref
 from pathlib import Path
 
@@ -28,7 +27,7 @@ OUTSIDE = {
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Where temporary folders are made, which must be empty at the end."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     yield tmp_path
     gc.collect()
     assert not list(tmp_path.glob("hypergrad-*"))
@@ -202,6 +201,13 @@ def test_a_full_disk_is_told_with_the_folder_and_the_bytes(folder, monkeypatch):
     with pytest.raises(
         OSError, match=r"A state of 800 bytes could not be .*hypergrad-.* bytes are free: .*No space.*TMPDIR"
     ):
+        estimate(hg.Store(offload="disk"))
+
+
+def test_a_folder_that_does_not_exist_is_refused(tmp_path, monkeypatch):
+    """tempfile would write to another one without a word, such as /tmp in memory."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
+    with pytest.raises(NotADirectoryError, match="TMPDIR, but '.*nowhere' is no folder .* Create it, or set TMPDIR"):
         estimate(hg.Store(offload="disk"))
 
 
