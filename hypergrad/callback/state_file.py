@@ -38,7 +38,7 @@ def write(history: HistoryFile, state: dict[str, Any], keep: int) -> Path:
     content = placed(stacked(content), "cpu")
     with replacing(path) as file:
         torch.save({"format": _FORMAT, "version": _VERSION, **content, "rows": history.rows}, file)
-    ours = [known for known in found(folder) if known.name <= path.name]
+    ours = [known for known in found(folder) if step_of(known) <= state["step"]]
     for known in found(folder):
         # A file of a later step remains from before the run was resumed at an earlier one.
         if known not in ours[-keep:]:
@@ -48,7 +48,13 @@ def write(history: HistoryFile, state: dict[str, Any], keep: int) -> Path:
 
 def found(folder: Path) -> list[Path]:
     """The state files in a folder, by step."""
-    return sorted(path for path in folder.glob("state-*.pt") if _NAME.fullmatch(path.name))
+    return sorted((path for path in folder.glob("state-*.pt") if _NAME.fullmatch(path.name)), key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """The outer step in the name of a state file, which has more than six digits from a million on; −1 if none."""
+    match = _NAME.fullmatch(path.name)
+    return int(match[1]) if match else -1
 
 
 def read(source: str | Path) -> dict[str, Any]:
@@ -70,7 +76,7 @@ def read(source: str | Path) -> dict[str, Any]:
     try:
         return _load(path)
     except CheckpointError as error:
-        earlier = [known for known in found(path.parent) if known.name < path.name]
+        earlier = [known for known in found(path.parent) if known != path and not step_of(known) > step_of(path) >= 0]
         for other in reversed(earlier):
             try:
                 step = _load(other)["step"]

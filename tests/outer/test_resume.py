@@ -532,3 +532,9 @@ def test_a_small_disk_that_fills_up_loses_nothing_that_was_saved(tmp_path):
         env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (here.parents[1], here.parent)))},
     )
     assert "went on" in done.stdout, done.stderr
+
+
+def test_states_are_in_order_beyond_a_million_steps(tmp_path):
+    for step in (1_000_000, 999_999):
+        (tmp_path / f"state-{step:06d}.pt").touch()
+    assert [path.name for path in state_file.found(tmp_path)] == ["state-999999.pt", "state-1000000.pt"]

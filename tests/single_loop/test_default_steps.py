@@ -13,7 +13,6 @@ from single_loop.least_squares import LeastSquares
 import hypergrad as hg
 from benchmarks.problem.bilevel_quadratic import BilevelQuadratic
 
-
 ROOT = Path(__file__).parents[2]
 
 
