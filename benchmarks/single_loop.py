@@ -139,12 +139,12 @@ def compare(title: str, rows: Mapping[str, Work | Peer], steps: int, rounds: int
     return shown
 
 
-def growth(problem: Problem, rounds: int, steps: tuple[int, int] = (1000, 4000), **settings: object) -> float:
+def growth(problem: Problem, rounds: int, steps: tuple[int, int] = (1000, 4000), *, record_every: int = 1) -> float:
     """The mean time of an iteration in a long run over that in a short one, by the median of the rounds."""
 
     def seconds(count: int) -> float:
         begin = time.process_time()
-        by_trainer(problem, count, **settings)
+        by_trainer(problem, count, record_every=record_every)
         return (time.process_time() - begin) / count
 
     short, long = (str(count) for count in steps)

@@ -3,9 +3,10 @@
 from matplotlib.figure import Figure
 
 from experiments.numbers import draw, load
+from experiments.single_loop.contestants import ENTRANTS
 from experiments.single_loop.tune import SETTINGS
 
-_FLOOR = {"quadratic": 1e-13, "logistic": 1e-7}
+_FLOOR = {"quadratic": 1e-13, "logistic": 1e-5}
 """What rounding leaves of the gap, and what is known of F*."""
 
 
@@ -14,7 +15,8 @@ def main() -> None:
     numbers = load("single_loop")
     figure = Figure(figsize=(15, 8), layout="constrained")
     for axes, kind in zip(figure.subplots(2, 3), SETTINGS, strict=True):
-        for i, (name, path) in enumerate(numbers[kind].items()):
+        for name in (name for name in ENTRANTS if name in numbers[kind]):
+            path, i = numbers[kind][name], list(ENTRANTS).index(name)
             style = {"color": f"C{i % 10}", "linestyle": "--" if i >= 10 else "-", "linewidth": 1.2}
             gap = [max(x, _FLOOR[kind]) for x in path["gap"]]
             axes[0].semilogy(path["epochs"], gap, label=name, **style)
