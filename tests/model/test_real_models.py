@@ -3,6 +3,7 @@
 `python tests/model/test_real_models.py` prints the table of docs/models.md.
 """
 
+import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
@@ -224,6 +225,7 @@ def test_other_tapes_and_traced_steps_agree(
     name: str, remark: str, tape: hg.Tape, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Without the compiler and its ten seconds; what is left is all that is ours.
+    importlib.import_module("torch._inductor.lowering")  # which loads with the compiler, and torch asks for
     monkeypatch.setattr(inductor, "compile_graph", lambda graph, _: lambda tensors: graph(*tensors))
     real = _made(name)
     truth = _unrolled(real).grad["hp"].item()
