@@ -5,7 +5,7 @@ from hypergrad.core.errors import NonFiniteError
 from hypergrad.problem.base import InnerProblem
 from hypergrad.single_loop.adjoint import AdjointMethod
 from hypergrad.single_loop.base import Method
-from hypergrad.single_loop.mean_field import MeanField
+from hypergrad.single_loop.mean_directions import MeanDirections
 from hypergrad.single_loop.step_sizes import inner_curvatures
 from hypergrad.solver.coefficient import Coefficient, coefficient, one_for_all
 
@@ -79,6 +79,6 @@ def _unstable(method: Method, steps: dict[str, float], curvature: float, hparams
 def _largest_curvature(problem: InnerProblem, hparams: Tensors, params: Tensors) -> float:
     """The largest curvature of the inner loss on a few batches; infinite if products are not finite."""
     try:
-        return inner_curvatures(MeanField.of(problem, _BATCHES, 0, 0), params, hparams)[2]
+        return inner_curvatures(MeanDirections.of(problem, _BATCHES, 0, 0), params, hparams)[2]
     except NonFiniteError:
         return float("inf")

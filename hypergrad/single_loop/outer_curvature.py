@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, flatten, unflatten
 from hypergrad.linsolve.cg import CG
-from hypergrad.single_loop.mean_field import Field, MeanField
+from hypergrad.single_loop.mean_directions import Field, MeanDirections
 
 _SOLVER = CG(max_iter=50, tol=0.1)
 """A judgement: a curvature within a tenth is enough for a step size."""
@@ -47,7 +47,7 @@ class CurvatureOfF:
         solve: b, x₀ ↦ H⁻¹ b, from x₀ on.
     """
 
-    field: MeanField
+    field: MeanDirections
     params: Tensors
     u: Tensors
     v: Tensor
@@ -91,7 +91,9 @@ class Response:
     v: Tensor
 
 
-def outer_curvature(field: MeanField, params: Tensors, u: Tensors, hparams: Tensors, num_iter: int) -> OuterCurvature:
+def outer_curvature(
+    field: MeanDirections, params: Tensors, u: Tensors, hparams: Tensors, num_iter: int
+) -> OuterCurvature:
     """By power iteration on ∇²F, where one Newton step of the inner problem leads from `params`.
 
     At w = 0 itself, for example, F would not seem to depend on an L2 penalty.
@@ -116,7 +118,7 @@ def outer_curvature(field: MeanField, params: Tensors, u: Tensors, hparams: Tens
     return OuterCurvature(torch.linalg.vector_norm(response.product).item(), operator.lag(response), drift)
 
 
-def _drift(field: MeanField, params: Tensors, u: Tensors, v: Tensor) -> float:
+def _drift(field: MeanDirections, params: Tensors, u: Tensors, v: Tensor) -> float:
     spaces, gradient = field.problem.hyperparameters(), unflatten(field.at(params, u, v).u, u)
     moving = [gradient[name].abs().max() for name, x in u.items() if spaces[name].to_natural(x) is not x]
     return torch.stack(moving).max().item() if moving else 0.0

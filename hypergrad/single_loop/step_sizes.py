@@ -7,7 +7,7 @@ from hypergrad.core.cost import Spent
 from hypergrad.core.errors import IndefiniteError
 from hypergrad.linsolve.spectrum import extreme_eigenvalues
 from hypergrad.problem.base import InnerProblem
-from hypergrad.single_loop.mean_field import MeanField
+from hypergrad.single_loop.mean_directions import MeanDirections
 from hypergrad.single_loop.outer_curvature import OuterCurvature, outer_curvature
 
 _LANCZOS, _POWER = 12, 4
@@ -122,7 +122,7 @@ def step_sizes(
         raise ValueError(f"step_sizes needs num_batches ≥ 1, but it is {num_batches}.")
     hparams = problem.init_hparams() if hparams is None else hparams
     params = problem.init_params() if params is None else params
-    spent, field = Spent(), MeanField.of(problem, num_batches, inner_step, outer_step)
+    spent, field = Spent(), MeanDirections.of(problem, num_batches, inner_step, outer_step)
     with spent.counting():
         least, largest, of_batch = inner_curvatures(field, params, hparams)
         if not of_batch > 0:
@@ -134,7 +134,7 @@ def step_sizes(
     return StepSizes(1 / of_batch, largest, least, of_batch, found, spent.gradients, spent.matvecs)
 
 
-def inner_curvatures(field: MeanField, params: Tensors, hparams: Tensors) -> tuple[float, float, float]:
+def inner_curvatures(field: MeanDirections, params: Tensors, hparams: Tensors) -> tuple[float, float, float]:
     """µ and L of the mean of the batches, and the largest curvature of one of them."""
     like = flatten(params)
 
@@ -147,7 +147,7 @@ def inner_curvatures(field: MeanField, params: Tensors, hparams: Tensors) -> tup
     return least, largest, max(ends(range(number, number + 1))[1] for number in range(field.num_inner))
 
 
-def _outer_curvature(field: MeanField, params: Tensors, hparams: Tensors) -> OuterCurvature:
+def _outer_curvature(field: MeanDirections, params: Tensors, hparams: Tensors) -> OuterCurvature:
     """The curvature of F.
 
     Raises:

@@ -1,5 +1,7 @@
 """AmIGO against a loop by hand, and its setting stocBiO against the Neumann series."""
 
+from functools import partial
+
 import pytest
 import torch
 from single_loop.least_squares import LeastSquares
@@ -12,7 +14,7 @@ from hypergrad.core.cost import Spent
 @pytest.mark.parametrize("warm", [True, False])
 def test_equals_a_loop_by_hand(warm):
     problem, T, Q, lr, lr_v, lr_hp, moves = LeastSquares(), 3, 2, 0.1, 0.07, 0.05, 50
-    w, v = torch.zeros(7), torch.zeros(7)
+    w, v, D_hp = torch.zeros(7), torch.zeros(7), torch.zeros(4)
     penalty, shift = problem.init_hparams().values()
     for k in range(moves):
         step = k * (T + Q + 1)
@@ -47,10 +49,10 @@ def test_a_cold_adjoint_is_that_many_terms_of_the_neumann_series(num_terms):
     problem = hg.Quadratic()
     hparams, params = problem.init_hparams(), problem.solution(problem.init_hparams())
     method = hg.AmIGO(solver=hg.GradientDescent(lr=0.2), inner_steps=1, adjoint_steps=num_terms, warm_adjoint=False)
-    found = None
-    for _ in range(2):  # the second move must not see the v of the first
-        carry = None if found is None else found.carry
-        found = hg.SingleLoop(method=method).estimate(problem, hparams, params, carry=carry)
+    estimator = hg.SingleLoop(method=method)
+    before = estimator.estimate(problem, hparams, params)
+    # It must not see the v of the move before.
+    found = estimator.estimate(problem, hparams, params, carry=before.carry)
     neumann = hg.Neumann(num_terms=num_terms, scale=0.2, tol=0.0)
     solver = hg.GradientDescent(lr=0.2)
     expected = hg.Implicit(solver=solver, linsolve=neumann, inner_steps=0, error_bar=False).estimate(
@@ -86,4 +88,4 @@ def test_cost():
 @pytest.mark.parametrize("setting", ["inner_steps", "adjoint_steps"])
 def test_no_step_is_refused(setting):
     with pytest.raises(ValueError, match=f"AmIGO.{setting} must be at least 1, but it is 0"):
-        hg.AmIGO(**{setting: 0})
+        partial(hg.AmIGO, **{setting: 0})()

@@ -8,7 +8,7 @@ import hypergrad as hg
 import hypergrad.single_loop.outer_curvature as outer_curvature_module
 from hypergrad.core.autodiff import unflatten
 from hypergrad.linsolve.spectrum import extreme_eigenvalues
-from hypergrad.single_loop.mean_field import MeanField
+from hypergrad.single_loop.mean_directions import MeanDirections
 from hypergrad.single_loop.outer_curvature import outer_curvature
 
 
@@ -85,7 +85,7 @@ def test_the_curvature_and_the_lag_are_those_of_dense_matrices(monkeypatch):
     problem = LeastSquares()
     hparams, params = problem.init_hparams(), problem.init_params()
     u = {"penalty": hparams["penalty"].log(), "shift": hparams["shift"]}
-    found = outer_curvature(MeanField.of(problem, 16, 0, 0), params, u, hparams, num_iter=20)
+    found = outer_curvature(MeanDirections.of(problem, 16, 0, 0), params, u, hparams, num_iter=20)
     values, vectors = torch.linalg.eigh(_dense(problem, 0.0))
     top = values.abs().argmax()
     assert found.curvature == pytest.approx(values[top].abs().item(), rel=1e-5)
@@ -118,6 +118,7 @@ def test_a_slow_inner_problem_gets_a_smaller_outer_step():
     problem = Slow()
     steps = hg.step_sizes(problem)
     assert steps.inner == pytest.approx(1.0, rel=1e-9)
+    assert steps.outer_curvature is not None
     assert steps.outer_curvature.curvature == pytest.approx(problem.h**-2, rel=1e-5)
     assert steps.outer == pytest.approx(problem.h**3, rel=1e-4)
 

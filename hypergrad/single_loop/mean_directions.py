@@ -23,7 +23,7 @@ class Field:
 
 
 @dataclass(frozen=True)
-class MeanField:
+class MeanDirections:
     """The directions, in the mean over the first batches of a run.
 
     Attributes:
@@ -41,7 +41,7 @@ class MeanField:
     outer_step: int = 0
 
     @classmethod
-    def of(cls, problem: InnerProblem, num_batches: int, inner_step: int, outer_step: int) -> "MeanField":
+    def of(cls, problem: InnerProblem, num_batches: int, inner_step: int, outer_step: int) -> "MeanDirections":
         """That on at most `num_batches` different batches of each loss."""
         inner, outer = problem.inner_place(inner_step), problem.outer_place(outer_step)
         num_inner, num_outer = (_num_different(place, num_batches) for place in (inner, outer))
