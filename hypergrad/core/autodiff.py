@@ -33,9 +33,10 @@ def flatten(tensors: Tensors) -> Tensor:
 
 
 def unflatten(flat: Tensor, like: Tensors) -> Tensors:
-    """The inverse of `flatten`: named tensors shaped as in `like`, views of `flat`."""
+    """The inverse of `flatten`: named tensors shaped as in `like`, views of `flat`, or `flat` if it is the only one."""
     if len(like) == 1:
-        return {name: flat.view_as(tensor) for name, tensor in like.items()}
+        # A view of all of it would be one more call of torch.
+        return {name: flat if flat.shape == x.shape else flat.view_as(x) for name, x in like.items()}
     pieces = flat.split([tensor.numel() for tensor in like.values()])
     return {name: piece.view_as(like[name]) for name, piece in zip(like, pieces, strict=True)}
 

@@ -1,6 +1,7 @@
 """The floating-point formats in which a value was computed, found in its graph."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -63,7 +64,10 @@ def _allows_tf32(kind: str) -> bool:
 
 def autocasts(device: str) -> bool:
     """Whether autocast is on for a type of device; some types, such as "meta", have none."""
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return _has_autocast(device) and torch.is_autocast_enabled(device)
+
+
+_has_autocast = lru_cache(torch.amp.is_autocast_available)
 
 
 def allows_tf32(library: Any) -> bool:
