@@ -39,6 +39,8 @@ def call(main: Callable[[], None], *arguments: str, cwd: Path) -> subprocess.Com
 @contextlib.contextmanager
 def _alone(cwd: Path, arguments: tuple[str, ...]) -> Iterator[None]:
     """The folder, arguments, settings and warnings of a process of its own; those of this one return at the end."""
+    for path in cwd.glob("*.py"):
+        sys.modules.pop(path.stem, None)  # of another folder, which a process of its own would not know
     before = Path.cwd(), sys.argv, sys.path[:], set(sys.modules), dict(os.environ), logging.root.handlers[:]
     os.chdir(cwd)
     sys.argv, sys.path[:0] = ["hypergrad", *arguments], [str(cwd)]

@@ -185,7 +185,8 @@ def main(tmp_path, monkeypatch, capsys):
         (
             ["estimator=unroled"],
             "Available options in 'estimator':\n\t"
-            + "\n\t".join(["forward", "ift_auto", "ift_cg", "ift_dense", "ift_neumann", "reversible", "unrolled"]),
+            + "\n\t".join(["forward", "ift_auto", "ift_cg", "ift_dense", "ift_neumann", "reversible"])
+            + "\n\tsingle_loop\n\tunrolled",
         ),
         (["outer_steps=abc"], "Trainer.outer_steps must be an integer, but it is 'abc' of type str"),
         (["linsolve.max_iter=1.5"], "linsolve: CG.max_iter must be an integer, but it is 1.5"),
