@@ -91,7 +91,7 @@ def save(problem: Problem, steps: int, folder: Path) -> Path:
 
 
 def counts(problem: Problem, work: Callable[[int], object]) -> dict[str, float]:
-    """What an iteration evaluates, from the difference between 30 and 20 steps: losses, and walks through graphs."""
+    """What an iteration evaluates, from the difference between 30 and 20 steps: losses, and backward passes."""
 
     def spent(steps: int) -> list[int]:
         with ExitStack() as stack:
@@ -102,7 +102,7 @@ def counts(problem: Problem, work: Callable[[int], object]) -> dict[str, float]:
             work(steps)
             return [mock.call_count for mock in mocks]
 
-    names = ("inner losses", "outer losses", "walks")
+    names = ("inner losses", "outer losses", "backward passes")
     return {name: (b - a) / 10 for name, a, b in zip(names, spent(20), spent(30), strict=True)}
 
 

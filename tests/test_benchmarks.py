@@ -270,7 +270,7 @@ def test_an_iteration_has_one_inner_gradient_one_joint_walk_and_one_outer_gradie
     found = counts(problem, lambda steps: work(problem, steps))
     assert found["inner losses"] == 1
     assert found["outer losses"] <= 1.2  # with the losses on all of dev, every ten steps
-    assert found["walks"] <= 3
+    assert found["backward passes"] <= 2  # that of the joint product goes through the outer loss too
 
 
 def test_the_growth_of_the_time_of_a_step_is_a_ratio():

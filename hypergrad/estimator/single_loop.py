@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from hypergrad.core.autodiff import Tensors, unflatten
@@ -66,7 +67,7 @@ class SingleLoop(HypergradEstimator):
             said, residual = remark(self.method, move.memory), sizes.adjoint_residual
             adjoint = AdjointReport(self.method.num_matvecs, residual, Status.NOT_REQUIRED, said)
         return Hypergradient(
-            dict(unflatten(move.direction, hparams)),
+            unflatten(move.direction, hparams),
             move.params,
             sizes.outer_loss,
             training=TrainingReport(sizes.inner_loss, sizes.inner_direction, steps, Status.NOT_REQUIRED),
@@ -86,15 +87,21 @@ class SingleLoop(HypergradEstimator):
     ) -> Hypergradient:
         """As promised by `HypergradEstimator`: the move alone, for which the host waits for nothing."""
         t, move = self._move(problem, hparams, params, outer_step, inner_step, carry)
-        is_joint = move.adjoint_direction is not None
+        training, adjoint = self._counts
         return Hypergradient(
-            dict(unflatten(move.direction, hparams)),
+            unflatten(move.direction, hparams),
             move.params,
             math.nan,
-            training=TrainingReport(math.nan, math.nan, self.method.num_batches, Status.NOT_REQUIRED),
-            adjoint_system=AdjointReport(self.method.num_matvecs, math.nan, Status.NOT_REQUIRED) if is_joint else None,
+            training=training,
+            adjoint_system=None if move.adjoint_direction is None else adjoint,
             carry={**(carry or {}), "t": t + 1, "memory": move.memory},
         )
+
+    @cached_property
+    def _counts(self) -> tuple[TrainingReport, AdjointReport]:
+        """The reports of a move that is not recorded, which have no other numbers."""
+        training = TrainingReport(math.nan, math.nan, self.method.num_batches, Status.NOT_REQUIRED)
+        return training, AdjointReport(self.method.num_matvecs, math.nan, Status.NOT_REQUIRED)
 
     def explain_divergence(
         self, problem: InnerProblem, hparams: Tensors, params: Tensors, *, tried: Tensors, carry: Any

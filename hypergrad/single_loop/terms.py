@@ -98,56 +98,84 @@ class Terms:
 
         Also raised, by what it calls: ValueError if the inner loss is not a scalar, or depends on no parameter.
         """
-        return self._products(leaves(params), leaves(hparams), v, number)
+        w, hp = leaves(params), leaves(hparams)
+        with torch.enable_grad():
+            loss, grads = Oracle(self.problem, hp, self.inner_batch(number))(w)
+            pulled: Pulled = (None,) * (len(w) + len(hp))
+            if outputs := _reached(grads, v):
+                pulled = torch.autograd.grad(*_walk(outputs, w, hp), allow_unused=True)
+        return _products(loss, grads, pulled, hp, self.inner_place(number).weight)
 
     def inner(self, params: Tensors, hparams: Tensors, number: int = 0) -> Gradients:
         """g with its gradients with respect to w and λ on inner batch `number` of the move, in one backward pass."""
         spend(gradients=1)
         batch, weight = self.inner_batch(number), self.inner_place(number).weight
-        w, hp = leaves(params), leaves(hparams)
-        return _gradients(lambda: Oracle(self.problem, hp, batch).loss(w), w, hp, weight)
+        return _gradients_of(lambda w, hp: Oracle(self.problem, hp, batch).loss(w), params, hparams, weight)
 
     def outer(self, params: Tensors, hparams: Tensors) -> Gradients:
         """f with its gradients with respect to w and λ on the outer batch of the move, in one backward pass."""
-        return self._outer(leaves(params), leaves(hparams))
+        return _gradients_of(self._outer_loss, params, hparams, self.outer_place().weight)
 
     def products_and_outer(self, params: Tensors, hparams: Tensors, v: Tensor) -> tuple[Products, Gradients]:
-        """`products` on the first inner batch, and `outer`."""
+        """`products` on the first inner batch, and `outer`, to the bit, by one call of the engine for both graphs."""
         w, hp = leaves(params), leaves(hparams)
-        return self._products(w, hp, v, 0), self._outer(w, hp)
+        f_w, f_hp = leaves(params), leaves(hparams)  # leaves of their own, so that the gradients of both are not summed
 
-    def _products(self, w: Tensors, hp: Tensors, v: Tensor, number: int) -> Products:
-        with torch.enable_grad():
-            loss, grads = Oracle(self.problem, hp, self.inner_batch(number))(w)
-            names, pieces = [name for name, x in grads.items() if x.requires_grad], unflatten(v, w)
-            pulled: tuple[Tensor | None, ...] = (None,) * (len(w) + len(hp))
-            if names:
-                outputs, along = [grads[name] for name in names], [pieces[name] for name in names]
-                pulled = torch.autograd.grad(outputs, (*w.values(), *hp.values()), along, allow_unused=True)
-        hvp, mixed = _flats(pulled, w, hp)
-        gradient, weight = _flat([x.detach() for x in grads.values()], w), self.inner_place(number).weight
-        return Products(loss.detach(), *_weighted(weight, gradient, hvp, mixed))
+        def formed() -> tuple[Products, Gradients]:
+            with torch.enable_grad():
+                loss, grads = Oracle(self.problem, hp, self.inner_batch())(w)
+                f = self._outer_loss(f_w, f_hp)
+                outputs = [*_reached(grads, v), (f, None)]
+                pulled = torch.autograd.grad(*_walk(outputs, w, hp, f_w, f_hp), allow_unused=True)
+            of_g, of_f = pulled[: len(w) + len(hp)], pulled[len(w) + len(hp) :]
+            found = _products(loss, grads, of_g, hp, self.inner_place().weight)
+            return found, _gradients(f, of_f, f_w, f_hp, self.outer_place().weight)
 
-    def _outer(self, w: Tensors, hp: Tensors) -> Gradients:
-        batch, weight = self.outer_batch(), self.outer_place().weight
-        return _gradients(lambda: accumulated_outer_loss(self.problem, w, hp, batch), w, hp, weight)
+        return first_order(formed)
+
+    def _outer_loss(self, w: Tensors, hp: Tensors) -> Tensor:
+        return accumulated_outer_loss(self.problem, w, hp, self.outer_batch())
 
 
-def _gradients(function: Callable[[], Tensor], w: Tensors, hp: Tensors, weight: float) -> Gradients:
-    """A function of leaves with its gradients, multiplied by the weight."""
+Pulled = Sequence[Tensor | None]
+"""Gradients with respect to w and then λ; None where nothing depends on a tensor."""
+
+
+def _reached(grads: Tensors, v: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+    """The parts of ∇_w g that depend on w or λ, each with its part of v."""
+    pieces = unflatten(v, grads)
+    return [(x, pieces[name]) for name, x in grads.items() if x.requires_grad]
+
+
+def _walk(outputs: Sequence[tuple[Tensor, Tensor | None]], *inputs: Tensors) -> Any:
+    """The arguments of a backward pass from outputs, each with its cotangent, to all inputs."""
+    return [y for y, _ in outputs], [x for xs in inputs for x in xs.values()], [c for _, c in outputs]
+
+
+def _gradients_of(
+    function: Callable[[Tensors, Tensors], Tensor], params: Tensors, hparams: Tensors, weight: float
+) -> Gradients:
+    w, hp = leaves(params), leaves(hparams)
 
     def formed() -> Gradients:
         with torch.enable_grad():
-            loss = function()
+            loss = function(w, hp)
             pulled = torch.autograd.grad(loss, (*w.values(), *hp.values()), allow_unused=True)
-        return Gradients(loss.detach(), *_weighted(weight, *_flats(pulled, w, hp)))
+        return _gradients(loss, pulled, w, hp, weight)
 
     return first_order(formed)
 
 
-def _flats(pieces: Sequence[Tensor | None], w: Tensors, hp: Tensors) -> tuple[Tensor, Tensor]:
-    """The pieces of w and of λ as a vector each."""
-    return _flat(pieces[: len(w)], w), _flat(pieces[len(w) :], hp)
+def _gradients(loss: Tensor, pulled: Pulled, w: Tensors, hp: Tensors, weight: float) -> Gradients:
+    flats = _flat(pulled[: len(w)], w), _flat(pulled[len(w) :], hp)
+    return Gradients(loss.detach(), *_weighted(weight, *flats))
+
+
+def _products(loss: Tensor, grads: Tensors, pulled: Pulled, hp: Tensors, weight: float) -> Products:
+    n = len(grads)
+    gradient = _flat([x.detach() for x in grads.values()], grads)
+    flats = gradient, _flat(pulled[:n], grads), _flat(pulled[n:], hp)
+    return Products(loss.detach(), *_weighted(weight, *flats))
 
 
 def _epoch_of(step: int, num_batches: int) -> range:
