@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn.utils import get_total_norm
 
 from hypergrad.core.autodiff import Tensors, detach
 from hypergrad.core.errors import UnusedHyperparameterError
@@ -196,10 +197,7 @@ class Unrolled(HypergradEstimator):
 
 def _growth(end: State, reached: State) -> float | None:
     """The growth of the adjoint of the parameters on the way back; None if it is not a finite number."""
-    first, last = (
-        torch.stack([torch.linalg.vector_norm(x) for x in adjoint["params"].values()]).norm()
-        for adjoint in (reached, end)
-    )
+    first, last = (get_total_norm(list(adjoint["params"].values())) for adjoint in (reached, end))
     growth = (first / last).item()
     return growth if math.isfinite(growth) else None
 
