@@ -32,13 +32,18 @@ def compile_checked(function: Callable[..., Any], arguments: Sequence[Any]) -> C
     return fast
 
 
-def require_same(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
+def require_same(found: Sequence[Tensor], wanted: Sequence[Tensor], epsilon: float = 0.0) -> None:
     """Require that the tensors of a first result are equal to √ε, all of them together.
+
+    Args:
+        found: the tensors.
+        wanted: what they should be.
+        epsilon: ε of the format in which they are computed, if that is coarser than theirs.
 
     Raises:
         CannotCompileError: if they are not.
     """
     x, y = (torch.cat([tensor.reshape(-1) for tensor in tensors]) for tensors in (found, wanted))
     off = (torch.linalg.vector_norm(x - y) / torch.linalg.vector_norm(y)).item()
-    if not off <= torch.finfo(y.dtype).eps ** 0.5:
+    if not off <= max(torch.finfo(y.dtype).eps, epsilon) ** 0.5:
         raise CannotCompileError(f"its first result was off by {off:.1e}")

@@ -15,6 +15,7 @@ from hypergrad.compile.torch_compile import require_same
 from hypergrad.compile.tracing import CannotCompileError, trace
 from hypergrad.core.device import sent
 from hypergrad.outer.joint_step import JointState, JointStep, Row
+from hypergrad.problem.precision import epsilon_of
 from hypergrad.single_loop.base import Method
 from hypergrad.training.compile_steps import written
 from hypergrad.training.program import in_a_stack
@@ -125,7 +126,7 @@ def _program(step: JointStep, state: Packed, row: StepRow) -> JointProgram:
         )
     body = compile_with_inductor(traced, [], late)
     shared = body.prepare()
-    require_same(body.run(*shared, *late), traced(*late))
+    require_same(body.run(*shared, *late), traced(*late), epsilon_of(step.problem))
     if not late[0].is_cuda:
         return JointProgram(Loop(body, count), shared, None, _LENGTH)
     size = sum(x.nbytes for x in late)

@@ -188,7 +188,7 @@ def _write(
             return step.flat(*tensors[p : p + count], *tensors[:p], *tensors[p + count :])
 
         late = [*entries(detached(state)), *tangents, *tree_leaves(inputs)]
-        return JvpProgram(batches, step, Loop(compiled_body(flat, hparams, late), count))
+        return JvpProgram(batches, step, Loop(compiled_body(flat, hparams, late, epsilon_of(dynamics.problem)), count))
 
 
 def _single_step(

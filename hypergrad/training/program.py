@@ -14,6 +14,7 @@ from hypergrad.compile.torch_compile import require_same
 from hypergrad.compile.tracing import Nested, trace_nested
 from hypergrad.core.autodiff import Tensors, detach, leaves
 from hypergrad.problem.oracle import Oracle
+from hypergrad.problem.precision import epsilon_of
 from hypergrad.solver.base import State
 from hypergrad.training.batches import Batches
 from hypergrad.training.dynamics import Dynamics
@@ -98,7 +99,7 @@ def write_forward(dynamics: Dynamics, batches: Batches, at: Example) -> ForwardP
             return step.flat(*tensors[p : p + s], *tensors[:p], *tensors[p + s :])
 
         late = [*entries(at.state), *tree_leaves(at.inputs)]
-        body = compiled_body(flat, at.hparams, late)
+        body = compiled_body(flat, at.hparams, late, epsilon_of(dynamics.problem))
     return ForwardProgram(names, batches, step, Loop(body, s))
 
 
@@ -128,18 +129,20 @@ def write_backward(dynamics: Dynamics, batches: Batches, at: Example) -> Backwar
 
         totals = [torch.zeros_like(at.hparams[name]) for name in terms]
         late = [*map(torch.ones_like, state), *totals, *(in_a_stack(state[k]) for k in reads), *tree_leaves(at.inputs)]
-        body = compiled_body(flat, at.hparams, late)
+        body = compiled_body(flat, at.hparams, late, epsilon_of(dynamics.problem))
     return BackwardProgram(reads, tuple(terms), tuple(slopes), Loop(body, s + m, backwards=True))
 
 
-def compiled_body(flat: Callable[..., Sequence[Tensor]], hparams: Tensors, late: list[Tensor]) -> InductorProgram:
-    """(*λ, *late) ↦ tensors, compiled, and compared with the function itself.
+def compiled_body(
+    flat: Callable[..., Sequence[Tensor]], hparams: Tensors, late: list[Tensor], epsilon: float
+) -> InductorProgram:
+    """(*λ, *late) ↦ tensors, compiled, and compared with the function itself, which is computed to ε = `epsilon`.
 
     Also raised, by what it calls: CannotCompileError if it cannot be compiled, or the results differ.
     """
     early, late = contiguous(hparams), [x.detach().contiguous() for x in late]
     body = compile_with_inductor(flat, early, late)
-    require_same(body.run(*body.prepare(*early), *late), flat(*early, *late))
+    require_same(body.run(*body.prepare(*early), *late), flat(*early, *late), epsilon)
     return body
 
 
