@@ -11,7 +11,7 @@ from hypergrad.core.operator import Operator
 from hypergrad.core.validation import require_compile, require_instance, require_int, require_real
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
 from hypergrad.estimator.error_bar import error_bar
-from hypergrad.estimator.linearization import Linearization
+from hypergrad.estimator.linearization import Linearization, require_dependence
 from hypergrad.estimator.point import Point
 from hypergrad.estimator.report import AdjointReport
 from hypergrad.linsolve.auto import Auto
@@ -119,7 +119,7 @@ class Implicit(HypergradEstimator):
         self.solver.require_used(problem)
         if problem.is_smooth and any(isinstance(value, str) for value in self.solver.coefficients().values()):
             before = Oracle(problem, hparams, problem.inner_batch(inner_step))
-            _require_dependence(Point(before, params, problem.outer_batch(outer_step), self.product))
+            require_dependence(Point(before, params, problem.outer_batch(outer_step), self.product), _HINT)
         self.solver.validate(hparams, self.inner_steps, params)
         training = replace(self.training, tol=self.inner_tol * self.looseness(outer_step))
         is_given = self.inner_steps == 0
@@ -169,13 +169,3 @@ def _start(part: Restriction, carry: Any) -> Tensor | None:
 def _report(solved: LinearSolution, part: Restriction) -> AdjointReport:
     size = None if part.index is None else len(part.index)
     return AdjointReport(solved.num_matvecs, solved.residual, solved.status, solved.remark, solved.condition, size)
-
-
-def _require_dependence(point: Point) -> None:
-    """Refuse to tune a coefficient of the solver, before a training that may end without a solvable adjoint system.
-
-    Also raised, by what it calls: UnusedHyperparameterError if neither the gradient of the inner loss nor the outer
-    loss depends on a hyperparameter.
-    """
-    here = Linearization.at(point)
-    add_terms(here.direct, here.indirect(here.df_dw), _HINT)

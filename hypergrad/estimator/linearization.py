@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, flatten, leaves
 from hypergrad.core.order import first_order
-from hypergrad.estimator.base import require_finite_loss
+from hypergrad.estimator.base import add_terms, require_finite_loss
 from hypergrad.estimator.point import Point
 from hypergrad.problem.parts import accumulated_outer_loss
 from hypergrad.problem.rounding import rounding
@@ -57,6 +57,20 @@ class Linearization:
     def indirect(self, adjoint: Tensor) -> Mapping[str, Tensor | None]:
         """−(∂φ/∂λ)ᵀ v by name; None if φ does not depend on a hyperparameter."""
         return self.inner.mixed(-adjoint)
+
+
+def require_dependence(point: Point, hint: str) -> None:
+    """Refuse to tune what the solution does not depend on, such as a coefficient of the solver, before any step.
+
+    Args:
+        point: where both losses are evaluated.
+        hint: what an error says of such a hyperparameter.
+
+    Also raised, by what it calls: UnusedHyperparameterError if neither the gradient of the inner loss nor the outer
+    loss depends on a hyperparameter.
+    """
+    here = Linearization.at(point)
+    add_terms(here.direct, here.indirect(here.df_dw), hint)
 
 
 def _outer_gradients(outer_loss: Tensor, w: Tensors, hp: Tensors) -> tuple[Tensor, dict[str, Tensor | None]]:

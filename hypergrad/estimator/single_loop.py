@@ -6,11 +6,16 @@ from functools import cached_property
 from typing import Any
 
 from hypergrad.core.autodiff import Tensors, unflatten
+from hypergrad.core.cost import Spent, charging
 from hypergrad.core.status import Status
 from hypergrad.core.validation import require_compile, require_instance
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient
+from hypergrad.estimator.linearization import require_dependence
+from hypergrad.estimator.point import Point
 from hypergrad.estimator.report import AdjointReport
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.oracle import Oracle
+from hypergrad.product.reverse import Reverse
 from hypergrad.single_loop.base import Method, Move
 from hypergrad.single_loop.default_steps import begun, moved, remark, stepping
 from hypergrad.single_loop.divergence import explain_steps
@@ -18,6 +23,11 @@ from hypergrad.single_loop.sizes import Sizes, require_bounded
 from hypergrad.single_loop.soba import SOBA
 from hypergrad.single_loop.terms import Terms
 from hypergrad.training.report import TrainingReport
+
+_HINT = (
+    "it enters neither the gradient of the inner loss nor the outer loss. A single-loop method cannot tune a "
+    "coefficient of the solver, on which the solution does not depend; use Unrolled for that."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +66,8 @@ class SingleLoop(HypergradEstimator):
     ) -> Hypergradient:
         """As promised by `HypergradEstimator`, from one move.
 
-        Also raised, by what it calls: DivergenceError if the move is not finite, or belongs to a run that explodes.
+        Also raised, by what it calls: UnusedHyperparameterError, before the first move, if nothing depends on a
+        hyperparameter; DivergenceError if the move is not finite, or belongs to a run that explodes.
         """
         t, move = self._move(problem, hparams, params, outer_step, inner_step, carry)
         sizes = Sizes.of(move)
@@ -123,6 +134,9 @@ class SingleLoop(HypergradEstimator):
         terms = Terms(problem, inner_step, outer_step)
         if carry is None:
             self.method.require(problem)
+            before = Oracle(problem, hparams, problem.inner_batch(inner_step))
+            with charging(Spent()):
+                require_dependence(Point(before, params, problem.outer_batch(outer_step), Reverse()), _HINT)
             t, memory = 0, begun(self.method, terms, params, hparams)
         else:
             t, memory = carry["t"], carry["memory"]

@@ -8,7 +8,7 @@ from torch import Tensor
 from hypergrad.core.autodiff import Tensors
 from hypergrad.single_loop.base import Method
 from hypergrad.solver.base import InnerSolver
-from hypergrad.solver.coefficient import Coefficient, Range, coefficient
+from hypergrad.solver.coefficient import Coefficient, Range, coefficient, root
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.solver.requirements import require_coefficient
 from hypergrad.solver.schedule import Schedule
@@ -28,6 +28,17 @@ class AdjointMethod(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.solver is not None and self.solver.decays:
+            raise ValueError(
+                f"{type(self).__name__} needs a minimum of the inner loss, by whose Hessian v moves, but the "
+                f"weight_decay of {type(self.solver).__name__} leads elsewhere. Set it to 0, and make the penalty a part of the "
+                "inner loss."
+            )
+        if self.adjoint_lr is not None and isinstance(root(self.adjoint_lr), str):
+            raise TypeError(
+                f"{type(self).__name__}.adjoint_lr must be a number or a schedule over one, but it names "
+                f"{root(self.adjoint_lr)!r}; the solution does not depend on it, so it cannot be tuned."
+            )
         if self.adjoint_lr is not None:
             require_coefficient(self, "adjoint_lr", Range(above=0))
         elif self.solver is not None and not isinstance(self.solver, GradientDescent):

@@ -1,6 +1,7 @@
 """What single-loop methods do not serve, said with the reason and a remedy."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -88,3 +89,25 @@ def test_a_setting_out_of_range(make, match):
 def test_one_batch_or_two_is_a_bool():
     with pytest.raises(TypeError, match="F2SA.same_batch must be a bool"):
         hg.F2SA(same_batch=1)  # type: ignore[arg-type]
+
+
+def test_a_hyperparameter_on_which_nothing_depends_is_named():
+    X, y = torch.randn(20, 3), torch.randn(20)
+    problem = hg.Supervised(
+        model=torch.nn.Linear(3, 1),
+        loss=torch.nn.functional.mse_loss,
+        train=(X[:10], y[:10]),
+        dev=(X[10:], y[10:]),
+        hyperparameters={"l2": hg.L2(init=0.1), "lr": hg.Hyperparameter(0.1)},
+    )
+    estimator = hg.SingleLoop(method=hg.SOBA(solver=hg.GradientDescent(lr=0.1)))
+    with pytest.raises(hg.UnusedHyperparameterError, match="Nothing depends on the hyperparameter 'lr'"):
+        estimator.estimate(problem, problem.init_hparams(), problem.init_params())
+
+
+def test_an_adjoint_whose_solution_the_parameters_do_not_follow_is_refused():
+    with pytest.raises(ValueError, match="the weight_decay of GradientDescent leads elsewhere. Set it to 0"):
+        hg.SOBA(solver=hg.GradientDescent(lr=0.1, weight_decay=0.1))
+    name: Any = "l2"
+    with pytest.raises(TypeError, match="adjoint_lr must be a number or a schedule over one, but it names 'l2'"):
+        hg.SOBA(solver=hg.GradientDescent(lr=0.1), adjoint_lr=name)
