@@ -86,18 +86,9 @@ class SingleLoop(HypergradEstimator):
             carry={"t": t + 1, "memory": move.memory, "scale": scale},
         )
 
-    def unrecorded(
-        self,
-        problem: InnerProblem,
-        hparams: Tensors,
-        params: Tensors,
-        *,
-        outer_step: int = 0,
-        inner_step: int = 0,
-        carry: Any = None,
-    ) -> Hypergradient:
+    def unrecorded(self, problem: InnerProblem, hparams: Tensors, params: Tensors, **where: Any) -> Hypergradient:
         """As promised by `HypergradEstimator`: the move alone, for which the host waits for nothing."""
-        t, move = self._move(problem, hparams, params, outer_step, inner_step, carry)
+        t, move = self._move(problem, hparams, params, **where)
         training, adjoint = self._counts
         return Hypergradient(
             unflatten(move.direction, hparams),
@@ -105,7 +96,7 @@ class SingleLoop(HypergradEstimator):
             math.nan,
             training=training,
             adjoint_system=None if move.adjoint_direction is None else adjoint,
-            carry={**(carry or {}), "t": t + 1, "memory": move.memory},
+            carry={**(where.get("carry") or {}), "t": t + 1, "memory": move.memory},
         )
 
     @cached_property
@@ -126,9 +117,9 @@ class SingleLoop(HypergradEstimator):
         problem: InnerProblem,
         hparams: Tensors,
         params: Tensors,
-        outer_step: int,
-        inner_step: int,
-        carry: Any,
+        outer_step: int = 0,
+        inner_step: int = 0,
+        carry: Any = None,
     ) -> tuple[int, Move]:
         """The number of the move, and the move."""
         terms = Terms(problem, inner_step, outer_step)
