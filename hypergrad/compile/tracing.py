@@ -108,6 +108,9 @@ def trace_without_writes(
         function: of tensors. It may change tensors that it made, such as copies of tensors that it holds.
         arguments: examples.
         table: decompositions of operations.
+
+    Raises:
+        RuntimeError: what torch raises if it cannot be traced.
     """
     try:
         return make_fx(torch.func.functionalize(function), dict(table))(*arguments)
