@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from hypergrad.core.autodiff import Tensors, value_and_gradient
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.device import sent
 from hypergrad.data.minibatch import scheduled
@@ -65,6 +66,16 @@ class SpreadProblem(DividedProblem):
             counts = self._dev_counts if batch.rows is None else self._dev_counts[batch.rows.cpu()]
             batch = batch._replace(fraction=Fraction(None, 1.0, sent(counts.sum(), self.device("dev"))))
         return self._part("dev", batch, rank, world)
+
+    def inner_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
+        fraction = None if batch is None else batch.fraction
+        if fraction is None or self.moments(fraction) is None:
+            return super().inner_loss_and_gradient(params, hparams, batch)
+        # The losses of all processes depend on the statistics, which therefore need each loss with its share.
+        share, name = 0.0 if fraction.is_empty else fraction.share, f"{type(self).__name__}.inner_loss"
+        loss, grad = value_and_gradient(lambda w: share * self.inner_loss(w, hparams, batch), params, name)
+        scale = 1 / (share or 1.0)
+        return scale * loss, {key: scale * g for key, g in grad.items()}
 
     def moments(self, fraction: Fraction | None) -> Moments | None:
         """The statistics by which batch normalisation normalises a part of a batch; None for those of the part."""
