@@ -51,8 +51,8 @@ class InPrecision(Wrapper):
         if problem.is_spread:
             raise ValueError(
                 f"InPrecision would sum over processes in the format of {precision!r}, but sums are in that of the "
-                "parameters: give hg.DataParallel(hg.InPrecision(problem, precision)), also to k_fold, or the "
-                "precision to hg.Trainer."
+                "parameters. Give the precision to hg.Trainer, or DataParallel(InPrecision(problem, precision)) to "
+                "hg.k_fold."
             )
         self.precision = precision
         like = next(iter(problem.init_params().values()))

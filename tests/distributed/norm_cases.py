@@ -21,7 +21,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import hypergrad as hg
-from hypergrad.core.autodiff import flatten
+from hypergrad.core.autodiff import flatten, leaves, vjp
+from hypergrad.core.collectives import Traffic
+from hypergrad.problem.oracle import Oracle
 from hypergrad.problem.precision import InPrecision, epsilon_of, in_precision
 
 
@@ -67,6 +69,22 @@ def rounded(precision: str) -> dict[str, Any]:
         "error": ((a - b).norm() / a.norm()).item(),
         "judged by": type(many.exact.problem).__name__,  # pyright: ignore[reportAttributeAccessIssue]
     }
+
+
+def traffic(layers: int) -> list[int]:
+    """The all-reduces of a training step, of a gradient with its graph, and of a product with the Hessian."""
+    inside = nn.Sequential(nn.Tanh(), *(nn.BatchNorm1d(5) for _ in range(layers)))
+    problem = hg.DataParallel(normalized(network(3, inside=inside)))
+    oracle = Oracle(problem, problem.init_hparams(), problem.inner_batch(0))
+    w, step, linearized, product = leaves(problem.init_params()), Traffic(), Traffic(), Traffic()
+    with torch.no_grad(), step.counting():
+        oracle(w)
+    with linearized.counting():
+        _, grad = oracle(w)
+    times = vjp(flatten(grad), w)
+    with product.counting():
+        times(flatten(w))
+    return [each.calls for each in (step, linearized, product)]
 
 
 class Returning(nn.Module):

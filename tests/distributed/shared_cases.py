@@ -16,4 +16,5 @@ PRECISIONS = ("float32", "bf16-mixed", "bf16-true")
 def cases() -> dict[str, Callable[[], Any]]:
     refused = {f"refused: {name}": partial(refusal_cases.refusal, act) for name, act in refusal_cases.ACTIONS.items()}
     inside = {precision: partial(norm_cases.rounded, precision) for precision in PRECISIONS}
-    return {**PARITY, **inside, **refused, "rows read": stream_cases.rows_read, "draws": stream_cases.draws}
+    sent = {f"traffic {k}": partial(norm_cases.traffic, k) for k in range(3)}
+    return {**PARITY, **inside, **refused, **sent, "rows read": stream_cases.rows_read, "draws": stream_cases.draws}

@@ -12,7 +12,7 @@ REFUSED = {
     "pairs": "DataParallel on 2 processes needs a loss that is a mean or a sum over examples, .* off by 2.4e-03",
     "centred": "Look for statistics of the batch in the model",
     "returned, ignored": "the model returns its loss itself, and 3 of 13 targets are -100",
-    "returned, ignored later": "Example [0-9]+ of the train part: DataParallel on 2 processes .* 1 of 1 targets are -100",
+    "returned, ignored later": "Example [0-9]+ of the train part: DataParallel on 2 processes .* of 1 targets are -100",
     "normalised, dev in batches": "because the layer '1.0' normalises by those of its batch, but dev_batch_size is 3",
     "distilled, normalised": "the layer '1', a BatchNorm1d, normalises by the statistics of its batch",
     "distilled, centred": "DataParallel on 2 processes needs a loss that is a mean or a sum",
@@ -23,7 +23,7 @@ REFUSED = {
     "in order": "The dev part is an IterableDataset, which has no number of examples",
     "spread": "those of this DataParallel are sums over processes already",
     "folds of spread": "those of this KFold are sums over processes already",
-    "precision outside": "give hg.DataParallel.hg.InPrecision.problem, precision",
+    "precision outside": "sums are in that of the parameters. Give the precision to hg.Trainer",
     "penalised": "Lasso has an L1 penalty; use the problem without it",
 }
 
@@ -54,6 +54,12 @@ def test_sums_are_in_the_format_of_the_parameters(case, bound):
 def test_refusals(case):
     for message in run().of(f"refused: {case}"):
         assert re.search(REFUSED[case], message), message
+
+
+@pytest.mark.parametrize("layers", range(3))
+def test_a_normalised_layer_costs_two_sums_on_each_way(layers):
+    for found in run().of(f"traffic {layers}"):
+        assert found == [1 + 4 * layers] * 3
 
 
 def test_a_process_reads_its_own_rows_only():
