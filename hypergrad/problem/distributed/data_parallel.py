@@ -42,9 +42,11 @@ class DataParallel(Wrapper):
         group: of torch.distributed; None for all processes, or for one if torch.distributed is not initialised.
 
     Raises:
-        ValueError: if the optimality condition of the problem is not the gradient of its loss.
+        ValueError: if the optimality condition of the problem is not the gradient of its loss, or its losses are
+            sums over processes already.
 
-    Also raised, by what it calls: ValueError if the problem has an L1 penalty; NotImplementedError if it has no parts.
+    Also raised, by what it calls: ValueError if the problem has an L1 penalty, or a loss that is not the sum of those
+    of its parts; NotImplementedError if it has no parts.
     """
 
     def __init__(self, problem: InnerProblem, group: dist.ProcessGroup | None = None) -> None:
@@ -52,21 +54,25 @@ class DataParallel(Wrapper):
         if not problem.is_minimisation:
             raise ValueError(
                 f"DataParallel needs an optimality condition that is the gradient of the inner loss, but "
-                f"{type(problem).__name__} has one of its own, which need not be a sum over examples."
+                f"{type(problem).__name__} has one of its own, which need not be a sum over examples; run it on one "
+                "process."
+            )
+        if problem.is_spread:
+            raise ValueError(
+                f"DataParallel needs a problem whose losses one process can compute, but those of this "
+                f"{type(problem).__name__} are sums over processes already; leave one of the two DataParallel out."
             )
         self.ranks = Ranks.of(group)
         self._unsummed: frozenset[str] = frozenset()
-        self.inner_batch(0)  # an error now, if the problem has no parts
+        if self.is_spread:
+            self.problem = problem.on_ranks(self.ranks)
+            self.inner_batch(0)  # an error now, if the problem has no parts
+            self.outer_batch(0)
 
     @property
     def is_spread(self) -> bool:
         """Whether there is more than one process."""
         return self.ranks.world > 1
-
-    @property
-    def exact(self) -> InnerProblem:
-        exact = self.problem.exact
-        return self if exact is self.problem else self._on(exact)
 
     def untied(self, hparams: Tensors) -> Tensors:
         return hparams
@@ -79,7 +85,9 @@ class DataParallel(Wrapper):
         return {**super().settings(), **mine}
 
     def inner_batch(self, step: int) -> Any:
-        return self._own_part(self.problem.inner_batch(step))
+        if not self.is_spread:
+            return self.problem.inner_batch(step)
+        return OwnPart(*self.problem.inner_share_at(step, self.ranks))
 
     def outer_batch(self, step: int) -> Any:
         return self._own_dev(self.problem.outer_batch(step))
@@ -187,11 +195,6 @@ class DataParallel(Wrapper):
     def _own_hparams(self, hparams: Tensors) -> Tensors:
         varied = self._own({name: x for name, x in hparams.items() if name not in self._unsummed})
         return {name: varied.get(name, x) for name, x in hparams.items()} if self._unsummed else varied
-
-    def _own_part(self, batch: Any) -> Any:
-        if not self.is_spread:
-            return batch
-        return OwnPart(*self.problem.inner_share(batch, self.ranks.rank, self.ranks.world))
 
     def _own_dev(self, batch: Any) -> Any:
         if not self.is_spread:
