@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import Function
+from torch.overrides import handle_torch_function, has_torch_function
 
 _GROUPS: dict[str, dist.ProcessGroup] = {}
 """The groups by name: an operation of torch takes no group as an argument."""
@@ -83,7 +84,7 @@ class Ranks:
         Args:
             tensors: the same on all ranks; in a backward pass, the derivatives of all of them are one all-reduce.
         """
-        return _Vary.apply(self.name, *tensors)  # type: ignore[return-value]
+        return vary(self.name, *tensors)
 
     def total(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The sums of the tensors over the ranks, the same on all of them, by one all-reduce for each dtype.
@@ -91,7 +92,21 @@ class Ranks:
         Args:
             tensors: each rank's own, at least one, with shapes that are the same on all ranks.
         """
-        return _Total.apply(self.name, *tensors)  # type: ignore[return-value]
+        return total(self.name, *tensors)
+
+
+def vary(group: str, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """`Ranks.vary`, for which a class of tensors may have a rule of its own."""
+    if has_torch_function(tensors):
+        return handle_torch_function(vary, tensors, group, *tensors)
+    return _Vary.apply(group, *tensors)  # type: ignore[return-value]
+
+
+def total(group: str, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """`Ranks.total`, likewise."""
+    if has_torch_function(tensors):
+        return handle_torch_function(total, tensors, group, *tensors)
+    return _Total.apply(group, *tensors)  # type: ignore[return-value]
 
 
 @torch.library.custom_op("hypergrad::all_reduce", mutates_args=())
