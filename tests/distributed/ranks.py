@@ -29,7 +29,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PATHS = [ROOT, ROOT / "tests", ROOT / "tests" / "distributed"]
-LONGEST_OUTPUT = 6000
+LONGEST_OUTPUT = 20_000
 
 
 @dataclass(frozen=True)
