@@ -60,8 +60,9 @@ class Loop:
     def observe(self, record: Record) -> None:
         """Add a record to the journal, and pass it and the state to the callbacks."""
         self.journal.add(record)
+        shown = self.objective.spread.whole_record(record) if self.callbacks else record
         for callback in self.callbacks:
-            callback.on_step(record)
+            callback.on_step(shown)
         keepers = [callback for callback in self.callbacks if type(callback).on_state is not Callback.on_state]
         if keepers:
             state = self.state(record)
@@ -70,7 +71,7 @@ class Loop:
 
     def retrained(self) -> TrainedModel:
         """The model after training on train and dev at the best λ, from the initial parameters."""
-        _, _, best = self.journal.records()
+        _, _, best = self.journal.whole_records()
         problem, hparams = self.objective.problem.joined(best.hparams)
         with reading(problem):
             found = self.objective.estimator.estimate(problem, hparams, problem.init_params())

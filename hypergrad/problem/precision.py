@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map_only
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.formats import TF32, allows_tf32, setting_of
 from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.core.row_shard import RowShard
 from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.wrapper import Wrapper
 
@@ -71,6 +72,13 @@ class InPrecision(Wrapper):
 
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         return self.problem.hyperparameters()
+
+    def shards(self) -> Mapping[str, RowShard]:
+        return self.problem.shards()
+
+    def on_shards(self) -> "InPrecision":
+        there = self.problem.on_shards()
+        return self if there is self.problem else InPrecision(there, self.precision)
 
     def at_outer_step(self, step: int) -> "InPrecision":  # type: ignore[override]
         now = self.problem.at_outer_step(step)

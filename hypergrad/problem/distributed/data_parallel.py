@@ -1,6 +1,7 @@
 """A problem whose examples are spread over processes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any, NamedTuple
 
 import torch.distributed as dist
@@ -9,7 +10,9 @@ from torch import Tensor
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.core.row_shard import RowShard
 from hypergrad.problem.base import InnerProblem, Parts
+from hypergrad.problem.distributed.row_shards import shards_of
 from hypergrad.problem.oracle import Oracle
 from hypergrad.problem.parts import accumulated_outer_loss
 from hypergrad.problem.wrapper import Wrapper
@@ -35,21 +38,29 @@ class DataParallel(Wrapper):
     Args:
         problem: gives its parts by `inner_share` and `outer_share`, as `Supervised` does; the same on all ranks.
         group: of torch.distributed; None for all processes, or for one if torch.distributed is not initialised.
+        sharded: the names of hyperparameters of which `Trainer` keeps some rows on each rank, with their part of the
+            optimiser's state, see docs/sharded_hyperparameters.md. Elsewhere they are as the others.
 
     Raises:
         ValueError: if the optimality condition of the problem is not the gradient of its loss.
 
-    Also raised, by what it calls: ValueError if the problem has an L1 penalty; NotImplementedError if it has no parts.
+    Also raised, by what it calls: ValueError if the problem has an L1 penalty, or a hyperparameter of `sharded` cannot
+    be spread; NotImplementedError if the problem has no parts.
     """
 
-    def __init__(self, problem: InnerProblem, group: dist.ProcessGroup | None = None) -> None:
+    _is_on_shards = False
+
+    def __init__(
+        self, problem: InnerProblem, group: dist.ProcessGroup | None = None, sharded: Sequence[str] = ()
+    ) -> None:
         super().__init__(problem)
         if not problem.is_minimisation:
             raise ValueError(
                 f"DataParallel needs an optimality condition that is the gradient of the inner loss, but "
                 f"{type(problem).__name__} has one of its own, which need not be a sum over examples."
             )
-        self.ranks = Ranks.of(group)
+        self.ranks, self.sharded = Ranks.of(group), tuple(sharded)
+        self._shards = shards_of(problem, self.ranks, self.sharded)
         self.inner_batch(0)  # an error now, if the problem has no parts
 
     @property
@@ -60,13 +71,26 @@ class DataParallel(Wrapper):
     @property
     def exact(self) -> InnerProblem:
         exact = self.problem.exact
-        return self if exact is self.problem else self._on(exact)
+        if exact is self.problem:
+            return self
+        same = DataParallel(exact, self.ranks.group if self.is_spread else None, self.sharded)
+        return same.on_shards() if self._is_on_shards else same
 
     def untied(self, hparams: Tensors) -> Tensors:
         return hparams
 
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         return self.problem.hyperparameters()
+
+    def shards(self) -> Mapping[str, RowShard]:
+        return self._shards
+
+    def on_shards(self) -> InnerProblem:
+        if not self._shards:
+            return self
+        other = copy(self)
+        other._is_on_shards = True
+        return other
 
     def settings(self) -> dict[str, object]:
         mine = {"problem": type(self.problem).__name__, "ranks": self.ranks.world} if self.is_spread else {}
@@ -90,14 +114,14 @@ class DataParallel(Wrapper):
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         if not self.is_spread:
             return self.problem.inner_loss(params, hparams, batch)
-        w, hp = self._own(params), self._own(hparams)
+        w, hp = self._own(params), self._own_hparams(hparams)
         (loss,) = self.ranks.total([batch.share * Oracle(self.problem, hp, batch.batch).loss(w)])
         return loss
 
     def inner_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
         if not self.is_spread:
             return self.problem.inner_loss_and_gradient(params, hparams, batch)
-        w, hp = self._own(params), self._own(hparams)
+        w, hp = self._own(params), self._own_hparams(hparams)
         loss, grad = Oracle(self.problem, hp, batch.batch)(w)
         total, *sums = self.ranks.total([batch.share * x for x in (loss, *grad.values())])
         return total, dict(zip(grad, sums, strict=True))
@@ -109,19 +133,20 @@ class DataParallel(Wrapper):
         """The outputs of the model on this rank's own part of a batch."""
         if not self.is_spread:
             return self.problem.outputs(params, hparams, batch)
-        return self.problem.outputs(self._own(params), self._own(hparams), batch.batch)
+        return self.problem.outputs(self._own(params), self._own_hparams(hparams), batch.batch)
 
     def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         if not self.is_spread:
             return self.problem.loss_of_outputs(outputs, params, hparams, batch)
-        loss = self.problem.loss_of_outputs(outputs, self._own(params), self._own(hparams), batch.batch)
+        w, hp = self._own(params), self._own_hparams(hparams)
+        loss = self.problem.loss_of_outputs(outputs, w, hp, batch.batch)
         (total,) = self.ranks.total([batch.share * loss])
         return total
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         if not self.is_spread:
             return self.problem.outer_loss(params, hparams, batch)
-        loss = accumulated_outer_loss(self.problem, self._own(params), self._own(hparams), batch.batch)
+        loss = accumulated_outer_loss(self.problem, self._own(params), self._own_hparams(hparams), batch.batch)
         (total,) = self.ranks.total([batch.share * loss])
         return total
 
@@ -145,16 +170,25 @@ class DataParallel(Wrapper):
         return self._on(both), wide
 
     def _on(self, problem: InnerProblem) -> "DataParallel":
-        """Another problem on the same ranks."""
+        """Another problem on the same ranks, whose hyperparameters are whole."""
         return DataParallel(problem, self.ranks.group if self.is_spread else None)
 
     def _own(self, tensors: Tensors) -> Tensors:
         """w or λ as this rank's own."""
         return dict(zip(tensors, self.ranks.vary(list(tensors.values())), strict=True)) if tensors else tensors
 
+    def _own_hparams(self, hparams: Tensors) -> Tensors:
+        """λ as this rank's own; what is sharded is so already."""
+        if not self._is_on_shards:
+            return self._own(hparams)
+        return hparams | self._own({name: x for name, x in hparams.items() if name not in self._shards})
+
     def _own_part(self, batch: Any) -> Any:
         if not self.is_spread:
             return batch
+        private = [shard for shard in self._shards.values() if shard.is_private] if self._is_on_shards else []
+        if private:
+            return OwnPart(*self.problem.owned_share(batch, self.ranks.rank, private[0].rows))
         return OwnPart(*self.problem.inner_share(batch, self.ranks.rank, self.ranks.world))
 
     def _own_dev(self, batch: Any) -> Any:

@@ -14,6 +14,7 @@ from hypergrad.model.criterion import Criterion, Fraction
 from hypergrad.problem.base import Parts
 from hypergrad.problem.batch_place import WHOLE, BatchPlace, place_of
 from hypergrad.problem.supervised.examples import Batch, ExampleProblem
+from hypergrad.problem.supervised.owned_part import owned_part
 
 
 class DividedProblem(ExampleProblem):
@@ -66,6 +67,11 @@ class DividedProblem(ExampleProblem):
 
     def inner_share(self, batch: Batch | None, rank: int, world: int) -> tuple[Batch, float]:
         return self._part("train", batch or Batch(), rank, world)
+
+    def owned_share(self, batch: Batch | None, rank: int, rows: range) -> tuple[Batch, float]:
+        batch = batch or Batch()
+        denominator = self.criterion.count(self._targets("train", batch)) if self.criterion.counts else None
+        return owned_part(batch, self._length("train", batch), denominator, rank, rows)
 
     def outer_share(self, batch: Batch | None, rank: int, world: int) -> tuple[Batch, float]:
         return self._part("dev", batch or Batch(), rank, world)
@@ -124,7 +130,7 @@ class DividedProblem(ExampleProblem):
         return self._piece_of(batch, cut, fraction), share
 
     def _piece_of(self, batch: Batch, cut: slice, fraction: Fraction) -> Batch:
-        return Batch(_rows(batch.rows, cut), batch.step, _cut(batch.examples, cut), fraction)
+        return Batch(_rows(batch.rows, cut), batch.step, _cut(batch.examples, cut), fraction, batch.first)
 
     def _length(self, name: str, batch: Batch) -> int:
         if batch.examples is not None:
