@@ -42,8 +42,8 @@ class Record:
         problem: of this outer step.
         labels: names of the entries of λ, by hyperparameter, in the order of the flat values; may be empty.
         exact_loss: the loss on all of dev where `outer_loss` is on a sample; None where it was not evaluated.
-        of_whole: the scalars of λ and dF/dλ, if `hparams` and `grad` hold only the rows of one of several processes;
-            None if they are whole, as callbacks and results have them.
+        of_whole: the scalars of λ and dF/dλ, if their rows are spread over processes; None if they are not. Callbacks
+            and results have whole tensors in any case.
     """
 
     step: int

@@ -83,6 +83,24 @@ class RowShard:
         return rows.contiguous()
 
 
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a tensor on this process, as a leaf of a state.
+
+    Attributes:
+        own: the rows, contiguous.
+        shard: which ones they are.
+    """
+
+    own: Tensor
+    shard: RowShard
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the whole tensor."""
+        return self.shard.size, *self.own.shape[1:]
+
+
 def norm_over_ranks(own: list[Tensor], shared: list[Tensor], ranks: Ranks) -> Tensor:
     """The norm of all entries of some tensors, shape (), the same on all processes.
 

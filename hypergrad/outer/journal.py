@@ -171,8 +171,10 @@ class Journal:
     def restore(self, state: dict[str, Any], problem_at: Callable[[int], InnerProblem]) -> None:
         """Go back to a state; `problem_at` returns the problem of an outer step."""
         self.history = list(state["history"])
-        self._paths = {name: list(placed(path[:], self.device)) for name, path in state["trajectory"].items()}
-        self._records = tuple(_as_record(content, self.device, problem_at) for content in state["records"])
+        kept = {name: path for name, path in state["trajectory"].items() if name not in self.spread.shards}
+        self._paths = {name: list(placed(path[:], self.device)) for name, path in kept.items()}
+        records = (_as_record(content, self.device, problem_at) for content in state["records"])
+        self._records = tuple(self.spread.restored(record) for record in records)
         self._warned = set(state["warned"])
         self.ledger.restore(state, self._records[1].seconds)
 

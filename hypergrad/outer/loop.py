@@ -11,6 +11,7 @@ from hypergrad.callback.base import Callback, Record, Result
 from hypergrad.callback.trained_model import TrainedModel
 from hypergrad.data.streamed import reading
 from hypergrad.outer.descent import Descent
+from hypergrad.outer.spread_state import names_in, with_own, with_rows
 from hypergrad.outer.state import identity, random_state, require_same, restore_random_state
 
 
@@ -82,7 +83,7 @@ class Loop:
 
     def state(self, last: Record) -> dict[str, Any]:
         """All that `restore` needs, as tensors and plain values; later steps do not change them."""
-        return {
+        state = {
             "step": last.step,
             "hparams": last.hparams,
             **self.objective.state(),
@@ -92,6 +93,7 @@ class Loop:
             "device": self.journal.device.type,
             "identity": self.identity,
         }
+        return with_rows(state, self.objective.spread, self._names)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a state, as if it had been reached here.
@@ -100,10 +102,16 @@ class Loop:
         """
         require_same(self.identity, state["identity"])
         self._note_device(state.get("device"))
+        state = with_own(state, self.objective.spread, self._names, self.journal.device)
         self.journal.restore(state, self.objective.problem.at_outer_step)
         self.objective.restore(state)
         self.descent.restore(state)
         restore_random_state(state["random"])
+
+    @property
+    def _names(self) -> dict[int, str]:
+        """The hyperparameters by their index in the state of the optimiser."""
+        return names_in(self.descent.optimizer, self.objective.u)
 
     def _note_device(self, before: str | None) -> None:
         """Warn if the state comes from another kind of device; earlier releases did not record it."""

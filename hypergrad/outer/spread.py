@@ -93,6 +93,12 @@ class Spread:
             numbers["hypergradient/norm"] = self.norm(record.grad).item()
         return replace(record, hparams=self.own(record.hparams), of_whole=numbers)
 
+    def restored(self, record: Record) -> Record:
+        """A record with this process's rows, from one that may have been made on another number of processes."""
+        if not self.shards:
+            return replace(record, of_whole=None)
+        return self.record(replace(record, hparams=self.whole(record.hparams)))
+
     def whole_record(self, record: Record) -> Record:
         """A record with the whole λ and dF/dλ on all ranks."""
         if not self.shards:
