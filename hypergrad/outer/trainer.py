@@ -175,7 +175,9 @@ class Trainer:
             if resume is not None:
                 resumed_at = resumed(loop, resume, begins=resume_if_any)
             config = config or {"estimator": repr(self.estimator), "outer_steps": self.outer_steps}
-            run = Run(self.outer_steps, self.evaluated, self.estimator, config, resumed_at, lambda: loop.journal.best)
+            run = Run(
+                self.outer_steps, self.evaluated, self.estimator, config, resumed_at, best=lambda: loop.journal.best
+            )
             try:
                 with running(self.callbacks, run, loop.journal):
                     result = loop.run()
