@@ -1,16 +1,20 @@
 """A problem whose examples are spread over processes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
+from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.core.order import is_first_order
 from hypergrad.core.row_shard import RowShard
+from hypergrad.core.total_loss import total_loss
 from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.distributed.row_shards import shards_of
 from hypergrad.problem.oracle import Oracle
@@ -38,14 +42,16 @@ class DataParallel(Wrapper):
     Args:
         problem: gives its parts by `inner_share` and `outer_share`, as `Supervised` does; the same on all ranks.
         group: of torch.distributed; None for all processes, or for one if torch.distributed is not initialised.
+
         sharded: the names of hyperparameters of which `Trainer` keeps some rows on each rank, with their part of the
             optimiser's state, see docs/sharded_hyperparameters.md. Elsewhere they are as the others.
 
     Raises:
-        ValueError: if the optimality condition of the problem is not the gradient of its loss.
+        ValueError: if the optimality condition of the problem is not the gradient of its loss, or its losses are
+            sums over processes already.
 
-    Also raised, by what it calls: ValueError if the problem has an L1 penalty, or a hyperparameter of `sharded` cannot
-    be spread; NotImplementedError if the problem has no parts.
+    Also raised, by what it calls: ValueError if the problem has an L1 penalty, or a loss that is not the sum of those
+    of its parts, or a hyperparameter of `sharded` cannot be; NotImplementedError if it has no parts.
     """
 
     _is_on_shards = False
@@ -57,24 +63,26 @@ class DataParallel(Wrapper):
         if not problem.is_minimisation:
             raise ValueError(
                 f"DataParallel needs an optimality condition that is the gradient of the inner loss, but "
-                f"{type(problem).__name__} has one of its own, which need not be a sum over examples."
+                f"{type(problem).__name__} has one of its own, which need not be a sum over examples; run it on one "
+                "process."
             )
-        self.ranks, self.sharded = Ranks.of(group), tuple(sharded)
-        self._shards = shards_of(problem, self.ranks, self.sharded)
-        self.inner_batch(0)  # an error now, if the problem has no parts
+        if problem.is_spread:
+            raise ValueError(
+                f"DataParallel needs a problem whose losses one process can compute, but those of this "
+                f"{type(problem).__name__} are sums over processes already; leave one of the two DataParallel out."
+            )
+        self.ranks = Ranks.of(group)
+        self._shards = shards_of(problem, self.ranks, sharded)
+        self._unsummed: frozenset[str] = frozenset()
+        if self.is_spread:
+            self.problem = problem.on_ranks(self.ranks)
+            self.inner_batch(0)  # an error now, if the problem has no parts
+            self.outer_batch(0)
 
     @property
     def is_spread(self) -> bool:
         """Whether there is more than one process."""
         return self.ranks.world > 1
-
-    @property
-    def exact(self) -> InnerProblem:
-        exact = self.problem.exact
-        if exact is self.problem:
-            return self
-        same = DataParallel(exact, self.ranks.group if self.is_spread else None, self.sharded)
-        return same.on_shards() if self._is_on_shards else same
 
     def untied(self, hparams: Tensors) -> Tensors:
         return hparams
@@ -88,7 +96,7 @@ class DataParallel(Wrapper):
     def on_shards(self) -> InnerProblem:
         if not self._shards:
             return self
-        other = copy(self)
+        other = self.with_own_terms(self._shards)
         other._is_on_shards = True
         return other
 
@@ -97,7 +105,12 @@ class DataParallel(Wrapper):
         return {**super().settings(), **mine}
 
     def inner_batch(self, step: int) -> Any:
-        return self._own_part(self.problem.inner_batch(step))
+        if not self.is_spread:
+            return self.problem.inner_batch(step)
+        private = [shard for shard in self._shards.values() if shard.is_private] if self._is_on_shards else []
+        if private:
+            return OwnPart(*self.problem.owned_share(self.problem.inner_batch(step), self.ranks.rank, private[0].rows))
+        return OwnPart(*self.problem.inner_share_at(step, self.ranks))
 
     def outer_batch(self, step: int) -> Any:
         return self._own_dev(self.problem.outer_batch(step))
@@ -114,9 +127,7 @@ class DataParallel(Wrapper):
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         if not self.is_spread:
             return self.problem.inner_loss(params, hparams, batch)
-        w, hp = self._own(params), self._own_hparams(hparams)
-        (loss,) = self.ranks.total([batch.share * Oracle(self.problem, hp, batch.batch).loss(w)])
-        return loss
+        return self._total(lambda w, hp: Oracle(self.problem, hp, batch.batch).loss(w), params, hparams, batch.share)
 
     def inner_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
         if not self.is_spread:
@@ -146,9 +157,9 @@ class DataParallel(Wrapper):
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         if not self.is_spread:
             return self.problem.outer_loss(params, hparams, batch)
-        loss = accumulated_outer_loss(self.problem, self._own(params), self._own_hparams(hparams), batch.batch)
-        (total,) = self.ranks.total([batch.share * loss])
-        return total
+        return self._total(
+            partial(accumulated_outer_loss, self.problem, batch=batch.batch), params, hparams, batch.share
+        )
 
     def solution(self, hparams: Tensors) -> Tensors:
         return self.problem.solution(hparams)
@@ -169,27 +180,49 @@ class DataParallel(Wrapper):
         both, wide = self.problem.joined(hparams)
         return self._on(both), wide
 
+    def with_own_terms(self, names: Collection[str]) -> "DataParallel":
+        """The same problem, whose derivatives with respect to some hyperparameters are not summed over the ranks.
+
+        They are this rank's own terms, of a sum that is left to the caller.
+        """
+        other = copy(self)
+        other._unsummed = self._unsummed.union(names)
+        return other
+
+    @property
+    def own_terms(self) -> frozenset[str]:
+        """The hyperparameters by which derivatives are this rank's own terms."""
+        return self._unsummed
+
     def _on(self, problem: InnerProblem) -> "DataParallel":
-        """Another problem on the same ranks, whose hyperparameters are whole."""
+        """Another problem on the same ranks, whose hyperparameters are whole on each."""
         return DataParallel(problem, self.ranks.group if self.is_spread else None)
+
+    def _total(
+        self, loss: Callable[[Tensors, Tensors], Tensor], params: Tensors, hparams: Tensors, share: float
+    ) -> Tensor:
+        """The sum over the ranks of share · loss(w, λ), with its gradient if nothing is differentiated twice."""
+        num = len(params)
+
+        def own(*tensors: Tensor) -> Tensor:
+            w, hp = dict(zip(params, tensors[:num], strict=True)), dict(zip(hparams, tensors[num:], strict=True))
+            return share * loss(w, hp)
+
+        tensors = [*params.values(), *hparams.values()]
+        if not self._unsummed and torch.is_grad_enabled() and is_first_order(tensors[0]):
+            return total_loss(self.ranks, own, tensors)
+        (total,) = self.ranks.total([own(*self._own(params).values(), *self._own_hparams(hparams).values())])
+        return total
 
     def _own(self, tensors: Tensors) -> Tensors:
         """w or λ as this rank's own."""
-        return dict(zip(tensors, self.ranks.vary(list(tensors.values())), strict=True)) if tensors else tensors
+        if not tensors or not torch.is_grad_enabled():
+            return tensors
+        return dict(zip(tensors, self.ranks.vary(list(tensors.values())), strict=True))
 
     def _own_hparams(self, hparams: Tensors) -> Tensors:
-        """λ as this rank's own; what is sharded is so already."""
-        if not self._is_on_shards:
-            return self._own(hparams)
-        return hparams | self._own({name: x for name, x in hparams.items() if name not in self._shards})
-
-    def _own_part(self, batch: Any) -> Any:
-        if not self.is_spread:
-            return batch
-        private = [shard for shard in self._shards.values() if shard.is_private] if self._is_on_shards else []
-        if private:
-            return OwnPart(*self.problem.owned_share(batch, self.ranks.rank, private[0].rows))
-        return OwnPart(*self.problem.inner_share(batch, self.ranks.rank, self.ranks.world))
+        varied = self._own({name: x for name, x in hparams.items() if name not in self._unsummed})
+        return {name: varied.get(name, x) for name, x in hparams.items()} if self._unsummed else varied
 
     def _own_dev(self, batch: Any) -> Any:
         if not self.is_spread:

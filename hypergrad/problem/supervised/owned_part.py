@@ -30,5 +30,5 @@ def owned_part(batch: Batch, num: int, denominator: Tensor | None, rank: int, ro
         if count == 0:
             own, where = batch.rows.new_tensor([rows.start]), slice(0, 1)
     examples = None if batch.examples is None else tree_map(lambda x: x[where], batch.examples)
-    fraction = Fraction(rank, max(count, 1) / num, denominator)
+    fraction = Fraction(rank, max(count, 1) / num, denominator, is_empty=count == 0)
     return Batch(own, batch.step, examples, fraction, rows.start), count / num
