@@ -99,6 +99,7 @@ def measure(title: str, rows: Mapping[str, Row], device: torch.device, *, tolera
 def _one(work: Work, device: torch.device, rounds: int) -> tuple[Tensor | None, Measured]:
     """The result of a work and what it took: first call, then the median of some, and the peak of the last of these."""
     result, first = _timed(work, device)
+    result = None if result is None else result.detach().cpu().double()  # here, as it takes as long as ten gradients
     times = [_timed(work, device)[1] for _ in range(rounds - 1 if first < _ENOUGH else 0)]
     (_, last), peak = _with_peak(partial(_timed, work, device), device)
     return result, Measured(statistics.median([*times, last]), peak, first=first)
@@ -109,8 +110,7 @@ def _timed(work: Work, device: torch.device) -> tuple[Tensor | None, float]:
     begin = time.perf_counter()
     result = work()
     wait(device)
-    seconds = time.perf_counter() - begin
-    return None if result is None else result.detach().cpu().double(), seconds
+    return result, time.perf_counter() - begin
 
 
 def wait(device: torch.device) -> None:
