@@ -74,25 +74,28 @@ def measure(title: str, rows: Mapping[str, Row], device: torch.device, *, tolera
     """
     found: dict[str, Measured] = {}
     truth: Tensor | None = None
-    for name, row in rows.items():
-        try:
-            result, found[name] = _one(row.make(), device, rounds)
-        except MissingError as error:
-            found[name] = Measured(note=str(error))
-            continue
-        except Exception as error:  # the other rows are still wanted
-            found[name] = Measured(note=f"{type(error).__name__}: {error}".splitlines()[0][:90], failed=True)
-            continue
-        finally:
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-        if row.checked and result is not None:
-            truth = result if truth is None else truth
-            off = ((result - truth).norm() / truth.norm()).item()
-            allowed = row.tolerance or tolerance
-            wrong = "" if off <= allowed else f"WRONG: more than {allowed:.0e}"
-            found[name] = replace(found[name], error=off, note=wrong, failed=bool(wrong))
-    _print(title, found)
+    try:
+        for name, row in rows.items():
+            try:
+                result, found[name] = _one(row.make(), device, rounds)
+            except MissingError as error:
+                found[name] = Measured(note=str(error))
+                continue
+            except Exception as error:  # the other rows are still wanted
+                found[name] = Measured(note=f"{type(error).__name__}: {error}".splitlines()[0][:90], failed=True)
+                continue
+            finally:
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()
+            if row.checked and result is not None:
+                truth = result if truth is None else truth
+                off = ((result - truth).norm() / truth.norm()).item()
+                allowed = row.tolerance or tolerance
+                wrong = "" if off <= allowed else f"WRONG: more than {allowed:.0e}"
+                found[name] = replace(found[name], error=off, note=wrong, failed=bool(wrong))
+    finally:  # also where the time is over
+        if found:
+            _print(title, found)
     return not any(row.failed for row in found.values())
 
 
