@@ -53,7 +53,7 @@ def products(device: torch.device, *, tiny: bool) -> bool:
                 for label, (more, off) in _options(name, tiny=tiny).items()
             },
         }
-        right &= measure(f"Hessian product, {work.title}", rows, device, tolerance=10 * work.tolerance)
+        right &= measure(f"Hessian product, {work.title}", rows, device, tolerance=10 * work.tolerance, rounds=5)
     return right
 
 

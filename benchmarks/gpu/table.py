@@ -76,17 +76,7 @@ def measure(title: str, rows: Mapping[str, Row], device: torch.device, *, tolera
     truth: Tensor | None = None
     try:
         for name, row in rows.items():
-            try:
-                result, found[name] = _one(row.make(), device, rounds)
-            except MissingError as error:
-                found[name] = Measured(note=str(error))
-                continue
-            except Exception as error:  # the other rows are still wanted
-                found[name] = Measured(note=f"{type(error).__name__}: {error}".splitlines()[0][:90], failed=True)
-                continue
-            finally:
-                if device.type == "cuda":
-                    torch.cuda.empty_cache()
+            result, found[name] = _tried(row, device, rounds)
             if row.checked and result is not None:
                 truth = result if truth is None else truth
                 off = ((result - truth).norm() / truth.norm()).item()
@@ -97,6 +87,19 @@ def measure(title: str, rows: Mapping[str, Row], device: torch.device, *, tolera
         if found:
             _print(title, found)
     return not any(row.failed for row in found.values())
+
+
+def _tried(row: Row, device: torch.device, rounds: int) -> tuple[Tensor | None, Measured]:
+    """What a row gives; where it fails, the other rows are still wanted."""
+    try:
+        return _one(row.make(), device, rounds)
+    except MissingError as error:
+        return None, Measured(note=str(error))
+    except Exception as error:
+        return None, Measured(note=f"{type(error).__name__}: {error}".splitlines()[0][:90], failed=True)
+    finally:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def _one(work: Work, device: torch.device, rounds: int) -> tuple[Tensor | None, Measured]:
