@@ -23,13 +23,14 @@ class ModelSaver(Callback):
         return [self.folder]
 
     def on_start(self, run: Run) -> None:
-        claim(self.folder / HPARAMS_FILE, run)
-        self._best = run.best
+        self._best, self._writes = run.best, run.is_first
+        if self._writes:
+            claim(self.folder / HPARAMS_FILE, run)
 
     def on_end(self, result: Result) -> None:
-        result.model.save(self.folder)
+        result.model.save(self.folder, writes=self._writes)
 
     def on_error(self, error: BaseException, last: Record | None) -> None:
         best = self._best()
         if best is not None:
-            best.model.save(self.folder)
+            best.model.save(self.folder, writes=self._writes)

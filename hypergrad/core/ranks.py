@@ -77,6 +77,23 @@ class Ranks:
         dist.all_reduce(sent, op=dist.ReduceOp.MAX, group=self._control)
         return int(sent)
 
+    def agree(self, value: int, *, seconds: float | None = None) -> bool:
+        """Whether an integer is the same on all ranks.
+
+        Args:
+            value: from −2⁶³ + 1 to 2⁶³ − 1.
+            seconds: how long to wait for the others, if less than the time limit of the group.
+
+        Also raised, by what it calls: RuntimeError if another rank did not come in time.
+        """
+        if self.world == 1:
+            return True
+        sent = torch.tensor([value, -value])
+        work = dist.all_reduce(sent, op=dist.ReduceOp.MAX, group=self._control, async_op=True)
+        assert work is not None  # by async_op
+        work.wait() if seconds is None else work.wait(timedelta(seconds=seconds))
+        return int(sent.sum()) == 0
+
     def gathered(self, value: T) -> list[T]:
         """The values of all ranks, by rank: anything that can be pickled."""
         if self.world == 1:

@@ -82,8 +82,11 @@ class CompiledDescent(Descent):
         """What is compiled, made as soon as that pays; None if nothing is."""
         estimator = self.objective.estimator
         assert isinstance(estimator, SingleLoop)  # by `compiles`
-        if self._compiled is not None or self._is_refused or self._waits(estimator, len(steps)):
+        if self._compiled is not None or self._is_refused:
             return self._compiled
+        # The clocks of ranks differ.
+        if self.journal.agreement.ranks.most(self._waits(estimator, len(steps))):
+            return None
         try:
             with charging(Spent()):
                 self._compiled = self._made(JointSteps(self, estimator), steps[:1])

@@ -35,6 +35,7 @@ def fit(
     *,
     folder: str | Path | None = None,
     progress: bool = True,
+    any_world: bool = False,
     **settings: Any,
 ) -> Result:
     """Tune the hyperparameters of a problem: `Trainer` in one line, for a notebook or a script.
@@ -52,6 +53,7 @@ def fit(
             `hparams.yaml`, `model.pt` and `summary.json`. If it holds an earlier part of this run, that is continued:
             the same call goes on after an interruption, and with more steps after the end.
         progress: show a progress bar, and a table of the result at the end.
+        any_world: continue a run of another number of processes, too, see `Trainer.fit`.
         settings: other fields of `Trainer`.
 
     Returns:
@@ -71,7 +73,8 @@ def fit(
     trainer = Trainer(
         problem=problem, estimator=estimator, optimizer=optimizer, outer_steps=steps, callbacks=callbacks, **settings
     )
-    result = trainer.fit(resume=folder, resume_if_any=True, on_interrupt="return")
+    result = trainer.fit(resume=folder, resume_if_any=True, any_world=any_world, on_interrupt="return")
+    progress = progress and problem.ranks.is_first
     if result.stopped == "interrupted" and progress:
         further = "" if folder is None else f"; the same call goes on from there, in {folder}"
         where = "" if trainer.record_every == 1 else "the record of "

@@ -8,6 +8,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.core.ranks import Ranks
 from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.batch_place import BatchPlace
 
@@ -35,6 +36,13 @@ class Wrapper(InnerProblem):
     @abstractmethod
     def untied(self, hparams: Tensors) -> Tensors:
         """λ of the other problem."""
+
+    @property
+    def ranks(self) -> Ranks:
+        return self.problem.ranks
+
+    def is_replicated(self, name: str) -> bool:
+        return self.problem.is_replicated(name)
 
     def at_outer_step(self, step: int) -> Self:
         now = self.problem.at_outer_step(step)
