@@ -47,9 +47,9 @@ def search(
     Raises:
         ValueError: if the problem is spread over several processes.
     """
-    if problem.ranks.world > 1:
+    if problem.peers.world > 1:
         raise ValueError(
-            f"A search runs in one process, but its problem is spread over {problem.ranks.world}; start it without "
+            f"A search runs in one process, but its problem is spread over {problem.peers.world}; start it without "
             "torchrun, several searches side by side where there are many processors."
         )
     trials = _Trials(problem, estimator, method, budget)

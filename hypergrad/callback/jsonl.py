@@ -21,6 +21,8 @@ class JSONLines(Callback):
         folder: the folder of the run; created when missing.
     """
 
+    _writes = True  # see `Run.is_first`
+
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.path, self._labels = self.folder / "metrics.jsonl", self.folder / "labels.json"

@@ -16,6 +16,8 @@ class ModelSaver(Callback):
         folder: the folder of the run; created when missing.
     """
 
+    _writes = True  # see `Run.is_first`
+
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 

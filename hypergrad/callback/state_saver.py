@@ -27,6 +27,8 @@ class StateSaver(Callback):
         ValueError: if `every` or `keep` is below 1.
     """
 
+    _writes = True  # see `Run.is_first`
+
     def __init__(self, folder: str | Path, every: int = 1, keep: int = 2) -> None:
         for name, value in {"every": every, "keep": keep}.items():
             if value < 1:

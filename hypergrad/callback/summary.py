@@ -48,6 +48,8 @@ class Summary(Callback):
         console: where to print; standard output when None.
     """
 
+    _writes = True  # see `Run.is_first`
+
     def __init__(self, folder: str | Path, console: "Console | None" = None) -> None:
         from rich.console import Console
 

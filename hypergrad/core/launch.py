@@ -15,9 +15,10 @@ from functools import cache
 import torch
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from hypergrad.core.errors import Terminated, described
-from hypergrad.core.ranks import ALONE, Ranks, first_to_fail, ranks_of
+from hypergrad.core.ranks import ALONE, Peers, first_to_fail, peers_of
 
 _ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """The variables by which torchrun tells its processes where they are."""
@@ -79,19 +80,20 @@ def launched() -> Launch | None:
     """This process as one of those that torchrun started; None if it was started on its own."""
     if any(name not in os.environ for name in _ENVIRONMENT):
         return None
-    store, rank, world = next(dist.rendezvous("env://"))
+    store, rank, world = next(rendezvous("env://"))
     local_rank, attempt = (int(os.environ.get(name, "0")) for name in ("LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT"))
     return Launch(rank, world, local_rank, attempt, store, os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True")
 
 
-def _shown(error: BaseException) -> str:
+def traced(error: BaseException) -> str:
+    """An error with its traceback, as Python prints it."""
     return "".join(traceback.format_exception(error)).rstrip()
 
 
 @contextmanager
 def processes(
-    *, device: str = "cpu", timeout: float = 1800.0, show: Callable[[BaseException], str] = _shown
-) -> Iterator[Ranks]:
+    *, device: str = "cpu", timeout: float = 1800.0, show: Callable[[BaseException], str] = traced
+) -> Iterator[Peers]:
     """Join the processes that torchrun started, for the block; without torchrun, nothing happens.
 
     With gloo, and NCCL for tensors on GPUs. An error in the block is printed once, by the rank that failed first, and
@@ -101,6 +103,9 @@ def processes(
         device: "cpu", or "cuda" for one GPU for each process, which becomes torch's current one.
         timeout: seconds that a rank waits for the others in a collective before it fails, > 0.
         show: what is printed of an error.
+
+    Raises:
+        SystemExit: of the block.
 
     Also raised, by what it calls: ValueError if there is no such device for each process.
     """
@@ -119,7 +124,7 @@ def processes(
         timeout=timedelta(seconds=timeout),
     )
     try:
-        yield ranks_of()
+        yield peers_of()
     except SystemExit:
         raise
     except BaseException as error:
@@ -128,8 +133,11 @@ def processes(
     dist.destroy_process_group()
 
 
-def is_first_to_fail(launch: Launch, error: BaseException) -> bool:
-    """Whether no other process failed before this one, which then says what happened."""
+def is_first_to_fail(error: BaseException) -> bool:
+    """Whether no other process of torchrun failed before this one, which then says what happened."""
+    launch = launched()
+    if launch is None:
+        return True
     store = None if dist.is_initialized() else launch.store
     return first_to_fail(launch.rank, described(error), store)[0] == launch.rank
 

@@ -26,7 +26,7 @@ _CONTROLS: dict[str, tuple[dist.ProcessGroup, dist.ProcessGroup]] = {}
 
 
 @dataclass(frozen=True)
-class Ranks:
+class Peers:
     """The processes of a group; every method does nothing, and sends nothing, in a process that is alone.
 
     Decisions travel on a group of their own, on the CPU, so that they never pair with a sum over the data. All ranks
@@ -156,16 +156,16 @@ class Ranks:
         return control
 
 
-ALONE = Ranks()
+ALONE = Peers()
 """A process that shares its run with no other."""
 
 
-def ranks_of(group: dist.ProcessGroup | None = None) -> Ranks:
+def peers_of(group: dist.ProcessGroup | None = None) -> Peers:
     """The processes of a group, by default of all; `ALONE` if there is one, or torch.distributed is not initialised."""
     if not dist.is_available() or not dist.is_initialized():
         return ALONE
     group = dist.group.WORLD if group is None else group
-    return ALONE if dist.get_world_size(group) == 1 else Ranks(group)
+    return ALONE if dist.get_world_size(group) == 1 else Peers(group)
 
 
 def digest(tensor: Tensor) -> int:

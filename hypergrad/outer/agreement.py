@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import HypergradError, RankError, Terminated, described
-from hypergrad.core.ranks import Ranks, first_to_fail
+from hypergrad.core.ranks import Peers, first_to_fail
 
 _COMPARE_EVERY = 10
 """Records between two comparisons of λ on all ranks. A judgement: a digest of many λ costs a copy to the CPU."""
@@ -29,12 +29,12 @@ class Agreement:
     """Decisions of a run that all of its ranks take alike; a process that is alone decides as it likes.
 
     Args:
-        ranks: the processes of the run.
+        peers: the processes of the run.
         rejects: whether an evaluation that fails on all ranks is tried again elsewhere, see `Acceptance`.
     """
 
-    def __init__(self, ranks: Ranks, *, rejects: bool) -> None:
-        self.ranks, self.rejects = ranks, rejects
+    def __init__(self, peers: Peers, *, rejects: bool) -> None:
+        self.peers, self.rejects = peers, rejects
         self.asked = 0  # the signal that asked this rank to end
         self.is_shared = False  # whether all ranks end for a reason that all of them know
         self._known: BaseException | None = None
@@ -46,7 +46,7 @@ class Agreement:
         Also raised, by what it calls: the error of the block, on its rank; RankError if another rank failed;
         KeyboardInterrupt or Terminated if a rank was asked to end.
         """
-        if self.ranks.world == 1:
+        if self.peers.world == 1:
             yield
             return
         try:
@@ -62,7 +62,7 @@ class Agreement:
 
         Also raised, by what it calls: KeyboardInterrupt or Terminated.
         """
-        if self.ranks.world > 1:
+        if self.peers.world > 1:
             self._conclude(None)
 
     @contextmanager
@@ -73,16 +73,16 @@ class Agreement:
             HypergradError: of the block, on this rank.
             RankError: if it failed on another rank only.
         """
-        if self.ranks.world == 1 or not self.rejects:
+        if self.peers.world == 1 or not self.rejects:
             yield
             return
         try:
             yield
         except HypergradError as error:
-            if not self.ranks.agree(1, seconds=_GRACE):
+            if not self.peers.agree(1, seconds=_GRACE):
                 raise RankError(f"Only some ranks failed: {described(error)}") from error
             raise
-        if not self.ranks.agree(0):
+        if not self.peers.agree(0):
             raise RankError("An evaluation failed on another rank, and not here.")
 
     def require_same(self, named: Tensors, *, record: int, step: int) -> None:
@@ -96,16 +96,16 @@ class Agreement:
         Also raised, by what it calls: RankError if they differ.
         """
         if record % _COMPARE_EVERY == 0:
-            self.ranks.require_same(named, "at the start" if step == 0 else f"after outer step {step}")
+            self.peers.require_same(named, "at the start" if step == 0 else f"after outer step {step}")
 
     def wait(self) -> None:
         """After a reason to end that all ranks know: wait until the first has saved what was reached."""
         if self.is_shared:
-            self.ranks.barrier(_LONGEST_SAVE)
+            self.peers.barrier(_LONGEST_SAVE)
 
     def cause(self, error: BaseException) -> BaseException:
         """An error, or if another rank failed before, one that says so. The first to fail is noted."""
-        if self.ranks.world == 1 or error is self._known or (isinstance(error, KeyboardInterrupt) and self.is_shared):
+        if self.peers.world == 1 or error is self._known or (isinstance(error, KeyboardInterrupt) and self.is_shared):
             return error
         is_echo, here = _is_of_network(error), dist.get_rank()
         rank, said = first_to_fail(here, _GONE.format(error) if is_echo else described(error))
@@ -124,10 +124,10 @@ class Agreement:
 
         Also raised, by what it calls: KeyboardInterrupt if a rank was asked to end by SIGINT, Terminated by SIGTERM.
         """
-        level = self.ranks.most(self.asked if failure is None else _FAILED)
+        level = self.peers.most(self.asked if failure is None else _FAILED)
         if level == 0:
             return
-        said = self.ranks.gathered((
+        said = self.peers.gathered((
             self.asked if failure is None else _FAILED,
             "" if failure is None else described(failure),
         ))

@@ -85,7 +85,7 @@ class CompiledDescent(Descent):
         if self._compiled is not None or self._is_refused:
             return self._compiled
         # The clocks of ranks differ.
-        if self.journal.agreement.ranks.most(self._waits(estimator, len(steps))):
+        if self.journal.agreement.peers.most(self._waits(estimator, len(steps))):
             return None
         try:
             with charging(Spent()):

@@ -15,6 +15,7 @@ from hypergrad.callback.progress import ProgressBar
 from hypergrad.callback.state_saver import StateSaver
 from hypergrad.callback.summary import Summary, show
 from hypergrad.callback.tensorboard import TensorBoard
+from hypergrad.core.ranks import ALONE
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.outer.requirements import require_callbacks, require_folder, require_settings
 from hypergrad.outer.suggested_sgd import SuggestedSGD
@@ -66,7 +67,8 @@ def fit(
     own = settings.pop("callbacks", ())
     require_callbacks(own)
     require_settings(settings, [field.name for field in fields(Trainer)])
-    if folder is not None:
+    peers = problem.peers if isinstance(problem, InnerProblem) else ALONE  # Trainer says what it should be
+    if folder is not None and peers.is_first:
         require_folder(folder)
     recording = [] if folder is None else recorders(folder)
     callbacks = [*own, *recording, *([ProgressBar()] if progress else [])]
@@ -74,7 +76,7 @@ def fit(
         problem=problem, estimator=estimator, optimizer=optimizer, outer_steps=steps, callbacks=callbacks, **settings
     )
     result = trainer.fit(resume=folder, resume_if_any=True, any_world=any_world, on_interrupt="return")
-    progress = progress and problem.ranks.is_first
+    progress = progress and peers.is_first
     if result.stopped == "interrupted" and progress:
         further = "" if folder is None else f"; the same call goes on from there, in {folder}"
         where = "" if trainer.record_every == 1 else "the record of "

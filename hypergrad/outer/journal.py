@@ -98,7 +98,7 @@ class Journal:
         record = self.ledger.record(
             step, evaluation.problem, evaluation.hparams, evaluation.found, is_exact=self.is_exact(step)
         )
-        return record if self.agreement.ranks.world == 1 else self._of_first(record)
+        return record if self.agreement.peers.world == 1 else self._of_first(record)
 
     def unrecorded(
         self, objective: OuterObjective, steps: range, take: Callable[[range], tuple[Hypergradient, int]]
@@ -177,7 +177,7 @@ class Journal:
         """A record with the losses, metrics and seconds of the first rank, by which all ranks decide."""
         exact = math.nan if record.exact_loss is None else record.exact_loss
         own = [record.outer_loss, exact, record.seconds, *record.metrics.values()]
-        loss, exact, seconds, *metrics = self.agreement.ranks.first_numbers(own)
+        loss, exact, seconds, *metrics = self.agreement.peers.first_numbers(own)
         return replace(
             record,
             outer_loss=loss,

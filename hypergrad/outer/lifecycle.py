@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from hypergrad.callback.base import Callback, Run
-from hypergrad.core.ranks import Ranks
+from hypergrad.core.ranks import Peers
 from hypergrad.outer.agreement import Agreement
 from hypergrad.outer.journal import Journal
 from hypergrad.outer.termination import asking, terminable
@@ -57,9 +57,9 @@ def blaming(agreement: Agreement) -> Iterator[None]:
 
 
 @contextmanager
-def shown_once(ranks: Ranks) -> Iterator[None]:
+def shown_once(peers: Peers) -> Iterator[None]:
     """Show the warnings of the block on the first rank only, as the others have the same."""
-    if ranks.is_first:
+    if peers.is_first:
         yield
         return
     with warnings.catch_warnings():

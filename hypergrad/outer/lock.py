@@ -36,7 +36,7 @@ def locked(paths: Iterable[Path], agreement: Agreement | None = None) -> Iterato
     with ExitStack() as stack:
         agreement = agreement or Agreement(ALONE, rejects=False)
         with agreement.together():
-            for path in paths if agreement.ranks.is_first else ():
+            for path in paths if agreement.peers.is_first else ():
                 stack.enter_context(_locked(path))
         yield
 

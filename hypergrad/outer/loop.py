@@ -84,7 +84,7 @@ class Loop:
         """
         problem = self.objective.problem
         params = {f"the parameter {k}": x for k, x in problem.init_params().items() if problem.is_replicated(k)}
-        self.agreement.ranks.require_same(params, "at the start")
+        self.agreement.peers.require_same(params, "at the start")
 
     def retrained(self) -> TrainedModel:
         """The model after training on train and dev at the best λ, from the initial parameters."""
@@ -105,10 +105,10 @@ class Loop:
             **self.objective.state(),
             **self.descent.state(),
             **self.journal.state(),
-            **random_states(self.agreement.ranks),
+            **random_states(self.agreement.peers),
             "device": self.journal.device.type,
-            "world": self.agreement.ranks.world,
-            "identity": self.identity if self.agreement.ranks.is_first else {},
+            "world": self.agreement.peers.world,
+            "identity": self.identity if self.agreement.peers.is_first else {},
         }
 
     def restore(self, state: dict[str, Any], *, any_world: bool = False) -> None:
@@ -121,14 +121,14 @@ class Loop:
         Also raised, by what it calls: CheckpointError if the state belongs to another run.
         """
         with self.agreement.together():
-            if self.agreement.ranks.is_first:
+            if self.agreement.peers.is_first:
                 require_same(self.identity, state["identity"])
-            require_same_world(state.get("world", 1), self.agreement.ranks.world, any_world=any_world)
+            require_same_world(state.get("world", 1), self.agreement.peers.world, any_world=any_world)
         self._note_device(state.get("device"))
         self.journal.restore(state, self.objective.problem.at_outer_step)
         self.objective.restore(state)
         self.descent.restore(state)
-        restore_random_states(state, self.agreement.ranks)
+        restore_random_states(state, self.agreement.peers)
 
     def _note_device(self, before: str | None) -> None:
         """Warn if the state comes from another kind of device; earlier releases did not record it."""
@@ -172,7 +172,7 @@ class Loop:
     @cached_property
     def _keeps(self) -> bool:
         """Whether a callback of some rank keeps states, which all ranks then form."""
-        return self.agreement.ranks.most(len(self._keepers)) > 0
+        return self.agreement.peers.most(len(self._keepers)) > 0
 
     @cached_property
     def identity(self) -> dict[str, str]:

@@ -29,9 +29,9 @@ def resumed(loop: Loop, source: str | Path, *, begins: bool, any_world: bool) ->
     """
     chosen, agreement = None, loop.journal.agreement
     with agreement.together():
-        if agreement.ranks.is_first:
+        if agreement.peers.is_first:
             chosen = _chosen(source, begins=begins)
-    state = agreement.ranks.first(chosen)  # by the first alone, as the folder may be on its machine
+    state = agreement.peers.first(chosen)  # by the first alone, as the folder may be on its machine
     if not isinstance(state, dict):
         return state
     loop.restore(state, any_world=any_world)

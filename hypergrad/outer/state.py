@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import CheckpointError
 from hypergrad.core.hyperparameter import shown
-from hypergrad.core.ranks import Ranks, digest
+from hypergrad.core.ranks import Peers, digest
 from hypergrad.problem.base import InnerProblem
 
 _ADDRESS = re.compile(" at 0x[0-9a-f]+")
@@ -27,20 +27,20 @@ _LONGEST = 200
 """Characters of a value in a message."""
 
 
-def random_states(ranks: Ranks) -> dict[str, Any]:
+def random_states(peers: Peers) -> dict[str, Any]:
     """The random streams of the first rank as "random", and those of all as "random_of_ranks" where they differ."""
     own = random_state()
     numbers = torch.cat([x.flatten().long() for x in tree_leaves(own) if isinstance(x, Tensor)])
-    if ranks.agree(digest(numbers)):
+    if peers.agree(digest(numbers)):
         return {"random": own}
-    found = ranks.gathered(own)
+    found = peers.gathered(own)
     return {"random": found[0], "random_of_ranks": found}
 
 
-def restore_random_states(state: dict[str, Any], ranks: Ranks) -> None:
+def restore_random_states(state: dict[str, Any], peers: Peers) -> None:
     """Set the random streams of this rank; if there were other ranks, to those of the first."""
     found = state.get("random_of_ranks", [])
-    restore_random_state(found[ranks.rank] if len(found) == ranks.world else state["random"])
+    restore_random_state(found[peers.rank] if len(found) == peers.world else state["random"])
 
 
 def random_state() -> dict[str, Any]:

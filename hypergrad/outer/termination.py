@@ -20,7 +20,7 @@ def terminable(agreement: Agreement) -> Iterator[None]:
     def terminate(*_: Any) -> None:
         raise Terminated("The process was asked to end (SIGTERM).")
 
-    if agreement.ranks.world > 1 or threading.current_thread() is not threading.main_thread():
+    if agreement.peers.world > 1 or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.signal(signal.SIGTERM, terminate)
@@ -40,7 +40,7 @@ def asking(agreement: Agreement) -> Iterator[None]:
     def note(number: int, frame: object) -> None:
         agreement.asked = max(agreement.asked, number)
 
-    if agreement.ranks.world == 1 or threading.current_thread() is not threading.main_thread():
+    if agreement.peers.world == 1 or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -173,10 +173,10 @@ class Trainer:
             raise ValueError(f'on_interrupt must be "raise" or "return", but it is {on_interrupt!r}.')
         device = next(iter(self.problem.init_params().values())).device
         matrices = matrix_products(self.precision, device)
-        ranks = self.problem.ranks
-        agreement = Agreement(ranks, rejects=self.acceptance is not None)
+        peers = self.problem.peers
+        agreement = Agreement(peers, rejects=self.acceptance is not None)
         with (
-            shown_once(ranks),
+            shown_once(peers),
             blaming(agreement),
             locked(folders(self.callbacks), agreement),
             reading(self.problem),
@@ -187,7 +187,7 @@ class Trainer:
                 resumed_at = resumed(loop, resume, begins=resume_if_any, any_world=any_world)
             config = config or {"estimator": repr(self.estimator), "outer_steps": self.outer_steps}
             run = Run(
-                *(self.outer_steps, self.evaluated, self.estimator, config, resumed_at, ranks.is_first),
+                *(self.outer_steps, self.evaluated, self.estimator, config, resumed_at, peers.is_first),
                 lambda: loop.journal.best,
             )
             try:

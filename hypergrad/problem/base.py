@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hypergrad.core.autodiff import Tensors, value_and_gradient
 from hypergrad.core.hyperparameter import Hyperparameter
-from hypergrad.core.ranks import ALONE, Ranks
+from hypergrad.core.ranks import ALONE, Peers
 from hypergrad.problem.batch_place import UNKNOWN, WHOLE, BatchPlace
 from hypergrad.problem.returned import require_dict, require_scalar
 
@@ -114,7 +114,7 @@ class InnerProblem(nn.Module, ABC):
         return self.outer_batch(0)
 
     @property
-    def ranks(self) -> Ranks:
+    def peers(self) -> Peers:
         """The processes that evaluate the losses together; by default, this one is alone."""
         return ALONE
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from hypergrad.core.autodiff import Tensors
-from hypergrad.core.ranks import Ranks
+from hypergrad.core.ranks import Peers
 from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.batch_place import BatchPlace
 
@@ -38,8 +38,8 @@ class Wrapper(InnerProblem):
         """λ of the other problem."""
 
     @property
-    def ranks(self) -> Ranks:
-        return self.problem.ranks
+    def peers(self) -> Peers:
+        return self.problem.peers
 
     def is_replicated(self, name: str) -> bool:
         return self.problem.is_replicated(name)

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 
 from hypergrad.core.errors import RankError
-from hypergrad.core.ranks import ALONE, first_to_fail, ranks_of
+from hypergrad.core.ranks import ALONE, first_to_fail, peers_of
 
 
 def refusal(call, *arguments) -> str:
@@ -19,11 +19,11 @@ def refusal(call, *arguments) -> str:
 
 
 def main() -> None:
-    assert ranks_of() is ALONE
+    assert peers_of() is ALONE
     dist.init_process_group("gloo")
-    ranks = ranks_of()
+    ranks = peers_of()
     rank, world = ranks.rank, ranks.world
-    assert ranks == ranks_of(dist.group.WORLD)
+    assert ranks == peers_of(dist.group.WORLD)
     assert world == 3
     assert ranks.is_first == (rank == 0)
 
@@ -42,15 +42,15 @@ def main() -> None:
     said = refusal(ranks.require_same, {"l2": same + (rank > 0) * rank}, "at the start")
     assert said.startswith("l2 on ranks 1, 2 differs")
 
-    # Ranks of a part of all processes.
+    # Peers of a part of all processes.
     pair: Any = dist.new_group([1, 2])
     if rank > 0:
-        some = ranks_of(pair)
+        some = peers_of(pair)
         assert (some.rank, some.world) == (rank - 1, 2)
         assert some.first(rank) == 1
     alone: Any = dist.new_group([0])
     if rank == 0:
-        assert ranks_of(alone) is ALONE
+        assert peers_of(alone) is ALONE
 
     # The first to fail is the same for all, and stays it.
     first, message = first_to_fail(rank, f"message of {rank}")

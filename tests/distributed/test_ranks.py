@@ -6,11 +6,11 @@ import pytest
 import torch
 from launched import torchrun
 
-from hypergrad.core.ranks import ALONE, digest, ranks_of
+from hypergrad.core.ranks import ALONE, digest, peers_of
 
 
 def test_a_process_alone_agrees_with_itself():
-    assert ranks_of() is ALONE
+    assert peers_of() is ALONE
     assert (ALONE.rank, ALONE.world, ALONE.is_first) == (0, 1, True)
     value = object()
     assert ALONE.first(value) is value

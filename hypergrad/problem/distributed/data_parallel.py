@@ -9,6 +9,7 @@ from torch import Tensor
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.core.ranks import ALONE, Peers, peers_of
 from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.oracle import Oracle
 from hypergrad.problem.parts import accumulated_outer_loss
@@ -68,9 +69,12 @@ class DataParallel(Wrapper):
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         return self.problem.hyperparameters()
 
+    @property
+    def peers(self) -> Peers:
+        return peers_of(self.ranks.group) if self.is_spread else ALONE
+
     def settings(self) -> dict[str, object]:
-        mine = {"problem": type(self.problem).__name__, "ranks": self.ranks.world} if self.is_spread else {}
-        return {**super().settings(), **mine}
+        return {**super().settings(), "problem": type(self.problem).__name__}
 
     def inner_batch(self, step: int) -> Any:
         return self._own_part(self.problem.inner_batch(step))
