@@ -83,6 +83,9 @@ class Peers:
         Args:
             value: from −2⁶³ + 1 to 2⁶³ − 1.
             seconds: how long to wait for the others, if less than the time limit of the group.
+
+        Raises:
+            RuntimeError: without `seconds`, if another rank has ended, or does not come.
         """
         if self.world == 1:
             return True

@@ -1,4 +1,4 @@
-"""A run of which one rank fails in the middle: python -m torch.distributed.run raising.py [FOLDER]."""
+"""A run of which one rank fails in the middle: python -m torch.distributed.run raising.py FOLDER."""
 
 import sys
 from pathlib import Path
@@ -22,4 +22,4 @@ class Breaks(hg.DataParallel):
 
 if __name__ == "__main__":
     with hg.processes():
-        loop_cases.fit(*sys.argv[1:], of=Breaks(loop_cases.whole()))
+        loop_cases.fit(Path(sys.argv[1]), of=Breaks(loop_cases.whole()))
