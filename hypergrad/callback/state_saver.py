@@ -27,6 +27,8 @@ class StateSaver(Callback):
         ValueError: if `every` or `keep` is below 1.
     """
 
+    _writes = True  # see `Run.is_first`
+
     def __init__(self, folder: str | Path, every: int = 1, keep: int = 2) -> None:
         for name, value in {"every": every, "keep": keep}.items():
             if value < 1:
@@ -39,15 +41,19 @@ class StateSaver(Callback):
 
     def on_start(self, run: Run) -> None:
         self._latest: dict[str, Any] | None = None
+        self._seen, self._writes = -1 if run.resumed_at is None else run.resumed_at, run.is_first
+        if not self._writes:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_unfinished(self.folder, "state-*.pt")
         states = found(self.folder)
         if states and run.resumed_at is None:
             raise FileExistsError(f"{states[-1]} belongs to another run; choose another folder, or resume it.")
-        self._seen = -1 if run.resumed_at is None else run.resumed_at
         self._history = HistoryFile(self.folder, self._seen)
 
     def on_state(self, step: int, state: dict[str, Any]) -> None:
+        if not self._writes:
+            return
         before, self._seen, self._latest = self._seen, step, state
         if step // self.every > before // self.every:
             self._write()

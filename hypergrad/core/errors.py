@@ -43,6 +43,10 @@ class FolderInUseError(RuntimeError):
     """Another process writes to the folder of a run."""
 
 
+class RankError(RuntimeError):
+    """Another process of the run failed, or the processes differ in what must be the same on all of them."""
+
+
 class Terminated(KeyboardInterrupt):
     """The process was asked to end by SIGTERM."""
 

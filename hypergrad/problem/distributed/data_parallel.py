@@ -13,6 +13,7 @@ from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.order import is_first_order
+from hypergrad.core.ranks import ALONE, Peers, peers_of
 from hypergrad.core.total_loss import total_loss
 from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.oracle import Oracle
@@ -80,9 +81,12 @@ class DataParallel(Wrapper):
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         return self.problem.hyperparameters()
 
+    @property
+    def peers(self) -> Peers:
+        return peers_of(self.ranks.group) if self.is_spread else ALONE
+
     def settings(self) -> dict[str, object]:
-        mine = {"problem": type(self.problem).__name__, "ranks": self.ranks.world} if self.is_spread else {}
-        return {**super().settings(), **mine}
+        return {**super().settings(), "problem": type(self.problem).__name__}
 
     def inner_batch(self, step: int) -> Any:
         if not self.is_spread:
