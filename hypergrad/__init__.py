@@ -32,6 +32,7 @@ from hypergrad.effect.class_weights import ClassWeights as ClassWeights
 from hypergrad.problem.layers.convex_layer import ConvexLayer as ConvexLayer
 from hypergrad.solver.coordinate_descent import CoordinateDescent as CoordinateDescent
 from hypergrad.solver.schedule import Cosine as Cosine
+from hypergrad.problem.distributed.data_parallel import DataParallel as DataParallel
 from hypergrad.linsolve.dense import Dense as Dense
 from hypergrad.problem.supervised.distillation import Distillation as Distillation
 from hypergrad.core.errors import DivergenceError as DivergenceError

@@ -52,7 +52,7 @@ FAMILIES = {
     "baseline",
 }
 PROMISES = {"__init__", "base"}
-ELSEWHERE = {"acceptance": "outer", "optimizer": "outer", "schedule": "solver"}
+ELSEWHERE = {"acceptance": "outer", "distributed": "problem", "optimizer": "outer", "schedule": "solver"}
 """Groups of configs whose code has no folder of their name."""
 
 
@@ -176,7 +176,8 @@ STRATEGIES = [
 def test_every_strategy_has_a_config(path):
     family, *_ = path.relative_to(PACKAGE).parts
     module = ".".join(("hypergrad", *path.relative_to(PACKAGE).with_suffix("").parts))
-    configs = (ROOT / "configs" / family).glob("*.yaml")
+    groups = [family, *(group for group, place in ELSEWHERE.items() if place == family)]
+    configs = [path for group in groups for path in (ROOT / "configs" / group).glob("*.yaml")]
     assert module in {built.__module__ for config in configs for built in named(config.read_text())}, (
         f"no config builds what is in {module}; add configs/{family}/{path.stem}.yaml with its public name as _target_"
     )

@@ -20,12 +20,12 @@ class Fraction(NamedTuple):
     """What a part of a batch is of the whole.
 
     Attributes:
-        number: of the part, from 0.
+        number: of the part, ≥ 0, by which its random draws differ from those of others; None for the whole.
         share: n_k / n, its share of the examples.
         denominator: N of the whole, shape (), for a mean of cross entropies; else None.
     """
 
-    number: int
+    number: int | None
     share: float
     denominator: Tensor | None
 

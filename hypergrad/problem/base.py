@@ -21,6 +21,7 @@ _NO_POOL = (
     "{} does not define `{}`, which folds=… and retrain=true need: define it, or leave out the folds and the final "
     "training on train and dev."
 )
+_NO_PART = "{} does not define `{}`, which several processes need to share its examples: define it, or run one process."
 
 Parts = Sequence[tuple[Any, float]]
 """The parts of a batch, each with its share, > 0."""
@@ -89,6 +90,18 @@ class InnerProblem(nn.Module, ABC):
     def outer_parts(self, batch: Any) -> "Parts | None":
         """The parts of an outer batch, by the same rule for f: f(w, λ; batch) = Σ_k share_k f(w, λ; part_k)."""
         return None
+
+    def inner_share(self, batch: Any, rank: int, world: int) -> tuple[Any, float]:
+        """The part of an inner batch that process `rank` of `world` computes, and its share ≥ 0, for `DataParallel`.
+
+        g(w, λ; batch) = Σ_r share_r g(w, λ; part_r), over all ranks. Penalties are in each part and count once, because
+        the shares must have the sum 1. A process with nothing to compute gets any part that can be, with share 0.
+        """
+        raise NotImplementedError(_NO_PART.format(type(self).__name__, "inner_share"))
+
+    def outer_share(self, batch: Any, rank: int, world: int) -> tuple[Any, float]:
+        """The part of an outer batch of that process, by the same rule for f."""
+        raise NotImplementedError(_NO_PART.format(type(self).__name__, "outer_share"))
 
     @property
     def samples_outer(self) -> bool:

@@ -58,16 +58,17 @@ class DividedProblem(ExampleProblem):
 
     def inner_parts(self, batch: Batch | None) -> Parts | None:
         batch = batch or Batch()
-        if self.micro_batch is None or batch.fraction is not None:
-            return None
         num = self._length("train", batch)
-        if num <= self.micro_batch:
+        if self.micro_batch is None or num <= self.micro_batch:
             return None
-        rows = torch.arange(num, device=self.device("train")) if batch.rows is None else batch.rows
-        return [
-            (Batch(rows[cut], batch.step, _cut(batch.examples, cut), fraction), fraction.share)
-            for cut, fraction in self._fractions("train", batch, num, self.micro_batch)
-        ]
+        pieces = self._pieces("train", batch, num, -(-num // self.micro_batch))
+        return [(self._piece_of(batch, cut, fraction), share) for cut, fraction, share in pieces]
+
+    def inner_share(self, batch: Batch | None, rank: int, world: int) -> tuple[Batch, float]:
+        return self._part("train", batch or Batch(), rank, world)
+
+    def outer_share(self, batch: Batch | None, rank: int, world: int) -> tuple[Batch, float]:
+        return self._part("dev", batch or Batch(), rank, world)
 
     def outer_batch(self, step: int) -> Batch | None:
         if self.dev_sample is None or not self.samples_outer:
@@ -85,7 +86,7 @@ class DividedProblem(ExampleProblem):
         """None, which stands for all of dev."""
 
     def outer_parts(self, batch: Batch | None) -> Parts | None:
-        parts = None if batch is not None and batch.fraction is not None else self._evaluated("dev", batch or Batch())
+        parts = self._evaluated("dev", batch or Batch())
         if parts is not None:
             self.announce("dev", [part.rows for part, _ in parts])
         return parts
@@ -111,14 +112,25 @@ class DividedProblem(ExampleProblem):
     def _evaluated(self, name: str, batch: Batch) -> Parts | None:
         if self.dev_batch_size is None or (num := self._length(name, batch)) <= self.dev_batch_size:
             return None
-        return [
-            (Batch(cut if batch.rows is None else batch.rows[cut], fraction=fraction), fraction.share)
-            for cut, fraction in self._fractions(name, batch, num, self.dev_batch_size)
-        ]
+        pieces = self._pieces(name, batch, num, -(-num // self.dev_batch_size))
+        return [(self._piece_of(batch, cut, fraction), share) for cut, fraction, share in pieces]
+
+    def _part(self, name: str, batch: Batch, rank: int, world: int) -> tuple[Batch, float]:
+        """What one of several processes computes of a batch; without an example for it, the first one at share 0."""
+        num = self._length(name, batch)
+        cut, fraction, share = list(self._pieces(name, batch, num, world))[rank]
+        if share == 0:
+            cut, fraction = slice(0, 1), fraction._replace(share=1 / num)
+        return self._piece_of(batch, cut, fraction), share
+
+    def _piece_of(self, batch: Batch, cut: slice, fraction: Fraction) -> Batch:
+        return Batch(_rows(batch.rows, cut), batch.step, _cut(batch.examples, cut), fraction)
 
     def _length(self, name: str, batch: Batch) -> int:
         if batch.examples is not None:
             return len(batch.examples[1])
+        if isinstance(batch.rows, slice):
+            return len(range(self.size(name))[batch.rows])
         return self.size(name) if batch.rows is None else len(batch.rows)
 
     def _targets(self, name: str, batch: Batch) -> Tensor:
@@ -127,13 +139,31 @@ class DividedProblem(ExampleProblem):
         y = self.targets(name)
         return y if batch.rows is None else y[batch.rows]
 
-    def _fractions(self, name: str, batch: Batch, num: int, size: int) -> Iterator[tuple[slice, Fraction]]:
-        """Consecutive parts of the `num` examples of a batch, at most `size` in each; sizes differ by at most one."""
-        count = self.criterion.count(self._targets(name, batch)) if self.criterion.counts else None
+    def _pieces(self, name: str, batch: Batch, num: int, pieces: int) -> Iterator[tuple[slice, Fraction, float]]:
+        """Consecutive pieces of the `num` examples of a batch, whose sizes differ by at most one, with their shares.
+
+        The fraction of a piece is that of the whole, if the batch is itself a part of another.
+        """
+        outer = batch.fraction
+        if outer is None:
+            count = self.criterion.count(self._targets(name, batch)) if self.criterion.counts else None
+            outer = Fraction(None, 1.0, count)
         start = 0
-        for number, rows in enumerate(torch.arange(num).tensor_split(-(-num // size))):
-            yield slice(start, start + len(rows)), Fraction(number, len(rows) / num, count)
+        for k, rows in enumerate(torch.arange(num).tensor_split(pieces)):
+            number = k if outer.number is None else seed_of("part", outer.number, k)
+            share = len(rows) / num
+            yield slice(start, start + len(rows)), Fraction(number, outer.share * share, outer.denominator), share
             start += len(rows)
+
+
+def _rows(rows: Any, cut: slice) -> Any:
+    """The rows of a piece; those of a slice are a slice, by which examples are not copied."""
+    if rows is None:
+        return cut
+    if isinstance(rows, slice):
+        start = rows.start or 0
+        return slice(start + cut.start, start + cut.stop)
+    return rows[cut]
 
 
 def _cut(examples: tuple[Any, Tensor] | None, cut: slice) -> tuple[Any, Tensor] | None:

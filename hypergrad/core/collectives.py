@@ -1,0 +1,189 @@
+"""Sums over processes that can be differentiated to any order.
+
+Two operations are each other's transpose, so that each one's derivative is the other:
+
+    vary: the same on all ranks → each rank's own    forward: identity    backward: total
+    total: each rank's own → the same on all ranks   forward: all-reduce  backward: vary
+
+All ranks must call them in the same order, with tensors of the same shapes.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd import Function
+
+_GROUPS: dict[str, dist.ProcessGroup] = {}
+"""The groups by name: an operation of torch takes no group as an argument."""
+
+
+@dataclass
+class Traffic:
+    """What this process sent in all-reduces.
+
+    Attributes:
+        calls: all-reduces.
+        numbers: entries of all tensors in them.
+    """
+
+    calls: int = 0
+    numbers: int = 0
+
+    @contextmanager
+    def counting(self) -> Iterator["Traffic"]:
+        """Add what is sent within the context, also if an error ends it."""
+        calls, numbers = _TOTAL.calls, _TOTAL.numbers
+        try:
+            yield self
+        finally:
+            self.calls += _TOTAL.calls - calls
+            self.numbers += _TOTAL.numbers - numbers
+
+
+_TOTAL = Traffic()
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes that share a computation, which each know their own place.
+
+    Attributes:
+        name: of the group of torch.distributed; "" for this process alone.
+        rank: of this process, from 0.
+        world: the number of processes.
+    """
+
+    name: str = ""
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def of(cls, group: dist.ProcessGroup | None) -> "Ranks":
+        """Those of a group; if it is None, all processes, or this one alone if torch.distributed is not initialised."""
+        if group is None and not (dist.is_available() and dist.is_initialized()):
+            return cls()
+        group = group or dist.group.WORLD
+        assert group is not None  # there is one after init_process_group
+        _GROUPS[group.group_name] = group
+        return cls(group.group_name, dist.get_rank(group), dist.get_world_size(group))
+
+    @property
+    def group(self) -> dist.ProcessGroup:
+        """The group of torch.distributed."""
+        return _GROUPS[self.name]
+
+    def vary(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The same tensors as each rank's own: what depends on them has derivatives that are summed over the ranks.
+
+        Args:
+            tensors: the same on all ranks; in a backward pass, the derivatives of all of them are one all-reduce.
+        """
+        return _Vary.apply(self.name, *tensors)  # type: ignore[return-value]
+
+    def total(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The sums of the tensors over the ranks, the same on all of them, by one all-reduce for each dtype.
+
+        Args:
+            tensors: each rank's own, at least one, with shapes that are the same on all ranks.
+        """
+        return _Total.apply(self.name, *tensors)  # type: ignore[return-value]
+
+
+@torch.library.custom_op("hypergrad::all_reduce", mutates_args=())
+def _all_reduce(x: Tensor, group: str) -> Tensor:
+    """The sum of x over the ranks of a group.
+
+    An operation of its own has a rule for batches, without which a batched backward pass would be wrong.
+    """
+    found = x.clone(memory_format=torch.contiguous_format)
+    _TOTAL.calls += 1
+    _TOTAL.numbers += found.numel()
+    dist.all_reduce(found, group=_GROUPS[group])
+    return found
+
+
+@_all_reduce.register_fake
+def _like(x: Tensor, group: str) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _each_column(info: Any, in_dims: Any, x: Tensor, group: str) -> tuple[Tensor, Any]:
+    return _all_reduce(x, group), in_dims[0]  # a sum over ranks is one for each entry
+
+
+_all_reduce.register_vmap(_each_column)
+
+
+class _Vary(Function):
+    @staticmethod
+    def forward(group: str, *xs: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return tuple(x.view_as(x) for x in xs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        _keep(ctx, inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return None, *_of_present(_Total, ctx.group, cotangents)
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _Vary.apply(ctx.group, *_filled(ctx, tangents))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, group: str, *xs: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _Vary.apply(group, *xs), in_dims[1:]
+
+
+class _Total(Function):
+    @staticmethod
+    def forward(group: str, *xs: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        sums: list[Any] = [None] * len(xs)
+        for dtype in dict.fromkeys(x.dtype for x in xs):
+            places = [k for k, x in enumerate(xs) if x.dtype == dtype]
+            bucket = torch.cat([xs[k].reshape(-1) for k in places])
+            pieces = _all_reduce(bucket, group).split([xs[k].numel() for k in places])
+            for k, piece in zip(places, pieces, strict=True):
+                sums[k] = piece.view_as(xs[k])
+        return tuple(sums)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        _keep(ctx, inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return None, *_of_present(_Vary, ctx.group, cotangents)
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _Total.apply(ctx.group, *_filled(ctx, tangents))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, group: str, *xs: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _Total.apply(group, *xs), in_dims[1:]
+
+
+def _keep(ctx: Any, inputs: Any) -> None:
+    ctx.group, ctx.like = inputs[0], [(x.shape, x.dtype, x.device) for x in inputs[1:]]
+    # Whether anything depends on a tensor must stay known: a zero is another thing than no dependence.
+    ctx.set_materialize_grads(False)
+
+
+def _of_present(kind: Any, group: str, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The operation on the tensors that there are; None for the others."""
+    present = [x for x in tensors if x is not None]
+    found = iter(kind.apply(group, *present) if present else ())
+    return [None if x is None else next(found) for x in tensors]
+
+
+def _filled(ctx: Any, tangents: Sequence[Tensor | None]) -> list[Tensor]:
+    """The tangents, with zeros for those that are None."""
+    pairs = zip(tangents, ctx.like, strict=True)
+    return [torch.zeros(s, dtype=dtype, device=at) if t is None else t for t, (s, dtype, at) in pairs]

@@ -1,0 +1,1 @@
+"""Problems that several processes share. May import what `problem` may."""

@@ -1,0 +1,163 @@
+"""A problem whose examples are spread over processes."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch.distributed as dist
+from torch import Tensor
+
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.collectives import Ranks
+from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.problem.base import InnerProblem, Parts
+from hypergrad.problem.oracle import Oracle
+from hypergrad.problem.parts import accumulated_outer_loss
+from hypergrad.problem.wrapper import Wrapper
+
+
+class OwnPart(NamedTuple):
+    """What this process has of a batch: its part, as the problem takes batches, and the share of that part."""
+
+    batch: Any
+    share: float
+
+
+class DataParallel(Wrapper):
+    """Another problem, each of whose batches is computed in parts, one by each process.
+
+    g(w, λ; batch) = Σ_r share_r g(w, λ; part_r) and f likewise, over the ranks r. w and λ are the same on all ranks,
+    and so are the losses and their derivatives, to the last bit: these are sums over the ranks of what each computes on
+    its own part, by all-reduces. So every estimator, tape and linear solver runs as on one process, as long as all
+    ranks run it with the same arguments. The random draws of a training step depend on the rank.
+
+    With one process it is the problem itself. See docs/distributed.md.
+
+    Args:
+        problem: gives its parts by `inner_share` and `outer_share`, as `Supervised` does; the same on all ranks.
+        group: of torch.distributed; None for all processes, or for one if torch.distributed is not initialised.
+
+    Raises:
+        ValueError: if the optimality condition of the problem is not the gradient of its loss.
+
+    Also raised, by what it calls: ValueError if the problem has an L1 penalty; NotImplementedError if it has no parts.
+    """
+
+    def __init__(self, problem: InnerProblem, group: dist.ProcessGroup | None = None) -> None:
+        super().__init__(problem)
+        if not problem.is_minimisation:
+            raise ValueError(
+                f"DataParallel needs an optimality condition that is the gradient of the inner loss, but "
+                f"{type(problem).__name__} has one of its own, which need not be a sum over examples."
+            )
+        self.ranks = Ranks.of(group)
+        self.inner_batch(0)  # an error now, if the problem has no parts
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether there is more than one process."""
+        return self.ranks.world > 1
+
+    @property
+    def exact(self) -> InnerProblem:
+        exact = self.problem.exact
+        return self if exact is self.problem else self._on(exact)
+
+    def untied(self, hparams: Tensors) -> Tensors:
+        return hparams
+
+    def hyperparameters(self) -> dict[str, Hyperparameter]:
+        return self.problem.hyperparameters()
+
+    def settings(self) -> dict[str, object]:
+        mine = {"problem": type(self.problem).__name__, "ranks": self.ranks.world} if self.is_spread else {}
+        return {**super().settings(), **mine}
+
+    def inner_batch(self, step: int) -> Any:
+        return self._own_part(self.problem.inner_batch(step))
+
+    def outer_batch(self, step: int) -> Any:
+        return self._own_dev(self.problem.outer_batch(step))
+
+    def whole_outer_batch(self) -> Any:
+        return self._own_dev(self.problem.whole_outer_batch())
+
+    def inner_parts(self, batch: Any) -> Parts | None:
+        return None if self.is_spread else self.problem.inner_parts(batch)  # each rank divides its own part
+
+    def outer_parts(self, batch: Any) -> Parts | None:
+        return None if self.is_spread else self.problem.outer_parts(batch)
+
+    def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        if not self.is_spread:
+            return self.problem.inner_loss(params, hparams, batch)
+        w, hp = self._own(params), self._own(hparams)
+        (loss,) = self.ranks.total([batch.share * Oracle(self.problem, hp, batch.batch).loss(w)])
+        return loss
+
+    def inner_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
+        if not self.is_spread:
+            return self.problem.inner_loss_and_gradient(params, hparams, batch)
+        w, hp = self._own(params), self._own(hparams)
+        loss, grad = Oracle(self.problem, hp, batch.batch)(w)
+        total, *sums = self.ranks.total([batch.share * x for x in (loss, *grad.values())])
+        return total, dict(zip(grad, sums, strict=True))
+
+    def optimality(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensors:
+        return self.inner_loss_and_gradient(params, hparams, batch)[1]
+
+    def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        """The outputs of the model on this rank's own part of a batch."""
+        if not self.is_spread:
+            return self.problem.outputs(params, hparams, batch)
+        return self.problem.outputs(self._own(params), self._own(hparams), batch.batch)
+
+    def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        if not self.is_spread:
+            return self.problem.loss_of_outputs(outputs, params, hparams, batch)
+        loss = self.problem.loss_of_outputs(outputs, self._own(params), self._own(hparams), batch.batch)
+        (total,) = self.ranks.total([batch.share * loss])
+        return total
+
+    def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        if not self.is_spread:
+            return self.problem.outer_loss(params, hparams, batch)
+        loss = accumulated_outer_loss(self.problem, self._own(params), self._own(hparams), batch.batch)
+        (total,) = self.ranks.total([batch.share * loss])
+        return total
+
+    def solution(self, hparams: Tensors) -> Tensors:
+        return self.problem.solution(hparams)
+
+    def of_solver(self) -> list[str]:
+        return self.problem.of_solver()
+
+    def pictures(self) -> Mapping[str, tuple[int, ...]]:  # type: ignore[override]
+        return self.problem.pictures()
+
+    def pooled_targets(self) -> Tensor:
+        return self.problem.pooled_targets()
+
+    def on_examples(self, train: Tensor, dev: Tensor) -> "DataParallel":
+        return self._on(self.problem.on_examples(train, dev))
+
+    def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:
+        both, wide = self.problem.joined(hparams)
+        return self._on(both), wide
+
+    def _on(self, problem: InnerProblem) -> "DataParallel":
+        """Another problem on the same ranks."""
+        return DataParallel(problem, self.ranks.group if self.is_spread else None)
+
+    def _own(self, tensors: Tensors) -> Tensors:
+        """w or λ as this rank's own."""
+        return dict(zip(tensors, self.ranks.vary(list(tensors.values())), strict=True)) if tensors else tensors
+
+    def _own_part(self, batch: Any) -> Any:
+        if not self.is_spread:
+            return batch
+        return OwnPart(*self.problem.inner_share(batch, self.ranks.rank, self.ranks.world))
+
+    def _own_dev(self, batch: Any) -> Any:
+        if not self.is_spread:
+            return batch
+        return OwnPart(*self.problem.outer_share(batch, self.ranks.rank, self.ranks.world))
