@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 from torch._subclasses import FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from hypergrad.compile.rewriting import drop_aliases, drop_logarithms, lift_constants
 from hypergrad.compile.splitting import split_by_argument
-from hypergrad.compile.tracing import CannotCompileError, in_one_line
+from hypergrad.compile.tracing import CannotCompileError, in_one_line, trace_without_writes
 
 SHORT_CALLS: Mapping[str, Any] = {"cpp.min_chunk_size": 2**14}
 """Settings for calls of microseconds. A judgement: waking a second thread pays only for loops that are longer."""
@@ -63,7 +62,7 @@ def compile_with_inductor(
 
     try:
         table = {**select_decomp_table(), torch.ops.aten.mm.default: _small_product}
-        plain = make_fx(torch.func.functionalize(function), table)(*early, *late)
+        plain = trace_without_writes(function, [*early, *late], table)
         drop_aliases(plain)
         # A number on the CPU in a function of tensors on a GPU is no argument of a CUDA graph.
         constants = lift_constants(plain, lambda x: x.ndim == 0 and x.device != late[0].device)

@@ -1,6 +1,6 @@
 """Functions of tensors as plain lists of tensor operations."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -11,6 +11,7 @@ from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
+from hypergrad.compile.rewriting import lift_constants
 from hypergrad.compile.thin_products import join_thin_products, turn_thin_products
 
 _ATEN = torch.ops.aten
@@ -96,3 +97,35 @@ def trace_nested(function: Callable[..., Any], *arguments: Any) -> tuple[Nested,
     join_thin_products(traced)
     turn_thin_products(traced)
     return Nested(traced, result[0]), traced
+
+
+def trace_without_writes(
+    function: Callable[..., Any], arguments: Sequence[Tensor], table: Mapping[Any, Any]
+) -> fx.GraphModule:
+    """A function as a graph that changes no tensor in place.
+
+    Args:
+        function: of tensors. It may change tensors that it made, such as copies of tensors that it holds.
+        arguments: examples.
+        table: decompositions of operations.
+
+    Raises:
+        RuntimeError: what torch raises if it cannot be traced.
+    """
+    try:
+        return make_fx(torch.func.functionalize(function), dict(table))(*arguments)
+    except RuntimeError as error:
+        if "non-functional tensor" not in str(error):
+            raise
+    # Tensors that the function holds, and copies of them, can only be written to if they are arguments.
+    graph = make_fx(function)(*arguments)
+    held = lift_constants(graph, lambda x: False)
+    written = make_fx(torch.func.functionalize(graph), dict(table))(*held, *arguments)
+    first = next(node for node in written.graph.nodes if node.op != "placeholder")
+    for k, (node, tensor) in enumerate(zip(list(written.graph.nodes), held, strict=False)):
+        written.register_buffer(f"held_{k}", tensor)
+        with written.graph.inserting_before(first):
+            node.replace_all_uses_with(written.graph.get_attr(f"held_{k}"))
+        written.graph.erase_node(node)
+    written.recompile()
+    return written

@@ -3,7 +3,7 @@
 import torch
 
 from hypergrad.compile.rewriting import call_functions
-from hypergrad.compile.tracing import trace
+from hypergrad.compile.tracing import trace, trace_without_writes
 
 A = torch.linspace(-1, 1, 40 * 6, dtype=torch.float64).sin().view(40, 6)
 
@@ -20,3 +20,15 @@ def test_functions_give_the_bits_of_the_operations_that_they_call():
     traced.recompile()
     assert sum("aten" in str(node.target) for node in traced.graph.nodes) <= operations // 2
     assert torch.equal(traced(A), wanted)
+
+
+def test_a_write_into_a_copy_of_a_held_tensor_is_traced():
+    def writing(x: torch.Tensor) -> torch.Tensor:
+        copy = A.clone()
+        copy[:, 0] = 0.5
+        return copy @ x
+
+    x = A[0].clone()
+    traced = trace_without_writes(writing, [x], {})
+    assert not any("copy_" in str(node.target) or "fill_" in str(node.target) for node in traced.graph.nodes)
+    assert torch.equal(traced(2 * x), writing(2 * x))
