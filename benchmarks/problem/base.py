@@ -50,11 +50,11 @@ class PenalisedClassifier(hg.InnerProblem):
         rows = batch or slice(None)
         return cross_entropy(self.logits(params, self.X_dev[rows]), self.y_dev[rows])
 
-    def part(self, batch: Any, rank: int, world: int) -> tuple[slice, float]:
+    def inner_share(self, batch: Any, rank: int, world: int) -> tuple[slice, float]:
         """The train rows of a rank, as a batch of the inner loss, and their share."""
         return _part(len(self.X), rank, world)
 
-    def outer_part(self, batch: Any, rank: int, world: int) -> tuple[slice, float]:
+    def outer_share(self, batch: Any, rank: int, world: int) -> tuple[slice, float]:
         """The dev rows of a rank, likewise."""
         return _part(len(self.X_dev), rank, world)
 

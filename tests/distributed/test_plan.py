@@ -1,39 +1,22 @@
 """A plan for many ranks counts what runs on two processes send."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+import ranks
 import torch
 from plan_cases import CASES, STEPS, make
 
 import hypergrad as hg
 from hypergrad.estimator.rank_plan import Effort
 
-HERE = Path(__file__).parent
 BOUNDED = {"cg to a tolerance", "dense", "auto", "training to a tolerance", "lbfgs", "error bar"}
 """Cases that stop by themselves, so that a plan has the most or an estimate."""
 
 
-@pytest.fixture(scope="module")
-def met(tmp_path_factory):
-    """What all cases sent on two processes."""
-    path = tmp_path_factory.mktemp("counts") / "met.json"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    told = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent.parent)}
-    command = [*torchrun, str(HERE / "plan_cases.py"), str(path)]
-    done = subprocess.run(command, env=told, timeout=120, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(path.read_text())
-
-
 @pytest.mark.parametrize("name", CASES)
-def test_a_plan_counts_what_a_run_sends(name, met):
-    estimator, found = CASES[name], met[name]
-    assert "error" not in found, found["error"]
+def test_a_plan_counts_what_a_run_sends(name):
+    estimator = CASES[name]
+    found, other = ranks.run("plan_cases").of(name)
+    assert found == other
     plan = estimator.plan(make(estimator), world=2)
     total = plan.total
     first, later = found["efforts"]
@@ -47,9 +30,9 @@ def test_a_plan_counts_what_a_run_sends(name, met):
         assert first == [plan.first.all_reduces, plan.first.numbers]
 
 
-def test_a_tolerance_only_changes_how_many_products_there_are(met):
+def test_a_tolerance_only_changes_how_many_products_there_are():
     name = "cg to a tolerance"
-    found, plan = met[name], CASES[name].plan(make(CASES[name]), world=2)
+    found, plan = ranks.run("plan_cases").of(name)[0], CASES[name].plan(make(CASES[name]), world=2)
     times = {"Hessian product": found["products"]}
     total = sum((part.each * times.get(part.name, part.times) for part in plan.parts), Effort())
     assert found["efforts"][1] == [total.all_reduces, total.numbers]
