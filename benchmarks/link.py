@@ -14,9 +14,9 @@ class Way:
 
     As a ring, every rank sends 2 (P − 1) pieces of B/P bytes to the next one:
 
-        base + 2 (P − 1) hop + 2 N (net_hop − hop) + 2 (P − 1)/P · B / bandwidth,
+        base + 2 (P − N) hop + 2 (N − 1) net_hop + 2 (P − 1)/P · B / bandwidth.
 
-    the third term for N > 1 only. As a tree, sums go up the chain of a node, then up a tree of nodes, and back:
+    As a tree, sums go up the chain of a node, then up a tree of nodes, and back:
 
         base + 2 (P/N − 1) hop + 2 ⌈log₂ N⌉ net_hop + 2 (P − 1)/P · B / bandwidth.
 
@@ -41,7 +41,7 @@ class Way:
         if self.is_tree:
             hops = 2 * (ranks / nodes - 1) * self.hop + 2 * math.ceil(math.log2(nodes)) * self.net_hop
         else:
-            hops = 2 * (ranks - 1) * self.hop + (2 * nodes * (self.net_hop - self.hop) if nodes > 1 else 0.0)
+            hops = 2 * (ranks - nodes) * self.hop + 2 * (nodes - 1) * self.net_hop
         return self.base + hops
 
     def seconds(self, num_bytes: float, ranks: int, nodes: int) -> float:

@@ -88,6 +88,11 @@ class Moves:
         power, total = (x.mean(0) for x in self.after(local))
         return torch.linalg.solve(torch.eye(len(power), dtype=power.dtype) - power, total)
 
+    def rate(self, local: int) -> float:
+        """The factor by which an average of `local` moves brings z closer to z_k, at last."""
+        power, _ = self.after(local)
+        return torch.linalg.eigvals(power.mean(0)).abs().max().item()
+
 
 @dataclass
 class _Draw:
