@@ -119,7 +119,4 @@ def _shared(problem: InnerProblem, world: int) -> InnerProblem:
         return other
     if world == 1:
         return problem
-    shared = DataParallel(problem)
-    shared.ranks = Ranks.rehearsed(world)
-    shared.inner_batch(0)
-    return shared
+    return DataParallel(problem, Ranks.rehearsed(world))

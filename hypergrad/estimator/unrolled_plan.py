@@ -3,12 +3,15 @@
 import torch
 
 from hypergrad.estimator.differentiated_run import DifferentiatedRun
+from hypergrad.estimator.own_terms import OwnTerms
 from hypergrad.estimator.rank_plan import Effort, Part, RankPlan
 from hypergrad.estimator.rehearsal import Rehearsal
+from hypergrad.estimator.tally import Tally
 from hypergrad.solver.base import InnerSolver
 from hypergrad.tape.auto import AutoTape
 from hypergrad.tape.base import Tape
 from hypergrad.tape.footprint import measure
+from hypergrad.training.states import Partial
 
 
 def plan_unrolled(rehearsal: Rehearsal, solver: InnerSolver, tape: Tape, inner_steps: int, horizon: int) -> RankPlan:
@@ -19,7 +22,8 @@ def plan_unrolled(rehearsal: Rehearsal, solver: InnerSolver, tape: Tape, inner_s
     """
     problem, hparams, params = rehearsal.problem, rehearsal.hparams, rehearsal.params
     run, look = rehearsal.cost(lambda: DifferentiatedRun.of(problem, solver, hparams, params, 0, inner_steps))
-    dynamics = run.dynamics
+    own = OwnTerms.of(run)
+    dynamics = own.run.dynamics
     with torch.no_grad():
         start = run.start()
         _, step = rehearsal.cost(lambda: dynamics.step(start, 0))
@@ -35,9 +39,9 @@ def plan_unrolled(rehearsal: Rehearsal, solver: InnerSolver, tape: Tape, inner_s
     _, whole = rehearsal.cost(lambda: stretch.pull_back(outer.adjoint))
     # The first step of the horizon is pulled back to λ alone, unless the start of training depends on λ.
     is_cut = horizon > 0 and not (horizon == inner_steps and run.moves_start)
-    stretch, last = dynamics.linearize(start, 0), Effort()
-    if is_cut:
-        _, last = rehearsal.cost(lambda: stretch.terms(outer.adjoint))
+    stretch = dynamics.linearize(start, 0)
+    terms, last = rehearsal.cost(lambda: stretch.terms(outer.adjoint)[0])
+    _, end = rehearsal.cost(lambda: own.sum(_filled(Tally(horizon, inner_steps), terms)))
     parts = [
         Part("loss and gradient at the start", 1, look),
         Part("training step", plain + max(gradients - horizon, 0), step),
@@ -45,5 +49,13 @@ def plan_unrolled(rehearsal: Rehearsal, solver: InnerSolver, tape: Tape, inner_s
         Part("both losses at the end", 1, judge),
         Part("pull-back of a step", horizon - is_cut, whole),
         Part("pull-back of the first step", int(is_cut), last),
+        Part("sum of the terms of all steps", int(horizon > 0 and end != Effort()), end),
     ]
     return RankPlan(rehearsal.world, parts, memory, rehearsal.itemsize)
+
+
+def _filled(tally: Tally, terms: Partial) -> Tally:
+    """A tally after all steps, as if all of them had these terms."""
+    while tally.count < tally.horizon:
+        tally.add(terms, min(max(tally.quarter, 1), tally.horizon - tally.count))
+    return tally

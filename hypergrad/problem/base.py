@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hypergrad.core.autodiff import Tensors, value_and_gradient
+from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.problem.batch_place import UNKNOWN, WHOLE, BatchPlace
 from hypergrad.problem.returned import require_dict, require_scalar
@@ -102,6 +103,29 @@ class InnerProblem(nn.Module, ABC):
     def outer_share(self, batch: Any, rank: int, world: int) -> tuple[Any, float]:
         """The part of an outer batch of that process, by the same rule for f."""
         raise NotImplementedError(_NO_PART.format(type(self).__name__, "outer_share"))
+
+    def inner_share_at(self, step: int, ranks: Ranks) -> tuple[Any, float]:
+        """The part of `inner_batch(step)` that this process computes, and its share.
+
+        Override it if a process can read its part without the rest of the batch.
+
+        Args:
+            step: ≥ 0.
+            ranks: the processes, all of which make this call.
+        """
+        return self.inner_share(self.inner_batch(step), ranks.rank, ranks.world)
+
+    def on_ranks(self, ranks: Ranks) -> "InnerProblem":
+        """The problem as several processes share it: by default itself.
+
+        Override it to refuse what has no parts, with a ValueError, or if the processes must know of each other.
+        """
+        return self
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether its losses are sums over several processes."""
+        return False
 
     @property
     def samples_outer(self) -> bool:
