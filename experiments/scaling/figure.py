@@ -24,9 +24,9 @@ def times(axis: Axes, numbers: dict) -> None:
     """What was measured here, and the model of it."""
     rows = numbers["here"]["times"]
     names = list(dict.fromkeys(row["method"] for row in rows))
+    ranks = list(dict.fromkeys(row["ranks"] for row in rows))
     for k, name in enumerate(names):
         mine = [row for row in rows if row["method"] == name]
-        ranks = [row["ranks"] for row in mine]
         color = look_of(k)["color"]
         axis.loglog(ranks, [row["computed"] + row["sent"] for row in mine], "-", color=color, label=name)
         axis.loglog(ranks, [row["seconds"] for row in mine], "o", color=color)

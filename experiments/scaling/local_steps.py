@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-RANKS, N, P = 8, 20, 5
+RANKS, N, NUM_HPARAMS = 8, 20, 5
 _RHO = 0.1
 
 
@@ -54,25 +54,25 @@ class Moves:
         draw = _Draw(torch.Generator().manual_seed(seed), apart)
         curvatures = torch.logspace(0, -0.5, N, dtype=torch.float64)
         A, C = draw.positive(curvatures), draw.positive(torch.ones(N, dtype=torch.float64))
-        b, B, d = draw.tensor(N), draw.tensor(N, P) / N**0.5, draw.tensor(N)
+        b, B, d = draw.tensor(N), draw.tensor(N, NUM_HPARAMS) / N**0.5, draw.tensor(N)
         zero = A.new_zeros
-        eye = torch.eye(P, dtype=torch.float64).expand(RANKS, P, P)
+        eye = torch.eye(NUM_HPARAMS, dtype=torch.float64).expand(RANKS, NUM_HPARAMS, NUM_HPARAMS)
         rows = [
             torch.cat([A, zero(RANKS, N, N), -B], 2),
-            torch.cat([C, A, zero(RANKS, N, P)], 2),
-            torch.cat([zero(RANKS, P, N), -B.mT, _RHO * eye], 2),
+            torch.cat([C, A, zero(RANKS, N, NUM_HPARAMS)], 2),
+            torch.cat([zero(RANKS, NUM_HPARAMS, N), -B.mT, _RHO * eye], 2),
         ]
-        K, k = torch.cat(rows, 1), torch.cat([b, (C @ d[..., None])[..., 0], zero(RANKS, P)], 1)
-        step = torch.cat([torch.full((2 * N,), lr), torch.full((P,), outer_lr)]).double()
+        K, k = torch.cat(rows, 1), torch.cat([b, (C @ d[..., None])[..., 0], zero(RANKS, NUM_HPARAMS)], 1)
+        step = torch.cat([torch.full((2 * N,), lr), torch.full((NUM_HPARAMS,), outer_lr)]).double()
         # On all data: w* = H⁻¹ (b + B λ), and F is a quadratic.
         H, J = A.mean(0), torch.linalg.solve(A.mean(0), B.mean(0))
         offset = C.mean(0) @ torch.linalg.solve(H, b.mean(0)) - (C @ d[..., None])[..., 0].mean(0)
-        F = J.T @ C.mean(0) @ J + _RHO * torch.eye(P, dtype=torch.float64)
+        F = J.T @ C.mean(0) @ J + _RHO * torch.eye(NUM_HPARAMS, dtype=torch.float64)
         return cls(torch.eye(len(step)) - step[:, None] * K, step * k, F, -torch.linalg.solve(F, J.T @ offset))
 
     def gap(self, z: Tensor) -> float:
         """F(λ) − min F over F(0) − min F."""
-        off = z[-P:] - self.best
+        off = z[-NUM_HPARAMS:] - self.best
         return ((off @ self.F @ off) / (self.best @ self.F @ self.best)).item()
 
     def after(self, local: int) -> tuple[Tensor, Tensor]:

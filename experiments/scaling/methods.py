@@ -48,7 +48,7 @@ def conjugate_gradient(s: Sizes) -> list[Piece]:
     """`Implicit` with CG after training, without an error bar."""
     return [
         Piece(s.steps + 2, 1, (s.n + 1,)),
-        Piece(1, 2, (1, s.n, s.n + 1)),
+        Piece(1, 2, (s.n + 1, s.n + 1)),
         Piece(s.products, 2, (s.n,)),
         Piece(1, 2, (s.p,)),
     ]
@@ -58,19 +58,20 @@ def store(s: Sizes) -> list[Piece]:
     """`Unrolled` with the tape `Store`, through all steps."""
     return [
         Piece(2 * s.steps + 2, 1, (s.n + 1,)),
-        Piece(s.steps, 2, (s.n, s.p)),
-        Piece(1, 1, (1, s.n)),
+        Piece(s.steps - 1, 2, (s.n,)),
+        Piece(1, 2, (s.p,)),
+        Piece(1, 1, (s.n + 1,)),
     ]
 
 
 def soba(s: Sizes) -> list[Piece]:
     """`SingleLoop` with SOBA, a move."""
-    return [Piece(1, 3, (s.n + 1, s.n, s.p)), Piece(1, 1, (1, s.n))]
+    return [Piece(1, 3, (s.n + 1, s.n, s.p)), Piece(1, 1, (s.n + 1,))]
 
 
 def f2sa(s: Sizes) -> list[Piece]:
     """`SingleLoop` with F2SA, a move: no second derivative."""
-    return [Piece(2, 1, (1, s.n, s.p)), Piece(1, 1, (1, s.n))]
+    return [Piece(2, 1, (s.n + s.p + 1,)), Piece(1, 1, (s.n + 1,))]
 
 
 def local_soba(s: Sizes) -> list[Piece]:
