@@ -13,6 +13,7 @@ from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_term
 from hypergrad.estimator.differentiated_run import DifferentiatedRun
 from hypergrad.estimator.report import UnrollingReport
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.second_derivatives import require_second_derivatives
 from hypergrad.solver.base import InnerSolver, State, require_differentiable
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.training.jvp_steps import JvpSteps, compile_jvp_steps, eager_seconds, jvp_step
@@ -71,6 +72,7 @@ class Forward(HypergradEstimator):
         inner_step: int = 0,
         carry: Any = None,
     ) -> Hypergradient:
+        require_second_derivatives(problem, "Forward")
         run = DifferentiatedRun.of(problem, self.solver, hparams, params, inner_step, self.inner_steps)
         flow = _Flow(run)
         if self.online and carry is not None:

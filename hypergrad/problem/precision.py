@@ -154,8 +154,8 @@ class InPrecision(Wrapper):
 
 
 def epsilon_of(problem: InnerProblem) -> float:
-    """ε of the format inside the losses of an `InPrecision`; 0 for other problems, of which it is not known."""
-    return problem.epsilon if isinstance(problem, InPrecision) else 0.0
+    """ε of the format inside the losses of a problem that has a precision; 0 for others, of which it is not known."""
+    return getattr(problem, "epsilon", 0.0)
 
 
 def in_precision(problem: InnerProblem, precision: str | None) -> InnerProblem:
