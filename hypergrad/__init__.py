@@ -116,6 +116,7 @@ from hypergrad.tape.reversible import Reversible as Reversible
 from hypergrad.problem.ridge import Ridge as Ridge
 from hypergrad.sensitivity.inner import Root as Root
 from hypergrad.single_loop.saba import SABA as SABA
+from hypergrad.single_loop.sama import SAMA as SAMA
 from hypergrad.single_loop.soba import SOBA as SOBA
 from hypergrad.single_loop.srba import SRBA as SRBA
 from hypergrad.solver.schedule import Schedule as Schedule

@@ -1,7 +1,7 @@
 """Tensors of which each rank holds some entries, with sums, norms and products over the entries of all ranks."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -64,6 +64,14 @@ def plain(x: Tensor) -> Tensor:
         return x.as_subclass(Tensor)
 
 
+def sums_of(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The sum of all entries of each tensor; those of shards by one all-reduce for all of them."""
+    first = tensors[0]
+    if not isinstance(first, LocalShard):
+        return [x.sum() for x in tensors]
+    return _totals(first, [plain(x).sum() for x in tensors])
+
+
 def standard_normal(like: Tensor, generator: torch.Generator) -> Tensor:
     """Random numbers in the shape and dtype of a tensor and on its device, drawn in float64 on the CPU.
 
@@ -117,17 +125,17 @@ def _as_input(x: Tensor, grad: Tensor | None) -> Tensor | None:
     return LocalShard.of(grad, x.ranks, is_own=x.is_own) if is_shard else grad
 
 
-def _total(like: LocalShard, part: Tensor) -> Tensor:
-    """The sum over the ranks of what each found in its shard.
+def _totals(like: LocalShard, parts: Sequence[Tensor]) -> list[Tensor]:
+    """The sums over the ranks of what each found in its shards.
 
     Raises:
-        TypeError: if it is differentiated where it would not be known how.
+        TypeError: if they are differentiated where it would not be known how.
     """
-    if not part.requires_grad:
-        return like.ranks.total([part])[0]
+    if not any(part.requires_grad for part in parts):
+        return list(like.ranks.total(parts))
     if not like.is_own:
         raise TypeError(_refusal("a differentiable sum"))
-    return like.ranks.vary(like.ranks.total([part]))[0]
+    return list(like.ranks.vary(like.ranks.total(parts)))
 
 
 def _extreme(like: LocalShard, part: Tensor, op: Any) -> Tensor:
@@ -140,7 +148,7 @@ def _summed(like: LocalShard, func: Callable[..., Any], args: Any, kwargs: Any) 
     """The sum of all entries of one tensor, or of the products of those of two."""
     if not all(isinstance(x, LocalShard) and (len(args) == 1 or x.ndim == 1) for x in args) or "dim" in kwargs:
         raise TypeError(_refusal(f"{func.__name__} along an axis"))
-    return _total(like, func(*args, **kwargs))
+    return _totals(like, [func(*args, **kwargs)])[0]
 
 
 def _norm(like: LocalShard, func: Callable[..., Any], args: Any, kwargs: Any) -> Tensor:
@@ -153,7 +161,7 @@ def _norm(like: LocalShard, func: Callable[..., Any], args: Any, kwargs: Any) ->
         part = torch.linalg.vector_norm(args[0], order)
     if order == math.inf:
         return _extreme(like, part, dist.ReduceOp.MAX)
-    return _total(like, part**2).sqrt()
+    return _totals(like, [part**2])[0].sqrt()
 
 
 def _largest(like: LocalShard, func: Callable[..., Any], args: Any, kwargs: Any) -> Tensor:

@@ -159,7 +159,7 @@ class Method(ABC):
                 f"{type(self).__name__} moves w along the gradient of the inner loss, but the solution of {name} is "
                 f"{'not where that is zero' if problem.is_smooth else 'at kinks of it'}. Use Implicit."
             )
-        if self.num_matvecs > 0:
+        if self.num_matvecs > 0 or self.solver is None:  # the step of which is found by products
             require_second_derivatives(problem, type(self).__name__)
         if problem.tunes_initial:
             raise ValueError(
