@@ -48,7 +48,7 @@ class LocalShard(Tensor):
             if func is torch.autograd.grad:
                 return tuple(_as_input(x, g) for x, g in zip(args[1], func(*args, **kwargs), strict=True))
             if name not in _ENTRYWISE:
-                raise TypeError(_refusal(name))
+                raise ValueError(_refusal(name))
             if name not in _OF_ONE:
                 _require_shards((args, kwargs), name)
             return _marked(func(*args, **kwargs), like, args)
@@ -96,13 +96,13 @@ def _require_shards(tree: Any, name: str) -> None:
     """Require that all tensors are shards or numbers.
 
     Raises:
-        TypeError: if one is not: which of its entries belong to the shard is not known.
+        ValueError: if one is not: which of its entries belong to the shard is not known.
     """
     for x in tree.values() if isinstance(tree, dict) else tree:
         if isinstance(x, tuple | list | dict):
             _require_shards(x, name)
         elif isinstance(x, Tensor) and not isinstance(x, LocalShard) and x.ndim > 0:
-            raise TypeError(
+            raise ValueError(
                 f"{name} must have operands that are all sharded, or numbers, but one is a whole tensor of shape "
                 f"{tuple(x.shape)}: parameters are sharded over the ranks. A hyperparameter that multiplies parameters "
                 "entry by entry must be one number, or one for each tensor (per='all' or per='tensor')."
@@ -129,12 +129,12 @@ def _totals(like: LocalShard, parts: Sequence[Tensor]) -> list[Tensor]:
     """The sums over the ranks of what each found in its shards.
 
     Raises:
-        TypeError: if they are differentiated where it would not be known how.
+        ValueError: if they are differentiated where it would not be known how.
     """
     if not any(part.requires_grad for part in parts):
         return list(like.ranks.total(parts))
     if not like.is_own:
-        raise TypeError(_refusal("a differentiable sum"))
+        raise ValueError(_refusal("a differentiable sum"))
     return list(like.ranks.vary(like.ranks.total(parts)))
 
 
@@ -147,14 +147,14 @@ def _extreme(like: LocalShard, part: Tensor, op: Any) -> Tensor:
 def _summed(like: LocalShard, func: Callable[..., Any], args: Any, kwargs: Any) -> Tensor:
     """The sum of all entries of one tensor, or of the products of those of two."""
     if not all(isinstance(x, LocalShard) and (len(args) == 1 or x.ndim == 1) for x in args) or "dim" in kwargs:
-        raise TypeError(_refusal(f"{func.__name__} along an axis"))
+        raise ValueError(_refusal(f"{func.__name__} along an axis"))
     return _totals(like, [func(*args, **kwargs)])[0]
 
 
 def _norm(like: LocalShard, func: Callable[..., Any], args: Any, kwargs: Any) -> Tensor:
     order = args[1] if len(args) > 1 else kwargs.get("ord", 2)
     if len(args) > 2 or set(kwargs) > {"ord"} or order not in (2, math.inf):
-        raise TypeError(_refusal(f"{func.__name__} of order {order}, or along an axis"))
+        raise ValueError(_refusal(f"{func.__name__} of order {order}, or along an axis"))
     if like.numel() == 0:
         part = torch.zeros((), dtype=like.dtype, device=like.device)
     else:
@@ -166,7 +166,7 @@ def _norm(like: LocalShard, func: Callable[..., Any], args: Any, kwargs: Any) ->
 
 def _largest(like: LocalShard, func: Callable[..., Any], args: Any, kwargs: Any) -> Tensor:
     if len(args) > 1 or kwargs:
-        raise TypeError(_refusal(f"{func.__name__} along an axis"))
+        raise ValueError(_refusal(f"{func.__name__} along an axis"))
     lowest = -math.inf if like.is_floating_point() else torch.iinfo(like.dtype).min
     part = torch.full((), lowest, dtype=like.dtype, device=like.device) if like.numel() == 0 else args[0].max()
     return _extreme(like, part, dist.ReduceOp.MAX)

@@ -1,6 +1,6 @@
 """A module whose parameters are spread over the ranks, under FSDP2."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
@@ -103,6 +103,11 @@ class ShardedModule(PureModule):
             own = pieces[rank] if rank < len(pieces) else x[:0]
             found[name] = LocalShard.of(own.to(self._sharded(name).to_local()).clone(), self.ranks)
         return found
+
+    def trained(self, values: Tensors, batches: Iterable[Any]) -> nn.Module:
+        """As promised, on all ranks, from whole tensors."""
+        frozen = {name: p for name, p in self.module.named_parameters() if name not in values}
+        return super().trained({name: self._sharded(name).full_tensor() for name in frozen} | values, batches)
 
     def forward(self, params: Tensors, X: Any, step: int | None) -> Tensor:
         """The outputs at the parameters that were put.

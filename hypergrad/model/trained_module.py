@@ -35,9 +35,11 @@ class ModuleTemplate:
         return bool(self._averaging)
 
     def without_values(self) -> "ModuleTemplate":
-        """The same template without the values of its tensors, which `filled` then needs all of; it has no memory."""
+        """The same template without the memory of its parameters, of which `filled` then needs all."""
         other = copy(self)
-        other._module = copied(self._module).to("meta")
+        other._module = copied(self._module)
+        for p in other._module.parameters():
+            p.data = p.data.new_empty(0)
         return other
 
     @torch.no_grad()

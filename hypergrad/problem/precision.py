@@ -39,13 +39,18 @@ class InPrecision(Wrapper):
         precision: one of the above.
 
     Raises:
-        ValueError: if there is no such precision, or the parameters have another dtype.
+        ValueError: if there is no such precision, the parameters have another dtype, or they are sharded.
 
     Also raised, by what it calls: ValueError if the problem has an L1 penalty.
     """
 
     def __init__(self, problem: InnerProblem, precision: str) -> None:
         require_precision(precision)
+        if not problem.has_second_derivatives:  # it has sharded parameters, of which there is no copy to cast
+            raise ValueError(
+                f"{type(problem).__name__} computes in a precision of its own: give precision='bf16-mixed' to it, and no "
+                "precision to the trainer."
+            )
         super().__init__(problem)
         self.precision = precision
         like = next(iter(problem.init_params().values()))

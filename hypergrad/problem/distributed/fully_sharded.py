@@ -127,7 +127,7 @@ class FullySharded(Wrapper):
 
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         problem = self.problem
-        parts = self._own(problem.inner_parts(batch), batch, problem.inner_share)
+        parts = self._own(problem.inner_parts, batch, problem.inner_share)
         return OwnLoss(self.model, problem.inner_loss, parts, "The inner loss", self.epsilon)(params, hparams)
 
     def inner_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
@@ -138,7 +138,7 @@ class FullySharded(Wrapper):
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         problem = self.problem
-        parts = self._own(problem.outer_parts(batch), batch, problem.outer_share)
+        parts = self._own(problem.outer_parts, batch, problem.outer_share)
         return OwnLoss(self.model, problem.outer_loss, parts, "The outer loss", self.epsilon)(params, hparams)
 
     def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
@@ -188,12 +188,16 @@ class FullySharded(Wrapper):
         other._modules = self._modules | {"problem": problem}
         return other
 
+    @torch.no_grad()
     def _own(
-        self, parts: Parts | None, batch: Any, part: Callable[[Any, int, int], tuple[Any, float]]
+        self,
+        divided: Callable[[Any], Parts | None],
+        batch: Any,
+        part: Callable[[Any, int, int], tuple[Any, float]],
     ) -> list[tuple[Any, float]]:
         """What this rank computes of each part of a batch, with its share."""
         found = []
-        for one, share in [(batch, 1.0)] if parts is None else parts:
+        for one, share in divided(batch) or [(batch, 1.0)]:
             own, own_share = part(one, self.ranks.rank, self.ranks.world)
             found.append((own, share * own_share))
         return found
@@ -265,8 +269,7 @@ def _require_served(problem: InnerProblem) -> None:
     if not isinstance(problem, Supervised):
         raise TypeError(
             f"hg.FullySharded shards the parameters of the model of an hg.Supervised, but the problem is a "
-            f"{type(problem).__name__}. Use hg.DataParallel; and instead of hg.InPrecision around the problem, give "
-            "precision='bf16-mixed' to hg.FullySharded."
+            f"{type(problem).__name__}. Use hg.DataParallel."
         )
     if not (dist.is_available() and dist.is_initialized()):
         raise ValueError(
