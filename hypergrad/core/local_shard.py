@@ -121,8 +121,9 @@ def _marked(found: Any, like: LocalShard, args: Any) -> Any:
 
 
 def _as_input(x: Tensor, grad: Tensor | None) -> Tensor | None:
-    is_shard = isinstance(x, LocalShard) and grad is not None
-    return LocalShard.of(grad, x.ranks, is_own=x.is_own) if is_shard else grad
+    if grad is None or not isinstance(x, LocalShard):
+        return grad
+    return LocalShard.of(grad, x.ranks, is_own=x.is_own)
 
 
 def _totals(like: LocalShard, parts: Sequence[Tensor]) -> list[Tensor]:
@@ -145,7 +146,11 @@ def _extreme(like: LocalShard, part: Tensor, op: Any) -> Tensor:
 
 
 def _summed(like: LocalShard, func: Callable[..., Any], args: Any, kwargs: Any) -> Tensor:
-    """The sum of all entries of one tensor, or of the products of those of two."""
+    """The sum of all entries of one tensor, or of the products of those of two.
+
+    Raises:
+        ValueError: if it is along an axis.
+    """
     if not all(isinstance(x, LocalShard) and (len(args) == 1 or x.ndim == 1) for x in args) or "dim" in kwargs:
         raise ValueError(_refusal(f"{func.__name__} along an axis"))
     return _totals(like, [func(*args, **kwargs)])[0]
@@ -209,6 +214,10 @@ def _value_and_gradient(function: Callable[[Tensors], Tensor], params: Tensors) 
     return value, {name: torch.zeros_like(x.detach()) if g is None else g for (name, x), g in pairs}
 
 
+def _names(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 GRADIENTS[LocalShard] = _value_and_gradient
 _REDUCTIONS = {
     **dict.fromkeys(("sum", "dot", "vdot", "inner", "matmul", "count_nonzero"), _summed),
@@ -216,18 +225,18 @@ _REDUCTIONS = {
     **dict.fromkeys(("max", "amax"), _largest),
     **dict.fromkeys(("all", "any"), _every),
 }
-_PLAIN = frozenset(
-    "numel nelement dim size stride element_size is_floating_point is_complex is_contiguous __len__ data_ptr __hash__ "
-    "get_device is_set_to untyped_storage __repr__ __format__".split()
+_PLAIN = _names(
+    "numel nelement dim size stride element_size is_floating_point is_complex is_contiguous get_device data_ptr "
+    "untyped_storage __len__ __hash__ __repr__ __format__"
 )
 """What tells something of the entries of this rank, with their shapes."""
-_OF_ONE = frozenset("view_as reshape_as zeros_like ones_like empty_like requires_grad_ __get__ split".split())
-_ENTRYWISE = _OF_ONE | frozenset(
+_OF_ONE = _names("view_as zeros_like ones_like empty_like requires_grad_ __get__ split")
+_ENTRYWISE = _OF_ONE | _names(
     "add add_ sub sub_ __rsub__ rsub mul mul_ div div_ __rdiv__ true_divide neg abs sqrt rsqrt square pow __rpow__ "
     "reciprocal exp log sign tanh sigmoid clamp clamp_min clamp_max clamp_ maximum minimum addcmul addcmul_ addcdiv "
     "addcdiv_ lerp lerp_ where clone detach contiguous copy_ zero_ fill_ double float to isfinite isnan __invert__ "
     "logical_not logical_and logical_or lt le gt ge eq ne __lt__ __le__ __gt__ __ge__ view reshape flatten cat "
-    "_foreach_add _foreach_sub _foreach_mul _foreach_div _foreach_sqrt _foreach_clamp_min".split()
+    "_foreach_add _foreach_sub _foreach_mul _foreach_div _foreach_sqrt _foreach_clamp_min"
 )
 """Operations of which each entry of the result depends on the same entries of the operands, and changes of shape in
 which the entries of the rank stay in order."""

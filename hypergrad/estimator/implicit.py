@@ -175,6 +175,11 @@ def require_by_differences(estimator: "Implicit", problem: InnerProblem) -> None
         raise ValueError(f"The error bar of Implicit needs second derivatives, which {name} has not: error_bar=False.")
     if estimator.compile:
         raise ValueError(f"Training steps of {name} are not compiled: leave compile out of Implicit.")
+    if type(estimator.solver).update is InnerSolver.update:
+        raise ValueError(
+            f"{name} trains by solvers that are a rule for each entry of a gradient, but "
+            f"{type(estimator.solver).__name__} is none. Use hg.GradientDescent, hg.Momentum or hg.Adam."
+        )
     if not isinstance(linsolve, CG | Neumann) or isinstance(linsolve, CG) and linsolve.preconditioner is not None:
         what = "a preconditioner" if isinstance(linsolve, CG) else type(linsolve).__name__
         raise ValueError(

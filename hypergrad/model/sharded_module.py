@@ -20,7 +20,7 @@ from hypergrad.core.local_shard import LocalShard, plain
 from hypergrad.model.blocks import blocks_of
 from hypergrad.model.calling import seeded
 from hypergrad.model.copying import copied
-from hypergrad.model.pure_module import PureModule, device_of
+from hypergrad.model.pure_module import PureModule
 
 
 class ShardedModule(PureModule):
@@ -53,7 +53,8 @@ class ShardedModule(PureModule):
         lean = copy(model)
         lean._template = model._template.without_values()
         vars(self).update(vars(copied(lean)))
-        self.ranks = ranks
+        self.ranks, self._buffers_as_given = ranks, dict(self.module.named_buffers())
+        self._cast_buffers(policy.param_dtype)
         mesh = DeviceMesh.from_group(ranks.group, device.type)
         for name in units_of(self.module, units):
             fully_shard(self.module.get_submodule(name), mesh=mesh, mp_policy=policy)
@@ -106,26 +107,18 @@ class ShardedModule(PureModule):
 
     def trained(self, values: Tensors, batches: Iterable[Any]) -> nn.Module:
         """As promised, on all ranks, from whole tensors."""
-        frozen = {name: p for name, p in self.module.named_parameters() if name not in values}
-        return super().trained({name: self._sharded(name).full_tensor() for name in frozen} | values, batches)
+        frozen = [name for name, _ in self.module.named_parameters() if name not in values]
+        whole = {name: self._sharded(name).full_tensor() for name in frozen}
+        return super().trained(self._buffers_as_given | whole | values, batches)
 
     def forward(self, params: Tensors, X: Any, step: int | None) -> Tensor:
         """The outputs at the parameters that were put.
 
         Args:
-            params: their names count alone.
+            params: not read.
             X: inputs of this rank.
             step: as in `PureModule`.
-
-        Raises:
-            ValueError: if a buffer is among the parameters.
         """
-        more = params.keys() - set(self._trained)
-        if more:
-            raise ValueError(
-                f"hg.FullySharded does not serve a hyperparameter that is a buffer of the model, {sorted(more)[0]!r}. "
-                "Use hg.DataParallel."
-            )
         outputs = super().forward(params, X, step)
         if outputs.requires_grad and self.ranks.world > 1:
             outputs.register_hook(partial(torch.mul, other=self.ranks.world))  # FSDP2 takes the mean over the ranks
@@ -137,6 +130,13 @@ class ShardedModule(PureModule):
         random = seeded(device, self._seed, step)
         with self._mode(device, step is not None, twice), random:
             yield
+
+    def _cast_buffers(self, dtype: torch.dtype | None) -> None:
+        """Let buffers have the format of gathered parameters, which FSDP2 leaves to its user."""
+        for part in self.module.modules() if dtype is not None else ():
+            for name, x in part._buffers.items():
+                if x is not None and x.is_floating_point():
+                    part._buffers[name] = x.to(dtype)
 
     def _local(self) -> Tensors:
         return {name: self._sharded(name).to_local() for name in self._trained}
@@ -166,7 +166,8 @@ def _require_servable(model: PureModule) -> None:
     """
     if model._blocks is not None:
         raise ValueError(
-            "hg.FullySharded does not recompute activations: leave recompute out of the problem, or use hg.DataParallel."
+            "hg.FullySharded does not recompute activations: leave recompute out of the problem, or use "
+            "hg.DataParallel."
         )
     for name, part in model.module.named_modules():
         if isinstance(part, _BatchNorm) and (part.training or part.running_mean is None):
@@ -178,4 +179,6 @@ def _require_servable(model: PureModule) -> None:
 
 
 def _with_outputs_in(policy: MixedPrecisionPolicy, dtype: torch.dtype) -> MixedPrecisionPolicy:
-    return policy if policy.param_dtype is None or policy.output_dtype is not None else replace(policy, output_dtype=dtype)
+    return (
+        policy if policy.param_dtype is None or policy.output_dtype is not None else replace(policy, output_dtype=dtype)
+    )

@@ -48,8 +48,8 @@ class InPrecision(Wrapper):
         require_precision(precision)
         if not problem.has_second_derivatives:  # it has sharded parameters, of which there is no copy to cast
             raise ValueError(
-                f"{type(problem).__name__} computes in a precision of its own: give precision='bf16-mixed' to it, and no "
-                "precision to the trainer."
+                f"{type(problem).__name__} computes in a precision of its own: give precision='bf16-mixed' to it, and "
+                "none to the trainer."
             )
         super().__init__(problem)
         self.precision = precision

@@ -159,8 +159,14 @@ class Method(ABC):
                 f"{type(self).__name__} moves w along the gradient of the inner loss, but the solution of {name} is "
                 f"{'not where that is zero' if problem.is_smooth else 'at kinks of it'}. Use Implicit."
             )
-        if self.num_matvecs > 0 or self.solver is None:  # the step of which is found by products
+        if self.num_matvecs > 0:
             require_second_derivatives(problem, type(self).__name__)
+        if self.solver is None and not problem.has_second_derivatives:
+            raise ValueError(
+                f"{type(self).__name__} needs a solver for {name}, which has no second derivatives to find a step "
+                "by: write solver=hg.GradientDescent(lr=…), with any lr below 2 over the largest curvature, or "
+                "hg.Adam()."
+            )
         if problem.tunes_initial:
             raise ValueError(
                 f"{type(self).__name__} follows one solution from step to step, so the initial parameters of {name} "

@@ -14,6 +14,8 @@ from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.local_shard import plain
+from hypergrad.effect.buffer import Buffer
+from hypergrad.effect.scope import Scoped
 from hypergrad.model.sharded_module import ShardedModule
 from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.distributed.own_loss import NO_SECOND, OwnLoss
@@ -27,6 +29,8 @@ _POLICIES = {
 }
 _LARGEST = 1_000_000
 """Parameters up to which products are compared with exact ones of the whole model. A judgement: a second or so."""
+_PER = ("all", "tensor")
+"""What one value of an effect may be for; others would be sharded as the parameters are."""
 
 
 class FullySharded(Wrapper):
@@ -72,6 +76,7 @@ class FullySharded(Wrapper):
         _require_served(problem)
         policy = _policy_of(precision)
         settings: dict[str, Any] = {"units": units, "precision": precision, "device": device}
+        _require_effects(problem)
         if isinstance(check, Supervised):
             FullySharded(check, group, **settings)
         exact = ExactProducts.of(problem) if check is True and _is_small(problem) else None
@@ -222,8 +227,9 @@ class FullySharded(Wrapper):
         (empty,) = self.ranks.total([count.to(plain(next(iter(self._start.values()))).device)])
         if empty.item() > 0:
             raise ValueError(
-                f"hg.FullySharded needs parameters on each rank, but {empty.item():.0f} of {self.ranks.world} ranks would "
-                "hold none, because tensors are divided along their first axis. Use fewer ranks, or hg.DataParallel."
+                f"hg.FullySharded needs parameters on each rank, but {empty.item():.0f} of {self.ranks.world} ranks "
+                "would hold none, because tensors are divided along their first axis. Use fewer ranks, or "
+                "hg.DataParallel."
             )
 
 
@@ -257,6 +263,26 @@ def _is_small(problem: Supervised) -> bool:
         f"{_LARGEST:,} parameters, but the model has {size:,}. Give check=hg.Supervised(…) with a small copy of the "
         "model, such as one with fewer and narrower layers, or check=False."
     )
+
+
+def _require_effects(problem: Supervised) -> None:
+    """Require effects that are computed on shards.
+
+    Raises:
+        ValueError: if one is not.
+    """
+    for name, effect in problem.effects.declared.items():
+        if isinstance(effect, Scoped) and effect.per not in _PER:
+            raise ValueError(
+                f"hg.FullySharded shards the parameters, but the hyperparameter {name!r} is a {type(effect).__name__} "
+                f"per {effect.per!r}, whose entries belong to entries of these. Use per='all' or per='tensor', or "
+                "hg.DataParallel."
+            )
+        if isinstance(effect, Buffer):
+            raise ValueError(
+                f"hg.FullySharded does not serve a hyperparameter that is a buffer of the model, but {name!r} is one. "
+                "Use hg.DataParallel."
+            )
 
 
 def _require_served(problem: InnerProblem) -> None:

@@ -23,8 +23,8 @@ NO_SECOND = (
 class OwnLoss:
     """(w, λ) ↦ Σ_k Σ_r share_kr loss(w, λ, part_kr) over the parts k of a batch and the ranks r.
 
-    Each rank computes its own terms, and all get the sum. The first derivatives are formed along with the value, as FSDP2
-    does: no graph is kept.
+    Each rank computes its own terms, and all get the sum. The first derivatives are formed along with the value, as
+    FSDP2 does: no graph is kept.
 
     Attributes:
         model: holds the parameters of the module while the loss is evaluated.

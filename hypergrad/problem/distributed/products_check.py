@@ -21,8 +21,8 @@ _MOST = 0.5
 class _Sharded(Protocol):
     """What is compared: a `FullySharded`."""
 
-    epsilon: float
-
+    @property
+    def epsilon(self) -> float: ...
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor: ...
     def init_params(self) -> Tensors: ...
     def shards(self, params: Tensors) -> Tensors: ...
@@ -51,9 +51,9 @@ class ExactProducts:
         """
         if problem.draws:
             raise ValueError(
-                "hg.FullySharded compares products with exact ones at the start, but this problem draws random numbers, "
-                "such as dropout, which are others on each rank. Give check=hg.Supervised(…) without them, or "
-                "check=False."
+                "hg.FullySharded compares products with exact ones at the start, but this problem draws random "
+                "numbers, such as dropout, which are others on each rank. Give check=hg.Supervised(…) without them, "
+                "or check=False."
             )
         batch, hparams = problem.inner_batch(0), problem.init_hparams()
         w, hp = leaves(problem.init_params()), leaves(hparams)
@@ -85,8 +85,8 @@ class ExactProducts:
             if not off[worst] <= allowed:
                 raise ValueError(
                     f"hg.FullySharded must give the products of one process, but a product with the {worst} by "
-                    f"differences of sharded gradients differs from the exact one by {off[worst]:.1e} of its size, where "
-                    f"{allowed:.1e} is allowed. Look for a part of the model that does not treat each example by "
+                    f"differences of sharded gradients differs from the exact one by {off[worst]:.1e} of its size, "
+                    f"where {allowed:.1e} is allowed. Look for a part of the model that does not treat each example by "
                     "itself; or, if the model has large curvature, give check=False and compare hypergradients "
                     "yourself."
                 )
@@ -107,9 +107,7 @@ class ExactProducts:
         w, hp = leaves(params), leaves(self.hparams)
         with torch.enable_grad():
             loss = sharded.inner_loss(w, hp, self.batch)
-            return torch.autograd.grad(
-                loss, (*w.values(), *hp.values()), allow_unused=True, materialize_grads=True
-            )
+            return torch.autograd.grad(loss, (*w.values(), *hp.values()), allow_unused=True, materialize_grads=True)
 
 
 def _apart(x: Tensor, exact: Tensor) -> float:
