@@ -114,7 +114,7 @@ def main() -> None:
     for name, one in {"one process": alone, **{f"rank {k}": x for k, x in enumerate(ranks)}}.items():
         print(
             f"{name}: {one['parameters']:.0f} MB of parameters, peak {one['start']:.0f} MB at the start and "
-            f"{one['peak']:.0f} MB in the hypergradient, whose norm is {one['grad']:.6g}, {one['products']:.0f} products"
+            f"{one['peak']:.0f} MB in the hypergradient of norm {one['grad']:.6g}, {one['products']:.0f} products"
         )
     for when in ("start", "peak"):
         print(f"{when}: a rank / one process = {max(one[when] for one in ranks) / alone[when]:.2f}")

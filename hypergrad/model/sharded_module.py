@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.local_shard import LocalShard, plain
+from hypergrad.model.batch_statistics import Moments
 from hypergrad.model.blocks import blocks_of
 from hypergrad.model.calling import seeded
 from hypergrad.model.copying import copied
@@ -96,7 +97,7 @@ class ShardedModule(PureModule):
             found[name] = spread.full_tensor()
         return found
 
-    def shards(self, tensors: Tensors) -> Tensors:
+    def local(self, tensors: Tensors) -> Tensors:
         """The shards of this rank of whole tensors, which are the same on all ranks; copies."""
         found: Tensors = {}
         for name, x in tensors.items():
@@ -111,13 +112,14 @@ class ShardedModule(PureModule):
         whole = {name: self._sharded(name).full_tensor() for name in frozen}
         return super().trained(self._buffers_as_given | whole | values, batches)
 
-    def forward(self, params: Tensors, X: Any, step: int | None) -> Tensor:
+    def forward(self, params: Tensors, X: Any, step: int | None, moments: Moments | None = None) -> Tensor:
         """The outputs at the parameters that were put.
 
         Args:
             params: not read.
             X: inputs of this rank.
             step: as in `PureModule`.
+            moments: None, as no layer normalises by the statistics of a batch.
         """
         outputs = super().forward(params, X, step)
         if outputs.requires_grad and self.ranks.world > 1:
@@ -125,7 +127,9 @@ class ShardedModule(PureModule):
         return outputs
 
     @contextmanager
-    def calling(self, params: Tensors, device: torch.device, step: int | None) -> Iterator[None]:
+    def calling(
+        self, params: Tensors, device: torch.device, step: int | None, moments: Moments | None = None
+    ) -> Iterator[None]:
         twice = self._kernels.differ and step is not None and self._kernels.draw
         random = seeded(device, self._seed, step)
         with self._mode(device, step is not None, twice), random:
