@@ -18,6 +18,7 @@ from hypergrad.estimator.single_loop import SingleLoop
 from hypergrad.outer.descent import Descent
 from hypergrad.outer.joint_program import KIND, PROGRAMS, JointProgram, key_of
 from hypergrad.outer.joint_steps import JointSteps
+from hypergrad.problem.distributed.sharing import require_one_process
 from hypergrad.problem.precision import epsilon_of
 from hypergrad.training.compile_choice import Ledger
 from hypergrad.training.compile_steps import CHANGED, is_near
@@ -82,9 +83,12 @@ class CompiledDescent(Descent):
         """What is compiled, made as soon as that pays; None if nothing is."""
         estimator = self.objective.estimator
         assert isinstance(estimator, SingleLoop)  # by `compiles`
-        if self._compiled is not None or self._is_refused or self._waits(estimator, len(steps)):
+        if self._compiled is not None or self._is_refused:
             return self._compiled
         try:
+            require_one_process(self.objective.problem)
+            if self._waits(estimator, len(steps)):
+                return None
             with charging(Spent()):
                 self._compiled = self._made(JointSteps(self, estimator), steps[:1])
         except CannotCompileError as error:

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import copy
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -82,7 +81,7 @@ class FullySharded(Wrapper):
         exact = ExactProducts.of(problem) if check is True and _is_small(problem) else None
         at, ranks = problem.device("train") if device is None else torch.device(device), Ranks.of(group)
         model = ShardedModule(problem.model, ranks, units, policy, at)
-        super().__init__(problem.with_model(model).to(at))
+        super().__init__(problem.on_ranks(ranks).with_model(model).to(at))
         self.ranks, self._policy, self._start = ranks, policy, model.params()
         self._require_entries()
         if exact is not None:
@@ -96,6 +95,10 @@ class FullySharded(Wrapper):
     @property
     def has_second_derivatives(self) -> bool:
         return False
+
+    @property
+    def is_spread(self) -> bool:
+        return True
 
     @property
     def epsilon(self) -> float:
@@ -120,9 +123,9 @@ class FullySharded(Wrapper):
         """The whole tensors of shards, on all ranks, which must all call it."""
         return self.model.whole(params)
 
-    def shards(self, params: Tensors) -> Tensors:
+    def shards_of(self, params: Tensors) -> Tensors:
         """The shards of this rank of whole tensors, which are the same on all ranks."""
-        return self.model.shards(params)
+        return self.model.shards_of(params)
 
     def inner_parts(self, batch: Any) -> Parts | None:
         return None  # the losses are divided within, where gradients are summed in place
@@ -180,18 +183,12 @@ class FullySharded(Wrapper):
     def pooled_targets(self) -> Tensor:
         return self.problem.pooled_targets()
 
-    def on_examples(self, train: Tensor, dev: Tensor) -> "FullySharded":
-        return self._on(self.problem.on_examples(train, dev))
+    def on_examples(self, train: Tensor, dev: Tensor) -> Self:
+        return self.around(self.problem.on_examples(train, dev))
 
     def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:
         both, wide = self.problem.joined(hparams)
-        return self._on(both), wide
-
-    def _on(self, problem: InnerProblem) -> "FullySharded":
-        """Another problem with the same sharded module."""
-        other = copy(self)
-        other._modules = self._modules | {"problem": problem}
-        return other
+        return self.around(both), wide
 
     @torch.no_grad()
     def _own(
