@@ -5,13 +5,10 @@ from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
@@ -21,6 +18,9 @@ from hypergrad.model.blocks import blocks_of
 from hypergrad.model.calling import seeded
 from hypergrad.model.copying import copied
 from hypergrad.model.pure_module import PureModule
+
+if TYPE_CHECKING:  # each function imports what it uses of FSDP2, which takes most of a second
+    from torch.distributed.fsdp import MixedPrecisionPolicy
 
 
 class ShardedModule(PureModule):
@@ -44,9 +44,12 @@ class ShardedModule(PureModule):
         model: PureModule,
         ranks: Ranks,
         units: Sequence[str] | None,
-        policy: MixedPrecisionPolicy,
+        policy: "MixedPrecisionPolicy",
         device: torch.device,
     ) -> None:
+        from torch.distributed.device_mesh import DeviceMesh
+        from torch.distributed.fsdp import fully_shard
+
         nn.Module.__init__(self)
         _require_servable(model)
         lean = copy(model)
@@ -77,17 +80,21 @@ class ShardedModule(PureModule):
         for name in self._trained:
             p = self.module.get_parameter(name)
             grad, p.grad = p.grad, None
-            found.append(grad.to_local() if isinstance(grad, DTensor) else grad)
+            found.append(None if grad is None else grad.to_local())  # type: ignore[attr-defined]
         return found
 
     def release(self) -> None:
         """Drop gathered parameters, which would otherwise be used again when other ones have been put."""
+        from torch.distributed.fsdp import FSDPModule
+
         for part in self.module.modules():
             if isinstance(part, FSDPModule):
                 part.reshard()
 
     def whole(self, params: Tensors) -> Tensors:
         """The whole tensors, on all ranks."""
+        from torch.distributed.tensor import DTensor
+
         found: Tensors = {}
         for name, x in params.items():
             p = self._sharded(name)
@@ -167,7 +174,7 @@ def _require_servable(model: PureModule) -> None:
         )
 
 
-def _with_outputs_in(policy: MixedPrecisionPolicy, dtype: torch.dtype) -> MixedPrecisionPolicy:
+def _with_outputs_in(policy: "MixedPrecisionPolicy", dtype: torch.dtype) -> "MixedPrecisionPolicy":
     return (
         policy if policy.param_dtype is None or policy.output_dtype is not None else replace(policy, output_dtype=dtype)
     )

@@ -95,7 +95,7 @@ REFUSED = {
     "a number": "have no tolist",
     "per weight": "'l2' is a L2 per 'weight', whose entries belong to entries of these. Use per='all'",
     "a buffer": "does not serve a hyperparameter that is a buffer of the model",
-    "wrong products": "a product with the Hessian by differences of sharded gradients differs from the exact one by 9.9",
+    "wrong products": "with the Hessian by differences of sharded gradients differs from the exact one by 9.9e-03",
     "examples that are mixed": "needs a loss that is a mean or a sum over examples",
 }
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
@@ -22,10 +21,9 @@ from hypergrad.problem.distributed.products_check import ExactProducts
 from hypergrad.problem.supervised.supervised import Supervised
 from hypergrad.problem.wrapper import Wrapper
 
-_POLICIES = {
-    None: MixedPrecisionPolicy(),
-    "bf16-mixed": MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32),
-}
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
 _LARGEST = 1_000_000
 """Parameters up to which products are compared with exact ones of the whole model. A judgement: a second or so."""
 _PER = ("all", "tensor")
@@ -68,7 +66,7 @@ class FullySharded(Wrapper):
         group: dist.ProcessGroup | None = None,
         *,
         units: Sequence[str] | None = None,
-        precision: str | MixedPrecisionPolicy | None = None,
+        precision: "str | MixedPrecisionPolicy | None" = None,
         device: torch.device | str | None = None,
         check: bool | Supervised = True,
     ) -> None:
@@ -230,20 +228,24 @@ class FullySharded(Wrapper):
             )
 
 
-def _policy_of(precision: str | MixedPrecisionPolicy | None) -> MixedPrecisionPolicy:
+def _policy_of(precision: "str | MixedPrecisionPolicy | None") -> "MixedPrecisionPolicy":
     """The formats of FSDP2.
 
     Raises:
         ValueError: if there is no such precision.
     """
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
     if isinstance(precision, MixedPrecisionPolicy):
         return precision
-    if precision not in _POLICIES:
+    if precision not in (None, "bf16-mixed"):
         raise ValueError(
             f"hg.FullySharded.precision must be None, 'bf16-mixed' or a torch.distributed.fsdp.MixedPrecisionPolicy, "
             f"but it is {precision!r}."
         )
-    return _POLICIES[precision]
+    if precision is None:
+        return MixedPrecisionPolicy()
+    return MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
 
 
 def _is_small(problem: Supervised) -> bool:
