@@ -64,7 +64,7 @@ def hypergradient(width: int, is_spread: bool, before: float = 0.0) -> dict[str,
         inner_tol=0.0,
         solver=hg.GradientDescent(lr=1e-3),
         linsolve=hg.CG(tol=0.0, max_iter=PRODUCTS),
-        damping=1.0,
+        damping=1e3,  # the Hessian of an untrained model is indefinite
         product=hg.CentredDifferences(),
         error_bar=False,
     )
@@ -114,7 +114,7 @@ def main() -> None:
     for name, one in {"one process": alone, **{f"rank {k}": x for k, x in enumerate(ranks)}}.items():
         print(
             f"{name}: {one['parameters']:.0f} MB of parameters, peak {one['start']:.0f} MB at the start and "
-            f"{one['peak']:.0f} MB in the hypergradient of norm {one['grad']:.6g}, {one['products']:.0f} products"
+            f"{one['peak']:.0f} MB in the hypergradient (norm {one['grad']:.6g}, {one['products']:.0f} products)"
         )
     for when in ("start", "peak"):
         print(f"{when}: a rank / one process = {max(one[when] for one in ranks) / alone[when]:.2f}")

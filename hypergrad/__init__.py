@@ -47,8 +47,8 @@ from hypergrad.solver.fixed_point import FixedPoint as FixedPoint
 from hypergrad.core.errors import FixedPointOverflowError as FixedPointOverflowError
 from hypergrad.core.errors import FolderInUseError as FolderInUseError
 from hypergrad.estimator.forward import Forward as Forward
-from hypergrad.problem.distributed.fully_sharded import FullySharded as FullySharded
 from hypergrad.product.forward_over_reverse import ForwardOverReverse as ForwardOverReverse
+from hypergrad.problem.distributed.fully_sharded import FullySharded as FullySharded
 from hypergrad.linsolve.gmres import GMRES as GMRES
 from hypergrad.product.gauss_newton import GaussNewton as GaussNewton
 from hypergrad.solver.gradient_descent import GradientDescent as GradientDescent

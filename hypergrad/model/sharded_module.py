@@ -1,27 +1,26 @@
 """A module whose parameters are spread over the ranks, under FSDP2."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.local_shard import LocalShard, plain
-from hypergrad.model.batch_statistics import Moments
+from hypergrad.model.batch_statistics import Moments, normalizing_by
 from hypergrad.model.blocks import blocks_of
 from hypergrad.model.calling import seeded
 from hypergrad.model.copying import copied
 from hypergrad.model.pure_module import PureModule
+
+if TYPE_CHECKING:  # each function imports what it uses of FSDP2, which takes most of a second
+    from torch.distributed.fsdp import MixedPrecisionPolicy
 
 
 class ShardedModule(PureModule):
@@ -37,8 +36,7 @@ class ShardedModule(PureModule):
         policy: in which formats parameters are gathered and gradients are reduced.
         device: of the shards.
 
-    Raises:
-        ValueError: if it recomputes activations, or normalises by the statistics of a batch.
+    Also raised, by what it calls: ValueError if it recomputes activations, or a pattern matches nothing.
     """
 
     def __init__(
@@ -46,9 +44,12 @@ class ShardedModule(PureModule):
         model: PureModule,
         ranks: Ranks,
         units: Sequence[str] | None,
-        policy: MixedPrecisionPolicy,
+        policy: "MixedPrecisionPolicy",
         device: torch.device,
     ) -> None:
+        from torch.distributed.device_mesh import DeviceMesh
+        from torch.distributed.fsdp import fully_shard
+
         nn.Module.__init__(self)
         _require_servable(model)
         lean = copy(model)
@@ -79,17 +80,21 @@ class ShardedModule(PureModule):
         for name in self._trained:
             p = self.module.get_parameter(name)
             grad, p.grad = p.grad, None
-            found.append(grad.to_local() if isinstance(grad, DTensor) else grad)
+            found.append(None if grad is None else grad.to_local())  # type: ignore[attr-defined]
         return found
 
     def release(self) -> None:
         """Drop gathered parameters, which would otherwise be used again when other ones have been put."""
+        from torch.distributed.fsdp import FSDPModule
+
         for part in self.module.modules():
             if isinstance(part, FSDPModule):
                 part.reshard()
 
     def whole(self, params: Tensors) -> Tensors:
         """The whole tensors, on all ranks."""
+        from torch.distributed.tensor import DTensor
+
         found: Tensors = {}
         for name, x in params.items():
             p = self._sharded(name)
@@ -97,7 +102,7 @@ class ShardedModule(PureModule):
             found[name] = spread.full_tensor()
         return found
 
-    def local(self, tensors: Tensors) -> Tensors:
+    def shards_of(self, tensors: Tensors) -> Tensors:
         """The shards of this rank of whole tensors, which are the same on all ranks; copies."""
         found: Tensors = {}
         for name, x in tensors.items():
@@ -113,15 +118,8 @@ class ShardedModule(PureModule):
         return super().trained(self._buffers_as_given | whole | values, batches)
 
     def forward(self, params: Tensors, X: Any, step: int | None, moments: Moments | None = None) -> Tensor:
-        """The outputs at the parameters that were put.
-
-        Args:
-            params: not read.
-            X: inputs of this rank.
-            step: as in `PureModule`.
-            moments: None, as no layer normalises by the statistics of a batch.
-        """
-        outputs = super().forward(params, X, step)
+        """The outputs for inputs of this rank, as promised, but at the parameters that were put."""
+        outputs = super().forward(params, X, step, moments)
         if outputs.requires_grad and self.ranks.world > 1:
             outputs.register_hook(partial(torch.mul, other=self.ranks.world))  # FSDP2 takes the mean over the ranks
         return outputs
@@ -131,8 +129,9 @@ class ShardedModule(PureModule):
         self, params: Tensors, device: torch.device, step: int | None, moments: Moments | None = None
     ) -> Iterator[None]:
         twice = self._kernels.differ and step is not None and self._kernels.draw
-        random = seeded(device, self._seed, step)
-        with self._mode(device, step is not None, twice), random:
+        normalizing = nullcontext() if moments is None else normalizing_by(moments)
+        random = seeded(device, self._seed, step) if self._draws else nullcontext()
+        with self._mode(device, step is not None, twice), normalizing, random:
             yield
 
     def _cast_buffers(self, dtype: torch.dtype | None) -> None:
@@ -163,26 +162,19 @@ def units_of(module: nn.Module, units: Sequence[str] | None) -> list[str]:
 
 
 def _require_servable(model: PureModule) -> None:
-    """Require a module that computes the same on shards.
+    """Require a module that keeps its activations.
 
     Raises:
-        ValueError: if it recomputes activations, or normalises by the statistics of a batch.
+        ValueError: if it does not.
     """
     if model._blocks is not None:
         raise ValueError(
             "hg.FullySharded does not recompute activations: leave recompute out of the problem, or use "
             "hg.DataParallel."
         )
-    for name, part in model.module.named_modules():
-        if isinstance(part, _BatchNorm) and (part.training or part.running_mean is None):
-            raise ValueError(
-                f"hg.FullySharded does not serve batch normalisation by the statistics of a batch, of which each rank "
-                f"has a part, but {name!r} is a {type(part).__name__} in training. Call eval() on it, or use "
-                "torch.nn.LayerNorm or GroupNorm."
-            )
 
 
-def _with_outputs_in(policy: MixedPrecisionPolicy, dtype: torch.dtype) -> MixedPrecisionPolicy:
+def _with_outputs_in(policy: "MixedPrecisionPolicy", dtype: torch.dtype) -> "MixedPrecisionPolicy":
     return (
         policy if policy.param_dtype is None or policy.output_dtype is not None else replace(policy, output_dtype=dtype)
     )

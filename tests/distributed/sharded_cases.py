@@ -16,6 +16,7 @@ from hypergrad.core.autodiff import Tensors, flatten
 from hypergrad.core.collectives import Ranks, Traffic
 from hypergrad.core.local_shard import LocalShard
 from hypergrad.model.transformer import TransformerClassifier
+from hypergrad.problem.distributed.products_check import ExactProducts
 from hypergrad.problem.precision import InPrecision
 
 TRAINING: dict[str, Any] = {"solver": hg.GradientDescent(lr=0.1), "inner_steps": 5, "inner_tol": 0.0, "damping": 1.0}
@@ -161,9 +162,9 @@ def evaluated_elsewhere() -> float:
     hparams, params = problem.init_hparams(), problem.init_params()
     moved = {name: 2 * w + 0.1 for name, w in params.items()}
     with torch.no_grad():
-        first = whole.outer_loss(whole.local(params), hparams, None)
+        first = whole.outer_loss(whole.shards_of(params), hparams, None)
         exact = [problem.outer_loss(w, hparams, None) for w in (params, moved)]
-        second = whole.outer_loss(whole.local(moved), hparams, None)
+        second = whole.outer_loss(whole.shards_of(moved), hparams, None)
     return max(abs(first - exact[0]).item(), abs(second - exact[1]).item())
 
 
@@ -202,7 +203,7 @@ def refusals() -> dict[str, str]:
     """What is said of that which is not served."""
     whole = hg.FullySharded(network(), check=False)
     shard = whole.init_params()["first.weight"]
-    normal, dropout = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)), nn.Dropout(0.1)
+    dropout = nn.Dropout(0.1)
     settings: dict[str, Any] = TRAINING | BY_DIFFERENCES
     estimators = {
         "unrolled": hg.Unrolled(solver=hg.GradientDescent(), inner_steps=2),
@@ -220,7 +221,6 @@ def refusals() -> dict[str, str]:
     attempts |= {
         "other problem": lambda: hg.FullySharded(hg.Quadratic()),  # type: ignore[arg-type]
         "precision": lambda: hg.FullySharded(network(), precision="float16"),
-        "batch norm": lambda: hg.FullySharded(network(normal)),
         "recompute": lambda: hg.FullySharded(network(nn.Sequential(nn.Linear(5, 3)), recompute=["0"])),
         "dropout": lambda: hg.FullySharded(network(nn.Sequential(nn.Linear(5, 3), dropout))),
         "units": lambda: hg.FullySharded(network(), units=["layers.*"]),
@@ -231,9 +231,17 @@ def refusals() -> dict[str, str]:
         "per weight": lambda: hg.FullySharded(network(hyperparameters={"l2": hg.L2(init=0.1, per="weight")})),
         "a buffer": lambda: hg.FullySharded(network(Tied(), hyperparameters={"shift": hg.Buffer(name="shift")})),
         "another precision": lambda: InPrecision(whole, "bf16-mixed"),
+        "wrong products": lambda: off_by_a_percent().require_close(whole),
         "examples that are mixed": lambda: hg.FullySharded(network(Mixed())),
     }
     return {name: said(attempt) for name, attempt in attempts.items()}
+
+
+def off_by_a_percent() -> ExactProducts:
+    """Products that differ from those of the network."""
+    exact = ExactProducts.of(network())
+    pairs = [(v, {name: 1.01 * x for name, x in of_w.items()}, of_hp) for v, of_w, of_hp in exact.pairs]
+    return replace(exact, pairs=pairs)
 
 
 class Mixed(nn.Module):
@@ -246,6 +254,12 @@ class Mixed(nn.Module):
     def forward(self, X: Tensor) -> Tensor:
         z = torch.tanh(self.first(X))
         return self.last(z - z.mean(0))
+
+
+def normalized() -> str:
+    """What the check of the products says of batch normalisation: nothing, as its statistics are those of all ranks."""
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 3))
+    return said(lambda: hg.FullySharded(network(model)))
 
 
 def said(attempt: Any) -> str:
@@ -270,5 +284,6 @@ def cases() -> dict[str, Any]:
         "evaluated elsewhere": evaluated_elsewhere,
         "traffic": traffic,
         "reductions": reductions,
+        "normalized": normalized,
         "refusals": refusals,
     }

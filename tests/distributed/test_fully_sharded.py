@@ -65,6 +65,10 @@ def test_a_loss_with_its_gradients_is_one_all_reduce_and_two_more_for_penalties(
     assert found("traffic") == [1, 1, 3, 1 + 2 * 28]
 
 
+def test_batch_normalisation_has_the_statistics_of_all_ranks():
+    assert found("normalized") == "nothing"
+
+
 def test_sums_norms_and_products_are_those_of_the_whole():
     assert max(found("reductions")) < 1e-14
 
@@ -82,7 +86,6 @@ REFUSED = {
     "other problem": "of the model of an hg.Supervised, but the problem is a Quadratic. Use hg.DataParallel.",
     "precision": "precision must be None, 'bf16-mixed' or a torch.distributed.fsdp.MixedPrecisionPolicy, but it is",
     "another precision": "FullySharded computes in a precision of its own",
-    "batch norm": "'1' is a BatchNorm1d in training. Call eval() on it",
     "recompute": "does not recompute activations",
     "dropout": "draws random numbers, such as dropout, which are others on each rank. Give check=hg.Supervised(…)",
     "units": "The pattern 'layers.*' of units matches no part of the model",
@@ -92,7 +95,8 @@ REFUSED = {
     "a number": "have no tolist",
     "per weight": "'l2' is a L2 per 'weight', whose entries belong to entries of these. Use per='all'",
     "a buffer": "does not serve a hyperparameter that is a buffer of the model",
-    "examples that are mixed": "a product with the Hessian by differences of sharded gradients differs from the exact",
+    "wrong products": "with the Hessian by differences of sharded gradients differs from the exact one by 9.9e-03",
+    "examples that are mixed": "needs a loss that is a mean or a sum over examples",
 }
 
 

@@ -2,13 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
@@ -23,10 +21,9 @@ from hypergrad.problem.distributed.products_check import ExactProducts
 from hypergrad.problem.supervised.supervised import Supervised
 from hypergrad.problem.wrapper import Wrapper
 
-_POLICIES = {
-    None: MixedPrecisionPolicy(),
-    "bf16-mixed": MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32),
-}
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
 _LARGEST = 1_000_000
 """Parameters up to which products are compared with exact ones of the whole model. A judgement: a second or so."""
 _PER = ("all", "tensor")
@@ -69,7 +66,7 @@ class FullySharded(Wrapper):
         group: dist.ProcessGroup | None = None,
         *,
         units: Sequence[str] | None = None,
-        precision: str | MixedPrecisionPolicy | None = None,
+        precision: "str | MixedPrecisionPolicy | None" = None,
         device: torch.device | str | None = None,
         check: bool | Supervised = True,
     ) -> None:
@@ -82,7 +79,7 @@ class FullySharded(Wrapper):
         exact = ExactProducts.of(problem) if check is True and _is_small(problem) else None
         at, ranks = problem.device("train") if device is None else torch.device(device), Ranks.of(group)
         model = ShardedModule(problem.model, ranks, units, policy, at)
-        super().__init__(problem.with_model(model).to(at))
+        super().__init__(problem.on_ranks(ranks).with_model(model).to(at))
         self.ranks, self._policy, self._start = ranks, policy, model.params()
         self._require_entries()
         if exact is not None:
@@ -96,6 +93,10 @@ class FullySharded(Wrapper):
     @property
     def has_second_derivatives(self) -> bool:
         return False
+
+    @property
+    def is_spread(self) -> bool:
+        return True
 
     @property
     def epsilon(self) -> float:
@@ -120,9 +121,9 @@ class FullySharded(Wrapper):
         """The whole tensors of shards, on all ranks, which must all call it."""
         return self.model.whole(params)
 
-    def local(self, params: Tensors) -> Tensors:
+    def shards_of(self, params: Tensors) -> Tensors:
         """The shards of this rank of whole tensors, which are the same on all ranks."""
-        return self.model.local(params)
+        return self.model.shards_of(params)
 
     def inner_parts(self, batch: Any) -> Parts | None:
         return None  # the losses are divided within, where gradients are summed in place
@@ -180,18 +181,12 @@ class FullySharded(Wrapper):
     def pooled_targets(self) -> Tensor:
         return self.problem.pooled_targets()
 
-    def on_examples(self, train: Tensor, dev: Tensor) -> "FullySharded":
-        return self._on(self.problem.on_examples(train, dev))
+    def on_examples(self, train: Tensor, dev: Tensor) -> Self:
+        return self.around(self.problem.on_examples(train, dev))
 
     def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:
         both, wide = self.problem.joined(hparams)
-        return self._on(both), wide
-
-    def _on(self, problem: InnerProblem) -> "FullySharded":
-        """Another problem with the same sharded module."""
-        other = copy(self)
-        other._modules = self._modules | {"problem": problem}
-        return other
+        return self.around(both), wide
 
     @torch.no_grad()
     def _own(
@@ -233,20 +228,24 @@ class FullySharded(Wrapper):
             )
 
 
-def _policy_of(precision: str | MixedPrecisionPolicy | None) -> MixedPrecisionPolicy:
+def _policy_of(precision: "str | MixedPrecisionPolicy | None") -> "MixedPrecisionPolicy":
     """The formats of FSDP2.
 
     Raises:
         ValueError: if there is no such precision.
     """
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
     if isinstance(precision, MixedPrecisionPolicy):
         return precision
-    if precision not in _POLICIES:
+    if precision not in (None, "bf16-mixed"):
         raise ValueError(
             f"hg.FullySharded.precision must be None, 'bf16-mixed' or a torch.distributed.fsdp.MixedPrecisionPolicy, "
             f"but it is {precision!r}."
         )
-    return _POLICIES[precision]
+    if precision is None:
+        return MixedPrecisionPolicy()
+    return MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
 
 
 def _is_small(problem: Supervised) -> bool:
