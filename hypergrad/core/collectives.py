@@ -16,10 +16,17 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C import _dispatch_key_parse, _dispatch_keys  # type: ignore[attr-defined]
 from torch.autograd import Function
+from torch.overrides import handle_torch_function, has_torch_function
+
+from hypergrad.core.order import are_plain
 
 _GROUPS: dict[str, dist.ProcessGroup] = {}
 """The groups by name: an operation of torch takes no group as an argument."""
+_BATCHED = _dispatch_key_parse("Batched")
+_LEVEL = 1
+"""The level of a batched backward pass that is in no other one."""
 
 
 @dataclass
@@ -83,7 +90,7 @@ class Ranks:
         Args:
             tensors: the same on all ranks; in a backward pass, the derivatives of all of them are one all-reduce.
         """
-        return _Vary.apply(self.name, *tensors)  # type: ignore[return-value]
+        return vary(self.name, *tensors)
 
     def total(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The sums of the tensors over the ranks, the same on all of them, by one all-reduce for each dtype.
@@ -91,7 +98,29 @@ class Ranks:
         Args:
             tensors: each rank's own, at least one, with shapes that are the same on all ranks.
         """
-        return _Total.apply(self.name, *tensors)  # type: ignore[return-value]
+        return total(self.name, *tensors)
+
+
+def vary(group: str, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """`Ranks.vary`, for which a class of tensors may have a rule of its own."""
+    if has_torch_function(tensors):
+        return handle_torch_function(vary, tensors, group, *tensors)
+    return _Vary.apply(group, *tensors)  # type: ignore[return-value]
+
+
+def total(group: str, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """`Ranks.total`, likewise."""
+    if has_torch_function(tensors):
+        return handle_torch_function(total, tensors, group, *tensors)
+    return _Total.apply(group, *tensors)  # type: ignore[return-value]
+
+
+def _reduce(x: Tensor, group: str) -> Tensor:
+    """Sum a contiguous tensor of this process alone over the ranks of a group, in place."""
+    _TOTAL.calls += 1
+    _TOTAL.numbers += x.numel()
+    dist.all_reduce(x, group=_GROUPS[group])
+    return x
 
 
 @torch.library.custom_op("hypergrad::all_reduce", mutates_args=())
@@ -100,11 +129,7 @@ def _all_reduce(x: Tensor, group: str) -> Tensor:
 
     An operation of its own has a rule for batches, without which a batched backward pass would be wrong.
     """
-    found = x.clone(memory_format=torch.contiguous_format)
-    _TOTAL.calls += 1
-    _TOTAL.numbers += found.numel()
-    dist.all_reduce(found, group=_GROUPS[group])
-    return found
+    return _reduce(x.clone(memory_format=torch.contiguous_format), group)
 
 
 @_all_reduce.register_fake
@@ -117,6 +142,26 @@ def _each_column(info: Any, in_dims: Any, x: Tensor, group: str) -> tuple[Tensor
 
 
 _all_reduce.register_vmap(_each_column)
+
+
+@torch.library.impl("hypergrad::all_reduce", "Batched")
+def _all_columns(x: Tensor, group: str) -> Tensor:
+    """The rule for `is_grads_batched`, which does not know that of `torch.vmap` and would send column by column."""
+    inner = torch._remove_batch_dim(x, _LEVEL, 1, 0)  # type: ignore[attr-defined]
+    if _is_batched(inner):
+        raise NotImplementedError("A batched backward pass inside another one cannot be summed over processes.")
+    return torch._add_batch_dim(_all_reduce(inner, group), 0, _LEVEL)  # type: ignore[attr-defined]
+
+
+def _is_batched(x: Tensor) -> bool:
+    """Whether x is a batch inside a backward pass with `is_grads_batched`."""
+    return _dispatch_keys(x).has(_BATCHED)
+
+
+def _sum(bucket: Tensor, group: str) -> Tensor:
+    """The sum over the ranks of a new tensor, which is not copied once more where it is a plain one."""
+    plain = are_plain((bucket,)) and not _is_batched(bucket)
+    return _reduce(bucket, group) if plain else _all_reduce(bucket, group)
 
 
 class _Vary(Function):
@@ -148,7 +193,7 @@ class _Total(Function):
         for dtype in dict.fromkeys(x.dtype for x in xs):
             places = [k for k, x in enumerate(xs) if x.dtype == dtype]
             bucket = torch.cat([xs[k].reshape(-1) for k in places])
-            pieces = _all_reduce(bucket, group).split([xs[k].numel() for k in places])
+            pieces = _sum(bucket, group).split([xs[k].numel() for k in places])
             for k, piece in zip(places, pieces, strict=True):
                 sums[k] = piece.view_as(xs[k])
         return tuple(sums)

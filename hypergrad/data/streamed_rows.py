@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_map
 from hypergrad.data.announced import Announced
 from hypergrad.data.batch import Examples
 from hypergrad.data.checked_rows import CheckedRows
+from hypergrad.data.own_rows import own_rows
 from hypergrad.data.step_reader import StepReader
 from hypergrad.data.streamed import Placed, StreamedPart
 from hypergrad.data.workers import Key, Workers
@@ -39,6 +40,7 @@ class RowPart(StreamedPart):
         self._targets: Tensor | None = None
         workers.parts[rows.name] = rows
         self._steps = StepReader(partial(_from_step, workers, rows.name, num, schedule))
+        self._own_steps: dict[tuple[int, int], tuple[Schedule, StepReader]] = {}
 
     def size(self) -> int:
         return len(self.rows)
@@ -54,6 +56,16 @@ class RowPart(StreamedPart):
     def at_step(self, step: int) -> Placed:
         self.workers.pin = self.like.is_cuda
         return self._checked(self._steps.at(step), lambda: _rows_of(self._schedule, step, self.size()))
+
+    def own_at_step(self, step: int, rank: int, world: int) -> Placed:
+        """Of the examples of a training step, those of process `rank` of `world`, and the first one if it has none."""
+        self.workers.pin = self.like.is_cuda
+        if (rank, world) not in self._own_steps:
+            mine = partial(_own_rows_at, self._schedule, self.size(), rank, world)
+            begin = partial(_from_step, self.workers, self.name, self.size(), mine)
+            self._own_steps[rank, world] = mine, StepReader(begin)
+        schedule, steps = self._own_steps[rank, world]
+        return self._checked(steps.at(step), lambda: _rows_of(schedule, step, self.size()))
 
     def read(self, rows: Sequence[int]) -> Placed:
         """Some examples as they are in the first epoch, read in this process if they were not announced."""
@@ -82,6 +94,8 @@ class RowPart(StreamedPart):
     def close(self) -> None:
         self._announced.announce(())
         self._steps.close()
+        for _, steps in self._own_steps.values():
+            steps.close()
         self.workers.close()
 
     def _chunks(self) -> list[range]:
@@ -97,6 +111,13 @@ def _from_step(workers: Workers, name: str, size: int, schedule: Schedule, step:
             yield name, _rows_of(schedule, t, size), schedule(t)[1]
 
     return workers.run(plan())
+
+
+def _own_rows_at(schedule: Schedule, size: int, rank: int, world: int, step: int) -> tuple[Tensor, int]:
+    """The rows of one process at a step, and its epoch."""
+    rows, epoch = schedule(step)
+    rows = torch.arange(size) if rows is None else rows
+    return rows[own_rows(len(rows), rank, world).rows], epoch
 
 
 def _rows_of(schedule: Schedule, step: int, size: int) -> Sequence[int]:

@@ -37,6 +37,11 @@ class Tally:
         quarters_left = (self.horizon - self.count) // max(self.quarter, 1)
         add(self.sums[max(3 - quarters_left, 0)], partial)
 
+    def merge(self) -> None:
+        """Keep one sum if K = T, where the quarters tell nothing more."""
+        if self.horizon == self.inner_steps:
+            self.sums = [self.total(), {}, {}, {}]
+
     def total(self) -> Tensors:
         """The sum, without the hyperparameters that no step depends on."""
         whole: Tensors = {}

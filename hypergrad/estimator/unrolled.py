@@ -14,6 +14,7 @@ from hypergrad.core.errors import UnusedHyperparameterError
 from hypergrad.core.validation import require_compile, require_instance, require_int
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
 from hypergrad.estimator.differentiated_run import DifferentiatedRun
+from hypergrad.estimator.own_terms import OwnTerms
 from hypergrad.estimator.report import UnrollingReport
 from hypergrad.estimator.start_gradient import StartGradient
 from hypergrad.estimator.tally import Tally, add
@@ -91,10 +92,12 @@ class Unrolled(HypergradEstimator):
         run, remark = self._with_compiled_steps(
             DifferentiatedRun.of(problem, self.solver, hparams, params, inner_step, self.inner_steps)
         )
-        trajectory = self._record(run)
+        own = OwnTerms.of(run)
+        trajectory = self._record(own.run)
         with closing(trajectory):
             outer = run.evaluate(trajectory.end, outer_step)
             tally, reached = self._sweep(run, trajectory, outer.adjoint)
+        own.sum(tally)
         indirect = self._indirect(run, tally, reached)
         hint = f"it enters neither the last {self._horizon} training steps nor the outer loss."
         grad = add_terms(outer.direct, {name: indirect.get(name) for name in outer.direct}, hint)

@@ -23,11 +23,13 @@ class Fraction(NamedTuple):
         number: of the part, ≥ 0, by which its random draws differ from those of others; None for the whole.
         share: n_k / n, its share of the examples.
         denominator: N of the whole, shape (), for a mean of cross entropies; else None.
+        is_empty: whether it stands for no example, so that its examples count in no statistics.
     """
 
     number: int | None
     share: float
     denominator: Tensor | None
+    is_empty: bool = False
 
 
 class Criterion(nn.Module):
@@ -130,6 +132,13 @@ class Criterion(nn.Module):
     def count(self, y: Tensor) -> Tensor | None:
         """The denominator N of a mean of cross entropies with classes y, shape (); None for every other loss."""
         return self._counts(y, torch.float64).sum() if self.counts and not y.is_floating_point() else None
+
+    def count_each(self, y: Tensor) -> Tensor | None:
+        """What each example adds to `count`, shape (n,)."""
+        if not self.counts or y.is_floating_point():
+            return None
+        counts = self._counts(y, torch.float64)
+        return counts.flatten(1).sum(1) if counts.ndim > 1 else counts
 
     @property
     def counts(self) -> bool:

@@ -1,6 +1,6 @@
 """A module as a pure function of its parameters: how buffers and random draws are treated."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from functools import partial
@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from hypergrad.core.autodiff import Tensors, leaves
 from hypergrad.core.order import is_first_order
+from hypergrad.model.batch_statistics import Moments, normalizing_by
 from hypergrad.model.blocks import Blocks, Recompute, blocks_of
 from hypergrad.model.calling import Kernels, Settings, seeded, watched
 from hypergrad.model.convention import OUTPUTS, arguments, tensor_of
@@ -127,21 +128,25 @@ class PureModule(nn.Module):
         """Whether derivatives of the module are compared with differences."""
         return self._probes
 
-    def forward(self, params: Tensors, X: Any, step: int | None) -> Tensor:
+    def forward(self, params: Tensors, X: Any, step: int | None, moments: Moments | None = None) -> Tensor:
         """The outputs at `params` in the training step `step`, or in evaluation if `step` is None.
 
         Buffers among the `params`, by name, replace those of the module. Parameters that are not given are the module's
-        own.
+        own. If `moments` are given, batch normalisation uses them instead of those of X.
         """
-        with self.calling(params, device_of(X), step):
+        with self.calling(params, device_of(X), step, moments):
             return self._call(self._own(X))
 
     @contextmanager
-    def calling(self, params: Tensors, device: torch.device, step: int | None) -> Iterator[None]:
+    def calling(
+        self, params: Tensors, device: torch.device, step: int | None, moments: Moments | None = None
+    ) -> Iterator[None]:
         """A context in which the module, or a part of it, can be called as a function of `params`."""
         training, kernels = step is not None, self._kernels
         twice = kernels.differ and (training and kernels.draw or not is_first_order(next(iter(params.values()), None)))
         mode = partial(self._mode, device, training, twice)
+        if moments is not None:
+            mode = partial(_normalizing, mode, moments)
         random = seeded(device, self._seed, step) if self._draws else nullcontext()
         again = nullcontext() if self._blocks is None else self._blocks.active(mode, self._draws)
         with mode(), random, self._places.hold(params), again:
@@ -196,6 +201,13 @@ class PureModule(nn.Module):
         module = self.module if module is None else module
         args, kwargs = arguments(X)
         return tensor_of(module(*args, **kwargs), module, self._returns)
+
+
+@contextmanager
+def _normalizing(mode: Callable[[], AbstractContextManager[None]], moments: Moments) -> Iterator[None]:
+    """A context of a call that also gives batch normalisation its moments."""
+    with mode(), normalizing_by(moments):
+        yield
 
 
 def device_of(X: Any) -> torch.device:

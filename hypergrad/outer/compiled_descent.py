@@ -18,6 +18,7 @@ from hypergrad.estimator.single_loop import SingleLoop
 from hypergrad.outer.descent import Descent
 from hypergrad.outer.joint_program import KIND, PROGRAMS, JointProgram, key_of
 from hypergrad.outer.joint_steps import JointSteps
+from hypergrad.problem.distributed.sharing import require_one_process
 from hypergrad.problem.precision import epsilon_of
 from hypergrad.training.compile_choice import Ledger
 from hypergrad.training.compile_steps import CHANGED, is_near
@@ -88,6 +89,9 @@ class CompiledDescent(Descent):
         if self.journal.agreement.peers.most(self._waits(estimator, len(steps))):
             return None
         try:
+            require_one_process(self.objective.problem)
+            if self._waits(estimator, len(steps)):
+                return None
             with charging(Spent()):
                 self._compiled = self._made(JointSteps(self, estimator), steps[:1])
         except CannotCompileError as error:

@@ -24,6 +24,7 @@ from hypergrad.outer.agreement import Agreement
 from hypergrad.outer.labels import Labels
 from hypergrad.outer.ledger import Ledger
 from hypergrad.outer.objective import OuterObjective
+from hypergrad.outer.spread import Spread
 from hypergrad.problem.base import InnerProblem
 
 _LOOSE = 2.0
@@ -33,7 +34,7 @@ _LOOSE = 2.0
 class Journal:
     """The records of a run: its cost, the first, last and best record, the scalars of all records, and the trajectory.
 
-    The trajectory holds the hyperparameters of at most `MOST_ENTRIES` entries.
+    The trajectory holds the hyperparameters of at most `MOST_ENTRIES` entries that are whole on each process.
 
     Args:
         like: the hyperparameters.
@@ -45,6 +46,7 @@ class Journal:
         is_exact: whether the metrics, and the loss on all of dev, are evaluated in an outer step. Only such a record
             can become the best.
         agreement: of the ranks of the run; this process is alone when None.
+        spread: which hyperparameters have only some rows on this process; none when None.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Journal:
         looseness: Callable[[int], float] | None = None,
         is_exact: Callable[[int], bool] = lambda step: True,
         agreement: Agreement | None = None,
+        spread: Spread | None = None,
     ) -> None:
         self.agreement = agreement or Agreement(ALONE, rejects=False)
         self.is_exact = is_exact
@@ -65,7 +68,9 @@ class Journal:
         self.ledger = Ledger(labels or {})
         self.history: list[dict[str, float]] = []
         self._warned: set[str] = set()
-        self._paths: dict[str, list[Tensor]] = {name: [] for name, x in like.items() if x.numel() <= MOST_ENTRIES}
+        self.spread = spread or Spread({})
+        kept = [name for name, x in like.items() if x.numel() <= MOST_ENTRIES and name not in self.spread.shards]
+        self._paths: dict[str, list[Tensor]] = {name: [] for name in kept}
         self._records: tuple[Record, ...] = ()
 
     @property
@@ -83,6 +88,11 @@ class Journal:
         first, last, best = self._records
         return first, last, best
 
+    def whole_records(self) -> list[Record]:
+        """The first, the last and the best record with all rows of λ, on all ranks."""
+        whole = {record.step: self.spread.whole_record(record) for record in self._records}
+        return [whole[record.step] for record in self._records]
+
     def record(self, objective: OuterObjective, step: int) -> Record:
         """The record of one evaluation as outer step `step`, with the cost of the run so far.
 
@@ -95,10 +105,9 @@ class Journal:
             cause = self._cause(objective) if isinstance(error, DivergenceError) else ""
             raise type(error)(f"{error}{cause}{self._whereabouts(step, objective.hparams())}") from error
         self._warn(evaluation.found, step)
-        record = self.ledger.record(
-            step, evaluation.problem, evaluation.hparams, evaluation.found, is_exact=self.is_exact(step)
-        )
-        return record if self.agreement.peers.world == 1 else self._of_first(record)
+        hparams = self.spread.whole(evaluation.hparams)
+        record = self.ledger.record(step, evaluation.problem, hparams, evaluation.found, is_exact=self.is_exact(step))
+        return self.spread.record(record if self.agreement.peers.world == 1 else self._of_first(record))
 
     def unrecorded(
         self, objective: OuterObjective, steps: range, take: Callable[[range], tuple[Hypergradient, int]]
@@ -141,7 +150,7 @@ class Journal:
 
     def result(self, stopped: str, final_model: TrainedModel | None = None) -> Result:
         """The result of the run; `stopped` says why it ended."""
-        first, last, best = self.records()
+        first, last, best = self.whole_records()
         # An interrupt in `add` may have left entries of a record that is not kept.
         rows = len(self.history) - (self.history[-1]["step"] != last.step)
         return Result(
@@ -168,8 +177,10 @@ class Journal:
     def restore(self, state: dict[str, Any], problem_at: Callable[[int], InnerProblem]) -> None:
         """Go back to a state; `problem_at` returns the problem of an outer step."""
         self.history = list(state["history"])
-        self._paths = {name: list(placed(path[:], self.device)) for name, path in state["trajectory"].items()}
-        self._records = tuple(_as_record(content, self.device, problem_at) for content in state["records"])
+        kept = {name: path for name, path in state["trajectory"].items() if name not in self.spread.shards}
+        self._paths = {name: list(placed(path[:], self.device)) for name, path in kept.items()}
+        records = (_as_record(content, self.device, problem_at) for content in state["records"])
+        self._records = tuple(self.spread.restored(record) for record in records)
         self._warned = set(state["warned"])
         self.ledger.restore(state, self._records[1].seconds)
 
@@ -205,7 +216,7 @@ class Journal:
 
     def _cause(self, objective: OuterObjective) -> str:
         """What the estimator says about a divergence since the last record."""
-        if self.last is None:
+        if self.last is None or self.spread:
             return ""
         tried, carry = detach(objective.hparams()), objective.snapshot().carry
         said = objective.estimator.explain_divergence(

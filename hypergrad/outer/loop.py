@@ -12,6 +12,7 @@ from hypergrad.callback.trained_model import TrainedModel
 from hypergrad.data.streamed import reading
 from hypergrad.outer.agreement import Agreement
 from hypergrad.outer.descent import Descent
+from hypergrad.outer.spread_state import names_in, with_own, with_rows
 from hypergrad.outer.state import (
     identity,
     random_states,
@@ -68,11 +69,13 @@ class Loop:
     def observe(self, record: Record) -> None:
         """Add a record to the journal, and pass it and the state to the callbacks."""
         self.journal.add(record)
-        replicated = {name: x for name, x in record.hparams.items() if self.objective.problem.is_replicated(name)}
-        self.agreement.require_same(replicated, record=len(self.journal.history) - 1, step=record.step)
+        shards, count = self.objective.spread.shards, len(self.journal.history)
+        everywhere = {name: x for name, x in record.hparams.items() if name not in shards}
+        self.agreement.require_same(everywhere, record=count - 1, step=record.step)
+        shown = self.objective.spread.whole_record(record) if self._shows else record
         with self.agreement.together(heeds=not self._keeps):
             for callback in self.callbacks:
-                callback.on_step(record)
+                callback.on_step(shown)
         if self._keeps:
             state = self.state(record)
             with self.agreement.together():
@@ -90,7 +93,7 @@ class Loop:
 
     def retrained(self) -> TrainedModel:
         """The model after training on train and dev at the best λ, from the initial parameters."""
-        _, _, best = self.journal.records()
+        _, _, best = self.journal.whole_records()
         problem, hparams = self.objective.problem.joined(best.hparams)
         with reading(problem):
             found = self.objective.estimator.estimate(problem, hparams, problem.init_params())
@@ -101,7 +104,7 @@ class Loop:
 
     def state(self, last: Record) -> dict[str, Any]:
         """All that `restore` needs, as tensors and plain values; later steps do not change them."""
-        return {
+        state = {
             "step": last.step,
             "hparams": last.hparams,
             **self.objective.state(),
@@ -112,6 +115,7 @@ class Loop:
             "world": self.agreement.peers.world,
             "identity": self.identity if self.agreement.peers.is_first else {},
         }
+        return with_rows(state, self.objective.spread, self._names)
 
     def restore(self, state: dict[str, Any], *, any_world: bool = False) -> None:
         """Go back to a state, as if it had been reached here.
@@ -127,10 +131,16 @@ class Loop:
                 require_same(self.identity, state["identity"])
             require_same_world(state.get("world", 1), self.agreement.peers.world, any_world=any_world)
         self._note_device(state.get("device"))
+        state = with_own(state, self.objective.spread, self._names, self.journal.device)
         self.journal.restore(state, self.objective.problem.at_outer_step)
         self.objective.restore(state)
         self.descent.restore(state)
         restore_random_states(state, self.agreement.peers)
+
+    @property
+    def _names(self) -> dict[int, str]:
+        """The hyperparameters by their index in the state of the optimiser."""
+        return names_in(self.descent.optimizer, self.objective.u)
 
     def _note_device(self, before: str | None) -> None:
         """Warn if the state comes from another kind of device; earlier releases did not record it."""
@@ -170,6 +180,11 @@ class Loop:
     def _keepers(self) -> list[Callback]:
         """The callbacks that keep states."""
         return [callback for callback in self.callbacks if type(callback).on_state is not Callback.on_state]
+
+    @cached_property
+    def _shows(self) -> bool:
+        """Whether there is a callback on some rank, for which all ranks gather λ."""
+        return self.agreement.peers.most(len(self.callbacks)) > 0
 
     @cached_property
     def _keeps(self) -> bool:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from hypergrad.core.autodiff import Tensors, value_and_gradient
+from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.ranks import ALONE, Peers
+from hypergrad.core.row_shard import RowShard
 from hypergrad.problem.batch_place import UNKNOWN, WHOLE, BatchPlace
 from hypergrad.problem.returned import require_dict, require_scalar
 
@@ -103,6 +105,51 @@ class InnerProblem(nn.Module, ABC):
     def outer_share(self, batch: Any, rank: int, world: int) -> tuple[Any, float]:
         """The part of an outer batch of that process, by the same rule for f."""
         raise NotImplementedError(_NO_PART.format(type(self).__name__, "outer_share"))
+
+    def row_owners(self) -> Sequence[str]:
+        """The hyperparameters whose row i only train example i uses, by name, for `owned_share`; by default none."""
+        return ()
+
+    def owned_share(self, batch: Any, rank: int, rows: range) -> tuple[Any, float]:
+        """`inner_share` of the train examples `rows` that are in the batch, which are those of process `rank`.
+
+        In losses on that part, the hyperparameters of `row_owners` have these rows only.
+        """
+        raise NotImplementedError(_NO_PART.format(type(self).__name__, "owned_share"))
+
+    def shards(self) -> Mapping[str, RowShard]:
+        """The hyperparameters of which the outer loop keeps some rows on each process, by name; by default none."""
+        return {}
+
+    def on_shards(self) -> "InnerProblem":
+        """The problem whose derivatives by the hyperparameters of `shards` are this process's own parts of sums.
+
+        Those that are private have the rows of this process in it, and others all rows.
+        """
+        return self
+
+    def inner_share_at(self, step: int, ranks: Ranks) -> tuple[Any, float]:
+        """The part of `inner_batch(step)` that this process computes, and its share.
+
+        Override it if a process can read its part without the rest of the batch.
+
+        Args:
+            step: ≥ 0.
+            ranks: the processes, all of which make this call.
+        """
+        return self.inner_share(self.inner_batch(step), ranks.rank, ranks.world)
+
+    def on_ranks(self, ranks: Ranks) -> "InnerProblem":
+        """The problem as several processes share it: by default itself.
+
+        Override it to refuse what has no parts, with a ValueError, or if the processes must know of each other.
+        """
+        return self
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether its losses are sums over several processes."""
+        return False
 
     @property
     def samples_outer(self) -> bool:

@@ -1,18 +1,32 @@
 """Cross-validation: several problems with the same hyperparameters, as one problem."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.data.own_rows import OwnRows, own_rows
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.batch_place import BatchPlace, common
 from hypergrad.problem.oracle import Oracle
 from hypergrad.problem.parts import accumulated_outer_loss
 from hypergrad.problem.sparse.l1 import L1Problem
+
+
+class OwnFolds(NamedTuple):
+    """The folds of one process.
+
+    Attributes:
+        own: which they are, and their share.
+        batches: a batch for each, in a tuple; None if the losses read all data.
+    """
+
+    own: OwnRows
+    batches: Any
 
 
 class KFold(InnerProblem):
@@ -50,7 +64,8 @@ class KFold(InnerProblem):
         return self.pool.hyperparameters()
 
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        return _sum(self._each(lambda fold, w, part: Oracle(fold, hparams, part).loss(w), params, batch))
+        losses = self._each(lambda fold, w, part: Oracle(fold, hparams, part).loss(w), params, batch)
+        return _scaled(_sum(losses), batch)
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         losses = self._each(lambda fold, w, part: accumulated_outer_loss(fold, w, hparams, part), params, batch)
@@ -68,6 +83,23 @@ class KFold(InnerProblem):
 
     def outer_batch(self, step: int) -> Any:
         return _batches([fold.outer_batch(step) for fold in self.folds])
+
+    def inner_share(self, batch: Any, rank: int, world: int) -> tuple[OwnFolds, float]:
+        """The folds of a process, each a whole one; its gradient is zero in all other folds."""
+        own = own_rows(len(self.folds), rank, world)
+        return OwnFolds(own, None if batch is None else batch[own.rows]), own.share
+
+    def outer_share(self, batch: Any, rank: int, world: int) -> tuple[OwnFolds, float]:
+        return self.inner_share(batch, rank, world)
+
+    def inner_share_at(self, step: int, ranks: Ranks) -> tuple[OwnFolds, float]:
+        own = own_rows(len(self.folds), ranks.rank, ranks.world)
+        batches = [fold.inner_batch(step) for fold in self.folds[own.rows]]  # others are not read
+        return OwnFolds(own, _batches(batches)), own.share
+
+    @property
+    def is_spread(self) -> bool:
+        return self.pool.is_spread
 
     def inner_place(self, step: int) -> BatchPlace:
         return common([fold.inner_place(step) for fold in self.folds])
@@ -102,9 +134,8 @@ class KFold(InnerProblem):
         with torch.no_grad():
             sizes = self._each(lambda fold, w, part: len(fold.outputs(w, hparams, part)), params, batch)
         pieces = iter(outputs.split(sizes))
-        return _sum(
-            self._each(lambda fold, w, part: fold.loss_of_outputs(next(pieces), w, hparams, part), params, batch)
-        )
+        losses = self._each(lambda fold, w, part: fold.loss_of_outputs(next(pieces), w, hparams, part), params, batch)
+        return _scaled(_sum(losses), batch)
 
     def solution(self, hparams: Tensors) -> Tensors:
         return _stacked([fold.solution(hparams) for fold in self.folds])
@@ -135,11 +166,15 @@ class KFold(InnerProblem):
         return self.pool, hparams
 
     def _each(self, of: Callable[[Any, Tensors, Any], Any], params: Tensors, batch: Any = None) -> list[Any]:
-        """The values of a function of a fold, its parameters and its batch, for each fold."""
+        """The values of a function of a fold, its parameters and its batch, for each fold of a batch."""
         entries = {name: stack.unbind() for name, stack in params.items()}
-        batches = [None] * len(self.folds) if batch is None else batch
+        numbers = range(len(self.folds))
+        if isinstance(batch, OwnFolds):
+            numbers, batch = numbers[batch.own.rows], batch.batches
+        batches = [None] * len(numbers) if batch is None else batch
         return [
-            of(fold, {name: ws[k] for name, ws in entries.items()}, batches[k]) for k, fold in enumerate(self.folds)
+            of(self.folds[k], {name: ws[k] for name, ws in entries.items()}, part)
+            for k, part in zip(numbers, batches, strict=True)
         ]
 
 
@@ -192,6 +227,11 @@ def k_fold(problem: InnerProblem, folds: int = 5, *, seed: int = 0) -> KFold:
 
 def _sum(losses: list[Tensor]) -> Tensor:
     return torch.stack(losses).sum()
+
+
+def _scaled(total: Tensor, batch: Any) -> Tensor:
+    """A sum over the folds of a batch, as the part of a sum over all folds."""
+    return batch.own.scale * total if isinstance(batch, OwnFolds) else total
 
 
 def _stacked(each: list[Tensors]) -> Tensors:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.hyperparameter import Hyperparameter
-from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.batch_place import BatchPlace
 from hypergrad.problem.wrapper import Wrapper
 
@@ -46,6 +46,12 @@ class LearningToLearn(Wrapper):
 
     def outer_place(self, step: int) -> BatchPlace:
         return self.problem.inner_place(step)
+
+    def outer_parts(self, batch: Any) -> Parts | None:
+        return self.inner_parts(batch)
+
+    def outer_share(self, batch: Any, rank: int, world: int) -> tuple[Any, float]:
+        return self.inner_share(batch, rank, world)
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         return self.inner_loss(params, hparams, batch)

@@ -1,7 +1,7 @@
 """A problem whose losses are evaluated in a precision of their own."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any
@@ -39,7 +39,8 @@ class InPrecision(Wrapper):
         precision: one of the above.
 
     Raises:
-        ValueError: if there is no such precision, or the parameters have another dtype.
+        ValueError: if there is no such precision, the parameters have another dtype, or the losses are sums over
+            several processes.
 
     Also raised, by what it calls: ValueError if the problem has an L1 penalty.
     """
@@ -47,6 +48,12 @@ class InPrecision(Wrapper):
     def __init__(self, problem: InnerProblem, precision: str) -> None:
         require_precision(precision)
         super().__init__(problem)
+        if problem.is_spread:
+            raise ValueError(
+                f"InPrecision would sum over processes in the format of {precision!r}, but sums are in that of the "
+                "parameters: give hg.DataParallel(hg.InPrecision(problem, precision)), also to k_fold, or the "
+                "precision to hg.Trainer."
+            )
         self.precision = precision
         like = next(iter(problem.init_params().values()))
         require_parameters(like, type(problem).__name__)
@@ -72,9 +79,11 @@ class InPrecision(Wrapper):
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         return self.problem.hyperparameters()
 
-    def at_outer_step(self, step: int) -> "InPrecision":  # type: ignore[override]
-        now = self.problem.at_outer_step(step)
-        return self if now is self.problem else InPrecision(now, self.precision)
+    def row_owners(self) -> Sequence[str]:
+        return self.problem.row_owners()
+
+    def around(self, problem: InnerProblem) -> "InPrecision":  # type: ignore[override]
+        return InPrecision(problem, self.precision)
 
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         return self._call("inner_loss", params, hparams, batch)
@@ -154,16 +163,22 @@ class InPrecision(Wrapper):
 
 
 def epsilon_of(problem: InnerProblem) -> float:
-    """ε of the format inside the losses of an `InPrecision`; 0 for other problems, of which it is not known."""
-    return problem.epsilon if isinstance(problem, InPrecision) else 0.0
+    """ε of the format inside the losses of an `InPrecision`, also in a wrapper; 0 for others, where it is not known."""
+    if isinstance(problem, InPrecision):
+        return problem.epsilon
+    return epsilon_of(problem.problem) if isinstance(problem, Wrapper) else 0.0
 
 
 def in_precision(problem: InnerProblem, precision: str | None) -> InnerProblem:
-    """The problem in a precision; None is that of its parameters.
+    """The problem in a precision; None is that of its parameters, and so are sums over several processes.
 
     Also raised, by what it calls: ValueError if `InPrecision` does not serve it.
     """
-    return problem if precision is None else InPrecision(problem, precision)
+    if precision is None:
+        return problem
+    if problem.is_spread and isinstance(problem, Wrapper):
+        return problem.around(in_precision(problem.problem, precision))
+    return InPrecision(problem, precision)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from torch.distributions import constraints
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.data.frames import as_splits
+from hypergrad.data.own_rows import OwnRows, own_rows, rows_of
 from hypergrad.data.tables import Splits, require_parts
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.repartition import on_rows
@@ -59,11 +60,20 @@ class Ridge(InnerProblem):
         return self._hyperparameters
 
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        w = params["weight"]
-        return mean_squared_error(self.X, w, self.y) + (hparams["l2"] * w**2).sum()
+        w, rows = params["weight"], rows_of(batch)
+        return mean_squared_error(self.X[rows], w, self.y[rows]) + (hparams["l2"] * w**2).sum()
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        return mean_squared_error(self.X_dev, params["weight"], self.y_dev)
+        rows = rows_of(batch)
+        return mean_squared_error(self.X_dev[rows], params["weight"], self.y_dev[rows])
+
+    def inner_share(self, batch: Any, rank: int, world: int) -> tuple[OwnRows, float]:
+        own = own_rows(len(self.y), rank, world)
+        return own, own.share
+
+    def outer_share(self, batch: Any, rank: int, world: int) -> tuple[OwnRows, float]:
+        own = own_rows(len(self.y_dev), rank, world)
+        return own, own.share
 
     def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
         return {"test_loss": mean_squared_error(self.X_test, params["weight"], self.y_test)}

@@ -8,6 +8,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.core.collectives import Ranks
 from hypergrad.core.ranks import Peers
 from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.batch_place import BatchPlace
@@ -29,7 +30,8 @@ class Wrapper(InnerProblem):
         super().__init__()
         if not problem.is_smooth:
             raise ValueError(
-                f"{type(self).__name__} needs a smooth inner loss, but {type(problem).__name__} has an L1 penalty."
+                f"{type(self).__name__} needs a smooth inner loss, but {type(problem).__name__} has an L1 penalty; use "
+                "the problem without it."
             )
         self.problem = problem
 
@@ -46,10 +48,12 @@ class Wrapper(InnerProblem):
 
     def at_outer_step(self, step: int) -> Self:
         now = self.problem.at_outer_step(step)
-        if now is self.problem:
-            return self
+        return self if now is self.problem else self.around(now)
+
+    def around(self, problem: InnerProblem) -> Self:
+        """The same wrapper around another problem, which has the same hyperparameters."""
         other = copy(self)
-        other._modules = self._modules | {"problem": now}
+        other._modules = self._modules | {"problem": problem}
         return other
 
     def init_params(self) -> Tensors:
@@ -79,6 +83,31 @@ class Wrapper(InnerProblem):
 
     def outer_parts(self, batch: Any) -> Parts | None:
         return self.problem.outer_parts(batch)
+
+    def inner_share(self, batch: Any, rank: int, world: int) -> tuple[Any, float]:
+        return self.problem.inner_share(batch, rank, world)
+
+    def outer_share(self, batch: Any, rank: int, world: int) -> tuple[Any, float]:
+        return self.problem.outer_share(batch, rank, world)
+
+    def inner_share_at(self, step: int, ranks: Ranks) -> tuple[Any, float]:
+        return self.problem.inner_share_at(step, ranks)
+
+    def owned_share(self, batch: Any, rank: int, rows: range) -> tuple[Any, float]:
+        return self.problem.owned_share(batch, rank, rows)
+
+    def on_ranks(self, ranks: Ranks) -> InnerProblem:
+        found = self.problem.on_ranks(ranks)
+        return self if found is self.problem else self.around(found)
+
+    @property
+    def is_spread(self) -> bool:
+        return self.problem.is_spread
+
+    @property
+    def exact(self) -> InnerProblem:
+        exact = self.problem.exact
+        return self if exact is self.problem else self.around(exact)
 
     @property
     def samples_outer(self) -> bool:

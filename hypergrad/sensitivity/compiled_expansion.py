@@ -12,6 +12,7 @@ from hypergrad.compile.packed import Packed
 from hypergrad.compile.tracing import CannotCompileError, trace
 from hypergrad.core.autodiff import Tensors, flatten
 from hypergrad.core.errors import NotCompiledWarning
+from hypergrad.problem.distributed.sharing import require_one_process
 from hypergrad.sensitivity.condition import Condition, require_finite_coefficients
 from hypergrad.sensitivity.optimum import Optimum
 
@@ -52,6 +53,7 @@ def _program(optimum: Optimum, order: int, direction: Tensors) -> Terms:
     Raises:
         CannotCompileError: if they cannot be compiled.
     """
+    require_one_process(optimum.condition.problem)
     n = flatten(optimum.params).numel()
     if n > _LARGEST_DENSE:
         raise CannotCompileError(

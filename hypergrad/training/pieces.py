@@ -4,6 +4,7 @@ from typing import Any
 
 from hypergrad.compile.tracing import CannotCompileError
 from hypergrad.core.autodiff import Tensors
+from hypergrad.problem.distributed.sharing import require_one_process
 from hypergrad.solver.base import State
 from hypergrad.training.batches import Batches
 from hypergrad.training.dynamics import Dynamics
@@ -30,7 +31,10 @@ def first_piece(dynamics: Dynamics, steps: range, most: int) -> tuple[range, Bat
 
     Raises:
         CannotCompileError: if no two consecutive steps go together.
+
+    Also raised, by what it calls: CannotCompileError if several processes share the problem.
     """
+    require_one_process(dynamics.problem)
     length = _length(len(steps), most)
     window = steps[: 2 * length]
     each = [Batches.of(dynamics.batch(t)) for t in window]

@@ -1,16 +1,23 @@
 """A problem whose examples are spread over processes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
+from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.core.order import is_first_order
 from hypergrad.core.ranks import ALONE, Peers, peers_of
+from hypergrad.core.row_shard import RowShard
+from hypergrad.core.total_loss import total_loss
 from hypergrad.problem.base import InnerProblem, Parts
+from hypergrad.problem.distributed.row_shards import shards_of
 from hypergrad.problem.oracle import Oracle
 from hypergrad.problem.parts import accumulated_outer_loss
 from hypergrad.problem.wrapper import Wrapper
@@ -37,31 +44,46 @@ class DataParallel(Wrapper):
         problem: gives its parts by `inner_share` and `outer_share`, as `Supervised` does; the same on all ranks.
         group: of torch.distributed; None for all processes, or for one if torch.distributed is not initialised.
 
-    Raises:
-        ValueError: if the optimality condition of the problem is not the gradient of its loss.
+        sharded: the names of hyperparameters of which `Trainer` keeps some rows on each rank, with their part of the
+            optimiser's state, see docs/sharded_hyperparameters.md. Elsewhere they are as the others.
 
-    Also raised, by what it calls: ValueError if the problem has an L1 penalty; NotImplementedError if it has no parts.
+    Raises:
+        ValueError: if the optimality condition of the problem is not the gradient of its loss, or its losses are
+            sums over processes already.
+
+    Also raised, by what it calls: ValueError if the problem has an L1 penalty, or a loss that is not the sum of those
+    of its parts, or a hyperparameter of `sharded` cannot be; NotImplementedError if it has no parts.
     """
 
-    def __init__(self, problem: InnerProblem, group: dist.ProcessGroup | None = None) -> None:
+    _is_on_shards = False
+
+    def __init__(
+        self, problem: InnerProblem, group: dist.ProcessGroup | None = None, sharded: Sequence[str] = ()
+    ) -> None:
         super().__init__(problem)
         if not problem.is_minimisation:
             raise ValueError(
                 f"DataParallel needs an optimality condition that is the gradient of the inner loss, but "
-                f"{type(problem).__name__} has one of its own, which need not be a sum over examples."
+                f"{type(problem).__name__} has one of its own, which need not be a sum over examples; run it on one "
+                "process."
+            )
+        if problem.is_spread:
+            raise ValueError(
+                f"DataParallel needs a problem whose losses one process can compute, but those of this "
+                f"{type(problem).__name__} are sums over processes already; leave one of the two DataParallel out."
             )
         self.ranks = Ranks.of(group)
-        self.inner_batch(0)  # an error now, if the problem has no parts
+        self._shards = shards_of(problem, self.ranks, sharded)
+        self._unsummed: frozenset[str] = frozenset()
+        if self.is_spread:
+            self.problem = problem.on_ranks(self.ranks)
+            self.inner_batch(0)  # an error now, if the problem has no parts
+            self.outer_batch(0)
 
     @property
     def is_spread(self) -> bool:
         """Whether there is more than one process."""
         return self.ranks.world > 1
-
-    @property
-    def exact(self) -> InnerProblem:
-        exact = self.problem.exact
-        return self if exact is self.problem else self._on(exact)
 
     def untied(self, hparams: Tensors) -> Tensors:
         return hparams
@@ -73,11 +95,26 @@ class DataParallel(Wrapper):
     def peers(self) -> Peers:
         return peers_of(self.ranks.group) if self.is_spread else ALONE
 
+    def shards(self) -> Mapping[str, RowShard]:
+        return self._shards
+
+    def on_shards(self) -> InnerProblem:
+        if not self._shards:
+            return self
+        other = self.with_own_terms(self._shards)
+        other._is_on_shards = True
+        return other
+
     def settings(self) -> dict[str, object]:
         return {**super().settings(), "problem": type(self.problem).__name__}
 
     def inner_batch(self, step: int) -> Any:
-        return self._own_part(self.problem.inner_batch(step))
+        if not self.is_spread:
+            return self.problem.inner_batch(step)
+        private = [shard for shard in self._shards.values() if shard.is_private] if self._is_on_shards else []
+        if private:
+            return OwnPart(*self.problem.owned_share(self.problem.inner_batch(step), self.ranks.rank, private[0].rows))
+        return OwnPart(*self.problem.inner_share_at(step, self.ranks))
 
     def outer_batch(self, step: int) -> Any:
         return self._own_dev(self.problem.outer_batch(step))
@@ -94,14 +131,12 @@ class DataParallel(Wrapper):
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         if not self.is_spread:
             return self.problem.inner_loss(params, hparams, batch)
-        w, hp = self._own(params), self._own(hparams)
-        (loss,) = self.ranks.total([batch.share * Oracle(self.problem, hp, batch.batch).loss(w)])
-        return loss
+        return self._total(lambda w, hp: Oracle(self.problem, hp, batch.batch).loss(w), params, hparams, batch.share)
 
     def inner_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
         if not self.is_spread:
             return self.problem.inner_loss_and_gradient(params, hparams, batch)
-        w, hp = self._own(params), self._own(hparams)
+        w, hp = self._own(params), self._own_hparams(hparams)
         loss, grad = Oracle(self.problem, hp, batch.batch)(w)
         total, *sums = self.ranks.total([batch.share * x for x in (loss, *grad.values())])
         return total, dict(zip(grad, sums, strict=True))
@@ -113,21 +148,22 @@ class DataParallel(Wrapper):
         """The outputs of the model on this rank's own part of a batch."""
         if not self.is_spread:
             return self.problem.outputs(params, hparams, batch)
-        return self.problem.outputs(self._own(params), self._own(hparams), batch.batch)
+        return self.problem.outputs(self._own(params), self._own_hparams(hparams), batch.batch)
 
     def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         if not self.is_spread:
             return self.problem.loss_of_outputs(outputs, params, hparams, batch)
-        loss = self.problem.loss_of_outputs(outputs, self._own(params), self._own(hparams), batch.batch)
+        w, hp = self._own(params), self._own_hparams(hparams)
+        loss = self.problem.loss_of_outputs(outputs, w, hp, batch.batch)
         (total,) = self.ranks.total([batch.share * loss])
         return total
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         if not self.is_spread:
             return self.problem.outer_loss(params, hparams, batch)
-        loss = accumulated_outer_loss(self.problem, self._own(params), self._own(hparams), batch.batch)
-        (total,) = self.ranks.total([batch.share * loss])
-        return total
+        return self._total(
+            partial(accumulated_outer_loss, self.problem, batch=batch.batch), params, hparams, batch.share
+        )
 
     def solution(self, hparams: Tensors) -> Tensors:
         return self.problem.solution(hparams)
@@ -148,18 +184,49 @@ class DataParallel(Wrapper):
         both, wide = self.problem.joined(hparams)
         return self._on(both), wide
 
+    def with_own_terms(self, names: Collection[str]) -> "DataParallel":
+        """The same problem, whose derivatives with respect to some hyperparameters are not summed over the ranks.
+
+        They are this rank's own terms, of a sum that is left to the caller.
+        """
+        other = copy(self)
+        other._unsummed = self._unsummed.union(names)
+        return other
+
+    @property
+    def own_terms(self) -> frozenset[str]:
+        """The hyperparameters by which derivatives are this rank's own terms."""
+        return self._unsummed
+
     def _on(self, problem: InnerProblem) -> "DataParallel":
-        """Another problem on the same ranks."""
+        """Another problem on the same ranks, whose hyperparameters are whole on each."""
         return DataParallel(problem, self.ranks.group if self.is_spread else None)
+
+    def _total(
+        self, loss: Callable[[Tensors, Tensors], Tensor], params: Tensors, hparams: Tensors, share: float
+    ) -> Tensor:
+        """The sum over the ranks of share · loss(w, λ), with its gradient if nothing is differentiated twice."""
+        num = len(params)
+
+        def own(*tensors: Tensor) -> Tensor:
+            w, hp = dict(zip(params, tensors[:num], strict=True)), dict(zip(hparams, tensors[num:], strict=True))
+            return share * loss(w, hp)
+
+        tensors = [*params.values(), *hparams.values()]
+        if not self._unsummed and torch.is_grad_enabled() and is_first_order(tensors[0]):
+            return total_loss(self.ranks, own, tensors)
+        (total,) = self.ranks.total([own(*self._own(params).values(), *self._own_hparams(hparams).values())])
+        return total
 
     def _own(self, tensors: Tensors) -> Tensors:
         """w or λ as this rank's own."""
-        return dict(zip(tensors, self.ranks.vary(list(tensors.values())), strict=True)) if tensors else tensors
+        if not tensors or not torch.is_grad_enabled():
+            return tensors
+        return dict(zip(tensors, self.ranks.vary(list(tensors.values())), strict=True))
 
-    def _own_part(self, batch: Any) -> Any:
-        if not self.is_spread:
-            return batch
-        return OwnPart(*self.problem.inner_share(batch, self.ranks.rank, self.ranks.world))
+    def _own_hparams(self, hparams: Tensors) -> Tensors:
+        varied = self._own({name: x for name, x in hparams.items() if name not in self._unsummed})
+        return {name: varied.get(name, x) for name, x in hparams.items()} if self._unsummed else varied
 
     def _own_dev(self, batch: Any) -> Any:
         if not self.is_spread:

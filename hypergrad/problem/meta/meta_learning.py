@@ -12,6 +12,7 @@ from hypergrad.core.autodiff import Tensors
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.seed import seed_of
 from hypergrad.core.validation import require_int, require_real
+from hypergrad.data.own_rows import OwnRows, own_rows, rows_of
 from hypergrad.data.tables import Split
 from hypergrad.model.criterion import Criterion
 from hypergrad.model.loss_trial import try_loss
@@ -152,17 +153,27 @@ class MetaLearning(InnerProblem):
         return super().inner_loss_and_gradient(params, hparams, batch)
 
     def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        return self._evaluate(params, self.X_support)
+        return self._evaluate(_of_tasks(params, batch), self.X_support[rows_of(batch)])
 
     def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        loss = self._losses(outputs, self.y_support).sum()
-        if self.proximity == 0:
-            return loss
-        distances = [(w - hparams[name]).square().sum() for name, w in params.items()]
-        return loss + self.proximity / 2 * torch.stack(distances).sum()
+        loss = self._losses(outputs, self.y_support[rows_of(batch)]).sum()
+        if self.proximity > 0:
+            own = _of_tasks(params, batch)
+            distances = [(w - hparams[name]).square().sum() for name, w in own.items()]
+            loss = loss + self.proximity / 2 * torch.stack(distances).sum()
+        return loss if batch is None else batch.scale * loss
+
+    def inner_share(self, batch: Any, rank: int, world: int) -> tuple[OwnRows, float]:
+        """The tasks of a process, held-out ones too; its gradient is zero in all other tasks."""
+        own = own_rows(self.tasks_per_step + self.test_tasks, rank, world)
+        return own, own.share
+
+    def outer_share(self, batch: Any, rank: int, world: int) -> tuple[OwnRows, float]:
+        own = own_rows(self.tasks_per_step, rank, world)
+        return own, own.share
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        step = slice(None, self.tasks_per_step)
+        step = slice(None, self.tasks_per_step) if batch is None else batch.rows
         outputs = self._evaluate({name: w[step] for name, w in params.items()}, self.X_query[step])
         return self._losses(outputs, self.y_query[step]).mean()
 
@@ -188,6 +199,11 @@ class MetaLearning(InnerProblem):
     def _losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """ℓ of each task, shape (tasks,)."""
         return vmap(self.criterion.value)(outputs, y)
+
+
+def _of_tasks(params: Tensors, batch: OwnRows | None) -> Tensors:
+    """The parameters of all tasks, or of those of one process."""
+    return params if batch is None else {name: w[batch.rows] for name, w in params.items()}
 
 
 def _generator(*key: object) -> torch.Generator:

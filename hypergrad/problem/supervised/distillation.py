@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.validation import require_int, require_real
+from hypergrad.data.own_rows import OwnRows, own_rows, rows_of
 from hypergrad.data.tables import Splits
 from hypergrad.model.criterion import Criterion
 from hypergrad.model.network import softmax_regression
@@ -86,7 +87,16 @@ class Distillation(ModuleProblem):
         return {} if self.shape is None else {"images": self.shape}
 
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        return cross_entropy(self.model(params, hparams["images"], None), self.labels)
+        rows = rows_of(batch)
+        return cross_entropy(self.model(params, hparams["images"][rows], None), self.labels[rows])
+
+    def inner_share(self, batch: Any, rank: int, world: int) -> tuple[OwnRows, float]:
+        own = own_rows(len(self.labels), rank, world)
+        return own, own.share
+
+    def outer_share(self, batch: Any, rank: int, world: int) -> tuple[OwnRows, float]:
+        own = own_rows(len(self.get_buffer("y_train")), rank, world)
+        return own, own.share
 
     def inner_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
         """As promised.
@@ -99,7 +109,10 @@ class Distillation(ModuleProblem):
         return super().inner_loss_and_gradient(params, hparams, batch)
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        return cross_entropy(self._outputs(params, "train"), self.get_buffer("y_train"))
+        rows = rows_of(batch)
+        return cross_entropy(
+            self.model(params, self.get_buffer("X_train")[rows], None), self.get_buffer("y_train")[rows]
+        )
 
     def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
         outputs_of = self.judged_outputs(params, hparams)
@@ -112,9 +125,6 @@ class Distillation(ModuleProblem):
 
     def train_inputs(self, hparams: Tensors) -> Iterator[Tensor]:
         yield hparams["images"]
-
-    def _outputs(self, params: Tensors, part: str) -> Tensor:
-        return self.model(params, self.get_buffer(f"X_{part}"), None)
 
 
 def _image_shape(size: int, shape: Sequence[int] | None) -> tuple[int, ...] | None:

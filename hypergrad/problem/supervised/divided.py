@@ -64,12 +64,6 @@ class DividedProblem(ExampleProblem):
         pieces = self._pieces("train", batch, num, -(-num // self.micro_batch))
         return [(self._piece_of(batch, cut, fraction), share) for cut, fraction, share in pieces]
 
-    def inner_share(self, batch: Batch | None, rank: int, world: int) -> tuple[Batch, float]:
-        return self._part("train", batch or Batch(), rank, world)
-
-    def outer_share(self, batch: Batch | None, rank: int, world: int) -> tuple[Batch, float]:
-        return self._part("dev", batch or Batch(), rank, world)
-
     def outer_batch(self, step: int) -> Batch | None:
         if self.dev_sample is None or not self.samples_outer:
             return None
@@ -115,16 +109,8 @@ class DividedProblem(ExampleProblem):
         pieces = self._pieces(name, batch, num, -(-num // self.dev_batch_size))
         return [(self._piece_of(batch, cut, fraction), share) for cut, fraction, share in pieces]
 
-    def _part(self, name: str, batch: Batch, rank: int, world: int) -> tuple[Batch, float]:
-        """What one of several processes computes of a batch; without an example for it, the first one at share 0."""
-        num = self._length(name, batch)
-        cut, fraction, share = list(self._pieces(name, batch, num, world))[rank]
-        if share == 0:
-            cut, fraction = slice(0, 1), fraction._replace(share=1 / num)
-        return self._piece_of(batch, cut, fraction), share
-
     def _piece_of(self, batch: Batch, cut: slice, fraction: Fraction) -> Batch:
-        return Batch(_rows(batch.rows, cut), batch.step, _cut(batch.examples, cut), fraction)
+        return Batch(_rows(batch.rows, cut), batch.step, _cut(batch.examples, cut), fraction, batch.first)
 
     def _length(self, name: str, batch: Batch) -> int:
         if batch.examples is not None:

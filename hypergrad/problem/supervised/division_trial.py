@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hypergrad.data.tree import take
+from hypergrad.model.batch_statistics import moments_of
 from hypergrad.model.criterion import Criterion, Fraction
 from hypergrad.model.known_loss import IGNORED
 from hypergrad.problem.supervised.judged_problem import JudgedProblem
@@ -31,7 +32,7 @@ def try_division(problem: JudgedProblem, X: Any, y: Tensor) -> None:
     """
     model, settings = problem.model, [f"{name} = {size}" for name, size in problem.sizes().items() if size is not None]
     if problem.micro_batch is not None:
-        require_no_batch_statistics(model.module, problem.micro_batch)
+        require_no_batch_statistics(model.module, f"micro_batch = {problem.micro_batch}")
     if not settings or batch_statistics(model.module):
         return
     if problem.returns_loss:
@@ -39,6 +40,64 @@ def try_division(problem: JudgedProblem, X: Any, y: Tensor) -> None:
             require_nothing_ignored(problem.targets(name), settings[0])
     step = 0 if problem.micro_batch is not None and not model.draws else None
     require_divisible(problem.criterion, lambda rows: model(model.params(), take(X, rows), step), y, settings[0])
+
+
+def try_sharing(problem: JudgedProblem, X: Any, y: Tensor, world: int) -> bool:
+    """Require a model and a loss of which several processes can each compute a part.
+
+    Args:
+        problem: its model and loss were tried on whole batches.
+        X: a few inputs of train.
+        y: their targets.
+        world: the number of processes.
+
+    Returns:
+        Whether the model normalises by the statistics of its batch.
+
+    Raises:
+        ValueError: if a layer shares its statistics by itself, or dev is computed in batches with statistics of their
+            own.
+
+    Also raised, by what it calls: ValueError if the losses of the parts do not make the loss of all.
+    """
+    model, setting = problem.model, f"DataParallel on {world} processes"
+    layer = batch_statistics(model.module)
+    if layer and isinstance(model.module.get_submodule(layer), nn.SyncBatchNorm):
+        raise ValueError(
+            f"{setting} sums the statistics of batch normalisation over the processes itself, but the layer {layer!r} "
+            "is an nn.SyncBatchNorm, whose second derivatives are wrong; give the model the nn.BatchNorm1d, 2d or 3d "
+            "from which it was made."
+        )
+    if layer and problem.dev_batch_size is not None:
+        raise ValueError(
+            f"{setting} computes each process's part of dev at once, by statistics of all of dev, because the layer "
+            f"{layer!r} normalises by those of its batch, but dev_batch_size is {problem.dev_batch_size}; leave it out."
+        )
+    if problem.returns_loss:
+        for name in ("train", "dev"):
+            require_nothing_ignored(problem.known(name)[1], setting)
+        problem.check_as_read(lambda name, y: require_nothing_ignored(y, setting))
+    require_divisible(problem.criterion, _by_same_moments(problem, problem.arguments(X, y)), y, setting)
+    return bool(layer)
+
+
+def _by_same_moments(problem: JudgedProblem, X: Any) -> Callable[[slice], Tensor]:
+    """The outputs for some of a few examples, normalised by the statistics of all of them."""
+    model, recorded = problem.model, list[tuple[Tensor, Tensor]]()
+
+    def recording(x: Tensor) -> tuple[Tensor, Tensor]:
+        recorded.append(moments_of(x))
+        return recorded[-1]
+
+    step = None if model.draws else 0
+    with torch.no_grad():
+        model(model.params(), X, step, recording)
+
+    def outputs_of(rows: slice) -> Tensor:
+        again = iter(recorded)
+        return model(model.params(), take(X, rows), step, lambda x: next(again))
+
+    return outputs_of
 
 
 def batch_statistics(module: nn.Module) -> str:
@@ -49,8 +108,12 @@ def batch_statistics(module: nn.Module) -> str:
     )
 
 
-def require_no_batch_statistics(module: nn.Module, micro_batch: int) -> None:
+def require_no_batch_statistics(module: nn.Module, setting: str) -> None:
     """Require a module whose outputs for an example do not depend on the statistics of the batch.
+
+    Args:
+        module: is not called.
+        setting: what needs this, for the error.
 
     Raises:
         ValueError: if a layer normalises by them.
@@ -58,10 +121,10 @@ def require_no_batch_statistics(module: nn.Module, micro_batch: int) -> None:
     name = batch_statistics(module)
     if name:
         raise ValueError(
-            f"micro_batch = {micro_batch} needs a model whose outputs for an example do not depend on the other "
-            f"examples, but the layer {name!r}, a {type(module.get_submodule(name)).__name__}, normalises by the "
-            "statistics of its batch. Call eval() on it, which fixes its running averages, replace it by nn.GroupNorm, "
-            "or leave micro_batch out."
+            f"{setting} needs a model whose outputs for an example do not depend on the other examples, but the layer "
+            f"{name!r}, a {type(module.get_submodule(name)).__name__}, normalises by the statistics of its batch. Call "
+            "eval() on it, which fixes its running averages, replace it by nn.GroupNorm, or leave "
+            f"{setting.split()[0]} out."
         )
 
 

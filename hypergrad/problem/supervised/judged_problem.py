@@ -12,12 +12,12 @@ from hypergrad.effect.combined import CombinedEffects
 from hypergrad.model.accuracy import hits
 from hypergrad.model.convention import LOSS
 from hypergrad.model.criterion import Criterion
-from hypergrad.problem.supervised.divided import DividedProblem
 from hypergrad.problem.supervised.module_problem import ModuleProblem
 from hypergrad.problem.supervised.returned_loss import with_labels
+from hypergrad.problem.supervised.spread import SpreadProblem
 
 
-class JudgedProblem(ModuleProblem, DividedProblem):
+class JudgedProblem(ModuleProblem, SpreadProblem):
     """A problem on examples that trains a module of the user with a loss and effects."""
 
     criterion: Criterion

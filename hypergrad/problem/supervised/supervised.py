@@ -1,6 +1,6 @@
 """Supervised training of any module with any loss on any data, with hyperparameters that the user names."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import partial
 from typing import Any, Self
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.seed import seed_of
 from hypergrad.data.parts import in_memory, read_parts
@@ -20,7 +21,7 @@ from hypergrad.effect.combined import CombinedEffects
 from hypergrad.effect.example_weights import ExampleWeights
 from hypergrad.model.blocks import Recompute
 from hypergrad.model.convention import LOSS, OUTPUTS
-from hypergrad.model.criterion import Criterion
+from hypergrad.model.criterion import Criterion, Fraction
 from hypergrad.model.loss_trial import try_loss
 from hypergrad.model.padding import require_still_padding
 from hypergrad.model.probe import EXAMPLES
@@ -30,7 +31,7 @@ from hypergrad.model.trial import require_batches
 from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.supervised.accepted import accepting, require_accepted, require_module
 from hypergrad.problem.supervised.columns import column_readers
-from hypergrad.problem.supervised.division_trial import try_division
+from hypergrad.problem.supervised.division_trial import try_division, try_sharing
 from hypergrad.problem.supervised.effects_trial import require_read_targets, try_effects
 from hypergrad.problem.supervised.examples import Batch
 from hypergrad.problem.supervised.judged_problem import JudgedProblem
@@ -197,7 +198,7 @@ class Supervised(JudgedProblem):
         batch = batch or Batch()
         classes = self.step_targets(batch)
         y = self.effects.targets(classes, hparams, self.num_classes)
-        weights = self.effects.weights(self.positions(batch.rows), classes, hparams)
+        weights = self.effects.weights(self.positions(batch.own_rows), classes, hparams)
         if weights is None:
             return self.effects.penalised(self.criterion.value(outputs, y, classes, batch.fraction), params, hparams)
         losses = self.criterion.each(outputs, y, classes, batch.fraction) * weights
@@ -206,8 +207,23 @@ class Supervised(JudgedProblem):
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         batch = batch or Batch()
         X, y = self.part("dev", batch.rows)
-        outputs = self._evaluate(self.model, params, hparams, self.arguments(X, y), None)
+        outputs = self._evaluate(params, hparams, self.arguments(X, y), None, batch.fraction)
         return self.judged(outputs, y, batch.fraction)
+
+    def row_owners(self) -> Sequence[str]:
+        # A subclass may use them in its losses.
+        is_plain = type(self) is Supervised and self.examples is None and self.streamed("train") is None
+        return self.effects.of_examples if is_plain else ()
+
+    def on_ranks(self, ranks: Ranks) -> Self:
+        """As promised; on a copy.
+
+        Also raised, by what it calls: ValueError if the model or the loss cannot be shared.
+        """
+        normalises = try_sharing(self, *self.first("train"), ranks.world)
+        other = super().on_ranks(ranks)
+        other.has_batch_statistics = normalises
+        return other
 
     def of_solver(self) -> list[str]:
         # A subclass may use them in its losses.
@@ -244,12 +260,13 @@ class Supervised(JudgedProblem):
 
     def _returned(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         """What the model returns for a training step: outputs, or its loss."""
+        batch = batch or Batch()
         X, y = self.step_examples(batch)
-        step = (batch or Batch()).draw
+        step = batch.draw
         if self.effects.draws:
             generator = torch.Generator().manual_seed(seed_of("augmentation", self.seed, step))
             X = self.effects.augmented(X, hparams, generator)
-        return self._evaluate(self.model, params, hparams, self.arguments(X, y), step)
+        return self._evaluate(params, hparams, self.arguments(X, y), step, batch.fraction)
 
     def _require_twice(self) -> None:
         if torch.is_grad_enabled():
@@ -259,8 +276,11 @@ class Supervised(JudgedProblem):
         """The arguments of the model for a few examples of a part."""
         return self.arguments(*self.first(name))
 
-    def _evaluate(self, model: PureModule, params: Tensors, hparams: Tensors, X: Any, step: int | None) -> Tensor:
-        return model(params | self.effects.buffers(hparams), self.effects.inputs(X, hparams), step)
+    def _evaluate(
+        self, params: Tensors, hparams: Tensors, X: Any, step: int | None, fraction: Fraction | None
+    ) -> Tensor:
+        values, X = params | self.effects.buffers(hparams), self.effects.inputs(X, hparams)
+        return self.model(values, X, step, self.moments(fraction))
 
     def _try_effects(self, outputs: Tensor) -> None:
         """Try the loss with targets and weights as the effects make them."""

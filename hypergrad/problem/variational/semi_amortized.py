@@ -1,7 +1,7 @@
 """A variational autoencoder that refines the posterior of each image, and learns through the refinement."""
 
 from copy import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.seed import seed_of
 from hypergrad.core.validation import require_int
 from hypergrad.data.minibatch import rows_of_step
+from hypergrad.data.own_rows import OwnRows, own_rows
 from hypergrad.data.tables import Splits
 from hypergrad.model.criterion import Criterion
 from hypergrad.model.probe import EXAMPLES
@@ -22,6 +23,13 @@ from hypergrad.problem.base import InnerProblem
 
 _TEST_SAMPLES = 10
 """Draws per test image: the mean of several makes the test loss less noisy than the dev loss."""
+
+
+class OwnDraws(NamedTuple):
+    """The draws ε for the images of one process, shape (samples, images, latent), and which images they are."""
+
+    eps: Tensor
+    own: OwnRows
 
 
 class SemiAmortized(InnerProblem):
@@ -160,6 +168,8 @@ class SemiAmortized(InnerProblem):
         return sent(torch.randn(shape, generator=generator, dtype=self.images.dtype), self.images.device)
 
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        if isinstance(batch, OwnDraws):
+            return batch.own.scale * self._bounds(params, hparams, batch.eps, batch.own.rows).sum()
         return self._bounds(params, hparams, batch, slice(None)).sum()
 
     def inner_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
@@ -174,7 +184,17 @@ class SemiAmortized(InnerProblem):
         return super().inner_loss_and_gradient(params, hparams, batch)
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
+        if isinstance(batch, OwnDraws):
+            return self._bounds(params, hparams, batch.eps, batch.own.rows).mean()
         return self._bounds(params, hparams, batch, slice(len(self.images) - self.num_test)).mean()
+
+    def inner_share(self, batch: Tensor, rank: int, world: int) -> tuple[OwnDraws, float]:
+        """The images of a process; its gradient is zero for all others."""
+        own = own_rows(batch.shape[1], rank, world)
+        return OwnDraws(batch[:, own.rows], own), own.share
+
+    def outer_share(self, batch: Tensor, rank: int, world: int) -> tuple[OwnDraws, float]:
+        return self.inner_share(batch, rank, world)
 
     def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
         if self.num_test == 0:
