@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from hypergrad.core.errors import HypergradError
+from hypergrad.core.errors import HypergradError, RankError
 
 _FOOTER = "HYDRA_FULL_ERROR=1 shows the traceback."
 _EXTRAS = {"joblib": "joblib", "submitit": "slurm", "ray": "ray"}
@@ -46,7 +46,7 @@ def _chain(error: BaseException) -> list[BaseException]:
 def _first_line(error: BaseException, causes: list[BaseException]) -> str:
     root = causes[-1]
     # An error of this library may have been raised again with a longer message.
-    says_most = error if _is_about_config(error) or isinstance(error, HypergradError) else root
+    says_most = error if _is_about_config(error) or isinstance(error, HypergradError | RankError) else root
     message = str(says_most).strip()
     if not message or isinstance(root, KeyError | AttributeError | ImportError) and not _is_about_config(error):
         message = f"{type(root).__name__}: {message}"

@@ -3,7 +3,7 @@
 import signal
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch.distributed as dist
 
@@ -111,7 +111,8 @@ class Agreement:
     def wait(self) -> None:
         """After a reason to end that all ranks know: wait until the first has saved what was reached."""
         if self.is_shared:
-            self.peers.barrier(_LONGEST_SAVE)
+            with suppress(RankError):  # the reason to end is raised in any case
+                self.peers.barrier(_LONGEST_SAVE)
 
     def cause(self, error: BaseException) -> BaseException:
         """An error, or if another rank failed before, one that says so. The first to fail is noted."""

@@ -69,8 +69,9 @@ class Loop:
     def observe(self, record: Record) -> None:
         """Add a record to the journal, and pass it and the state to the callbacks."""
         self.journal.add(record)
-        replicated = {name: x for name, x in record.hparams.items() if self.objective.problem.is_replicated(name)}
-        self.agreement.require_same(replicated, record=len(self.journal.history) - 1, step=record.step)
+        shards, count = self.objective.spread.shards, len(self.journal.history)
+        everywhere = {name: x for name, x in record.hparams.items() if name not in shards}
+        self.agreement.require_same(everywhere, record=count - 1, step=record.step)
         shown = self.objective.spread.whole_record(record) if self._shows else record
         with self.agreement.together(heeds=not self._keeps):
             for callback in self.callbacks:
@@ -182,7 +183,7 @@ class Loop:
 
     @cached_property
     def _shows(self) -> bool:
-        """Whether some rank has a callback, for which all ranks then gather what is spread."""
+        """Whether there is a callback on some rank, for which all ranks gather λ."""
         return self.agreement.peers.most(len(self.callbacks)) > 0
 
     @cached_property

@@ -207,7 +207,7 @@ class Trainer:
                 return loop.journal.result("interrupted")
             return result
 
-    def _loop(self, agreement: Agreement) -> Loop:
+    def _loop(self, agreement: Agreement | None = None) -> Loop:
         """The loop, before its first step."""
         objective = OuterObjective(
             self.evaluated, self.estimator, warm_start=self.warm_start, max_grad_norm=self.max_grad_norm
@@ -226,8 +226,8 @@ class Trainer:
                 labels=entry_labels(self.problem, self.estimator),
                 looseness=self.estimator.looseness,
                 is_exact=lambda step: step % every == 0 or step == self.outer_steps,
-                spread=objective.spread,
                 agreement=agreement,
+                spread=objective.spread,
             ),
             optimizer=self.optimizer,
             scheduler=self.scheduler,

@@ -12,7 +12,9 @@ import pytest
 import torch
 from launched import started, torchrun
 
+import hypergrad as hg
 from hypergrad.callback.state_file import read
+from hypergrad.cli.explain import explain
 
 HERE = Path(__file__).parent
 RUN = ("-m", "hypergrad.run", "experiment=logistic_l2", "distributed=data_parallel")
@@ -38,6 +40,12 @@ def test_one_run_is_recorded_and_shown_once(tmp_path):
     assert (folder / ".hydra" / "overrides.yaml").exists()
     for text in ("outer step 1/1", "Hessian products", f"tensorboard --logdir {folder}"):
         assert done.stdout.count(text) == 1, done.stdout
+
+
+def test_what_a_lost_rank_means_is_said_before_what_the_network_met():
+    error = hg.RankError("Another rank has ended.")
+    error.__cause__ = RuntimeError("Connection closed by peer")
+    assert explain(error).startswith("error: Another rank has ended.")
 
 
 def test_an_error_of_one_rank_ends_all_with_one_message(tmp_path):

@@ -3,9 +3,12 @@
 import pytest
 import ranks
 
+SECONDS = 150
+"""For all cases, which take 5 on processors of their own."""
+
 
 def of(case: str):
-    return ranks.run("loop_cases").of(case)
+    return ranks.run("loop_cases", seconds=SECONDS).of(case)
 
 
 def test_ranks_record_one_run_and_have_the_same_results():
@@ -93,6 +96,6 @@ def test_each_rank_goes_on_with_its_own_random_streams():
 
 @pytest.mark.slow
 def test_an_evaluation_that_fails_on_one_rank_is_not_a_rejected_step():
-    first, second = ranks.run("loop_cases", function="slow_cases").of("evaluation fails on one")
+    first, second = ranks.run("loop_cases", function="slow_cases", seconds=SECONDS).of("evaluation fails on one")
     assert "NonFiniteError: on purpose" in second[1]
     assert first[0] == "RankError"
