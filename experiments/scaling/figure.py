@@ -39,10 +39,11 @@ def times(axis: Axes, numbers: dict) -> None:
 
 def on_cluster(axis: Axes, numbers: dict) -> None:
     """The simulation of a cluster."""
+    title, gpt = next(iter(numbers["examples"].items()))
     for k, name in enumerate(METHODS):
-        seconds = [sum(pair) for pair in numbers["gpt"][name]]
+        seconds = [sum(pair) for pair in gpt[name]]
         axis.loglog(numbers["ranks"], seconds, **look_of(k), label=name)
-    axis.set_title("GPT-2 of 124 M on H100s")
+    axis.set_title(f"{title}, H100s")
     axis.legend(fontsize=6)
     label_axes(axis, "ranks", "seconds")
 
