@@ -9,29 +9,42 @@ from benchmarks.link import Link
 from experiments.numbers import load, save
 from experiments.scaling.local_steps import Moves, run
 from experiments.scaling.machine import EXAMPLES, Machine
-from experiments.scaling.measure import ESTIMATORS, PARTS, PRODUCTS, STEPS, WIDTH
-from experiments.scaling.methods import METHODS, Sizes
+from experiments.scaling.measure import ESTIMATORS, PARTS, network
+from experiments.scaling.methods import METHODS, Piece, Sizes
 
 _MODULE = "experiments.scaling.measure"
 RANKS, SHOWN = [2**k for k in range(11)], (1, 8, 64, 1024)
-HERE = Sizes(n=64 * WIDTH + WIDTH + 10 * WIDTH + 10, p=4, steps=STEPS, products=PRODUCTS)
 LOCALS, APARTS, NOISES = (1, 2, 4, 8, 16, 32, 64), (0.1, 0.3, 1.0), (0.0, 0.003, 0.01)
 _CORES = 2
+
+
+def planned(name: str) -> list[Piece]:
+    """The pieces of a method on the network that is measured, from its plan: passes by operations, sums by counts."""
+    problem, estimator = network(), ESTIMATORS[name]
+    alone, shared = (estimator.plan(problem, world=world).parts for world in (1, 4))
+    gradient = ESTIMATORS["CG"].plan(problem, world=1).parts[0].each.flops
+    pairs = [(part.each, other.each, other.times) for part, other in zip(alone, shared, strict=True)]
+    return [
+        Piece(times, one.flops / gradient, (each.numbers / max(each.all_reduces, 1),) * each.all_reduces)
+        for one, each, times in pairs
+    ]
 
 
 def measured(rounds: int) -> dict:
     """The constants of this machine, and the times that they should predict."""
     reductions = {p: ([8 * n for n in SIZES], launch(_MODULE, p, "reduce", rounds)["seconds"]) for p in (2, 4)}
-    gradient = {name: min(times) for name, times in launch(_MODULE, 1, "gradient", rounds).items()}
-    floor = max(0.0, (PARTS * gradient["part"] - gradient["whole"]) / (PARTS - 1))
+    times = {
+        p: {name: min(seconds) for name, seconds in launch(_MODULE, p, "methods", rounds).items()} for p in (1, 2, 4)
+    }
+    whole, part = times[1]["whole"], times[1]["part"]
+    floor = max(0.0, (PARTS * part - whole) / (PARTS - 1))
     link = Link.fitted(reductions)
-    machine = Machine(gradient["whole"], floor, link, itemsize=8, cores=_CORES)
+    machine = Machine(whole, floor, link, itemsize=8, cores=_CORES)
     rows = []
-    for p in (1, 2, 4):
-        times = {name: min(seconds) for name, seconds in launch(_MODULE, p, "methods", rounds).items()}
+    for p, found in times.items():
         for name in ESTIMATORS:
-            computed, sent = machine.seconds(METHODS[name](HERE), p)
-            row = {"method": name, "ranks": p, "seconds": times[name], "cpu": times[f"{name}, CPU"]}
+            computed, sent = machine.seconds(planned(name), p)
+            row = {"method": name, "ranks": p, "seconds": found[name], "cpu": found[f"{name}, CPU"]}
             rows.append(row | {"computed": computed, "sent": sent, "alone": computed / max(1.0, p / _CORES)})
     (way,) = link.ways
     return {

@@ -101,3 +101,15 @@ def test_bad_numbers_of_ranks_and_tapes_are_refused():
         hg.Unrolled(tape=hg.Reversible(), inner_steps=3).plan(problem, world=2)
     with pytest.raises(NotImplementedError, match="inner_share"):
         hg.Implicit().plan(PROBLEMS["quadratic"], world=2)
+
+
+def test_what_is_spread_in_another_way_is_refused():
+    class Spread(hg.Supervised):
+        @property
+        def is_spread(self):
+            return True
+
+    problem = make(CASES["cg"])
+    problem.__class__ = Spread
+    with pytest.raises(ValueError, match="losses of this Spread are sums over processes in another way"):
+        CASES["cg"].plan(problem, world=2)
