@@ -37,7 +37,7 @@ def reduce_seconds(rounds: int) -> dict[str, list[float]]:
     for size in SIZES:
         x = torch.ones(size, dtype=torch.float64)
         once = _together(lambda x=x: dist.all_reduce(x))
-        calls = torch.tensor([min(_MOST_CALLS, max(1, _TURN_SECONDS / once))])
+        calls = torch.tensor([float(min(_MOST_CALLS, max(1, _TURN_SECONDS / once)))])
         dist.all_reduce(calls, op=dist.ReduceOp.MIN)
         many = partial(_together, lambda x=x: dist.all_reduce(x), calls=int(calls.item()))
         least.append(min(many() for _ in range(rounds)))

@@ -3,17 +3,19 @@
 import math
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from experiments.numbers import draw, load
 from experiments.scaling.methods import METHODS
-from hypergrad.plot.panel import label_axes, look_of, panels, publication
+from hypergrad.plot.panel import label_axes, look_of, publication
 
 
 def main() -> None:
     """Draw the times against the ranks, and what local steps save and cost."""
     numbers = load("scaling")
     with publication():
-        figure, (here, cluster, rates, biases) = panels(4, columns=2)
+        figure = Figure(figsize=(9, 7), layout="constrained")
+        here, cluster, rates, biases = figure.subplots(2, 2).flat
         times(here, numbers)
         on_cluster(cluster, numbers)
         local_steps(rates, biases, numbers["local_steps"])
@@ -31,19 +33,22 @@ def times(axis: Axes, numbers: dict) -> None:
         axis.loglog(ranks, [row["computed"] + row["sent"] for row in mine], "-", color=color, label=name)
         axis.loglog(ranks, [row["seconds"] for row in mine], "o", color=color)
         axis.loglog(ranks, [row["cpu"] for row in mine], "x", color=color)
-    axis.set_title("here; ● measured, × CPU of a rank")
-    axis.set_xticks(ranks, [str(p) for p in ranks])
-    axis.legend()
+    axis.set_title("here: lines the model, ● measured, × CPU of a rank", fontsize=9)
+    axis.set_xticks(ranks, [str(p) for p in ranks], minor=False)
+    axis.set_xticks([], minor=True)
+    axis.legend(loc="upper right", fontsize=7)
     label_axes(axis, "ranks", "seconds")
 
 
 def on_cluster(axis: Axes, numbers: dict) -> None:
     """The simulation of a cluster."""
+    title, gpt = next(iter(numbers["examples"].items()))
     for k, name in enumerate(METHODS):
-        seconds = [sum(pair) for pair in numbers["gpt"][name]]
+        seconds = [sum(pair) for pair in gpt[name]]
         axis.loglog(numbers["ranks"], seconds, **look_of(k), label=name)
-    axis.set_title("GPT-2 of 124 M on H100s")
-    axis.legend(fontsize=6)
+    axis.set_title(f"{title}, on H100s", fontsize=9)
+    axis.set_ylim(bottom=2e-4)
+    axis.legend(fontsize=7, loc="lower left")
     label_axes(axis, "ranks", "seconds")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.link import Link, Way
-from experiments.scaling.methods import Piece
+from experiments.scaling.methods import Piece, Sizes
 
 NVLINK, NODE_NETWORK = 370e9, 8 * 46e9
 """Bytes/s of a ring of NCCL on 8 H100 that NVSwitch joins, and of the 8 adapters of 400 Gbit/s of a node."""
@@ -59,8 +59,25 @@ class Machine:
         return computed, sent
 
 
-GPT_TOKENS, GPT_PARAMETERS = 2**19, 124_000_000
-TOKENS_PER_SECOND = 10e9 / (45 * 60) / 8
+_TOKENS, _GPT = 2**19, 124_000_000
+_TOKENS_PER_SECOND = 10e9 / (45 * 60) / 8
 """Of one H100 in llm.c: ten billion tokens in 45 minutes on 8 of them, GPT-2 of 124 M."""
-H100 = Machine(GPT_TOKENS / TOKENS_PER_SECOND, 5e-3, CLUSTER, itemsize=4)
-"""GPT-2 of 124 M on half a million tokens. That its kernels take 5 ms to launch is a judgement."""
+_FLOPS = 20e12
+"""Per second in float32 without tensor cores, of 67e12 at most. A judgement."""
+_LAUNCHING = 5e-3, 1e-3, 3e-4
+"""Seconds to launch the kernels of a gradient of a transformer, of a small network, and of one layer: judgements."""
+EXAMPLES = {
+    "GPT-2 of 124 M, 524,288 tokens": (
+        Machine(_TOKENS / _TOKENS_PER_SECOND, _LAUNCHING[0], CLUSTER, itemsize=4),
+        Sizes(_GPT, 12),
+    ),
+    "1e6 weights of examples, n = 1e6": (
+        Machine(_LAUNCHING[1] + 6 * 1e6 * 1e6 / _FLOPS, _LAUNCHING[1], CLUSTER, itemsize=4),
+        Sizes(10**6, 10**6),
+    ),
+    "digits, n = 650": (
+        Machine(_LAUNCHING[2] + 6 * 650 * 1000 / _FLOPS, _LAUNCHING[2], CLUSTER, itemsize=4),
+        Sizes(650, 10),
+    ),
+}
+"""Problems on H100s by their names: seconds of a gradient of all of a batch, and sizes."""

@@ -48,8 +48,8 @@ class Rehearsal:
     def of(cls, problem: InnerProblem, hparams: Tensors | None, params: Tensors | None, world: int) -> "Rehearsal":
         """At λ and w, or where a run begins.
 
-        Also raised, by what it calls: TypeError or ValueError if `world` is no integer ≥ 1; NotImplementedError if the
-        problem cannot be shared.
+        Also raised, by what it calls: TypeError or ValueError if `world` is no integer ≥ 1; ValueError or
+        NotImplementedError if the problem cannot be shared.
         """
         hparams = problem.init_hparams() if hparams is None else hparams
         params = problem.init_params() if params is None else params
@@ -110,13 +110,22 @@ class Rehearsal:
 
 
 def _shared(problem: InnerProblem, world: int) -> InnerProblem:
-    """The problem on the first of some ranks; one that is shared already, with this number of ranks."""
+    """The problem on the first of some ranks; one that is shared already, with this number of ranks.
+
+    Raises:
+        ValueError: if its losses are sums over processes in another way than by `DataParallel`.
+    """
     if isinstance(problem, DataParallel):
         problem = problem.problem
     elif isinstance(problem, Wrapper) and any(isinstance(part, DataParallel) for part in problem.modules()):
         other = copy(problem)
         other._modules = problem._modules | {"problem": _shared(problem.problem, world)}
         return other
+    elif problem.is_spread:
+        raise ValueError(
+            f"A plan counts what DataParallel sends, but the losses of this {type(problem).__name__} are sums over "
+            "processes in another way. Plan for the problem that it is made of."
+        )
     if world == 1:
         return problem
     return DataParallel(problem, Ranks.rehearsed(world))

@@ -4,6 +4,7 @@ import pytest
 import ranks
 import torch
 from plan_cases import CASES, STEPS, make
+from tables import PROBLEMS
 
 import hypergrad as hg
 from hypergrad.estimator.rank_plan import Effort
@@ -99,4 +100,16 @@ def test_bad_numbers_of_ranks_and_tapes_are_refused():
     with pytest.raises(ValueError, match="Reversible does not serve GradientDescent"):
         hg.Unrolled(tape=hg.Reversible(), inner_steps=3).plan(problem, world=2)
     with pytest.raises(NotImplementedError, match="inner_share"):
-        hg.Implicit().plan(hg.Ridge(hg.diabetes()), world=2)
+        hg.Implicit().plan(PROBLEMS["quadratic"], world=2)
+
+
+def test_what_is_spread_in_another_way_is_refused():
+    class Spread(hg.Supervised):
+        @property
+        def is_spread(self):
+            return True
+
+    problem = make(CASES["cg"])
+    problem.__class__ = Spread
+    with pytest.raises(ValueError, match="losses of this Spread are sums over processes in another way"):
+        CASES["cg"].plan(problem, world=2)
