@@ -60,10 +60,9 @@ class InfinitesimalJackknife:
         Also raised, by what it calls: NotOptimalError if the parameters are not the solution; ValueError if a
         `Supervised` draws random numbers in training, or its loss has no term for each example.
         """
-        weighted = None if self.weights in hparams else _weighted(inner, self.weights)
-        if weighted is not None:
-            inner = weighted
-            hparams = hparams | {self.weights: torch.ones_like(weighted.init_hparams()[self.weights])}
+        if _is_supervised(inner) and self.weights not in hparams:
+            inner = _weighted(inner, self.weights)
+            hparams = hparams | {self.weights: torch.ones_like(inner.init_hparams()[self.weights])}
         optimum = Optimum.at(inner, params, hparams, linsolve=self.linsolve, tol=self.tol, inner_step=inner_step)
         weights = optimum.hparams.get(self.weights)
         if weights is None and len(optimum.hparams) == 1 and isinstance(hparams, Tensor):
@@ -79,10 +78,14 @@ class InfinitesimalJackknife:
         return WeightedFit(optimum, name, self.order, self.chunk)
 
 
-def _weighted(inner: Inner, name: str) -> InnerProblem | None:
-    """A `Supervised`, also one that processes share, with the weights of its examples; None for others."""
-    if isinstance(inner, Supervised):
+def _is_supervised(inner: Any) -> bool:
+    """Whether it is a `Supervised`, also one that several processes share."""
+    return isinstance(inner.problem if isinstance(inner, DataParallel) else inner, Supervised)
+
+
+def _weighted(inner: Any, name: str) -> InnerProblem:
+    """The same with a weight for each example."""
+    if not isinstance(inner, DataParallel):
         return inner.weighted(name)
-    if isinstance(inner, DataParallel) and isinstance(inner.problem, Supervised):
-        return inner.around(inner.problem.weighted(name))
-    return None
+    whole: Any = inner.problem
+    return inner.around(whole.weighted(name))

@@ -8,8 +8,8 @@ import ranks
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SOME = list(table.some_estimates())
-SINGLE = 2e-4
-"""How far apart hypergradients in float32 may be; the largest distance that was met is in docs/parity.md."""
+SINGLE = {"cg by differences": 2e-4, "lbfgs on -": 1e-5}
+"""How far apart hypergradients in float32 may be, where it is more than 2e-6. docs/parity.md has what was met."""
 
 
 def require_parity(results: ranks.Results, name: str, tol: float) -> None:
@@ -47,7 +47,8 @@ def test_four_processes_give_the_hypergradient_of_one(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SOME)
 def test_two_processes_in_single_precision(name):
-    require_parity(ranks.run("parity_cases", function="single", seconds=300), name, SINGLE)
+    tol = SINGLE.get(name.split(",")[0], 2e-6)
+    require_parity(ranks.run("parity_cases", function="single", seconds=300), name, tol)
 
 
 @pytest.mark.slow
