@@ -58,7 +58,16 @@ def rows_read() -> dict[str, Any]:
     w, hp = problem.init_params(), problem.init_hparams()
     for step in range(2):
         problem.outer_loss(w, hp, problem.outer_batch(step))
-    return {"train": train.reads, "dev": dev.reads, "at start": at_start}
+    return {"train": train.reads, "dev": dev.reads, "at start": at_start, "again": reads_again()}
+
+
+def reads_again() -> list[int]:
+    """Which rows of a random data set in memory a process reads for a training step."""
+    train = Read(40, noise=0.1)
+    problem = hg.DataParallel(streamed(train, batch_size=10, stream=False))
+    train.reads.clear()
+    problem.inner_batch(1)
+    return train.reads
 
 
 class InShares(Wrapper):
