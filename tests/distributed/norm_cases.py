@@ -13,6 +13,7 @@ from problem_cases import (
     draw,
     each,
     found,
+    implicit,
     network,
     supervised,
     unrolled,
@@ -110,17 +111,7 @@ def returning(*, ignored: int = 0, norm: bool = False, **settings: Any) -> hg.Su
 
 PARITY: dict[str, Callable[[], list[float]]] = {
     "normalised": lambda: compared(partial(normalized, batch_size=5)),
-    "normalised, Gauss–Newton": lambda: compared(
-        normalized,
-        hg.Implicit(
-            solver=hg.Momentum(lr=0.05),
-            product=hg.GaussNewton(),
-            inner_steps=3,
-            inner_tol=0,
-            damping=2.0,
-            error_bar=False,
-        ),
-    ),
+    "normalised, Gauss–Newton": lambda: compared(normalized, implicit(product=hg.GaussNewton())),
     "normalised forward": lambda: compared(normalized, hg.Forward(solver=hg.Momentum(lr=0.05), inner_steps=3)),
     "normalised images": lambda: compared(images, unrolled()),
     "normalised, recomputed": lambda: compared(partial(images, batch_size=5, recompute=["2"]), unrolled()),

@@ -51,7 +51,7 @@ def unrolled(steps: int = 3) -> Any:
 
 def implicit(**settings: Any) -> Any:
     usual: dict[str, Any] = {"linsolve": hg.CG(tol=1e-13), "inner_steps": 3, "inner_tol": 0.0, "damping": 40.0}
-    return hg.Implicit(solver=hg.Momentum(lr=0.05), error_bar=False, **usual | settings)
+    return hg.Implicit(solver=hg.Momentum(lr=0.05), **usual | {"error_bar": False} | settings)
 
 
 def found(problem: Any, estimator: Any, step: int = 1) -> Any:
@@ -149,8 +149,9 @@ PARITY: dict[str, Callable[[], list[float]]] = {name: partial(compared, make) fo
     "wraps tied": lambda: compared(tied, wrap=lambda p: hg.Tied(DataParallel(p.problem), name="each", groups=4)),
     "folds over ranks": lambda: compared(lambda: hg.k_fold(cleaning(batch_size=5), 3)),
     "folds in parts": lambda: compared(
-        lambda: hg.k_fold(LOSSES["smoothed, in micro-batches"](), 3),
-        wrap=lambda _: hg.k_fold(DataParallel(LOSSES["smoothed, in micro-batches"]()), 3),
+        lambda: hg.k_fold(LOSSES["smoothed, in micro-batches"](), 2),
+        unrolled(),
+        wrap=lambda _: hg.k_fold(DataParallel(LOSSES["smoothed, in micro-batches"]()), 2),
     ),
     "folds, Gauss–Newton": lambda: compared(
         lambda: hg.k_fold(LOSSES["mean"](), 3), implicit(product=hg.GaussNewton(), damping=2.0)

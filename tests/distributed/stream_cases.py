@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from problem_cases import N, compared, draw, error, found, network, supervised, unrolled
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -58,11 +59,20 @@ def rows_read() -> dict[str, Any]:
     w, hp = problem.init_params(), problem.init_hparams()
     for step in range(2):
         problem.outer_loss(w, hp, problem.outer_batch(step))
-    return {"train": train.reads, "dev": dev.reads, "at start": at_start}
+    return {"train": train.reads, "dev": dev.reads, "at start": at_start, "again": reads_again()}
+
+
+def reads_again() -> list[int]:
+    """Which rows of a random data set in memory a process reads for a training step."""
+    train = Read(40, noise=0.1)
+    problem = hg.DataParallel(streamed(train, batch_size=10, stream=False))
+    train.reads.clear()
+    problem.inner_batch(1)
+    return train.reads
 
 
 class InShares(Wrapper):
-    """A problem on one process that sums over the parts of two."""
+    """A problem on one process that sums over the parts of all."""
 
     def untied(self, hparams: Any) -> Any:
         return hparams
@@ -71,7 +81,8 @@ class InShares(Wrapper):
         return self.problem.hyperparameters()
 
     def inner_parts(self, batch: Any) -> Any:
-        parts = [self.problem.inner_share(batch, rank, 2) for rank in range(2)]
+        world = dist.get_world_size()
+        parts = [self.problem.inner_share(batch, rank, world) for rank in range(world)]
         return [part for part in parts if part[1] > 0]
 
 
@@ -83,7 +94,7 @@ def random(**settings: Any) -> hg.Supervised:
 
 
 def by_draws(**settings: Any) -> list[float]:
-    """Draws on two processes against the same parts on one, and one tape against another that computes again."""
+    """Draws on several processes against the same parts on one, and one tape against another that computes again."""
     one, many = found(InShares(random()), unrolled()), found(hg.DataParallel(random(**settings)), unrolled())
     again = hg.Unrolled(solver=hg.Momentum(lr=0.05), inner_steps=3, tape=hg.Checkpoint(slots=2))
     return [error(one, many), error(found(hg.DataParallel(random(**settings)), again), many)]

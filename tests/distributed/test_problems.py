@@ -35,9 +35,11 @@ def test_parity(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", shared_cases.PARITY)
-def test_parity_on_four_processes(case):
-    assert max(max(found) for found in run(world=4).of(case)) < 1e-10
+@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("case", shared_cases.EXHAUSTIVE)
+def test_parity_of_more_estimators(case, world):
+    results = ranks.run("shared_cases", function="exhaustive", world=world, seconds=600)
+    assert max(max(found) for found in results.of(case)) < 1e-10
 
 
 @pytest.mark.parametrize(("case", "bound"), [("float32", 1e-6), ("bf16-mixed", 3e-2), ("bf16-true", 3e-2)])
@@ -69,6 +71,7 @@ def test_a_process_reads_its_own_rows_only():
     assert first["dev"] == 2 * list(range(10))
     assert second["dev"] == 2 * list(range(10, 20))
     assert first["at start"] == second["at start"]
+    assert len(first["again"]) == len({*first["again"], *second["again"]}) / 2 == 5
 
 
 def test_processes_draw_different_numbers():

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from hypergrad.core.seed import seed_of
 from hypergrad.core.validation import require_int
 from hypergrad.data.minibatch import scheduled
+from hypergrad.data.own_rows import own_rows
 from hypergrad.model.criterion import Criterion, Fraction
 from hypergrad.problem.base import Parts
 from hypergrad.problem.batch_place import WHOLE, BatchPlace, place_of
@@ -130,16 +130,23 @@ class DividedProblem(ExampleProblem):
 
         The fraction of a piece is that of the whole, if the batch is itself a part of another.
         """
-        outer = batch.fraction
-        if outer is None:
-            count = self.criterion.count(self._targets(name, batch)) if self.criterion.counts else None
-            outer = Fraction(None, 1.0, count)
-        start = 0
-        for k, rows in enumerate(torch.arange(num).tensor_split(pieces)):
-            number = k if outer.number is None else seed_of("part", outer.number, k)
-            share = len(rows) / num
-            yield slice(start, start + len(rows)), Fraction(number, outer.share * share, outer.denominator), share
-            start += len(rows)
+        outer = self._fraction(name, batch)
+        for k in range(pieces):
+            own = own_rows(num, k, pieces)
+            yield own.rows, within(outer, k, own.share), own.share
+
+    def _fraction(self, name: str, batch: Batch) -> Fraction:
+        """What a batch is of another one; all of it if it is a whole one."""
+        if batch.fraction is not None:
+            return batch.fraction
+        count = self.criterion.count(self._targets(name, batch)) if self.criterion.counts else None
+        return Fraction(None, 1.0, count)
+
+
+def within(outer: Fraction, k: int, share: float) -> Fraction:
+    """What the k-th piece of a part is of the whole, with its share of the part."""
+    number = k if outer.number is None else seed_of("part", outer.number, k)
+    return Fraction(number, outer.share * share, outer.denominator)
 
 
 def _rows(rows: Any, cut: slice) -> Any:

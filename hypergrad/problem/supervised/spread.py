@@ -16,7 +16,7 @@ from hypergrad.data.own_rows import own_rows
 from hypergrad.data.streamed_rows import RowPart
 from hypergrad.model.batch_statistics import Moments, moments_over
 from hypergrad.model.criterion import Fraction
-from hypergrad.problem.supervised.divided import DividedProblem
+from hypergrad.problem.supervised.divided import DividedProblem, within
 from hypergrad.problem.supervised.examples import Batch
 from hypergrad.problem.supervised.owned_part import owned_part
 
@@ -93,10 +93,9 @@ class SpreadProblem(DividedProblem):
     def _part(self, name: str, batch: Batch, rank: int, world: int) -> tuple[Batch, float]:
         """What one of several processes computes of a batch; without an example for it, the first one at share 0."""
         num = self._length(name, batch)
-        cut, fraction, share = list(self._pieces(name, batch, num, world))[rank]
-        if share == 0:
-            cut, fraction = slice(0, 1), fraction._replace(share=1 / num, is_empty=True)
-        return self._piece_of(batch, cut, fraction), share
+        own = own_rows(num, rank, world)
+        fraction = within(self._fraction(name, batch), rank, own.share or 1 / num)
+        return self._piece_of(batch, own.rows, fraction._replace(is_empty=own.share == 0)), own.share
 
     def _counts_of_dev(self, ranks: Ranks) -> Tensor | None:
         """What each example of dev adds to the denominator of the loss, of which each process reads its own part.
