@@ -29,6 +29,8 @@ class Run:
         config: the resolved config, or another description of the run, as nested dicts of plain values.
         resumed_at: the last outer step of a resumed run that is already on disk; None for a new run, and -1 for one
             that begins again in its folder because it was cut short before its first state.
+        is_first: whether this process is the only one of the run, or the first. Callbacks are called on every rank, so
+            that those that evaluate the problem do so on all; what writes or shows does so on the first.
         best: returns the best record so far, or None before the first one; also while the run goes on.
     """
 
@@ -37,6 +39,7 @@ class Run:
     estimator: HypergradEstimator
     config: dict[str, Any] = field(default_factory=dict)
     resumed_at: int | None = None
+    is_first: bool = True
     best: "Callable[[], Record | None]" = field(default=lambda: None, repr=False)
 
 

@@ -75,7 +75,8 @@ def read_history(
             f"with the {_NAME} beside it."
         )
     found: list[dict[str, Any]] = [json.loads(line) for line in lines]
-    names = found[0]["trajectory"]
+    # Those that all records have: with another number of processes, others may be spread over them.
+    names = [name for name in found[0]["trajectory"] if all(name in one["trajectory"] for one in found)]
     paths = {
         name: [torch.tensor(one["trajectory"][name], dtype=like[name].dtype).reshape(like[name].shape) for one in found]
         for name in names

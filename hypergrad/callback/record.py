@@ -42,6 +42,8 @@ class Record:
         problem: of this outer step.
         labels: names of the entries of λ, by hyperparameter, in the order of the flat values; may be empty.
         exact_loss: the loss on all of dev where `outer_loss` is on a sample; None where it was not evaluated.
+        of_whole: the scalars of λ and dF/dλ, if their rows are spread over processes; None if they are not. Callbacks
+            and results have whole tensors in any case.
     """
 
     step: int
@@ -58,6 +60,7 @@ class Record:
     problem: InnerProblem = field(compare=False)
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     exact_loss: float | None = None
+    of_whole: Mapping[str, float] | None = None
 
     def __repr__(self) -> str:
         """The losses, metrics and hyperparameters in less than 24 lines of 80 columns."""
@@ -105,6 +108,21 @@ class Record:
             numbers["loss/dev"] = self.dev_loss
         for name, value in self.metrics.items():
             numbers["loss/test" if name == "test_loss" else f"metric/{name}"] = value
+        numbers |= self.tensor_scalars() if self.of_whole is None else self.of_whole
+        for key, tag in _STAT_TAGS.items():
+            value = self.stats.get(key, math.nan)
+            # Left out: an unknown number, which is NaN, and the status of training that need not converge.
+            if value == value and value != Status.NOT_REQUIRED:
+                numbers[tag] = float(value == Status.CONVERGED) if isinstance(value, str) else float(value)
+        numbers["run/products"] = float(self.num_matvecs)
+        numbers["run/gradients"] = float(self.num_gradients)
+        numbers["run/inner_steps"] = float(self.num_inner_steps)
+        numbers["run/seconds"] = self.seconds
+        return numbers
+
+    def tensor_scalars(self) -> dict[str, float]:
+        """The scalars of λ and dF/dλ, from the tensors of the record."""
+        numbers: dict[str, float] = {}
         for name, value in self.hparams.items():
             if value.ndim == 0:
                 numbers[f"hparam/{name}"] = value.item()
@@ -116,15 +134,6 @@ class Record:
         if self.grad:
             flat = torch.cat([g.reshape(-1) for g in self.grad.values()])
             numbers["hypergradient/norm"] = torch.linalg.vector_norm(flat).item()
-        for key, tag in _STAT_TAGS.items():
-            value = self.stats.get(key, math.nan)
-            # Left out: an unknown number, which is NaN, and the status of training that need not converge.
-            if value == value and value != Status.NOT_REQUIRED:
-                numbers[tag] = float(value == Status.CONVERGED) if isinstance(value, str) else float(value)
-        numbers["run/products"] = float(self.num_matvecs)
-        numbers["run/gradients"] = float(self.num_gradients)
-        numbers["run/inner_steps"] = float(self.num_inner_steps)
-        numbers["run/seconds"] = self.seconds
         return numbers
 
 

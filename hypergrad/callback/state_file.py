@@ -8,6 +8,7 @@ import torch
 
 from hypergrad.callback.atomic import replacing
 from hypergrad.callback.history_file import HistoryFile, read_history
+from hypergrad.callback.shard_folder import FOLDER, remove
 from hypergrad.callback.stacked import stacked, unstacked
 from hypergrad.core.errors import CheckpointError
 from hypergrad.core.placement import placed
@@ -31,7 +32,7 @@ def write(history: HistoryFile, state: dict[str, Any], keep: int) -> Path:
     Also raised, by what it calls: OSError if the disk is full or cannot be written; the earlier files are unchanged.
     """
     folder = history.path.parent
-    path = folder / f"state-{state['step']:06d}.pt"
+    path = path_of(folder, state["step"])
     history.append(state["history"], state["trajectory"])
     # On the CPU, so that it can be read on a machine without the device of the run.
     content = {key: value for key, value in state.items() if key not in ("history", "trajectory")}
@@ -42,8 +43,13 @@ def write(history: HistoryFile, state: dict[str, Any], keep: int) -> Path:
     for known in found(folder):
         # A file of a later step remains from before the run was resumed at an earlier one.
         if known not in ours[-keep:]:
-            known.unlink()
+            remove(known)
     return path
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """The state file of an outer step."""
+    return folder / f"state-{step:06d}.pt"
 
 
 def found(folder: Path) -> list[Path]:
@@ -96,6 +102,8 @@ def _load(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} cannot be read: it is truncated, or no state of a run ({reason}).") from None
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise CheckpointError(f"{path} is not the state of a run of hypergrad.")
+    if FOLDER in state:
+        state[FOLDER] = str(path.parent / state[FOLDER])
     if state.get("version") == _WITH_HISTORY:
         return state
     if state.get("version") != _VERSION:

@@ -7,7 +7,8 @@ from typing import Any
 from hypergrad.callback.atomic import remove_unfinished
 from hypergrad.callback.base import Callback, Record, Result, Run
 from hypergrad.callback.history_file import HistoryFile
-from hypergrad.callback.state_file import found, write
+from hypergrad.callback.shard_folder import FOLDER, folder_of, remove_orphans, without_rows, write_shards
+from hypergrad.callback.state_file import found, path_of, write
 
 
 class StateSaver(Callback):
@@ -16,6 +17,8 @@ class StateSaver(Callback):
     A file holds the outer step, λ and the unconstrained u, the optimiser, the trained parameters, the adjoint and the
     random streams. `torch.load(path, weights_only=True)` has `step`, `hparams` and `params`. The history is in
     `history.jsonl` beside it, to which each record is appended once, so that a save costs the same at every step.
+    Of hyperparameters whose rows are spread over processes, each process writes its own, into the folder
+    `state-NNNNNN.shards`, and any number of processes can read them; an error that ends one process writes no state.
 
     Args:
         folder: the folder of the run; created when missing.
@@ -26,6 +29,8 @@ class StateSaver(Callback):
     Raises:
         ValueError: if `every` or `keep` is below 1.
     """
+
+    _writes = True  # see `Run.is_first`
 
     def __init__(self, folder: str | Path, every: int = 1, keep: int = 2) -> None:
         for name, value in {"every": every, "keep": keep}.items():
@@ -39,12 +44,15 @@ class StateSaver(Callback):
 
     def on_start(self, run: Run) -> None:
         self._latest: dict[str, Any] | None = None
+        self._seen, self._writes = -1 if run.resumed_at is None else run.resumed_at, run.is_first
+        if not self._writes:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_unfinished(self.folder, "state-*.pt")
+        remove_orphans(self.folder)
         states = found(self.folder)
         if states and run.resumed_at is None:
             raise FileExistsError(f"{states[-1]} belongs to another run; choose another folder, or resume it.")
-        self._seen = -1 if run.resumed_at is None else run.resumed_at
         self._history = HistoryFile(self.folder, self._seen)
 
     def on_state(self, step: int, state: dict[str, Any]) -> None:
@@ -56,9 +64,22 @@ class StateSaver(Callback):
         self._write()
 
     def on_error(self, error: BaseException, last: Record | None) -> None:
-        self._write()
+        # After Ctrl-C and SIGTERM all ranks come here, and after other errors perhaps this one alone.
+        if isinstance(error, KeyboardInterrupt) or not self._has_rows:
+            self._write()
 
     def _write(self) -> None:
-        if self._latest is not None:
-            write(self._history, self._latest, self.keep)
-            self._latest = None
+        if self._latest is None:
+            return
+        state, rows = without_rows(self._latest)
+        if rows:
+            file = path_of(self.folder, state["step"])
+            write_shards(file, rows)
+            state[FOLDER] = folder_of(file).name
+        if self._writes:
+            write(self._history, state, self.keep)
+        self._latest = None
+
+    @property
+    def _has_rows(self) -> bool:
+        return self._latest is not None and len(without_rows(self._latest)[1]) > 0

@@ -9,6 +9,7 @@ from torch import Tensor
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.effect.base import Effect, Site
+from hypergrad.effect.example_weights import ExampleWeights
 
 
 class CombinedEffects:
@@ -95,6 +96,11 @@ class CombinedEffects:
     def without_effect(self) -> list[str]:
         """The names of the hyperparameters that are no effects, but coefficients of the solver."""
         return [name for name, one in self.declared.items() if isinstance(one, Hyperparameter)]
+
+    @property
+    def of_examples(self) -> list[str]:
+        """The names of the hyperparameters with a row for each train example, which only this example uses."""
+        return [name for name, one in self._weights.items() if type(one) is ExampleWeights]
 
     @property
     def changes_targets(self) -> bool:

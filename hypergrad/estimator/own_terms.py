@@ -15,6 +15,8 @@ class OwnTerms:
 
     That is p numbers for each estimate, and not for each step, which matters for a λ with an entry for each example.
 
+    Hyperparameters whose rows are spread over processes are not among them: the outer loop sums their terms.
+
     Attributes:
         run: whose steps give each process's own terms for the hyperparameters in `names`.
         names: those that enter the losses only. A coefficient of the solver is the same computation in each process.
@@ -32,7 +34,8 @@ class OwnTerms:
         # A step of the user's own may compute anything from λ.
         if not (isinstance(problem, DataParallel) and problem.is_spread) or type(solver).step is not InnerSolver.step:
             return cls(run)
-        names = frozenset(run.dynamics.hparams) - {root(value) for value in solver.coefficients().values()}
+        used = {root(value) for value in solver.coefficients().values()}
+        names = frozenset(run.dynamics.hparams) - used - problem.own_terms
         dynamics = replace(run.dynamics, problem=problem.with_own_terms(names))
         return cls(replace(run, dynamics=dynamics), names, problem)
 

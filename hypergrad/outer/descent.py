@@ -17,6 +17,7 @@ from hypergrad.outer.acceptance import Acceptance
 from hypergrad.outer.journal import Journal
 from hypergrad.outer.objective import OuterObjective
 from hypergrad.outer.requirements import require_comparable, require_same_loss
+from hypergrad.outer.spread_requirements import require_entrywise
 from hypergrad.outer.suggested_sgd import SuggestedSGD
 
 
@@ -52,6 +53,7 @@ class Descent:
                 f"Trainer.optimizer must make a torch.optim.Optimizer, but it made {self.optimizer!r}; "
                 "give a class or a functools.partial of one, such as functools.partial(torch.optim.Adam, lr=0.1)."
             )
+        require_entrywise(objective.spread, self.optimizer)
         require_same_loss(objective.problem, self.optimizer)
         require_comparable(objective.estimator, self.optimizer)
         if scheduler and "lr" not in self.optimizer.defaults:
@@ -122,7 +124,7 @@ class Descent:
         Raises:
             NonFiniteError: if it is not.
         """
-        bad = [name for name, u in self.objective.u.items() if not u.isfinite().all()]
+        bad = self.objective.hparams_not_finite()
         if not bad:
             return
         which, when = f"Outer step {record.step}", "where"
@@ -205,5 +207,6 @@ def _made(
     tensors = list(objective.u.values())
     if not isinstance(optimizer, SuggestedSGD):
         return optimizer(tensors)
+    require_entrywise(objective.spread, optimizer)
     with journal.ledger.counting():
         return optimizer(tensors, objective.problem)

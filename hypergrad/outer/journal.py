@@ -22,6 +22,7 @@ from hypergrad.estimator.inexact import inexactness
 from hypergrad.outer.labels import Labels
 from hypergrad.outer.ledger import Ledger
 from hypergrad.outer.objective import OuterObjective
+from hypergrad.outer.spread import Spread
 from hypergrad.problem.base import InnerProblem
 
 _LOOSE = 2.0
@@ -31,7 +32,7 @@ _LOOSE = 2.0
 class Journal:
     """The records of a run: its cost, the first, last and best record, the scalars of all records, and the trajectory.
 
-    The trajectory holds the hyperparameters of at most `MOST_ENTRIES` entries.
+    The trajectory holds the hyperparameters of at most `MOST_ENTRIES` entries that are whole on each process.
 
     Args:
         like: the hyperparameters.
@@ -42,6 +43,7 @@ class Journal:
             not compared with it, and no longer the best; None if all steps have the same tolerances.
         is_exact: whether the metrics, and the loss on all of dev, are evaluated in an outer step. Only such a record
             can become the best.
+        spread: which hyperparameters have only some rows on this process; none when None.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Journal:
         labels: Labels | None = None,
         looseness: Callable[[int], float] | None = None,
         is_exact: Callable[[int], bool] = lambda step: True,
+        spread: Spread | None = None,
     ) -> None:
         self.is_exact = is_exact
         self.monitor, self.compares, self.looseness = monitor, compares, looseness
@@ -60,7 +63,9 @@ class Journal:
         self.ledger = Ledger(labels or {})
         self.history: list[dict[str, float]] = []
         self._warned: set[str] = set()
-        self._paths: dict[str, list[Tensor]] = {name: [] for name, x in like.items() if x.numel() <= MOST_ENTRIES}
+        self.spread = spread or Spread({})
+        kept = [name for name, x in like.items() if x.numel() <= MOST_ENTRIES and name not in self.spread.shards]
+        self._paths: dict[str, list[Tensor]] = {name: [] for name in kept}
         self._records: tuple[Record, ...] = ()
 
     @property
@@ -78,6 +83,11 @@ class Journal:
         first, last, best = self._records
         return first, last, best
 
+    def whole_records(self) -> list[Record]:
+        """The first, the last and the best record with all rows of λ, on all ranks."""
+        whole = {record.step: self.spread.whole_record(record) for record in self._records}
+        return [whole[record.step] for record in self._records]
+
     def record(self, objective: OuterObjective, step: int) -> Record:
         """The record of one evaluation as outer step `step`, with the cost of the run so far.
 
@@ -90,9 +100,9 @@ class Journal:
             cause = self._cause(objective) if isinstance(error, DivergenceError) else ""
             raise type(error)(f"{error}{cause}{self._whereabouts(step, objective.hparams())}") from error
         self._warn(evaluation.found, step)
-        return self.ledger.record(
-            step, evaluation.problem, evaluation.hparams, evaluation.found, is_exact=self.is_exact(step)
-        )
+        hparams = self.spread.whole(evaluation.hparams)
+        record = self.ledger.record(step, evaluation.problem, hparams, evaluation.found, is_exact=self.is_exact(step))
+        return self.spread.record(record)
 
     def unrecorded(
         self, objective: OuterObjective, steps: range, take: Callable[[range], tuple[Hypergradient, int]]
@@ -134,7 +144,7 @@ class Journal:
 
     def result(self, stopped: str, final_model: TrainedModel | None = None) -> Result:
         """The result of the run; `stopped` says why it ended."""
-        first, last, best = self.records()
+        first, last, best = self.whole_records()
         # An interrupt in `add` may have left entries of a record that is not kept.
         rows = len(self.history) - (self.history[-1]["step"] != last.step)
         return Result(
@@ -161,8 +171,10 @@ class Journal:
     def restore(self, state: dict[str, Any], problem_at: Callable[[int], InnerProblem]) -> None:
         """Go back to a state; `problem_at` returns the problem of an outer step."""
         self.history = list(state["history"])
-        self._paths = {name: list(placed(path[:], self.device)) for name, path in state["trajectory"].items()}
-        self._records = tuple(_as_record(content, self.device, problem_at) for content in state["records"])
+        kept = {name: path for name, path in state["trajectory"].items() if name not in self.spread.shards}
+        self._paths = {name: list(placed(path[:], self.device)) for name, path in kept.items()}
+        records = (_as_record(content, self.device, problem_at) for content in state["records"])
+        self._records = tuple(self.spread.restored(record) for record in records)
         self._warned = set(state["warned"])
         self.ledger.restore(state, self._records[1].seconds)
 
@@ -185,7 +197,7 @@ class Journal:
 
     def _cause(self, objective: OuterObjective) -> str:
         """What the estimator says about a divergence since the last record."""
-        if self.last is None:
+        if self.last is None or self.spread:
             return ""
         tried, carry = detach(objective.hparams()), objective.snapshot().carry
         said = objective.estimator.explain_divergence(

@@ -11,6 +11,7 @@ from hypergrad.callback.base import Callback, Record, Result
 from hypergrad.callback.trained_model import TrainedModel
 from hypergrad.data.streamed import reading
 from hypergrad.outer.descent import Descent
+from hypergrad.outer.spread_state import names_in, with_own, with_rows
 from hypergrad.outer.state import identity, random_state, require_same, restore_random_state
 
 
@@ -60,8 +61,9 @@ class Loop:
     def observe(self, record: Record) -> None:
         """Add a record to the journal, and pass it and the state to the callbacks."""
         self.journal.add(record)
+        shown = self.objective.spread.whole_record(record) if self.callbacks else record
         for callback in self.callbacks:
-            callback.on_step(record)
+            callback.on_step(shown)
         keepers = [callback for callback in self.callbacks if type(callback).on_state is not Callback.on_state]
         if keepers:
             state = self.state(record)
@@ -70,7 +72,7 @@ class Loop:
 
     def retrained(self) -> TrainedModel:
         """The model after training on train and dev at the best λ, from the initial parameters."""
-        _, _, best = self.journal.records()
+        _, _, best = self.journal.whole_records()
         problem, hparams = self.objective.problem.joined(best.hparams)
         with reading(problem):
             found = self.objective.estimator.estimate(problem, hparams, problem.init_params())
@@ -81,7 +83,7 @@ class Loop:
 
     def state(self, last: Record) -> dict[str, Any]:
         """All that `restore` needs, as tensors and plain values; later steps do not change them."""
-        return {
+        state = {
             "step": last.step,
             "hparams": last.hparams,
             **self.objective.state(),
@@ -91,6 +93,7 @@ class Loop:
             "device": self.journal.device.type,
             "identity": self.identity,
         }
+        return with_rows(state, self.objective.spread, self._names)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a state, as if it had been reached here.
@@ -99,10 +102,16 @@ class Loop:
         """
         require_same(self.identity, state["identity"])
         self._note_device(state.get("device"))
+        state = with_own(state, self.objective.spread, self._names, self.journal.device)
         self.journal.restore(state, self.objective.problem.at_outer_step)
         self.objective.restore(state)
         self.descent.restore(state)
         restore_random_state(state["random"])
+
+    @property
+    def _names(self) -> dict[int, str]:
+        """The hyperparameters by their index in the state of the optimiser."""
+        return names_in(self.descent.optimizer, self.objective.u)
 
     def _note_device(self, before: str | None) -> None:
         """Warn if the state comes from another kind of device; earlier releases did not record it."""

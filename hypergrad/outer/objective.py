@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.placement import placed
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient
+from hypergrad.outer.spread import Spread
 from hypergrad.problem.base import InnerProblem
 
 
@@ -20,8 +21,8 @@ class Evaluation:
 
     Attributes:
         problem: the problem of the outer step.
-        hparams: λ in natural units.
-        found: the hypergradient there.
+        hparams: λ in natural units; on several processes that share its rows, those of this one.
+        found: the hypergradient there, of the same rows.
     """
 
     problem: InnerProblem
@@ -59,10 +60,13 @@ class OuterObjective:
     ) -> None:
         self.problem, self.estimator = problem, estimator
         self.warm_start, self.max_grad_norm = warm_start, max_grad_norm
+        start = problem.init_hparams()
         self.spaces = problem.hyperparameters()
+        self.spread = Spread(problem.shards(), device=next(iter(start.values())).device)
+        self._on_shards = problem.on_shards()
         self.u = {
             name: self.spaces[name].to_unconstrained(value).detach().clone().requires_grad_()
-            for name, value in problem.init_hparams().items()
+            for name, value in self.spread.own(start).items()
         }
         self._params, self._carry = problem.init_params(), None
 
@@ -85,20 +89,26 @@ class OuterObjective:
         return self._evaluate(self.estimator.unrecorded, step).found
 
     def _evaluate(self, estimate: Callable[..., Hypergradient], step: int) -> Evaluation:
-        hparams, problem = self.hparams(), self.problem.at_outer_step(step)
+        hparams, problem, evaluated = self.hparams(), *self._at_outer_step(step)
         # A copy, because u moves in place, and u is λ itself if there is no constraint.
         natural = {name: value.detach().clone() for name, value in hparams.items()}
         found = estimate(
-            problem,
-            natural,
+            evaluated,
+            self.spread.for_losses(natural),
             self._params if self.warm_start else problem.init_params(),
             outer_step=step,
             inner_step=step * self.estimator.inner_steps if self.warm_start else 0,
             carry=self._carry if self.warm_start else None,
         )
+        found = self.spread.summed(found)
         self._pull_back(hparams, found.grad)
         self._params, self._carry = found.params, found.carry
         return Evaluation(problem, natural, found)
+
+    def _at_outer_step(self, step: int) -> tuple[InnerProblem, InnerProblem]:
+        """The problem of an outer step, and the one whose λ is on this process."""
+        problem = self.problem.at_outer_step(step)
+        return problem, self._on_shards.at_outer_step(step) if self.spread else problem
 
     @torch.no_grad()
     def place(self, values: Tensors) -> None:
@@ -136,7 +146,11 @@ class OuterObjective:
     def not_finite(self) -> list[str]:
         """What of the state holds NaN or infinity: hyperparameters by name, "the parameters" and "the carry"."""
         named = {**self.u, "the parameters": self._params, "the carry": self._carry}
-        return [name for name, part in named.items() if not _is_finite(part)]
+        return self.spread.on_any((name for name, part in named.items() if not _is_finite(part)), named)
+
+    def hparams_not_finite(self) -> list[str]:
+        """The hyperparameters that hold NaN or infinity, on any rank."""
+        return self.spread.on_any((name for name, u in self.u.items() if not _is_finite(u)), self.u)
 
     def _pull_back(self, hparams: Tensors, grad: Tensors) -> None:
         """dF/du, clipped, from dF/dλ."""
@@ -150,7 +164,7 @@ class OuterObjective:
             for name, grad_u in zip(moved, torch.autograd.grad(outputs, inputs, grads), strict=True):
                 self.u[name].grad = grad_u
         if self.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(list(self.u.values()), self.max_grad_norm)
+            self.spread.clip(self.u, self.max_grad_norm)
 
 
 def _is_finite(part: Any) -> bool:

@@ -35,6 +35,7 @@ from hypergrad.outer.requirements import (
     require_warm_start,
 )
 from hypergrad.outer.resumption import resumed
+from hypergrad.outer.spread_requirements import require_linear
 from hypergrad.outer.suggested_sgd import SuggestedSGD
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.precision import in_precision, matrix_products, require_precision
@@ -174,7 +175,9 @@ class Trainer:
             if resume is not None:
                 resumed_at = resumed(loop, resume, begins=resume_if_any)
             config = config or {"estimator": repr(self.estimator), "outer_steps": self.outer_steps}
-            run = Run(self.outer_steps, self.evaluated, self.estimator, config, resumed_at, lambda: loop.journal.best)
+            run = Run(
+                self.outer_steps, self.evaluated, self.estimator, config, resumed_at, best=lambda: loop.journal.best
+            )
             try:
                 with running(self.callbacks, run, loop.journal):
                     result = loop.run()
@@ -195,6 +198,7 @@ class Trainer:
         objective = OuterObjective(
             self.evaluated, self.estimator, warm_start=self.warm_start, max_grad_norm=self.max_grad_norm
         )
+        require_linear(objective.spread, self.estimator)
         # The lowest of losses on different tasks is luck, not the best.
         every = self.exact_every or _multiple(_EXACT_EVERY if self.problem.samples_outer else 1, self.record_every)
         compares = self.monitor != OUTER_LOSS or self.problem.at_outer_step(1) is self.problem
@@ -208,6 +212,7 @@ class Trainer:
                 labels=entry_labels(self.problem, self.estimator),
                 looseness=self.estimator.looseness,
                 is_exact=lambda step: step % every == 0 or step == self.outer_steps,
+                spread=objective.spread,
             ),
             optimizer=self.optimizer,
             scheduler=self.scheduler,

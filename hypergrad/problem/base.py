@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hypergrad.core.autodiff import Tensors, value_and_gradient
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.core.row_shard import RowShard
 from hypergrad.problem.batch_place import UNKNOWN, WHOLE, BatchPlace
 from hypergrad.problem.returned import require_dict, require_scalar
 
@@ -103,6 +104,28 @@ class InnerProblem(nn.Module, ABC):
     def outer_share(self, batch: Any, rank: int, world: int) -> tuple[Any, float]:
         """The part of an outer batch of that process, by the same rule for f."""
         raise NotImplementedError(_NO_PART.format(type(self).__name__, "outer_share"))
+
+    def row_owners(self) -> Sequence[str]:
+        """The hyperparameters whose row i only train example i uses, by name, for `owned_share`; by default none."""
+        return ()
+
+    def owned_share(self, batch: Any, rank: int, rows: range) -> tuple[Any, float]:
+        """`inner_share` of the train examples `rows` that are in the batch, which are those of process `rank`.
+
+        In losses on that part, the hyperparameters of `row_owners` have these rows only.
+        """
+        raise NotImplementedError(_NO_PART.format(type(self).__name__, "owned_share"))
+
+    def shards(self) -> Mapping[str, RowShard]:
+        """The hyperparameters of which the outer loop keeps some rows on each process, by name; by default none."""
+        return {}
+
+    def on_shards(self) -> "InnerProblem":
+        """The problem whose derivatives by the hyperparameters of `shards` are this process's own parts of sums.
+
+        Those that are private have the rows of this process in it, and others all rows.
+        """
+        return self
 
     def inner_share_at(self, step: int, ranks: Ranks) -> tuple[Any, float]:
         """The part of `inner_batch(step)` that this process computes, and its share.

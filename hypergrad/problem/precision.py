@@ -1,7 +1,7 @@
 """A problem whose losses are evaluated in a precision of their own."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any
@@ -78,6 +78,9 @@ class InPrecision(Wrapper):
 
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         return self.problem.hyperparameters()
+
+    def row_owners(self) -> Sequence[str]:
+        return self.problem.row_owners()
 
     def around(self, problem: InnerProblem) -> "InPrecision":  # type: ignore[override]
         return InPrecision(problem, self.precision)

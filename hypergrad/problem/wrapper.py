@@ -85,6 +85,9 @@ class Wrapper(InnerProblem):
     def inner_share_at(self, step: int, ranks: Ranks) -> tuple[Any, float]:
         return self.problem.inner_share_at(step, ranks)
 
+    def owned_share(self, batch: Any, rank: int, rows: range) -> tuple[Any, float]:
+        return self.problem.owned_share(batch, rank, rows)
+
     def on_ranks(self, ranks: Ranks) -> InnerProblem:
         found = self.problem.on_ranks(ranks)
         return self if found is self.problem else self.around(found)

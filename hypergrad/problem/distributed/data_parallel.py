@@ -1,6 +1,6 @@
 """A problem whose examples are spread over processes."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,8 +13,10 @@ from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.order import is_first_order
+from hypergrad.core.row_shard import RowShard
 from hypergrad.core.total_loss import total_loss
 from hypergrad.problem.base import InnerProblem, Parts
+from hypergrad.problem.distributed.row_shards import shards_of
 from hypergrad.problem.oracle import Oracle
 from hypergrad.problem.parts import accumulated_outer_loss
 from hypergrad.problem.wrapper import Wrapper
@@ -41,15 +43,22 @@ class DataParallel(Wrapper):
         problem: gives its parts by `inner_share` and `outer_share`, as `Supervised` does; the same on all ranks.
         group: of torch.distributed; None for all processes, or for one if torch.distributed is not initialised.
 
+        sharded: the names of hyperparameters of which `Trainer` keeps some rows on each rank, with their part of the
+            optimiser's state, see docs/sharded_hyperparameters.md. Elsewhere they are as the others.
+
     Raises:
         ValueError: if the optimality condition of the problem is not the gradient of its loss, or its losses are
             sums over processes already.
 
     Also raised, by what it calls: ValueError if the problem has an L1 penalty, or a loss that is not the sum of those
-    of its parts; NotImplementedError if it has no parts.
+    of its parts, or a hyperparameter of `sharded` cannot be; NotImplementedError if it has no parts.
     """
 
-    def __init__(self, problem: InnerProblem, group: dist.ProcessGroup | None = None) -> None:
+    _is_on_shards = False
+
+    def __init__(
+        self, problem: InnerProblem, group: dist.ProcessGroup | None = None, sharded: Sequence[str] = ()
+    ) -> None:
         super().__init__(problem)
         if not problem.is_minimisation:
             raise ValueError(
@@ -63,6 +72,7 @@ class DataParallel(Wrapper):
                 f"{type(problem).__name__} are sums over processes already; leave one of the two DataParallel out."
             )
         self.ranks = Ranks.of(group)
+        self._shards = shards_of(problem, self.ranks, sharded)
         self._unsummed: frozenset[str] = frozenset()
         if self.is_spread:
             self.problem = problem.on_ranks(self.ranks)
@@ -87,6 +97,16 @@ class DataParallel(Wrapper):
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         return self.problem.hyperparameters()
 
+    def shards(self) -> Mapping[str, RowShard]:
+        return self._shards
+
+    def on_shards(self) -> InnerProblem:
+        if not self._shards:
+            return self
+        other = self.with_own_terms(self._shards)
+        other._is_on_shards = True
+        return other
+
     def settings(self) -> dict[str, object]:
         mine = {"problem": type(self.problem).__name__, "ranks": self.ranks.world} if self.is_spread else {}
         return {**super().settings(), **mine}
@@ -94,6 +114,9 @@ class DataParallel(Wrapper):
     def inner_batch(self, step: int) -> Any:
         if not self.is_spread:
             return self.problem.inner_batch(step)
+        private = [shard for shard in self._shards.values() if shard.is_private] if self._is_on_shards else []
+        if private:
+            return OwnPart(*self.problem.owned_share(self.problem.inner_batch(step), self.ranks.rank, private[0].rows))
         return OwnPart(*self.problem.inner_share_at(step, self.ranks))
 
     def outer_batch(self, step: int) -> Any:
@@ -170,11 +193,16 @@ class DataParallel(Wrapper):
         They are this rank's own terms, of a sum that is left to the caller.
         """
         other = copy(self)
-        other._unsummed = frozenset(names)
+        other._unsummed = self._unsummed.union(names)
         return other
 
+    @property
+    def own_terms(self) -> frozenset[str]:
+        """The hyperparameters by which derivatives are this rank's own terms."""
+        return self._unsummed
+
     def _on(self, problem: InnerProblem) -> "DataParallel":
-        """Another problem on the same ranks."""
+        """Another problem on the same ranks, whose hyperparameters are whole on each."""
         return DataParallel(problem, self.ranks.group if self.is_spread else None)
 
     def _total(

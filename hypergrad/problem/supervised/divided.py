@@ -110,7 +110,7 @@ class DividedProblem(ExampleProblem):
         return [(self._piece_of(batch, cut, fraction), share) for cut, fraction, share in pieces]
 
     def _piece_of(self, batch: Batch, cut: slice, fraction: Fraction) -> Batch:
-        return Batch(_rows(batch.rows, cut), batch.step, _cut(batch.examples, cut), fraction)
+        return Batch(_rows(batch.rows, cut), batch.step, _cut(batch.examples, cut), fraction, batch.first)
 
     def _length(self, name: str, batch: Batch) -> int:
         if batch.examples is not None:

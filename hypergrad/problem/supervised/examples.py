@@ -36,12 +36,23 @@ class Batch(NamedTuple):
         examples: inputs and targets of these rows, if the data set is random or streamed; otherwise the problem holds
             them.
         fraction: what this batch is of another one; None if it is a whole one.
+        first: the train example of the first row of the hyperparameters with a row for each example.
     """
 
     rows: Any = None
     step: int | None = None
     examples: tuple[Any, Tensor] | None = None
     fraction: Fraction | None = None
+    first: int = 0
+
+    @property
+    def own_rows(self) -> Any:
+        """`rows`, counted from `first`."""
+        if self.first == 0 or self.rows is None:
+            return self.rows
+        if isinstance(self.rows, slice):
+            return slice(self.rows.start - self.first, self.rows.stop - self.first)
+        return self.rows - self.first
 
     @property
     def draw(self) -> int:

@@ -1,5 +1,6 @@
 """Data hyper-cleaning: a learned weight for each example finds the wrong labels."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -83,6 +84,10 @@ class HyperCleaning(Supervised):
     def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         penalty = torch.stack([w.square().sum() for w in params.values()]).sum()
         return super().loss_of_outputs(outputs, params, hparams, batch) + self.l2 * penalty
+
+    def row_owners(self) -> Sequence[str]:
+        is_plain = type(self) is HyperCleaning and self.examples is None
+        return ("weights",) if is_plain else ()
 
     def metrics(self, params: Tensors, hparams: Tensors) -> dict[str, Tensor | float]:
         called = hparams["weights"][: len(self.is_wrong)] < _START  # a joined dev part has no wrong labels

@@ -18,6 +18,7 @@ from hypergrad.model.batch_statistics import Moments, moments_over
 from hypergrad.model.criterion import Fraction
 from hypergrad.problem.supervised.divided import DividedProblem
 from hypergrad.problem.supervised.examples import Batch
+from hypergrad.problem.supervised.owned_part import owned_part
 
 
 class SpreadProblem(DividedProblem):
@@ -59,6 +60,12 @@ class SpreadProblem(DividedProblem):
             (count,) = ranks.total([0 * count if is_empty else count])
         fraction = Fraction(ranks.rank, own.share or 1 / len(rows), count, is_empty)
         return Batch(mine, step if self.draws else None, examples, fraction), own.share
+
+    def owned_share(self, batch: Batch | None, rank: int, rows: range) -> tuple[Batch, float]:
+        batch = batch or Batch()
+        return owned_part(
+            batch, self._length("train", batch), self.criterion.count(self._targets("train", batch)), rank, rows
+        )
 
     def outer_share(self, batch: Batch | None, rank: int, world: int) -> tuple[Batch, float]:
         batch = batch or Batch()

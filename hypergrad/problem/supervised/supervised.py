@@ -1,6 +1,6 @@
 """Supervised training of any module with any loss on any data, with hyperparameters that the user names."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import partial
 from typing import Any, Self
@@ -198,7 +198,7 @@ class Supervised(JudgedProblem):
         batch = batch or Batch()
         classes = self.step_targets(batch)
         y = self.effects.targets(classes, hparams, self.num_classes)
-        weights = self.effects.weights(self.positions(batch.rows), classes, hparams)
+        weights = self.effects.weights(self.positions(batch.own_rows), classes, hparams)
         if weights is None:
             return self.effects.penalised(self.criterion.value(outputs, y, classes, batch.fraction), params, hparams)
         losses = self.criterion.each(outputs, y, classes, batch.fraction) * weights
@@ -209,6 +209,11 @@ class Supervised(JudgedProblem):
         X, y = self.part("dev", batch.rows)
         outputs = self._evaluate(params, hparams, self.arguments(X, y), None, batch.fraction)
         return self.judged(outputs, y, batch.fraction)
+
+    def row_owners(self) -> Sequence[str]:
+        # A subclass may use them in its losses.
+        is_plain = type(self) is Supervised and self.examples is None and self.streamed("train") is None
+        return self.effects.of_examples if is_plain else ()
 
     def on_ranks(self, ranks: Ranks) -> Self:
         """As promised; on a copy.

@@ -1,0 +1,120 @@
+"""The tensors of a state of which each process has some rows, in a folder beside the file of the state.
+
+They are written and read by torch.distributed.checkpoint: all processes write at the same time, each its own rows, and
+any number of processes can read them. The file of the state names the folder, and is written after it.
+"""
+
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from hypergrad.core.errors import CheckpointError
+from hypergrad.core.row_shard import Rows
+
+_KEY, FOLDER = "key among the shards", "shards"
+"""An entry of a state file in the place of rows, and the entry that names the folder."""
+
+
+def folder_of(state_file: Path) -> Path:
+    """The folder of the shards that belong to a state file."""
+    return state_file.with_suffix(".shards")
+
+
+def without_rows(state: Any) -> tuple[Any, dict[str, Rows]]:
+    """A state with an entry for the file in the place of all rows, and the rows by their keys."""
+    rows: dict[str, Rows] = {}
+
+    def entry(leaf: Any) -> Any:
+        if not isinstance(leaf, Rows):
+            return leaf
+        rows[str(len(rows))] = leaf
+        return {_KEY: str(len(rows) - 1), "shape": list(leaf.shape), "dtype": leaf.own.dtype}
+
+    return tree_map(entry, state), rows
+
+
+def write_shards(state_file: Path, rows: Mapping[str, Rows]) -> None:
+    """Write the rows of a state file to come, at the same time on all processes that have them.
+
+    An earlier state of this name is removed first.
+    """
+    from torch.distributed.checkpoint.state_dict_saver import save  # here, because it takes half a second
+
+    ranks = next(iter(rows.values())).shard.ranks
+    if ranks.rank == 0:
+        remove(state_file)  # the others write only after rank 0 has told them what
+    save(_as_dtensors(rows), checkpoint_id=folder_of(state_file), process_group=ranks.group)
+
+
+def read_shards(folder: Path, into: Mapping[str, Rows | Tensor]) -> None:
+    """Fill rows and whole tensors in place, at the same time on all processes that have some of them.
+
+    Raises:
+        CheckpointError: if a file of the folder is missing, or cannot be read.
+    """
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    rows = {key: x for key, x in into.items() if isinstance(x, Rows)}
+    whole = {key: x for key, x in into.items() if isinstance(x, Tensor)}
+    group = next(iter(rows.values())).shard.ranks.group if rows else None
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+            wanted = {**_as_dtensors(rows), **whole}
+            load(wanted, checkpoint_id=folder, process_group=group, no_dist=not rows)
+    except (OSError, RuntimeError, CheckpointException) as error:
+        raise CheckpointError(
+            f"{folder} cannot be read: {str(error).strip().splitlines()[-1][:200]}. It belongs to the state file of "
+            "the same name, and all ranks read it: put it where they all can, or resume an earlier state-NNNNNN.pt."
+        ) from error
+
+
+def is_entry(leaf: Any) -> bool:
+    """Whether a part of a state that was read stands for rows in the folder."""
+    return isinstance(leaf, dict) and _KEY in leaf
+
+
+def key_of(entry: Mapping[str, Any]) -> str:
+    """The key of the rows for which an entry stands."""
+    return entry[_KEY]
+
+
+def remove(state_file: Path) -> None:
+    """Remove a state file, and then its shards."""
+    state_file.unlink(missing_ok=True)
+    shutil.rmtree(folder_of(state_file), ignore_errors=True)
+
+
+def remove_orphans(folder: Path) -> None:
+    """Remove the shards that killed processes left, which belong to no state file."""
+    for shards in folder.glob("state-*.shards"):
+        if not shards.with_suffix(".pt").exists():
+            shutil.rmtree(shards, ignore_errors=True)
+
+
+def _as_dtensors(rows: Mapping[str, Rows]) -> dict[str, Any]:
+    """The rows as torch.distributed.checkpoint takes them."""
+    if not rows:
+        return {}
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import DTensor, Shard
+
+    one = next(iter(rows.values()))
+    mesh = DeviceMesh.from_group(one.shard.ranks.group, one.own.device.type)
+    return {
+        key: DTensor.from_local(
+            x.own, mesh, [Shard(0)], run_check=False, shape=torch.Size(x.shape), stride=_strides(x.shape)
+        )
+        for key, x in rows.items()
+    }
+
+
+def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return torch.empty(shape, device="meta").stride()
