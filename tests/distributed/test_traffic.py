@@ -37,6 +37,12 @@ def test_differences_are_one_all_reduce_for_each_gradient():
     assert found("differences") == wanted
 
 
+def test_other_products():
+    gauss_newton, forward = found("gauss newton"), found("forward over reverse")
+    assert (gauss_newton["linearize"], gauss_newton["product"]) == ([4, 3 * N + 2], [2, 2 * N])
+    assert (forward["product"], forward["columns"]) == ([4, 2 * N + 2], [4, N + 1 + 5 * (N + 1)])
+
+
 @pytest.mark.parametrize(("kind", "numbers"), [("inner_loss", GRADIENT + P), ("outer_loss", GRADIENT)])
 def test_a_loss_brings_its_gradient_along(kind, numbers):
     result = found(f"{kind} False")

@@ -163,7 +163,6 @@ def batched() -> dict[str, Any]:
 UNROLLED = {
     "store": hg.Unrolled(solver=SOLVER, tape=hg.Store(), inner_steps=STEPS),
     "graph": hg.Unrolled(solver=SOLVER, tape=hg.Graph(), inner_steps=STEPS),
-    "checkpoint": hg.Unrolled(solver=SOLVER, tape=hg.Checkpoint(slots=STEPS), inner_steps=STEPS),
     "reversible": hg.Unrolled(solver=SOLVER, tape=hg.Reversible(), inner_steps=STEPS),
     "adam": hg.Unrolled(solver=hg.Adam(lr=0.02), tape=hg.Store(), inner_steps=STEPS),
     "forward": hg.Forward(solver=SOLVER, inner_steps=STEPS),
@@ -189,6 +188,8 @@ def cases() -> dict[str, Callable[[], Any]]:
         "soba": partial(second_move, hg.SOBA()),
         "f2sa": partial(second_move, hg.F2SA()),
         "reverse": partial(pieces, hg.Reverse()),
+        "gauss newton": partial(pieces, hg.GaussNewton()),
+        "forward over reverse": partial(pieces, hg.ForwardOverReverse()),
         "differences": partial(pieces, hg.CentredDifferences()),
         **{f"{k} {twice}": partial(loss, k, twice) for k in ("inner_loss", "outer_loss") for twice in (False, True)},
         **{name: partial(estimate, estimator) for name, estimator in UNROLLED.items()},
