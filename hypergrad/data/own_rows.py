@@ -1,6 +1,6 @@
 """Which rows of several one of some processes has."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class OwnRows(NamedTuple):
@@ -27,6 +27,6 @@ def own_rows(size: int, rank: int, world: int) -> OwnRows:
     return OwnRows(slice(start, start + num), num / size) if num else OwnRows(slice(0, 1), 0.0)
 
 
-def rows_of(batch: OwnRows | None) -> slice:
-    """The rows of a batch that is all of them, or those of one process."""
-    return slice(None) if batch is None else batch.rows
+def rows_of(batch: Any) -> slice:
+    """The rows of one process, if a batch says which they are; of any other batch, such as a subclass's own, all."""
+    return batch.rows if isinstance(batch, OwnRows) else slice(None)

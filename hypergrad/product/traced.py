@@ -17,7 +17,6 @@ from hypergrad.core.flops import FlopCounter
 from hypergrad.core.operator import CannotApproximateError, Operator
 from hypergrad.core.validation import require_instance, require_real
 from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.distributed.sharing import num_processes
 from hypergrad.problem.oracle import Oracle
 from hypergrad.product.base import Product, Stationarity
 from hypergrad.product.reverse import Reverse
@@ -84,7 +83,7 @@ class Traced(Product):
         """
         if oracle.parts() is not None:
             raise CannotApproximateError("the inner batch is computed in parts, all of which a trace would keep")
-        if num_processes(oracle.problem) > 1:
+        if oracle.problem.is_spread:
             raise CannotApproximateError("several processes share the problem, and each would trace its own part")
         flops = _flops(oracle.problem, exact)
         if flops < self.least_flops:

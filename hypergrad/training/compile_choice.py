@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from hypergrad.compile.cache import Identity, WeakCache
-from hypergrad.problem.distributed.sharing import SHARED, num_processes
+from hypergrad.problem.distributed.sharing import SHARED
 from hypergrad.training.dynamics import Dynamics
 
 FIRST_GUESS = 15.0
@@ -30,7 +30,7 @@ class Ledger:
         steps: how many steps were taken.
         last: how many of them in the last run.
         is_compiled: whether steps are compiled from now on.
-        processes: how many share the problem; their clocks differ.
+        is_spread: whether several processes share the problem; their clocks differ.
     """
 
     kind: str
@@ -39,7 +39,7 @@ class Ledger:
     steps: int = 0
     last: int = 0
     is_compiled: bool = False
-    processes: int = 1
+    is_spread: bool = False
 
     def add(self, steps: int) -> None:
         """Count the steps of an eager run."""
@@ -54,8 +54,8 @@ class Ledger:
         Args:
             to_come: the steps of the next run; None if they are not known, and taken to be those of the last one.
         """
-        if self.processes > 1:
-            return f"not compiled: {SHARED.format(self.processes)}"
+        if self.is_spread:
+            return f"not compiled: {SHARED}"
         expected = _expected(self.device, self.kind)
         spent = self.seconds * (self.steps + (self.last if to_come is None else to_come))
         self.is_compiled |= spent >= PATIENCE * expected
@@ -79,9 +79,8 @@ def ledger_of(dynamics: Dynamics, kind: str, step: Callable[[], Tensor]) -> Ledg
         kind: what is compiled, see `Ledger`.
         step: takes one step eagerly, and returns one of its results.
     """
-    processes = num_processes(dynamics.problem)
-    if processes > 1:
-        return Ledger(kind, "", 0.0, processes=processes)
+    if dynamics.problem.is_spread:
+        return Ledger(kind, "", 0.0, is_spread=True)
     return _LEDGERS.get(dynamics.problem, (Identity(dynamics.solver), kind), lambda: _measured(kind, step))
 
 

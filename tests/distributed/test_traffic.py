@@ -37,6 +37,12 @@ def test_differences_are_one_all_reduce_for_each_gradient():
     assert found("differences") == wanted
 
 
+def test_other_products():
+    gauss_newton, forward = found("gauss newton"), found("forward over reverse")
+    assert (gauss_newton["linearize"], gauss_newton["product"]) == ([4, 3 * N + 2], [2, 2 * N])
+    assert (forward["product"], forward["columns"]) == ([4, 2 * N + 2], [4, N + 1 + 5 * (N + 1)])
+
+
 @pytest.mark.parametrize(("kind", "numbers"), [("inner_loss", GRADIENT + P), ("outer_loss", GRADIENT)])
 def test_a_loss_brings_its_gradient_along(kind, numbers):
     result = found(f"{kind} False")
@@ -79,6 +85,13 @@ def test_a_truncated_estimate_knows_its_bias():
     assert result["truncation_bias"] == pytest.approx(result["wanted_bias"], rel=1e-9)
 
 
+@pytest.mark.parametrize(("case", "count"), [("soba", [4, 3 * N + 2 + P]), ("f2sa", [3, 3 * GRADIENT + 2 * P])])
+def test_a_move_of_a_single_loop_sums_each_gradient_once(case, count):
+    result = found(case)
+    assert result["count"] == count
+    assert result["error"] <= 1e-12
+
+
 def test_a_tuned_learning_rate_counts_once():
     assert found("tuned")["error"] <= 1e-12
 
@@ -97,7 +110,12 @@ def test_implicit_estimates_are_those_of_one_process(case):
 
 
 COMPILED = {"unrolled": "training_remark", "auto": "training_remark", "implicit": "training_remark"}
-COMPILED |= {"forward": "training_remark", "traced": "adjoint_remark"}
+COMPILED |= {
+    "fit": "training_remark",
+    "auto fit": "training_remark",
+    "forward": "training_remark",
+    "traced": "adjoint_remark",
+}
 
 
 @pytest.mark.parametrize("case", COMPILED)

@@ -113,6 +113,34 @@ def estimate(estimator: Any, **of_problem: Any) -> dict[str, Any]:
     }
 
 
+def second_move(method: Any) -> dict[str, Any]:
+    """Of the second move of a single loop, and how far it is from that of one process."""
+    one, estimator = problem(), hg.SingleLoop(method=method)
+    hp, found, count = one.init_hparams(), [], [0, 0]
+    for each in (one, hg.DataParallel(one)):
+        first = estimator.estimate(each, hp, one.init_params())
+        at = {"inner_step": 1, "outer_step": 1, "carry": first.carry}
+        count = counted(partial(_append, found, partial(estimator.estimate, each, hp, first.params, **at)))
+    a, b = (flatten(each.grad) for each in found)
+    return {"count": count, "error": ((a - b).norm() / a.norm()).item()}
+
+
+def fit(compile: bool | str) -> dict[str, Any]:
+    """A run whose steps are to be compiled, and how far it ends from an eager one of one process."""
+    one, found = problem(), []
+    for each, setting in ((one, False), (hg.DataParallel(one), compile)):
+        estimator, optimizer = hg.SingleLoop(method=hg.SOBA(), compile=setting), partial(torch.optim.SGD, lr=0.02)
+        run = hg.Trainer(problem=each, estimator=estimator, optimizer=optimizer, outer_steps=6, record_every=3)
+        found.append(run.fit())
+    a, b = (flatten(each.last.hparams) for each in found)
+    remark = found[1].last.stats["training_remark"]
+    return {"error": (a - b).norm().item(), "training_remark": remark}
+
+
+def _append(found: list[Any], work: Callable[[], Any]) -> None:
+    found.append(work())
+
+
 def batched() -> dict[str, Any]:
     """A batched backward pass through both collectives: against column by column, and inside another one."""
     ranks, x = Ranks.of(None), torch.arange(1.0, 4.0).requires_grad_()
@@ -135,7 +163,6 @@ def batched() -> dict[str, Any]:
 UNROLLED = {
     "store": hg.Unrolled(solver=SOLVER, tape=hg.Store(), inner_steps=STEPS),
     "graph": hg.Unrolled(solver=SOLVER, tape=hg.Graph(), inner_steps=STEPS),
-    "checkpoint": hg.Unrolled(solver=SOLVER, tape=hg.Checkpoint(slots=STEPS), inner_steps=STEPS),
     "reversible": hg.Unrolled(solver=SOLVER, tape=hg.Reversible(), inner_steps=STEPS),
     "adam": hg.Unrolled(solver=hg.Adam(lr=0.02), tape=hg.Store(), inner_steps=STEPS),
     "forward": hg.Forward(solver=SOLVER, inner_steps=STEPS),
@@ -158,7 +185,11 @@ def cases() -> dict[str, Callable[[], Any]]:
     return {
         "step": training_step,
         "batched": batched,
+        "soba": partial(second_move, hg.SOBA()),
+        "f2sa": partial(second_move, hg.F2SA()),
         "reverse": partial(pieces, hg.Reverse()),
+        "gauss newton": partial(pieces, hg.GaussNewton()),
+        "forward over reverse": partial(pieces, hg.ForwardOverReverse()),
         "differences": partial(pieces, hg.CentredDifferences()),
         **{f"{k} {twice}": partial(loss, k, twice) for k in ("inner_loss", "outer_loss") for twice in (False, True)},
         **{name: partial(estimate, estimator) for name, estimator in UNROLLED.items()},
@@ -169,5 +200,7 @@ def cases() -> dict[str, Callable[[], Any]]:
             name: partial(estimate, replace(IMPLICIT, linsolve=linsolve, error_bar=False))
             for name, linsolve in linsolves.items()
         },
+        "compiled fit": partial(fit, True),
+        "compiled auto fit": partial(fit, "auto"),
         **{f"compiled {name}": partial(estimate, estimator) for name, estimator in compiled.items()},
     }

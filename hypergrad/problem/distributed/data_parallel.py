@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -79,6 +79,13 @@ class DataParallel(Wrapper):
             self.problem = problem.on_ranks(self.ranks)
             self.inner_batch(0)  # an error now, if the problem has no parts
             self.outer_batch(0)
+
+    if not TYPE_CHECKING:
+
+        @property
+        def problem(self) -> InnerProblem:
+            """The other problem: torch finds a module among the attributes of another one in a microsecond."""
+            return self._modules["problem"]
 
     @property
     def is_spread(self) -> bool:

@@ -1,15 +1,9 @@
-"""Whether several processes share a problem, and what is not compiled then."""
+"""What is not compiled where several processes share a problem."""
 
 from hypergrad.compile.tracing import CannotCompileError
 from hypergrad.problem.base import InnerProblem
-from hypergrad.problem.distributed.data_parallel import DataParallel
 
-SHARED = "{} processes share the problem, and each would compile for itself: run one process, or set compile=False"
-
-
-def num_processes(problem: InnerProblem) -> int:
-    """How many processes share a problem, or one that it wraps."""
-    return max((part.ranks.world for part in problem.modules() if isinstance(part, DataParallel)), default=1)
+SHARED = "several processes share the problem, and each would compile for itself; run one process, or set compile=False"
 
 
 def require_one_process(problem: InnerProblem) -> None:
@@ -21,6 +15,5 @@ def require_one_process(problem: InnerProblem) -> None:
     Raises:
         CannotCompileError: if it does not.
     """
-    num = num_processes(problem)
-    if num > 1:
-        raise CannotCompileError(SHARED.format(num))
+    if problem.is_spread:
+        raise CannotCompileError(SHARED)
