@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C import _dispatch_key_parse, _dispatch_keys  # type: ignore[attr-defined]
 from torch.autograd import Function
+from torch.overrides import handle_torch_function, has_torch_function
 
 from hypergrad.core.order import are_plain
 
@@ -89,7 +90,7 @@ class Ranks:
         Args:
             tensors: the same on all ranks; in a backward pass, the derivatives of all of them are one all-reduce.
         """
-        return _Vary.apply(self.name, *tensors)  # type: ignore[return-value]
+        return vary(self.name, *tensors)
 
     def total(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The sums of the tensors over the ranks, the same on all of them, by one all-reduce for each dtype.
@@ -97,7 +98,21 @@ class Ranks:
         Args:
             tensors: each rank's own, at least one, with shapes that are the same on all ranks.
         """
-        return _Total.apply(self.name, *tensors)  # type: ignore[return-value]
+        return total(self.name, *tensors)
+
+
+def vary(group: str, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """`Ranks.vary`, for which a class of tensors may have a rule of its own."""
+    if has_torch_function(tensors):
+        return handle_torch_function(vary, tensors, group, *tensors)
+    return _Vary.apply(group, *tensors)  # type: ignore[return-value]
+
+
+def total(group: str, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """`Ranks.total`, likewise."""
+    if has_torch_function(tensors):
+        return handle_torch_function(total, tensors, group, *tensors)
+    return _Total.apply(group, *tensors)  # type: ignore[return-value]
 
 
 def _reduce(x: Tensor, group: str) -> Tensor:

@@ -6,6 +6,7 @@ Each file holds the rules of one kind of function. Imports only from `core`.
 from hypergrad.taylor import (
     algebraic,
     analytic,
+    collective,
     gradient,
     linear,
     loss,
@@ -17,7 +18,7 @@ from hypergrad.taylor import (
 )
 from hypergrad.taylor.polynomial import Polynomial
 
-RULES = (algebraic, analytic, gradient, linear, loss, matrix, moment, multilinear, piecewise, softmax)
+RULES = (algebraic, analytic, collective, gradient, linear, loss, matrix, moment, multilinear, piecewise, softmax)
 """The modules whose import registers the rules."""
 
 __all__ = ["RULES", "Polynomial"]

@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PATHS = [ROOT, ROOT / "tests", ROOT / "tests" / "distributed"]
-LONGEST_OUTPUT = 6000
+LONGEST_OUTPUT = 20_000
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Results:
     """What the ranks found.
 
     Attributes:
-        found: by rank and case, `{"value": …}` or `{"error": …}`; a case that did not end is missing.
+        found: by rank and case, `{"value": …}` or `{"error": …}`, and "seconds"; a case that did not end is missing.
         output: the end of what all processes printed, and where each one stood when its time was up.
     """
 
@@ -85,10 +86,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _outcome(case: Callable[[], Any]) -> dict[str, Any]:
+    begin = time.perf_counter()
     try:
-        return {"value": case()}
+        found = {"value": case()}
     except Exception:
-        return {"error": traceback.format_exc()}
+        found = {"error": traceback.format_exc()}
+    return {**found, "seconds": time.perf_counter() - begin}
 
 
 def _rank(module: str, function: str, folder: str, seconds: str) -> None:

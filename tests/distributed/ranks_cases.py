@@ -27,5 +27,8 @@ def wait_for_nobody() -> None:
 
 
 def cases() -> dict[str, Callable[[], Any]]:
-    after = {"after": lambda: "as before", "wait": wait_for_nobody}
-    return {"total": total, "rank": dist.get_rank, "fail": fail, **after}
+    return {"total": total, "rank": dist.get_rank, "fail": fail, "after": lambda: "as before"}
+
+
+def deadlock() -> dict[str, Callable[[], Any]]:
+    return {"total": total, "wait": wait_for_nobody}
