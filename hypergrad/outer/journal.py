@@ -83,6 +83,11 @@ class Journal:
         """The best record; None before the first one."""
         return self._records[2] if self._records else None
 
+    @property
+    def whole_best(self) -> Record | None:
+        """The best record, if this process has all of its hyperparameters."""
+        return None if self.spread else self.best
+
     def records(self) -> tuple[Record, Record, Record]:
         """The first, the last and the best record."""
         first, last, best = self._records
