@@ -62,13 +62,12 @@ class Journal:
         agreement: Agreement | None = None,
     ) -> None:
         self.agreement = agreement or Agreement(ALONE, rejects=False)
-        self.is_exact = is_exact
+        self.is_exact, self.spread = is_exact, spread or Spread({})
         self.monitor, self.compares, self.looseness = monitor, compares, looseness
         self.device = next(iter(like.values())).device
         self.ledger = Ledger(labels or {})
         self.history: list[dict[str, float]] = []
         self._warned: set[str] = set()
-        self.spread = spread or Spread({})
         kept = [name for name, x in like.items() if x.numel() <= MOST_ENTRIES and name not in self.spread.shards]
         self._paths: dict[str, list[Tensor]] = {name: [] for name in kept}
         self._records: tuple[Record, ...] = ()

@@ -134,6 +134,15 @@ def test_sharded_is_a_list_of_names():
         hg.DataParallel(supervised(), sharded="l2")
 
 
+def test_a_wrapper_needs_whole_hyperparameters():
+    spread = hg.DataParallel(supervised())
+    spread._shards = SPREAD.shards
+    with pytest.raises(ValueError, match=r"the rows of l2 are spread.*give hg\.DataParallel the Tied, with sharded"):
+        hg.Tied(spread, name="l2", groups=2)
+    with pytest.raises(ValueError, match=r"the rows of l2 are spread.*give hg\.DataParallel the folds, with sharded"):
+        hg.KFold([supervised()], spread)
+
+
 @pytest.mark.parametrize(
     "optimizer", [torch.optim.LBFGS([torch.zeros(1)]), hg.LBFGSB([torch.zeros(1)]), hg.SuggestedSGD()], ids=repr
 )
