@@ -31,7 +31,8 @@ class Run:
             that begins again in its folder because it was cut short before its first state.
         is_first: whether this process is the only one of the run, or the first. Callbacks are called on every rank, so
             that those that evaluate the problem do so on all; what writes or shows does so on the first.
-        best: returns the best record so far, or None before the first one; also while the run goes on.
+        best: returns the best record so far, or None before the first one; also while the run goes on. It is None if
+            rows of hyperparameters are spread over processes.
     """
 
     outer_steps: int

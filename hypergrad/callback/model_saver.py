@@ -10,7 +10,8 @@ from hypergrad.callback.hparams_file import HPARAMS_FILE
 class ModelSaver(Callback):
     """Writes `hparams.yaml` and `model.pt` at the end: the model after a final training, or of the best record.
 
-    An error, Ctrl-C and SIGTERM write the best so far. See `TrainedModel.save` for the files.
+    An error, Ctrl-C and SIGTERM write the best so far, unless rows of hyperparameters are spread over processes. See
+    `TrainedModel.save` for the files.
 
     Args:
         folder: the folder of the run; created when missing.

@@ -62,13 +62,12 @@ class Journal:
         spread: Spread | None = None,
     ) -> None:
         self.agreement = agreement or Agreement(ALONE, rejects=False)
-        self.is_exact = is_exact
+        self.is_exact, self.spread = is_exact, spread or Spread({})
         self.monitor, self.compares, self.looseness = monitor, compares, looseness
         self.device = next(iter(like.values())).device
         self.ledger = Ledger(labels or {})
         self.history: list[dict[str, float]] = []
         self._warned: set[str] = set()
-        self.spread = spread or Spread({})
         kept = [name for name, x in like.items() if x.numel() <= MOST_ENTRIES and name not in self.spread.shards]
         self._paths: dict[str, list[Tensor]] = {name: [] for name in kept}
         self._records: tuple[Record, ...] = ()
@@ -82,6 +81,11 @@ class Journal:
     def best(self) -> Record | None:
         """The best record; None before the first one."""
         return self._records[2] if self._records else None
+
+    @property
+    def whole_best(self) -> Record | None:
+        """The best record, if this process has all of its hyperparameters."""
+        return None if self.spread else self.best
 
     def records(self) -> tuple[Record, Record, Record]:
         """The first, the last and the best record."""

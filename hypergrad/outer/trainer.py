@@ -189,7 +189,7 @@ class Trainer:
             config = config or {"estimator": repr(self.estimator), "outer_steps": self.outer_steps}
             run = Run(
                 *(self.outer_steps, self.evaluated, self.estimator, config, resumed_at, peers.is_first),
-                lambda: loop.journal.best,
+                lambda: loop.journal.whole_best,
             )
             try:
                 with running(self.callbacks, run, loop.journal):

@@ -46,12 +46,20 @@ class KFold(InnerProblem):
         folds: K ≥ 2 problems with the same parameters and hyperparameters.
         pool: the problem on all examples, for a final training.
 
+    Raises:
+        ValueError: if hyperparameters are spread over processes.
+
     Source: Stone, "Cross-validatory choice and assessment of statistical predictions", J. Royal Statistical Society B
     (1974).
     """
 
     def __init__(self, folds: list[InnerProblem], pool: InnerProblem) -> None:
         super().__init__()
+        if pool.shards():
+            raise ValueError(
+                f"Folds need whole hyperparameters, but the rows of {', '.join(pool.shards())} are spread over "
+                "processes: give hg.DataParallel the folds, with sharded."
+            )
         self.folds: Any = nn.ModuleList(folds)
         self.pool = pool
 

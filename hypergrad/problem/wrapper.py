@@ -23,7 +23,8 @@ class Wrapper(InnerProblem):
         problem: the other problem.
 
     Raises:
-        ValueError: if it has an L1 penalty, which requires solvers and a support that a wrapper does not have.
+        ValueError: if it has an L1 penalty, which requires solvers and a support that a wrapper does not have, or
+            hyperparameters that are spread over processes.
     """
 
     def __init__(self, problem: InnerProblem) -> None:
@@ -32,6 +33,11 @@ class Wrapper(InnerProblem):
             raise ValueError(
                 f"{type(self).__name__} needs a smooth inner loss, but {type(problem).__name__} has an L1 penalty; use "
                 "the problem without it."
+            )
+        if problem.shards():
+            raise ValueError(
+                f"{type(self).__name__} needs whole hyperparameters, but the rows of {', '.join(problem.shards())} are "
+                f"spread over processes: give hg.DataParallel the {type(self).__name__}, with sharded."
             )
         self.problem = problem
 

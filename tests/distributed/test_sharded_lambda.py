@@ -1,6 +1,7 @@
 """Hyperparameters whose rows are spread over the ranks, with the optimiser's state: the numbers of one process."""
 
 import os
+import shutil
 import warnings
 from functools import partial
 from pathlib import Path
@@ -39,9 +40,7 @@ def found(states: Path) -> ranks.Results:
     return ranks.run("sharded_lambda_cases")
 
 
-@pytest.mark.parametrize(
-    "case", ["implicit, l2 and weights", "unrolled, l2", "mini-batches, l2 and weights", "mini-batches, l2"]
-)
+@pytest.mark.parametrize("case", ["implicit, l2 and weights", "unrolled, l2", "mini-batches, l2 and weights"])
 def test_ten_outer_steps_are_those_of_one_process(found: ranks.Results, case: str):
     assert max(found.of(case)) < TOL
 
@@ -58,6 +57,11 @@ def test_each_rank_keeps_its_rows_and_callbacks_and_results_have_all(found: rank
         assert kept["records"] == [own, own, own]
         assert kept["optimizer"] == 2 * (own["l2"] + own["weights"])  # Adam's two moments
         assert kept["callbacks"] == kept["result"] == whole
+
+
+def test_metrics_the_last_training_and_files_have_all_weights(found: ranks.Results):
+    for rank in found.of("cleaning"):
+        assert max(rank.values()) < TOL, rank
 
 
 def test_a_run_goes_on_from_its_states_on_as_many_ranks(found: ranks.Results):
@@ -77,22 +81,36 @@ def test_states_are_written_once_and_only_the_last_are_kept(found: ranks.Results
     assert names == ["history.jsonl", *(f"state-{k:06d}.{end}" for k in (2, 4) for end in ("pt", "shards"))]
 
 
+def test_a_crash_after_the_shards_and_before_their_state_leaves_the_state_before(
+    found: ranks.Results, states: Path, tmp_path: Path
+):
+    assert max(found.of("interrupted")) == 0.0
+    folder = tmp_path / "run"
+    shutil.copytree(states / "2", folder)
+    (folder / "state-000004.pt").unlink()
+    estimator, batch_size = ESTIMATORS["mini-batches"]
+    problem = hg.DataParallel(supervised(batch_size), sharded=BOTH)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*goes on with 1: its numbers", UserWarning)
+        callbacks = [hg.StateSaver(folder, every=100)]
+        runs.fit(problem, estimator, resume=folder, any_world=True, outer_steps=2, callbacks=callbacks)
+    assert not (folder / "state-000004.shards").exists()
+    assert (folder / "state-000002.shards").exists()
+
+
 def test_a_state_whose_shards_are_gone_is_refused_and_the_one_before_can_be_read(
     found: ranks.Results, states: Path, tmp_path: Path
 ):
     assert max(found.of("interrupted")) == 0.0
-    for path in (states / "2").glob("**/*"):
-        target = tmp_path / path.relative_to(states / "2")
-        if path.is_file() and not path.match("state-000004.shards/.metadata"):
-            target.parent.mkdir(exist_ok=True)
-            target.write_bytes(path.read_bytes())
+    shutil.copytree(states / "2", folder := tmp_path / "run")
+    (folder / "state-000004.shards" / ".metadata").unlink()
     estimator, batch_size = ESTIMATORS["mini-batches"]
     go_on = partial(runs.fit, hg.DataParallel(supervised(batch_size), sharded=BOTH), estimator, any_world=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*goes on with 1: its numbers", UserWarning)
         with pytest.raises(CheckpointError, match=r"state-000004\.shards cannot be read.*earlier state-NNNNNN\.pt"):
-            go_on(resume=tmp_path)
-        assert go_on(resume=tmp_path / "state-000002.pt").last.step == 10
+            go_on(resume=folder)
+        assert go_on(resume=folder / "state-000002.pt").last.step == 10
 
 
 @pytest.mark.parametrize(
@@ -114,6 +132,15 @@ def test_what_cannot_be_spread_is_refused(more: dict[str, Any], names: list[str]
 def test_sharded_is_a_list_of_names():
     with pytest.raises(TypeError, match=r"such as \['l2'\], but it is the string 'l2'"):
         hg.DataParallel(supervised(), sharded="l2")
+
+
+def test_a_wrapper_needs_whole_hyperparameters():
+    spread = hg.DataParallel(supervised())
+    spread._shards = SPREAD.shards
+    with pytest.raises(ValueError, match=r"the rows of l2 are spread.*give hg\.DataParallel the Tied, with sharded"):
+        hg.Tied(spread, name="l2", groups=2)
+    with pytest.raises(ValueError, match=r"the rows of l2 are spread.*give hg\.DataParallel the folds, with sharded"):
+        hg.KFold([supervised()], spread)
 
 
 @pytest.mark.parametrize(
@@ -141,8 +168,9 @@ def test_estimators_that_need_all_entries_are_refused(estimator: hg.HypergradEst
 @pytest.mark.parametrize("world", [2, 4])
 def test_every_estimator_and_optimiser_on_two_and_four_ranks(states: Path, world: int):
     results = ranks.run("sharded_lambda_cases", world=world, function="every_optimizer", seconds=300)
-    for case in runs.every_optimizer():
+    for case in runs.every_optimizer().keys() - {"histograms"}:
         assert max(results.of(case)) < TOL, case
+    assert results.of("histograms")[0] == [1, 13, 13]
 
 
 @pytest.mark.slow
