@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.core.ranks import ALONE, Peers, peers_of
 from hypergrad.core.local_shard import plain
 from hypergrad.effect.buffer import Buffer
 from hypergrad.effect.scope import Scoped
@@ -89,6 +90,13 @@ class FullySharded(Wrapper):
     def model(self) -> ShardedModule:
         """The module whose parameters are sharded."""
         return self.problem.model  # type: ignore[return-value]
+
+    @property
+    def peers(self) -> Peers:
+        return peers_of(self.ranks.group) if self.ranks.world > 1 else ALONE
+
+    def is_replicated(self, name: str) -> bool:
+        return name not in self._start
 
     @property
     def has_second_derivatives(self) -> bool:
