@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
-from hypergrad.core.ranks import ALONE, Peers, peers_of
 from hypergrad.core.local_shard import plain
+from hypergrad.core.ranks import ALONE, Peers, peers_of
 from hypergrad.effect.buffer import Buffer
 from hypergrad.effect.scope import Scoped
 from hypergrad.model.sharded_module import ShardedModule
