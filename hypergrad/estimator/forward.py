@@ -15,6 +15,7 @@ from hypergrad.estimator.rank_plan import Part, RankPlan
 from hypergrad.estimator.rehearsal import Rehearsal
 from hypergrad.estimator.report import UnrollingReport
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.second_derivatives import require_second_derivatives
 from hypergrad.solver.base import InnerSolver, State, require_differentiable
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.tape.footprint import measure
@@ -74,6 +75,7 @@ class Forward(HypergradEstimator):
         inner_step: int = 0,
         carry: Any = None,
     ) -> Hypergradient:
+        require_second_derivatives(problem, "Forward")
         run = DifferentiatedRun.of(problem, self.solver, hparams, params, inner_step, self.inner_steps)
         flow = _Flow(run)
         if self.online and carry is not None:

@@ -22,6 +22,7 @@ from hypergrad.linsolve.base import LinearSolution, LinearSolver
 from hypergrad.linsolve.cg import CG
 from hypergrad.linsolve.dense import Dense
 from hypergrad.linsolve.krylov import Krylov
+from hypergrad.linsolve.neumann import Neumann
 from hypergrad.linsolve.recording import Recording
 from hypergrad.problem.base import InnerProblem, Restriction
 from hypergrad.problem.oracle import Oracle
@@ -117,6 +118,7 @@ class Implicit(HypergradEstimator):
         inner_step: int = 0,
         carry: Any = None,
     ) -> Hypergradient:
+        require_by_differences(self, problem)
         self.solver.require_used(problem)
         if problem.is_smooth and any(isinstance(value, str) for value in self.solver.coefficients().values()):
             before = Oracle(problem, hparams, problem.inner_batch(inner_step))
@@ -182,6 +184,32 @@ class Implicit(HypergradEstimator):
 
     def looseness(self, outer_step: int) -> float:
         return 1.0 if self.tighten is None else _SUMMABLE[self.tighten](outer_step + 1)
+
+
+def require_by_differences(estimator: "Implicit", problem: InnerProblem) -> None:
+    """Require an estimator that serves a problem without second derivatives, if the problem has none.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    if problem.has_second_derivatives:
+        return
+    name, linsolve = type(problem).__name__, estimator.linsolve
+    if estimator.error_bar:
+        raise ValueError(f"The error bar of Implicit needs second derivatives, which {name} has not: error_bar=False.")
+    if estimator.compile:
+        raise ValueError(f"Training steps of {name} are not compiled: leave compile out of Implicit.")
+    if type(estimator.solver).update is InnerSolver.update:
+        raise ValueError(
+            f"{name} trains by solvers that are a rule for each entry of a gradient, but "
+            f"{type(estimator.solver).__name__} is none. Use hg.GradientDescent, hg.Momentum or hg.Adam."
+        )
+    if not isinstance(linsolve, CG | Neumann) or isinstance(linsolve, CG) and linsolve.preconditioner is not None:
+        what = "a preconditioner" if isinstance(linsolve, CG) else type(linsolve).__name__
+        raise ValueError(
+            f"{name} has no products but those by differences of sharded gradients, which hg.CG without a "
+            f"preconditioner and hg.Neumann use, but linsolve has {what}. Use one of these two."
+        )
 
 
 def _start(part: Restriction, carry: Any) -> Tensor | None:

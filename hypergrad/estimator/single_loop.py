@@ -20,6 +20,7 @@ from hypergrad.estimator.rehearsal import Rehearsal
 from hypergrad.estimator.report import AdjointReport
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.oracle import Oracle
+from hypergrad.product.differences import CentredDifferences
 from hypergrad.product.reverse import Reverse
 from hypergrad.single_loop.base import Method, Move
 from hypergrad.single_loop.default_steps import begun, moved, remark, stepping
@@ -153,7 +154,8 @@ class SingleLoop(HypergradEstimator):
             self.method.require(problem)
             before = Oracle(problem, hparams, problem.inner_batch(inner_step))
             with charging(Spent()):
-                require_dependence(Point(before, params, problem.outer_batch(outer_step), Reverse()), _HINT)
+                product = Reverse() if problem.has_second_derivatives else CentredDifferences()
+                require_dependence(Point(before, params, problem.outer_batch(outer_step), product), _HINT)
             t, memory = 0, begun(self.method, terms, params, hparams)
         else:
             t, memory = carry["t"], carry["memory"]

@@ -22,6 +22,7 @@ from hypergrad.estimator.start_gradient import StartGradient
 from hypergrad.estimator.tally import Tally, add
 from hypergrad.estimator.unrolled_plan import plan_unrolled
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.second_derivatives import require_second_derivatives
 from hypergrad.solver.base import InnerSolver, State, require_differentiable
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.tape.base import Tape, TapeCost, Trajectory
@@ -92,6 +93,7 @@ class Unrolled(HypergradEstimator):
         inner_step: int = 0,
         carry: Any = None,
     ) -> Hypergradient:
+        require_second_derivatives(problem, "Unrolled")
         run, remark = self._with_compiled_steps(
             DifferentiatedRun.of(problem, self.solver, hparams, params, inner_step, self.inner_steps)
         )

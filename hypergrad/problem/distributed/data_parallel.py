@@ -13,6 +13,7 @@ from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.order import is_first_order
+from hypergrad.core.ranks import ALONE, Peers, peers_of
 from hypergrad.core.row_shard import RowShard
 from hypergrad.core.total_loss import total_loss
 from hypergrad.problem.base import InnerProblem, Parts
@@ -100,9 +101,15 @@ class DataParallel(Wrapper):
         other._is_on_shards = True
         return other
 
+    @property
+    def peers(self) -> Peers:
+        return peers_of(self.ranks.group) if self.is_spread else ALONE
+
+    def is_replicated(self, name: str) -> bool:
+        return name not in self._shards
+
     def settings(self) -> dict[str, object]:
-        mine = {"problem": type(self.problem).__name__, "ranks": self.ranks.world} if self.is_spread else {}
-        return {**super().settings(), **mine}
+        return {**super().settings(), "problem": type(self.problem).__name__}
 
     def inner_batch(self, step: int) -> Any:
         if not self.is_spread:
