@@ -87,6 +87,11 @@ class Ranks:
         return cls(_REHEARSAL, 0, world)
 
     @property
+    def are_here(self) -> bool:
+        """Whether there are the other ranks."""
+        return self.name not in ("", _REHEARSAL)
+
+    @property
     def group(self) -> dist.ProcessGroup:
         """The group of torch.distributed."""
         return _GROUPS[self.name]

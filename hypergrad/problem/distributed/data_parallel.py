@@ -110,7 +110,7 @@ class DataParallel(Wrapper):
 
     @property
     def peers(self) -> Peers:
-        return peers_of(self.ranks.group) if self.is_spread else ALONE
+        return peers_of(self.ranks.group) if self.is_spread and self.ranks.are_here else ALONE
 
     def is_replicated(self, name: str) -> bool:
         return name not in self._shards
