@@ -51,7 +51,8 @@ def unrolled(steps: int = 3) -> Any:
 
 def implicit(**settings: Any) -> Any:
     usual: dict[str, Any] = {"linsolve": hg.CG(tol=1e-13), "inner_steps": 3, "inner_tol": 0.0, "damping": 40.0}
-    return hg.Implicit(solver=hg.Momentum(lr=0.05), **usual | {"error_bar": False} | settings)
+    usual["error_bar"] = False
+    return hg.Implicit(solver=hg.Momentum(lr=0.05), **usual | settings)
 
 
 def found(problem: Any, estimator: Any, step: int = 1) -> Any:
