@@ -47,6 +47,7 @@ from hypergrad.solver.fixed_point import FixedPoint as FixedPoint
 from hypergrad.core.errors import FixedPointOverflowError as FixedPointOverflowError
 from hypergrad.core.errors import FolderInUseError as FolderInUseError
 from hypergrad.estimator.forward import Forward as Forward
+from hypergrad.problem.distributed.fully_sharded import FullySharded as FullySharded
 from hypergrad.product.forward_over_reverse import ForwardOverReverse as ForwardOverReverse
 from hypergrad.linsolve.gmres import GMRES as GMRES
 from hypergrad.product.gauss_newton import GaussNewton as GaussNewton
@@ -107,6 +108,7 @@ from hypergrad.problem.quadratic import Quadratic as Quadratic
 from hypergrad.solver.rmsprop import RMSprop as RMSprop
 from hypergrad.effect.random_affine import RandomAffine as RandomAffine
 from hypergrad.baseline.random import RandomSearch as RandomSearch
+from hypergrad.core.errors import RankError as RankError
 from hypergrad.callback.record import Record as Record
 from hypergrad.callback.result import Result as Result
 from hypergrad.core.errors import ReversalError as ReversalError
@@ -115,6 +117,7 @@ from hypergrad.tape.reversible import Reversible as Reversible
 from hypergrad.problem.ridge import Ridge as Ridge
 from hypergrad.sensitivity.inner import Root as Root
 from hypergrad.single_loop.saba import SABA as SABA
+from hypergrad.single_loop.sama import SAMA as SAMA
 from hypergrad.single_loop.soba import SOBA as SOBA
 from hypergrad.single_loop.srba import SRBA as SRBA
 from hypergrad.solver.schedule import Schedule as Schedule
@@ -173,6 +176,7 @@ from hypergrad.problem.supervised.supervised import on_splits as on_splits
 from hypergrad.model.network import perceptron as perceptron
 from hypergrad.callback.hparams_file import plain as plain
 from torch.distributions.constraints import positive as positive
+from hypergrad.core.launch import processes as processes
 from hypergrad.solver.coefficient import ranged as ranged
 from hypergrad.table.frame import read_runs as read_runs
 from hypergrad.baseline.search import search as search

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from hypergrad.core.errors import Terminated, described
+from hypergrad.core.errors import RankError, Terminated, described
 from hypergrad.core.ranks import ALONE, Peers, first_to_fail, peers_of
 
 _ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -139,18 +139,23 @@ def is_first_to_fail(error: BaseException) -> bool:
     if launch is None:
         return True
     store = None if dist.is_initialized() else launch.store
-    return first_to_fail(launch.rank, described(error), store)[0] == launch.rank
+    return first_to_fail(launch.rank, described(error), store=store)[0] == launch.rank
 
 
 def _leave(error: BaseException, show: Callable[[BaseException], str]) -> None:
     """End this process, with what happened on standard error if no other process says it."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # torchrun sends one as soon as another process has ended
-    stopped = isinstance(error, KeyboardInterrupt)
-    rank, said = (0, described(error)) if stopped else first_to_fail(dist.get_rank(), described(error))
-    if rank == dist.get_rank():
+    stopped, rank, here, said = isinstance(error, KeyboardInterrupt), 0, dist.get_rank(), described(error)
+    if isinstance(error, RankError) and error.rank is not None:
+        rank, said = error.rank, str(error)
+    elif not stopped:
+        rank, said = first_to_fail(here, said)
+    if rank == here:
+        if not stopped and not hasattr(error, "__notes__"):
+            error.add_note(f"This was on rank {here} of {dist.get_world_size()}.")
         print(show(error), file=sys.stderr)
-    _leave_error_file(f"rank {rank}: {said}")
+    _leave_error_file(said)
     sys.stdout.flush()
     sys.stderr.flush()
     code = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT

@@ -78,20 +78,26 @@ class Peers:
         return int(sent)
 
     def agree(self, value: int, *, seconds: float | None = None) -> bool:
-        """Whether an integer is the same on all ranks.
+        """Whether an integer is the same on all ranks; with `seconds`, also False if another did not come in time.
 
         Args:
             value: from −2⁶³ + 1 to 2⁶³ − 1.
             seconds: how long to wait for the others, if less than the time limit of the group.
 
-        Also raised, by what it calls: RuntimeError if another rank did not come in time.
+        Raises:
+            RuntimeError: without `seconds`, if another rank has ended, or does not come.
         """
         if self.world == 1:
             return True
         sent = torch.tensor([value, -value])
         work = dist.all_reduce(sent, op=dist.ReduceOp.MAX, group=self._control, async_op=True)
         assert work is not None  # by async_op
-        work.wait() if seconds is None else work.wait(timedelta(seconds=seconds))
+        try:
+            work.wait() if seconds is None else work.wait(timedelta(seconds=seconds))
+        except RuntimeError:
+            if seconds is None:
+                raise
+            return False
         return int(sent.sum()) == 0
 
     def gathered(self, value: T) -> list[T]:
@@ -175,17 +181,18 @@ def digest(tensor: Tensor) -> int:
     return int.from_bytes(hashlib.sha256(flat.view(torch.uint8).numpy().tobytes()).digest()[:8]) >> 1
 
 
-def first_to_fail(rank: int, message: str, store: Store | None = None) -> tuple[int, str]:
+def first_to_fail(rank: int, message: str, *, store: Store | None = None, run: str = "") -> tuple[int, str]:
     """The rank among all processes that failed first, and its message: this one, if none did before.
 
     Args:
         rank: of this process among all.
         message: of this process.
         store: where all processes look; by default that of torch.distributed, which must be initialised.
+        run: what failed, if there is more than one run.
     """
     store = distributed_c10d._get_default_store() if store is None else store
     try:
-        first, said = json.loads(store.compare_set(_BLAMED, "", json.dumps([rank, message])))
+        first, said = json.loads(store.compare_set(_BLAMED + run, "", json.dumps([rank, message])))
     except (RuntimeError, ValueError):
         return rank, message  # the process that held the store has ended
     return first, said

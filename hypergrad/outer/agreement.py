@@ -1,6 +1,7 @@
 """What the ranks of a run agree on, so that all of them take the same branch of the outer loop."""
 
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,6 +19,9 @@ _LONGEST_SAVE = 600.0
 """Seconds that the other ranks wait at the end until the first has saved. A judgement."""
 _FAILED = 1000
 """Above the number of every signal."""
+
+_RUNS: Counter[str] = Counter()
+"""By the name of a group, the runs of its processes so far."""
 
 _GONE = (
     "Another rank has ended, or did not answer in time ({}). If it left no message, it was killed: the report of "
@@ -38,10 +42,16 @@ class Agreement:
         self.asked = 0  # the signal that asked this rank to end
         self.is_shared = False  # whether all ranks end for a reason that all of them know
         self._known: BaseException | None = None
+        if peers.group is not None:
+            _RUNS[peers.group.group_name] += 1
+            self._run = f" in run {_RUNS[peers.group.group_name]} of {peers.group.group_name}"
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self, *, heeds: bool = True) -> Iterator[None]:
         """A block that every rank takes; an error of one, or a signal to one, ends it on all of them.
+
+        Args:
+            heeds: whether a signal does.
 
         Also raised, by what it calls: the error of the block, on its rank; RankError if another rank failed;
         KeyboardInterrupt or Terminated if a rank was asked to end.
@@ -52,10 +62,10 @@ class Agreement:
         try:
             yield
         except BaseException as error:
-            first_to_fail(dist.get_rank(), described(error))
-            self._conclude(error)
+            first_to_fail(dist.get_rank(), described(error), run=self._run)
+            self._conclude(_FAILED, described(error))
             raise
-        self._conclude(None)
+        self._conclude(self.asked if heeds else 0)
 
     def heed(self) -> None:
         """End on all ranks if one was asked to end.
@@ -63,7 +73,7 @@ class Agreement:
         Also raised, by what it calls: KeyboardInterrupt or Terminated.
         """
         if self.peers.world > 1:
-            self._conclude(None)
+            self._conclude(self.asked)
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
@@ -108,37 +118,39 @@ class Agreement:
         if self.peers.world == 1 or error is self._known or (isinstance(error, KeyboardInterrupt) and self.is_shared):
             return error
         is_echo, here = _is_of_network(error), dist.get_rank()
-        rank, said = first_to_fail(here, _GONE.format(error) if is_echo else described(error))
-        if rank != here or is_echo:
-            error = RankError(said if rank == here else f"Rank {rank} failed: {said}")
-        elif not isinstance(error, RankError):
+        own = _GONE.format(error) if is_echo else described(error)
+        rank, said = first_to_fail(here, own, run=self._run)
+        if is_echo or said != own:
+            error = RankError(said) if rank == here else RankError(f"Rank {rank} failed: {said}", rank)
+        elif rank == here and not isinstance(error, RankError):
             error.add_note(f"This was on rank {rank} of {dist.get_world_size()}.")
         self._known = error
         return error
 
-    def _conclude(self, failure: BaseException | None) -> None:
+    def _conclude(self, level: int, failure: str = "") -> None:
         """Compare how a block ended on all ranks; nothing happens if it ended well on all, or in a failure here.
+
+        Args:
+            level: 0 if it ended well, the number of a signal, or `_FAILED`.
+            failure: the error.
 
         Raises:
             RankError: if another rank failed, and this one did not.
 
         Also raised, by what it calls: KeyboardInterrupt if a rank was asked to end by SIGINT, Terminated by SIGTERM.
         """
-        level = self.peers.most(self.asked if failure is None else _FAILED)
-        if level == 0:
+        most = self.peers.most(level)
+        if most == 0:
             return
-        said = self.peers.gathered((
-            self.asked if failure is None else _FAILED,
-            "" if failure is None else described(failure),
-        ))
+        found = self.peers.gathered((level, failure))
         self.is_shared = True
-        if failure is not None:
-            return
-        rank = next(i for i, (one, _) in enumerate(said) if one == level)
         if level == _FAILED:
-            raise RankError(f"Rank {rank} failed: {said[rank][1]}")
-        kind = Terminated if level == signal.SIGTERM else KeyboardInterrupt
-        raise kind(f"Rank {rank} was asked to end ({signal.Signals(level).name}).")
+            return
+        rank, said = next((i, text) for i, (one, text) in enumerate(found) if one == most)
+        if most == _FAILED:
+            raise RankError(f"Rank {rank} failed: {said}", rank)
+        kind = Terminated if most == signal.SIGTERM else KeyboardInterrupt
+        raise kind(f"Rank {rank} was asked to end ({signal.Signals(most).name}).")
 
 
 def _is_of_network(error: BaseException) -> bool:

@@ -72,12 +72,14 @@ class Loop:
         replicated = {name: x for name, x in record.hparams.items() if self.objective.problem.is_replicated(name)}
         self.agreement.require_same(replicated, record=len(self.journal.history) - 1, step=record.step)
         shown = self.objective.spread.whole_record(record) if self._shows else record
-        state = self.state(record) if self._keeps else {}
-        with self.agreement.together():
+        with self.agreement.together(heeds=not self._keeps):
             for callback in self.callbacks:
                 callback.on_step(shown)
-            for callback in self._keepers:
-                callback.on_state(record.step, state)
+        if self._keeps:
+            state = self.state(record)
+            with self.agreement.together():
+                for callback in self._keepers:
+                    callback.on_state(record.step, state)
 
     def _require_same_start(self) -> None:
         """Require that all ranks begin with the same parameters, where each has all of them.

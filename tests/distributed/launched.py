@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def torchrun(
-    *arguments: str, world: int = 2, cwd: Path, options: Sequence[str] = (), limit: float = 60
+    *arguments: str, world: int = 2, cwd: Path, options: Sequence[str] = (), limit: float = 150
 ) -> subprocess.CompletedProcess[str]:
     """`torchrun --nproc-per-node=WORLD ARGUMENTS` in a folder; its output is text.
 
