@@ -47,6 +47,7 @@ from hypergrad.solver.fixed_point import FixedPoint as FixedPoint
 from hypergrad.core.errors import FixedPointOverflowError as FixedPointOverflowError
 from hypergrad.core.errors import FolderInUseError as FolderInUseError
 from hypergrad.estimator.forward import Forward as Forward
+from hypergrad.problem.distributed.fully_sharded import FullySharded as FullySharded
 from hypergrad.product.forward_over_reverse import ForwardOverReverse as ForwardOverReverse
 from hypergrad.linsolve.gmres import GMRES as GMRES
 from hypergrad.product.gauss_newton import GaussNewton as GaussNewton
@@ -116,6 +117,7 @@ from hypergrad.tape.reversible import Reversible as Reversible
 from hypergrad.problem.ridge import Ridge as Ridge
 from hypergrad.sensitivity.inner import Root as Root
 from hypergrad.single_loop.saba import SABA as SABA
+from hypergrad.single_loop.sama import SAMA as SAMA
 from hypergrad.single_loop.soba import SOBA as SOBA
 from hypergrad.single_loop.srba import SRBA as SRBA
 from hypergrad.solver.schedule import Schedule as Schedule

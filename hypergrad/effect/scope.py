@@ -9,6 +9,7 @@ from torch.distributions import constraints
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.core.local_shard import sums_of
 from hypergrad.effect.base import Effect, Site
 
 _PER = ("all", "tensor", "feature", "output", "weight")
@@ -52,11 +53,10 @@ class Scoped(Effect):
     def total(self, value: Tensor, params: Tensors, measure: Callable[[Tensor], Tensor]) -> Tensor:
         """Σ_j λ_j m(w_j) over the chosen entries, for an entrywise m; shape ()."""
         tensors = self.chosen(params)
-        factors = self.factors(value, tensors)
-        terms = [
-            factor * measure(w).sum() if factor.ndim == 0 else (factor * measure(w)).sum()
-            for factor, w in zip(factors, tensors.values(), strict=True)
-        ]
+        factors, measured = self.factors(value, tensors), [measure(w) for w in tensors.values()]
+        pairs = list(zip(factors, measured, strict=True))
+        sums = sums_of([m if factor.ndim == 0 else factor * m for factor, m in pairs])
+        terms = [factor * x if factor.ndim == 0 else x for factor, x in zip(factors, sums, strict=True)]
         return sum(terms[1:], start=terms[0])
 
     def factors(self, value: Tensor, tensors: Tensors) -> list[Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import flatten, unflatten
 from hypergrad.core.errors import HypergradError
+from hypergrad.core.local_shard import standard_normal
 from hypergrad.core.operator import Operator
 from hypergrad.estimator.linearization import Linearization
 from hypergrad.estimator.point import Point
@@ -211,7 +212,7 @@ class _NewtonStep:
         return self.inverse
 
     def _random(self) -> Tensor:
-        return torch.randn(self.adjoint.shape, generator=self.generator, dtype=torch.float64).to(self.adjoint)
+        return standard_normal(self.adjoint, self.generator)
 
     def _effect(self, at: Linearization, vectors: list[Tensor]) -> float:
         """The root mean square of ‖(∂φ/∂λ)ᵀ x‖."""

@@ -11,14 +11,18 @@ from hypergrad.core.operator import Operator
 from hypergrad.core.validation import require_compile, require_instance, require_int, require_real
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
 from hypergrad.estimator.error_bar import error_bar
+from hypergrad.estimator.implicit_plan import LEAST_BUDGET, plan_implicit
 from hypergrad.estimator.linearization import Linearization, require_dependence
 from hypergrad.estimator.point import Point
+from hypergrad.estimator.rank_plan import RankPlan
+from hypergrad.estimator.rehearsal import Rehearsal
 from hypergrad.estimator.report import AdjointReport
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolution, LinearSolver
 from hypergrad.linsolve.cg import CG
 from hypergrad.linsolve.dense import Dense
 from hypergrad.linsolve.krylov import Krylov
+from hypergrad.linsolve.neumann import Neumann
 from hypergrad.linsolve.recording import Recording
 from hypergrad.problem.base import InnerProblem, Restriction
 from hypergrad.problem.oracle import Oracle
@@ -34,8 +38,6 @@ _SUMMABLE = {
     "cubic": lambda k: 1 / k**3,
 }
 """Factors by outer step k = 1, 2, …, whose sum is finite."""
-_LEAST_BUDGET = 200
-"""The least products allowed for the error bar, because a warm-started adjoint may need few: a judgement."""
 _HINT = (
     "it enters neither the gradient of the inner loss nor the outer loss. An implicit estimator cannot tune a "
     "coefficient of the solver, on which the solution does not depend; use Unrolled for that."
@@ -116,6 +118,7 @@ class Implicit(HypergradEstimator):
         inner_step: int = 0,
         carry: Any = None,
     ) -> Hypergradient:
+        require_by_differences(self, problem)
         self.solver.require_used(problem)
         if problem.is_smooth and any(isinstance(value, str) for value in self.solver.coefficients().values()):
             before = Oracle(problem, hparams, problem.inner_batch(inner_step))
@@ -138,7 +141,7 @@ class Implicit(HypergradEstimator):
             here.outer_loss,
             training=replace(report, loss=here.inner.evaluation.loss, grad_norm=here.inner.evaluation.grad_norm),
             adjoint_system=_report(solved, part),
-            error_bar=error_bar(here, solved.x, linsolve, seen, max(_LEAST_BUDGET, 4 * solved.num_matvecs))
+            error_bar=error_bar(here, solved.x, linsolve, seen, max(LEAST_BUDGET, 4 * solved.num_matvecs))
             if self.error_bar
             else None,
             carry=part.scatter(solved.x),
@@ -147,6 +150,29 @@ class Implicit(HypergradEstimator):
     def unrecorded(self, problem: InnerProblem, hparams: Tensors, params: Tensors, **where: Any) -> Hypergradient:
         """As promised by `HypergradEstimator`, without the error bar."""
         return replace(self, error_bar=False).estimate(problem, hparams, params, **where)
+
+    def plan(
+        self, problem: InnerProblem, hparams: Tensors | None = None, params: Tensors | None = None, *, world: int = 1
+    ) -> RankPlan:
+        """What one estimate from a cold start costs each of `world` ranks, from a few pieces of it that are tried here.
+
+        The others need not be there. Products are counted as many as the linear solver allows; a tolerance usually
+        ends it before. Steps are eager.
+
+        Args:
+            problem: what is tuned; it is shared by `DataParallel`, if it is not yet.
+            hparams: λ in natural units; `problem.init_hparams()` if None.
+            params: w; `problem.init_params()` if None.
+            world: the number of ranks, ≥ 1.
+
+        Returns:
+            The costs of all parts; `print` shows them as a table.
+
+        Also raised, by what it calls: TypeError or ValueError if `world` is no integer ≥ 1; NotImplementedError if the
+        problem cannot be shared; NonFiniteError if a loss or gradient is NaN or infinite there.
+        """
+        rehearsal = Rehearsal.of(problem, hparams, params, world)
+        return plan_implicit(rehearsal, self.training, self.linsolve, self.product, error_bar=self.error_bar)
 
     def _solve(self, linsolve: LinearSolver, product: Operator, b: Tensor, start: Tensor | None) -> LinearSolution:
         try:
@@ -158,6 +184,32 @@ class Implicit(HypergradEstimator):
 
     def looseness(self, outer_step: int) -> float:
         return 1.0 if self.tighten is None else _SUMMABLE[self.tighten](outer_step + 1)
+
+
+def require_by_differences(estimator: "Implicit", problem: InnerProblem) -> None:
+    """Require an estimator that serves a problem without second derivatives, if the problem has none.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    if problem.has_second_derivatives:
+        return
+    name, linsolve = type(problem).__name__, estimator.linsolve
+    if estimator.error_bar:
+        raise ValueError(f"The error bar of Implicit needs second derivatives, which {name} has not: error_bar=False.")
+    if estimator.compile:
+        raise ValueError(f"Training steps of {name} are not compiled: leave compile out of Implicit.")
+    if type(estimator.solver).update is InnerSolver.update:
+        raise ValueError(
+            f"{name} trains by solvers that are a rule for each entry of a gradient, but "
+            f"{type(estimator.solver).__name__} is none. Use hg.GradientDescent, hg.Momentum or hg.Adam."
+        )
+    if not isinstance(linsolve, CG | Neumann) or isinstance(linsolve, CG) and linsolve.preconditioner is not None:
+        what = "a preconditioner" if isinstance(linsolve, CG) else type(linsolve).__name__
+        raise ValueError(
+            f"{name} has no products but those by differences of sharded gradients, which hg.CG without a "
+            f"preconditioner and hg.Neumann use, but linsolve has {what}. Use one of these two."
+        )
 
 
 def _start(part: Restriction, carry: Any) -> Tensor | None:

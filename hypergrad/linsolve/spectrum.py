@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from hypergrad.core.errors import NonFiniteError
+from hypergrad.core.local_shard import standard_normal
 from hypergrad.core.operator import Matvec
 from hypergrad.linsolve.base import bad_product
 
@@ -25,7 +26,7 @@ def largest_eigenvalue(matvec: Matvec, like: Tensor, *, num_iter: int = 20) -> f
         NonFiniteError: if a product is NaN or infinite.
     """
     generator = torch.Generator().manual_seed(0)
-    v = torch.randn(like.numel(), generator=generator, dtype=torch.float64).to(like)
+    v = standard_normal(like, generator)
     norm = torch.linalg.vector_norm(v)
     for _ in range(num_iter):
         v = matvec(v / norm)
@@ -54,7 +55,7 @@ def extreme_eigenvalues(matvec: Matvec, like: Tensor, *, num_iter: int = 20) -> 
     operators", J. Research of the National Bureau of Standards (1950).
     """
     generator = torch.Generator().manual_seed(0)
-    v = torch.randn(like.numel(), generator=generator, dtype=torch.float64).to(like)
+    v = standard_normal(like, generator)
     v, before, beta = v / torch.linalg.vector_norm(v), torch.zeros_like(v), 0.0
     diagonal: list[float] = []
     off: list[float] = []

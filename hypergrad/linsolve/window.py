@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hypergrad.core.local_shard import LocalShard
+
 SIZES = {"cuda": 5}
 """Iterations in a window by type of device, 1 elsewhere. A judgement: 4 products more at most, and a fifth of the
 waiting."""
@@ -21,6 +23,8 @@ _MEMORY = 2**30
 
 def window_size(like: Tensor) -> int:
     """Iterations before each look, for vectors like this one, ≥ 1."""
+    if isinstance(like, LocalShard):
+        return 1  # the same on all ranks, whose shards differ in size; a pass of all of them takes longer than a look
     fitting = _MEMORY // max(1, like.numel() * like.element_size())
     return max(1, min(SIZES.get(like.device.type, 1), fitting))
 

@@ -22,7 +22,7 @@ Recompute = bool | Sequence[str]
 """Which blocks compute their activations again: those whose names match a pattern; True, all that repeat; or none."""
 
 
-def blocks_of(module: nn.Module, recompute: Recompute) -> list[str]:
+def blocks_of(module: nn.Module, recompute: Recompute, setting: str = "recompute") -> list[str]:
     """The names of the blocks.
 
     True finds every item of each `ModuleList` or `Sequential` that has at least two items, all of one class that has
@@ -40,13 +40,13 @@ def blocks_of(module: nn.Module, recompute: Recompute) -> list[str]:
             raise ValueError(
                 "recompute=True needs blocks that repeat: a ModuleList or Sequential with at least 2 items, all of one "
                 f"class that has parts of its own, but this {type(module).__name__} has none. Name them by patterns, "
-                f"such as recompute={[next(iter(parts), 'layer')]}."
+                f"such as {setting}={[next(iter(parts), 'layer')]}."
             )
         return found
     is_list = isinstance(recompute, Sequence) and not isinstance(recompute, str)
     if not is_list or not all(isinstance(pattern, str) for pattern in recompute):
         raise TypeError(
-            f"recompute must be True, False, or a list of patterns of module names, but it is {recompute!r}; write "
+            f"{setting} must be True, False, or a list of patterns of module names, but it is {recompute!r}; write "
             "such as ['layers.*']."
         )
     found = []
@@ -54,7 +54,7 @@ def blocks_of(module: nn.Module, recompute: Recompute) -> list[str]:
         matches = _outermost([name for name in parts if fnmatchcase(name, pattern)])
         if not matches:
             some = ", ".join(map(repr, list(parts)[:8]))
-            raise ValueError(f"The pattern {pattern!r} of recompute matches no part of the model; it has {some}.")
+            raise ValueError(f"The pattern {pattern!r} of {setting} matches no part of the model; it has {some}.")
         found += [name for name in matches if name not in found]
     return found
 

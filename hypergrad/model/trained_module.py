@@ -1,6 +1,7 @@
 """The user's module with trained values, and with running averages to use it in `eval()`."""
 
 from collections.abc import Iterable
+from copy import copy
 from typing import Any, TypeGuard
 
 import torch
@@ -32,6 +33,14 @@ class ModuleTemplate:
     def averages(self) -> bool:
         """Whether the module has running averages, which training does not update."""
         return bool(self._averaging)
+
+    def without_values(self) -> "ModuleTemplate":
+        """The same template without the memory of its parameters, of which `filled` then needs all."""
+        other = copy(self)
+        other._module = copied(self._module)
+        for p in other._module.parameters():
+            p.data = p.data.new_empty(0)
+        return other
 
     @torch.no_grad()
     def filled(self, values: Tensors, like: nn.Module, batches: Iterable[Any]) -> nn.Module:

@@ -45,8 +45,8 @@ class Journal:
             not compared with it, and no longer the best; None if all steps have the same tolerances.
         is_exact: whether the metrics, and the loss on all of dev, are evaluated in an outer step. Only such a record
             can become the best.
-        agreement: of the ranks of the run; this process is alone when None.
         spread: which hyperparameters have only some rows on this process; none when None.
+        agreement: of the ranks of the run; this process is alone when None.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class Journal:
         labels: Labels | None = None,
         looseness: Callable[[int], float] | None = None,
         is_exact: Callable[[int], bool] = lambda step: True,
-        agreement: Agreement | None = None,
         spread: Spread | None = None,
+        agreement: Agreement | None = None,
     ) -> None:
         self.agreement = agreement or Agreement(ALONE, rejects=False)
         self.is_exact = is_exact
@@ -106,8 +106,9 @@ class Journal:
             raise type(error)(f"{error}{cause}{self._whereabouts(step, objective.hparams())}") from error
         self._warn(evaluation.found, step)
         hparams = self.spread.whole(evaluation.hparams)
-        record = self.ledger.record(step, evaluation.problem, hparams, evaluation.found, is_exact=self.is_exact(step))
-        return self.spread.record(record if self.agreement.peers.world == 1 else self._of_first(record))
+        found = self.ledger.record(step, evaluation.problem, hparams, evaluation.found, is_exact=self.is_exact(step))
+        record = self.spread.record(found)
+        return record if self.agreement.peers.world == 1 else self._of_first(record)
 
     def unrecorded(
         self, objective: OuterObjective, steps: range, take: Callable[[range], tuple[Hypergradient, int]]

@@ -200,6 +200,11 @@ class InnerProblem(nn.Module, ABC):
         return type(self).optimality is InnerProblem.optimality
 
     @property
+    def has_second_derivatives(self) -> bool:
+        """Whether the losses can be differentiated twice, as far as the problem knows."""
+        return True
+
+    @property
     def exact(self) -> "InnerProblem":
         """The problem with losses in the precision of its parameters, by which errors are judged; by default itself."""
         return self

@@ -39,20 +39,25 @@ class InPrecision(Wrapper):
         precision: one of the above.
 
     Raises:
-        ValueError: if there is no such precision, the parameters have another dtype, or the losses are sums over
-            several processes.
+        ValueError: if there is no such precision, the parameters have another dtype or are sharded, or the losses are
+            sums over several processes.
 
     Also raised, by what it calls: ValueError if the problem has an L1 penalty.
     """
 
     def __init__(self, problem: InnerProblem, precision: str) -> None:
         require_precision(precision)
+        if not problem.has_second_derivatives:  # it has sharded parameters, of which there is no copy to cast
+            raise ValueError(
+                f"{type(problem).__name__} computes in a precision of its own: give precision='bf16-mixed' to it, and "
+                "none to the trainer."
+            )
         super().__init__(problem)
         if problem.is_spread:
             raise ValueError(
                 f"InPrecision would sum over processes in the format of {precision!r}, but sums are in that of the "
-                "parameters: give hg.DataParallel(hg.InPrecision(problem, precision)), also to k_fold, or the "
-                "precision to hg.Trainer."
+                "parameters. Give the precision to hg.Trainer, or DataParallel(InPrecision(problem, precision)) to "
+                "hg.k_fold."
             )
         self.precision = precision
         like = next(iter(problem.init_params().values()))
@@ -163,9 +168,9 @@ class InPrecision(Wrapper):
 
 
 def epsilon_of(problem: InnerProblem) -> float:
-    """ε of the format inside the losses of an `InPrecision`, also in a wrapper; 0 for others, where it is not known."""
-    if isinstance(problem, InPrecision):
-        return problem.epsilon
+    """ε of the format inside the losses of a problem that has a precision, also in a wrapper; 0 if it is not known."""
+    if hasattr(problem, "epsilon"):
+        return problem.epsilon  # type: ignore[return-value]
     return epsilon_of(problem.problem) if isinstance(problem, Wrapper) else 0.0
 
 

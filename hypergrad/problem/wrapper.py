@@ -129,6 +129,10 @@ class Wrapper(InnerProblem):
     def is_minimisation(self) -> bool:
         return self.problem.is_minimisation
 
+    @property
+    def has_second_derivatives(self) -> bool:
+        return self.problem.has_second_derivatives
+
     def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         return self.problem.outputs(params, self.untied(hparams), batch)
 

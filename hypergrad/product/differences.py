@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, flatten, leaves, unflatten
+from hypergrad.core.local_shard import standard_normal
 from hypergrad.core.operator import Operator
 from hypergrad.core.order import first_order
 from hypergrad.core.validation import require_real
@@ -90,7 +91,7 @@ def _require_resolved(problem: InnerProblem) -> None:
 def _probes(like: Tensor) -> list[Tensor]:
     """Random vectors along which the error of a product is measured."""
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like) for _ in range(_PROBES)]
+    return [standard_normal(like, generator) for _ in range(_PROBES)]
 
 
 def _apart(x: Tensor, y: Tensor) -> float:

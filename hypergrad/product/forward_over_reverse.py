@@ -12,6 +12,7 @@ from hypergrad.core.operator import Operator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation, require_finite
 from hypergrad.problem.oracle import Oracle
+from hypergrad.problem.second_derivatives import require_second_derivatives
 from hypergrad.product.base import Product, Stationarity, require_minimisation, shapes_of
 from hypergrad.product.reverse import Reverse
 from hypergrad.taylor.elementary import Elementary
@@ -33,6 +34,7 @@ class ForwardOverReverse(Product):
 
     def linearize(self, oracle: Oracle, params: Tensors) -> Stationarity:
         require_minimisation(self, oracle.problem)
+        require_second_derivatives(oracle.problem, type(self).__name__)
         w, product = self._product(oracle, params)
 
         def check() -> float | None:

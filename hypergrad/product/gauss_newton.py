@@ -9,6 +9,7 @@ from torch import Tensor
 from hypergrad.core.autodiff import Tensors, flatten, leaves, vjp
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.oracle import Oracle
+from hypergrad.problem.second_derivatives import require_second_derivatives
 from hypergrad.product.base import Product, Stationarity, require_minimisation
 from hypergrad.product.reverse import Reverse
 
@@ -35,6 +36,7 @@ class GaussNewton(Product):
 
     def linearize(self, oracle: Oracle, params: Tensors) -> Stationarity:
         require_minimisation(self, oracle.problem)
+        require_second_derivatives(oracle.problem, type(self).__name__)
         exact, w = Reverse().linearize(oracle, params), leaves(params)
         with torch.enable_grad():
             outputs = oracle.problem.outputs(w, oracle.hparams, oracle.batch)

@@ -9,6 +9,7 @@ from hypergrad.core.autodiff import Tensors, flatten, leaves, vjp
 from hypergrad.core.operator import Operator
 from hypergrad.problem.evaluation import InnerEvaluation, require_finite
 from hypergrad.problem.oracle import Oracle
+from hypergrad.problem.second_derivatives import require_second_derivatives
 from hypergrad.product.base import Product, Stationarity, inaccuracy_of, shapes_of
 
 
@@ -20,6 +21,7 @@ class Reverse(Product):
     """
 
     def linearize(self, oracle: Oracle, params: Tensors) -> Stationarity:
+        require_second_derivatives(oracle.problem, type(self).__name__)
         w, hp = leaves(params), leaves(oracle.hparams)
         with torch.enable_grad():
             inner_loss, named = replace(oracle, hparams=hp).loss_and_optimality(w)

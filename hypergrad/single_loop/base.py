@@ -14,6 +14,7 @@ from torch import Tensor
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.validation import require_instance
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.second_derivatives import require_second_derivatives
 from hypergrad.single_loop.terms import Terms
 from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.coefficient import root
@@ -157,6 +158,14 @@ class Method(ABC):
             raise ValueError(
                 f"{type(self).__name__} moves w along the gradient of the inner loss, but the solution of {name} is "
                 f"{'not where that is zero' if problem.is_smooth else 'at kinks of it'}. Use Implicit."
+            )
+        if self.num_matvecs > 0:
+            require_second_derivatives(problem, type(self).__name__)
+        if self.solver is None and not problem.has_second_derivatives:
+            raise ValueError(
+                f"{type(self).__name__} needs a solver for {name}, which has no second derivatives to find a step "
+                "by: write solver=hg.GradientDescent(lr=…), with any lr below 2 over the largest curvature, or "
+                "hg.Adam()."
             )
         if problem.tunes_initial:
             raise ValueError(

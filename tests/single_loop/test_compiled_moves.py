@@ -72,7 +72,11 @@ def test_methods(method):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize("method", [hg.MEHA(solver=DESCENT), hg.BOME(solver=DESCENT, inner_steps=2)], ids=repr)
+@pytest.mark.parametrize(
+    "method",
+    [hg.MEHA(solver=DESCENT), hg.BOME(solver=DESCENT, inner_steps=2), hg.SAMA(solver=hg.Adam(lr=0.1))],
+    ids=repr,
+)
 def test_other_methods(method):
     require_equal(method)
 

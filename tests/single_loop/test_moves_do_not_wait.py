@@ -21,6 +21,7 @@ METHODS = {
     "f2sa": hg.F2SA(solver=hg.AdamW()),
     "bome": hg.BOME(inner_steps=2),
     "meha": hg.MEHA(solver=SOLVER),
+    "sama": hg.SAMA(),
 }
 
 

@@ -9,7 +9,7 @@ from single_loop.least_squares import LeastSquares
 
 import hypergrad as hg
 
-FIRST_ORDER = [hg.F2SA, hg.BOME, hg.MEHA]
+FIRST_ORDER = [hg.F2SA, hg.BOME, hg.MEHA, hg.SAMA]
 
 
 class RootOfQuadratic(hg.Quadratic):

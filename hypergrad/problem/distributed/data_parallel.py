@@ -42,8 +42,8 @@ class DataParallel(Wrapper):
 
     Args:
         problem: gives its parts by `inner_share` and `outer_share`, as `Supervised` does; the same on all ranks.
-        group: of torch.distributed; None for all processes, or for one if torch.distributed is not initialised.
-
+        group: of torch.distributed, or the ranks themselves; None for all processes, or for one if torch.distributed
+            is not initialised.
         sharded: the names of hyperparameters of which `Trainer` keeps some rows on each rank, with their part of the
             optimiser's state, see docs/sharded_hyperparameters.md. Elsewhere they are as the others.
 
@@ -58,7 +58,7 @@ class DataParallel(Wrapper):
     _is_on_shards = False
 
     def __init__(
-        self, problem: InnerProblem, group: dist.ProcessGroup | None = None, sharded: Sequence[str] = ()
+        self, problem: InnerProblem, group: dist.ProcessGroup | Ranks | None = None, sharded: Sequence[str] = ()
     ) -> None:
         super().__init__(problem)
         if not problem.is_minimisation:
@@ -72,7 +72,7 @@ class DataParallel(Wrapper):
                 f"DataParallel needs a problem whose losses one process can compute, but those of this "
                 f"{type(problem).__name__} are sums over processes already; leave one of the two DataParallel out."
             )
-        self.ranks = Ranks.of(group)
+        self.ranks = group if isinstance(group, Ranks) else Ranks.of(group)
         self._shards = shards_of(problem, self.ranks, sharded)
         self._unsummed: frozenset[str] = frozenset()
         if self.is_spread:
@@ -91,10 +91,6 @@ class DataParallel(Wrapper):
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         return self.problem.hyperparameters()
 
-    @property
-    def peers(self) -> Peers:
-        return peers_of(self.ranks.group) if self.is_spread else ALONE
-
     def shards(self) -> Mapping[str, RowShard]:
         return self._shards
 
@@ -104,6 +100,13 @@ class DataParallel(Wrapper):
         other = self.with_own_terms(self._shards)
         other._is_on_shards = True
         return other
+
+    @property
+    def peers(self) -> Peers:
+        return peers_of(self.ranks.group) if self.is_spread else ALONE
+
+    def is_replicated(self, name: str) -> bool:
+        return name not in self._shards
 
     def settings(self) -> dict[str, object]:
         return {**super().settings(), "problem": type(self.problem).__name__}
@@ -200,7 +203,7 @@ class DataParallel(Wrapper):
 
     def _on(self, problem: InnerProblem) -> "DataParallel":
         """Another problem on the same ranks, whose hyperparameters are whole on each."""
-        return DataParallel(problem, self.ranks.group if self.is_spread else None)
+        return DataParallel(problem, self.ranks)
 
     def _total(
         self, loss: Callable[[Tensors, Tensors], Tensor], params: Tensors, hparams: Tensors, share: float

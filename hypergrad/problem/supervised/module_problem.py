@@ -2,7 +2,8 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -16,6 +17,12 @@ class ModuleProblem(InnerProblem):
     """A problem whose parameters are those of a module, `model`."""
 
     model: PureModule
+
+    def with_model(self, model: PureModule) -> Self:
+        """The same problem, which trains another module in the place of its own."""
+        other = copy(self)
+        other._modules = self._modules | {"model": model}
+        return other
 
     @abstractmethod
     def train_inputs(self, hparams: Tensors) -> Iterator[Any]:

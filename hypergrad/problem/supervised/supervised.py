@@ -142,6 +142,11 @@ class Supervised(JudgedProblem):
         self.divide(micro_batch=micro_batch, dev_batch_size=dev_batch_size, dev_sample=dev_sample)
         try_division(self, few["train"], y)
 
+    def with_model(self, model: PureModule) -> Self:
+        other = super().with_model(model)
+        other._twice = TwiceDifferentiable(model.keeping_activations(), self.criterion)
+        return other
+
     def init_params(self) -> Tensors:
         return self.model.params()
 

@@ -1,0 +1,188 @@
+"""A module whose parameters are spread over the ranks, under FSDP2."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from hypergrad.core.autodiff import Tensors
+from hypergrad.core.collectives import Ranks
+from hypergrad.core.local_shard import LocalShard, plain
+from hypergrad.model.batch_statistics import Moments
+from hypergrad.model.blocks import blocks_of
+from hypergrad.model.calling import seeded
+from hypergrad.model.copying import copied
+from hypergrad.model.pure_module import PureModule
+
+
+class ShardedModule(PureModule):
+    """A copy of a module, of whose parameters each rank holds a shard; it computes with those that were `put` there.
+
+    A call gathers the parameters of one unit at a time, computes with them and drops them again, as FSDP2 does. So all
+    ranks must call it equally often, each with inputs of its own. Its gradients are sums over the ranks.
+
+    Args:
+        model: what is copied.
+        ranks: the ranks that share the parameters.
+        units: patterns of the names of the parts that are gathered at once, besides the rest; see `units_of`.
+        policy: in which formats parameters are gathered and gradients are reduced.
+        device: of the shards.
+
+    Raises:
+        ValueError: if it recomputes activations, or normalises by the statistics of a batch.
+    """
+
+    def __init__(
+        self,
+        model: PureModule,
+        ranks: Ranks,
+        units: Sequence[str] | None,
+        policy: MixedPrecisionPolicy,
+        device: torch.device,
+    ) -> None:
+        nn.Module.__init__(self)
+        _require_servable(model)
+        lean = copy(model)
+        lean._template = model._template.without_values()
+        vars(self).update(vars(copied(lean)))
+        self.ranks, self._buffers_as_given = ranks, dict(self.module.named_buffers())
+        self._cast_buffers(policy.param_dtype)
+        mesh = DeviceMesh.from_group(ranks.group, device.type)
+        for name in units_of(self.module, units):
+            fully_shard(self.module.get_submodule(name), mesh=mesh, mp_policy=policy)
+        # Only the outputs of the whole are cast back: within, each unit would cast what the next one casts again.
+        dtype = next(iter(model.params().values())).dtype
+        fully_shard(self.module, mesh=mesh, mp_policy=_with_outputs_in(policy, dtype))
+
+    def params(self) -> Tensors:
+        """Copies of the shards of this rank, by name."""
+        return {name: LocalShard.of(x.detach().clone(), self.ranks) for name, x in self._local().items()}
+
+    @torch.no_grad()
+    def put(self, params: Tensors) -> None:
+        """Let the module have these parameters, which are copied into the memory of its shards."""
+        for name, x in self._local().items():
+            x.copy_(plain(params[name]))
+
+    def take_gradients(self) -> list[Tensor | None]:
+        """The gradients since the last call, as shards in the order of the parameters; None where there is none."""
+        found: list[Tensor | None] = []
+        for name in self._trained:
+            p = self.module.get_parameter(name)
+            grad, p.grad = p.grad, None
+            found.append(grad.to_local() if isinstance(grad, DTensor) else grad)
+        return found
+
+    def release(self) -> None:
+        """Drop gathered parameters, which would otherwise be used again when other ones have been put."""
+        for part in self.module.modules():
+            if isinstance(part, FSDPModule):
+                part.reshard()
+
+    def whole(self, params: Tensors) -> Tensors:
+        """The whole tensors, on all ranks."""
+        found: Tensors = {}
+        for name, x in params.items():
+            p = self._sharded(name)
+            spread = DTensor.from_local(plain(x), p.device_mesh, p.placements, shape=p.shape, stride=p.stride())
+            found[name] = spread.full_tensor()
+        return found
+
+    def local(self, tensors: Tensors) -> Tensors:
+        """The shards of this rank of whole tensors, which are the same on all ranks; copies."""
+        found: Tensors = {}
+        for name, x in tensors.items():
+            pieces, rank = torch.chunk(x, self.ranks.world), self.ranks.rank
+            own = pieces[rank] if rank < len(pieces) else x[:0]
+            found[name] = LocalShard.of(own.to(self._sharded(name).to_local()).clone(), self.ranks)
+        return found
+
+    def trained(self, values: Tensors, batches: Iterable[Any]) -> nn.Module:
+        """As promised, on all ranks, from whole tensors."""
+        frozen = [name for name, _ in self.module.named_parameters() if name not in values]
+        whole = {name: self._sharded(name).full_tensor() for name in frozen}
+        return super().trained(self._buffers_as_given | whole | values, batches)
+
+    def forward(self, params: Tensors, X: Any, step: int | None, moments: Moments | None = None) -> Tensor:
+        """The outputs at the parameters that were put.
+
+        Args:
+            params: not read.
+            X: inputs of this rank.
+            step: as in `PureModule`.
+            moments: None, as no layer normalises by the statistics of a batch.
+        """
+        outputs = super().forward(params, X, step)
+        if outputs.requires_grad and self.ranks.world > 1:
+            outputs.register_hook(partial(torch.mul, other=self.ranks.world))  # FSDP2 takes the mean over the ranks
+        return outputs
+
+    @contextmanager
+    def calling(
+        self, params: Tensors, device: torch.device, step: int | None, moments: Moments | None = None
+    ) -> Iterator[None]:
+        twice = self._kernels.differ and step is not None and self._kernels.draw
+        random = seeded(device, self._seed, step)
+        with self._mode(device, step is not None, twice), random:
+            yield
+
+    def _cast_buffers(self, dtype: torch.dtype | None) -> None:
+        """Let buffers have the format of gathered parameters, which FSDP2 leaves to its user."""
+        for part in self.module.modules() if dtype is not None else ():
+            for name, x in part._buffers.items():
+                if x is not None and x.is_floating_point():
+                    part._buffers[name] = x.to(dtype)
+
+    def _local(self) -> Tensors:
+        return {name: self._sharded(name).to_local() for name in self._trained}
+
+    def _sharded(self, name: str) -> Any:
+        return self.module.get_parameter(name)
+
+
+def units_of(module: nn.Module, units: Sequence[str] | None) -> list[str]:
+    """The names of the parts that are gathered at once; None finds blocks that repeat, see `blocks_of`.
+
+    Also raised, by what it calls: TypeError or ValueError if a pattern is none, or matches nothing.
+    """
+    if units is not None:
+        return blocks_of(module, units, "units")
+    try:
+        return blocks_of(module, True)
+    except ValueError:
+        return []
+
+
+def _require_servable(model: PureModule) -> None:
+    """Require a module that computes the same on shards.
+
+    Raises:
+        ValueError: if it recomputes activations, or normalises by the statistics of a batch.
+    """
+    if model._blocks is not None:
+        raise ValueError(
+            "hg.FullySharded does not recompute activations: leave recompute out of the problem, or use "
+            "hg.DataParallel."
+        )
+    for name, part in model.module.named_modules():
+        if isinstance(part, _BatchNorm) and (part.training or part.running_mean is None):
+            raise ValueError(
+                f"hg.FullySharded does not serve batch normalisation by the statistics of a batch, of which each rank "
+                f"has a part, but {name!r} is a {type(part).__name__} in training. Call eval() on it, or use "
+                "torch.nn.LayerNorm or GroupNorm."
+            )
+
+
+def _with_outputs_in(policy: MixedPrecisionPolicy, dtype: torch.dtype) -> MixedPrecisionPolicy:
+    return (
+        policy if policy.param_dtype is None or policy.output_dtype is not None else replace(policy, output_dtype=dtype)
+    )
