@@ -145,7 +145,7 @@ def built(cfg: DictConfig) -> dict[str, Any]:
     """The resolved config, without the groups that the estimator and the problem contain already."""
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     inside = ("callback", "data", "linsolve", "product", "resume", "single_loop", "solver", "task")
-    of_process = ("any_world", "rank_timeout")
+    of_process = ("any_world", "rank_timeout", *([] if config.get("distributed") else ["distributed"]))
     return {key: value for key, value in config.items() if key not in inside + of_process}
 
 
@@ -221,7 +221,7 @@ def _one_run(
             if is_sweep and not sweeps:
                 sys.exit("error: this command needs a single config; leave out -m.")
             screen(plain(cfg), permission)  # again, as in a sweep another process may have composed it
-            require_sharing(shares=shares, is_spread=cfg.get("distributed") is not None)
+            require_sharing(shares=shares, is_spread=bool(cfg.get("distributed")))
             show = traced if raises else explain
             with processes(device=str(cfg.device), timeout=cfg.rank_timeout, show=show):
                 return task(cfg)

@@ -45,8 +45,8 @@ class Journal:
             not compared with it, and no longer the best; None if all steps have the same tolerances.
         is_exact: whether the metrics, and the loss on all of dev, are evaluated in an outer step. Only such a record
             can become the best.
-        agreement: of the ranks of the run; this process is alone when None.
         spread: which hyperparameters have only some rows on this process; none when None.
+        agreement: of the ranks of the run; this process is alone when None.
     """
 
     def __init__(
@@ -58,16 +58,17 @@ class Journal:
         labels: Labels | None = None,
         looseness: Callable[[int], float] | None = None,
         is_exact: Callable[[int], bool] = lambda step: True,
-        agreement: Agreement | None = None,
         spread: Spread | None = None,
+        agreement: Agreement | None = None,
     ) -> None:
         self.agreement = agreement or Agreement(ALONE, rejects=False)
-        self.is_exact, self.spread = is_exact, spread or Spread({})
+        self.is_exact = is_exact
         self.monitor, self.compares, self.looseness = monitor, compares, looseness
         self.device = next(iter(like.values())).device
         self.ledger = Ledger(labels or {})
         self.history: list[dict[str, float]] = []
         self._warned: set[str] = set()
+        self.spread = spread or Spread({})
         kept = [name for name, x in like.items() if x.numel() <= MOST_ENTRIES and name not in self.spread.shards]
         self._paths: dict[str, list[Tensor]] = {name: [] for name in kept}
         self._records: tuple[Record, ...] = ()
@@ -81,11 +82,6 @@ class Journal:
     def best(self) -> Record | None:
         """The best record; None before the first one."""
         return self._records[2] if self._records else None
-
-    @property
-    def whole_best(self) -> Record | None:
-        """The best record, if this process has all of its hyperparameters."""
-        return None if self.spread else self.best
 
     def records(self) -> tuple[Record, Record, Record]:
         """The first, the last and the best record."""
@@ -110,8 +106,9 @@ class Journal:
             raise type(error)(f"{error}{cause}{self._whereabouts(step, objective.hparams())}") from error
         self._warn(evaluation.found, step)
         hparams = self.spread.whole(evaluation.hparams)
-        record = self.ledger.record(step, evaluation.problem, hparams, evaluation.found, is_exact=self.is_exact(step))
-        return self.spread.record(record if self.agreement.peers.world == 1 else self._of_first(record))
+        found = self.ledger.record(step, evaluation.problem, hparams, evaluation.found, is_exact=self.is_exact(step))
+        record = self.spread.record(found)
+        return record if self.agreement.peers.world == 1 else self._of_first(record)
 
     def unrecorded(
         self, objective: OuterObjective, steps: range, take: Callable[[range], tuple[Hypergradient, int]]

@@ -18,6 +18,7 @@ from hypergrad.outer.state import (
     random_states,
     require_same,
     require_same_world,
+    require_whole,
     restore_random_states,
 )
 
@@ -69,9 +70,8 @@ class Loop:
     def observe(self, record: Record) -> None:
         """Add a record to the journal, and pass it and the state to the callbacks."""
         self.journal.add(record)
-        shards, count = self.objective.spread.shards, len(self.journal.history)
-        everywhere = {name: x for name, x in record.hparams.items() if name not in shards}
-        self.agreement.require_same(everywhere, record=count - 1, step=record.step)
+        replicated = {name: x for name, x in record.hparams.items() if self.objective.problem.is_replicated(name)}
+        self.agreement.require_same(replicated, record=len(self.journal.history) - 1, step=record.step)
         shown = self.objective.spread.whole_record(record) if self._shows else record
         with self.agreement.together(heeds=not self._keeps):
             for callback in self.callbacks:
@@ -127,6 +127,7 @@ class Loop:
         Also raised, by what it calls: CheckpointError if the state belongs to another run.
         """
         with self.agreement.together():
+            require_whole(self.objective.problem)
             if self.agreement.peers.is_first:
                 require_same(self.identity, state["identity"])
             require_same_world(state.get("world", 1), self.agreement.peers.world, any_world=any_world)
@@ -183,7 +184,7 @@ class Loop:
 
     @cached_property
     def _shows(self) -> bool:
-        """Whether there is a callback on some rank, for which all ranks gather λ."""
+        """Whether some rank has a callback, for which all ranks then gather what is spread."""
         return self.agreement.peers.most(len(self.callbacks)) > 0
 
     @cached_property

@@ -103,6 +103,20 @@ def require_same(ours: dict[str, str], theirs: dict[str, str]) -> None:
             )
 
 
+def require_whole(problem: InnerProblem) -> None:
+    """Require that each rank holds all parameters, as a state holds those of the first rank.
+
+    Raises:
+        CheckpointError: if one is spread over the ranks.
+    """
+    spread = [name for name in problem.init_params() if not problem.is_replicated(name)]
+    if spread:
+        raise CheckpointError(
+            f"A run of {type(problem).__name__} cannot go on from a state: the parameter {spread[0]} is spread over "
+            "the ranks, and a state holds what the first has of it. Begin a new run, in another folder."
+        )
+
+
 def require_same_world(before: int, now: int, *, any_world: bool) -> None:
     """Require the number of processes of the run so far; with `any_world` another one is a warning.
 

@@ -189,7 +189,7 @@ class Trainer:
             config = config or {"estimator": repr(self.estimator), "outer_steps": self.outer_steps}
             run = Run(
                 *(self.outer_steps, self.evaluated, self.estimator, config, resumed_at, peers.is_first),
-                lambda: loop.journal.whole_best,
+                lambda: loop.journal.best,
             )
             try:
                 with running(self.callbacks, run, loop.journal):
@@ -226,8 +226,8 @@ class Trainer:
                 labels=entry_labels(self.problem, self.estimator),
                 looseness=self.estimator.looseness,
                 is_exact=lambda step: step % every == 0 or step == self.outer_steps,
-                agreement=agreement,
                 spread=objective.spread,
+                agreement=agreement,
             ),
             optimizer=self.optimizer,
             scheduler=self.scheduler,

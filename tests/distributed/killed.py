@@ -1,4 +1,7 @@
-"""A run in a folder that can be killed at any moment: python -m torch.distributed.run killed.py FOLDER."""
+"""A run in a folder that can be killed at any moment: python -m torch.distributed.run killed.py FOLDER [FILE].
+
+With a file, it waits at step 3 until that is there.
+"""
 
 import os
 import sys
@@ -19,6 +22,8 @@ class Slowly(hg.Callback):
 
     def on_step(self, record: Any) -> None:
         time.sleep(0.05)
+        while record.step == 3 and not all(map(os.path.exists, sys.argv[2:])):
+            time.sleep(0.05)
 
     def __init__(self, folder: Path, rank: int) -> None:
         self.folder, self.rank = folder, rank

@@ -128,11 +128,12 @@ def test_a_command_goes_on_in_its_folder_when_torchrun_restarts_it(tmp_path):
 @pytest.mark.slow
 def test_a_second_launcher_on_the_folder_of_a_run_is_refused(tmp_path):
     script, folder = str(HERE / "killed.py"), tmp_path / "run"
-    with started(script, str(folder), cwd=tmp_path) as first:
+    with started(script, str(folder), "go", cwd=tmp_path) as first:
         wait_for(first, folder, 2)
         second = torchrun(script, str(folder), cwd=tmp_path)
         assert second.returncode != 0
         assert second.stderr.split("FAILED")[0].count("is in use by process") == 1
+        (tmp_path / "go").touch()
         out, err = first.communicate(timeout=120)
     assert first.returncode == 0, err
     assert len(rows_of(folder)) == 41

@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from copy import copy
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.local_shard import plain
-from hypergrad.core.ranks import ALONE, Peers, peers_of
+from hypergrad.core.ranks import Peers, peers_of
 from hypergrad.effect.buffer import Buffer
 from hypergrad.effect.scope import Scoped
 from hypergrad.model.sharded_module import ShardedModule
@@ -22,9 +24,10 @@ from hypergrad.problem.distributed.products_check import ExactProducts
 from hypergrad.problem.supervised.supervised import Supervised
 from hypergrad.problem.wrapper import Wrapper
 
-if TYPE_CHECKING:
-    from torch.distributed.fsdp import MixedPrecisionPolicy
-
+_POLICIES = {
+    None: MixedPrecisionPolicy(),
+    "bf16-mixed": MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32),
+}
 _LARGEST = 1_000_000
 """Parameters up to which products are compared with exact ones of the whole model. A judgement: a second or so."""
 _PER = ("all", "tensor")
@@ -67,7 +70,7 @@ class FullySharded(Wrapper):
         group: dist.ProcessGroup | None = None,
         *,
         units: Sequence[str] | None = None,
-        precision: "str | MixedPrecisionPolicy | None" = None,
+        precision: str | MixedPrecisionPolicy | None = None,
         device: torch.device | str | None = None,
         check: bool | Supervised = True,
     ) -> None:
@@ -80,11 +83,18 @@ class FullySharded(Wrapper):
         exact = ExactProducts.of(problem) if check is True and _is_small(problem) else None
         at, ranks = problem.device("train") if device is None else torch.device(device), Ranks.of(group)
         model = ShardedModule(problem.model, ranks, units, policy, at)
-        super().__init__(problem.on_ranks(ranks).with_model(model).to(at))
+        super().__init__(problem.with_model(model).to(at))
         self.ranks, self._policy, self._start = ranks, policy, model.params()
         self._require_entries()
         if exact is not None:
             exact.require_close(self)
+
+    @property
+    def peers(self) -> Peers:
+        return peers_of(self.ranks.group)
+
+    def is_replicated(self, name: str) -> bool:
+        return name not in self._start
 
     @property
     def model(self) -> ShardedModule:
@@ -92,19 +102,8 @@ class FullySharded(Wrapper):
         return self.problem.model  # type: ignore[return-value]
 
     @property
-    def peers(self) -> Peers:
-        return peers_of(self.ranks.group) if self.ranks.world > 1 else ALONE
-
-    def is_replicated(self, name: str) -> bool:
-        return name not in self._start
-
-    @property
     def has_second_derivatives(self) -> bool:
         return False
-
-    @property
-    def is_spread(self) -> bool:
-        return True
 
     @property
     def epsilon(self) -> float:
@@ -129,9 +128,9 @@ class FullySharded(Wrapper):
         """The whole tensors of shards, on all ranks, which must all call it."""
         return self.model.whole(params)
 
-    def shards_of(self, params: Tensors) -> Tensors:
+    def local(self, params: Tensors) -> Tensors:
         """The shards of this rank of whole tensors, which are the same on all ranks."""
-        return self.model.shards_of(params)
+        return self.model.local(params)
 
     def inner_parts(self, batch: Any) -> Parts | None:
         return None  # the losses are divided within, where gradients are summed in place
@@ -189,12 +188,18 @@ class FullySharded(Wrapper):
     def pooled_targets(self) -> Tensor:
         return self.problem.pooled_targets()
 
-    def on_examples(self, train: Tensor, dev: Tensor) -> Self:
-        return self.around(self.problem.on_examples(train, dev))
+    def on_examples(self, train: Tensor, dev: Tensor) -> "FullySharded":
+        return self._on(self.problem.on_examples(train, dev))
 
     def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:
         both, wide = self.problem.joined(hparams)
-        return self.around(both), wide
+        return self._on(both), wide
+
+    def _on(self, problem: InnerProblem) -> "FullySharded":
+        """Another problem with the same sharded module."""
+        other = copy(self)
+        other._modules = self._modules | {"problem": problem}
+        return other
 
     @torch.no_grad()
     def _own(
@@ -236,24 +241,20 @@ class FullySharded(Wrapper):
             )
 
 
-def _policy_of(precision: "str | MixedPrecisionPolicy | None") -> "MixedPrecisionPolicy":
+def _policy_of(precision: str | MixedPrecisionPolicy | None) -> MixedPrecisionPolicy:
     """The formats of FSDP2.
 
     Raises:
         ValueError: if there is no such precision.
     """
-    from torch.distributed.fsdp import MixedPrecisionPolicy
-
     if isinstance(precision, MixedPrecisionPolicy):
         return precision
-    if precision not in (None, "bf16-mixed"):
+    if precision not in _POLICIES:
         raise ValueError(
             f"hg.FullySharded.precision must be None, 'bf16-mixed' or a torch.distributed.fsdp.MixedPrecisionPolicy, "
             f"but it is {precision!r}."
         )
-    if precision is None:
-        return MixedPrecisionPolicy()
-    return MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    return _POLICIES[precision]
 
 
 def _is_small(problem: Supervised) -> bool:
