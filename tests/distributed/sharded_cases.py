@@ -285,5 +285,8 @@ def cases() -> dict[str, Any]:
         "traffic": traffic,
         "reductions": reductions,
         "normalized": normalized,
+        "scaled inputs": lambda: said(
+            lambda: hg.FullySharded(network(hyperparameters={"scale": hg.InputScale(), "l1": hg.L1(init=0.01)}))
+        ),
         "refusals": refusals,
     }
