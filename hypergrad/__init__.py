@@ -108,6 +108,7 @@ from hypergrad.problem.quadratic import Quadratic as Quadratic
 from hypergrad.solver.rmsprop import RMSprop as RMSprop
 from hypergrad.effect.random_affine import RandomAffine as RandomAffine
 from hypergrad.baseline.random import RandomSearch as RandomSearch
+from hypergrad.core.errors import RankError as RankError
 from hypergrad.callback.record import Record as Record
 from hypergrad.callback.result import Result as Result
 from hypergrad.core.errors import ReversalError as ReversalError
@@ -175,6 +176,7 @@ from hypergrad.problem.supervised.supervised import on_splits as on_splits
 from hypergrad.model.network import perceptron as perceptron
 from hypergrad.callback.hparams_file import plain as plain
 from torch.distributions.constraints import positive as positive
+from hypergrad.core.launch import processes as processes
 from hypergrad.solver.coefficient import ranged as ranged
 from hypergrad.table.frame import read_runs as read_runs
 from hypergrad.baseline.search import search as search

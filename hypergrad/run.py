@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
-from hypergrad.cli.command import built, command, configured, configured_callbacks, configured_problem
+from hypergrad.cli.command import built, command, configured, configured_callbacks, configured_problem, run_folder
+from hypergrad.cli.resume import AUTO
 from hypergrad.outer.trainer import Trainer
 from hypergrad.table.printed import print_table
 from hypergrad.table.read import found_runs
@@ -50,12 +50,15 @@ def tune(cfg: DictConfig) -> float:
             callbacks=configured_callbacks(cfg),
         )
         try:
-            last = trainer.fit(built(cfg), resume=cfg.resume).last
+            is_auto = cfg.resume == AUTO
+            folder = run_folder() if is_auto else cfg.resume
+            last = trainer.fit(built(cfg), resume=folder, resume_if_any=is_auto, any_world=cfg.any_world).last
             return last.outer_loss if last.dev_loss is None else last.dev_loss
         except KeyboardInterrupt:
-            if cfg.callback.get("checkpoint") is not None:
-                folder = HydraConfig.get().runtime.output_dir
-                again = shlex.join(["python", "-m", "hypergrad.run", f"resume={folder}"])
+            if cfg.callback.get("checkpoint") is not None and problem.peers.is_first:
+                world = problem.peers.world
+                start = ["python"] if world == 1 else ["torchrun", f"--nproc-per-node={world}"]
+                again = shlex.join([*start, "-m", "hypergrad.run", f"resume={run_folder()}"])
                 print(f"continue with: {again}", file=sys.stderr)
             raise
 
@@ -96,7 +99,7 @@ def _row(run: RecordedRun) -> dict[str, Any]:
 
 def main() -> None:
     """Run the command line."""
-    command(tune, resumes=True)
+    command(tune, resumes=True, shares=True)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,9 @@ from benchmarks.gpu.table import console
 _SLOW = 20
 """The factor on all limits without a GPU, where they are of no use."""
 
+_GRACE = 3
+"""Seconds for a section to print what it has, once its time is over."""
+
 
 def main() -> None:
     """Run the sections that were asked for; the exit code is 1 if one failed, with the names at the end."""
@@ -45,12 +48,24 @@ def _run(name: str, given: argparse.Namespace, limit: float) -> str:
     command = [sys.executable, "-m", "benchmarks.gpu.sections", name, "--device", given.device]
     begin = time.monotonic()
     sys.stdout.flush()
+    process = subprocess.Popen([*command, *(["--tiny"] if given.tiny else [])])
     try:
-        code = subprocess.run([*command, *(["--tiny"] if given.tiny else [])], timeout=limit).returncode
+        code = process.wait(limit)
     except subprocess.TimeoutExpired:
+        _stop(process)
         return f"stopped after its {limit:.0f} s"
     took = f"{time.monotonic() - begin:.0f} s"
     return f"done in {took}" if code == 0 else f"FAILED with exit code {code} after {took}"
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process, which may print the rows that it has."""
+    process.terminate()
+    try:
+        process.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _name(device: str) -> str:

@@ -1,6 +1,7 @@
 """The sections, and one of them in this process."""
 
 import argparse
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -60,6 +61,7 @@ def main() -> None:
     given = parser.parse_args()
     warnings.filterwarnings("ignore", module="hypergrad")  # that small problems are not solved is known
     torch.set_float32_matmul_precision("high")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("The time is over."))
     sys.exit(not SECTIONS[given.section].load()(torch.device(given.device), tiny=given.tiny))
 
 

@@ -74,31 +74,38 @@ def measure(title: str, rows: Mapping[str, Row], device: torch.device, *, tolera
     """
     found: dict[str, Measured] = {}
     truth: Tensor | None = None
-    for name, row in rows.items():
-        try:
-            result, found[name] = _one(row.make(), device, rounds)
-        except MissingError as error:
-            found[name] = Measured(note=str(error))
-            continue
-        except Exception as error:  # the other rows are still wanted
-            found[name] = Measured(note=f"{type(error).__name__}: {error}".splitlines()[0][:90], failed=True)
-            continue
-        finally:
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-        if row.checked and result is not None:
-            truth = result if truth is None else truth
-            off = ((result - truth).norm() / truth.norm()).item()
-            allowed = row.tolerance or tolerance
-            wrong = "" if off <= allowed else f"WRONG: more than {allowed:.0e}"
-            found[name] = replace(found[name], error=off, note=wrong, failed=bool(wrong))
-    _print(title, found)
+    try:
+        for name, row in rows.items():
+            result, found[name] = _tried(row, device, rounds)
+            if row.checked and result is not None:
+                truth = result if truth is None else truth
+                off = ((result - truth).norm() / truth.norm()).item()
+                allowed = row.tolerance or tolerance
+                wrong = "" if off <= allowed else f"WRONG: more than {allowed:.0e}"
+                found[name] = replace(found[name], error=off, note=wrong, failed=bool(wrong))
+    finally:  # also where the time is over
+        if found:
+            _print(title, found)
     return not any(row.failed for row in found.values())
+
+
+def _tried(row: Row, device: torch.device, rounds: int) -> tuple[Tensor | None, Measured]:
+    """What a row gives; where it fails, the other rows are still wanted."""
+    try:
+        return _one(row.make(), device, rounds)
+    except MissingError as error:
+        return None, Measured(note=str(error))
+    except Exception as error:
+        return None, Measured(note=f"{type(error).__name__}: {error}".splitlines()[0][:90], failed=True)
+    finally:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def _one(work: Work, device: torch.device, rounds: int) -> tuple[Tensor | None, Measured]:
     """The result of a work and what it took: first call, then the median of some, and the peak of the last of these."""
     result, first = _timed(work, device)
+    result = None if result is None else result.detach().cpu().double()  # here, as it takes as long as ten gradients
     times = [_timed(work, device)[1] for _ in range(rounds - 1 if first < _ENOUGH else 0)]
     (_, last), peak = _with_peak(partial(_timed, work, device), device)
     return result, Measured(statistics.median([*times, last]), peak, first=first)
@@ -109,8 +116,7 @@ def _timed(work: Work, device: torch.device) -> tuple[Tensor | None, float]:
     begin = time.perf_counter()
     result = work()
     wait(device)
-    seconds = time.perf_counter() - begin
-    return None if result is None else result.detach().cpu().double(), seconds
+    return result, time.perf_counter() - begin
 
 
 def wait(device: torch.device) -> None:

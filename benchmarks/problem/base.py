@@ -43,7 +43,22 @@ class PenalisedClassifier(hg.InnerProblem):
 
     def inner_loss(self, params: hg.Tensors, hparams: hg.Tensors, batch: Any) -> Tensor:
         penalty = sum((hparams[f"l2_{name}"] * w * w).sum() for name, w in params.items()) / 2
-        return cross_entropy(self.logits(params, self.X), self.y) + penalty
+        rows = batch or slice(None)
+        return cross_entropy(self.logits(params, self.X[rows]), self.y[rows]) + penalty
 
     def outer_loss(self, params: hg.Tensors, hparams: hg.Tensors, batch: Any) -> Tensor:
-        return cross_entropy(self.logits(params, self.X_dev), self.y_dev)
+        rows = batch or slice(None)
+        return cross_entropy(self.logits(params, self.X_dev[rows]), self.y_dev[rows])
+
+    def inner_share(self, batch: Any, rank: int, world: int) -> tuple[slice, float]:
+        """The train rows of a rank, as a batch of the inner loss, and their share."""
+        return _part(len(self.X), rank, world)
+
+    def outer_share(self, batch: Any, rank: int, world: int) -> tuple[slice, float]:
+        """The dev rows of a rank, likewise."""
+        return _part(len(self.X_dev), rank, world)
+
+
+def _part(num: int, rank: int, world: int) -> tuple[slice, float]:
+    rows = slice(num * rank // world, num * (rank + 1) // world)
+    return rows, (rows.stop - rows.start) / num

@@ -43,7 +43,15 @@ def search(
 
     Returns:
         The trials; `last` is the last one, `best` the one of the lowest dev loss.
+
+    Raises:
+        ValueError: if the problem is spread over several processes.
     """
+    if problem.peers.world > 1:
+        raise ValueError(
+            f"A search runs in one process, but its problem is spread over {problem.peers.world}; start it without "
+            "torchrun, several searches side by side where there are many processors."
+        )
     trials = _Trials(problem, estimator, method, budget)
     config = config or {"method": repr(method)}
     run = Run(budget.trials or 0, problem, estimator, config, best=lambda: trials.journal.best)

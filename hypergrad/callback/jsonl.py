@@ -21,6 +21,8 @@ class JSONLines(Callback):
         folder: the folder of the run; created when missing.
     """
 
+    _writes = True  # see `Run.is_first`
+
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.path, self._labels = self.folder / "metrics.jsonl", self.folder / "labels.json"
@@ -29,11 +31,16 @@ class JSONLines(Callback):
         return (self.folder,)
 
     def on_start(self, run: Run) -> None:
+        self._writes = run.is_first
+        if not self._writes:
+            return
         claim(self.path, run)
         if run.resumed_at is not None:
             self._keep_until(run.resumed_at)
 
     def on_step(self, record: Record) -> None:
+        if not self._writes:
+            return
         row: dict[str, object] = {"step": record.step}
         # JSON has no NaN: an undefined number is null.
         row |= {tag: x if math.isfinite(x) else None for tag, x in record.scalars().items()}

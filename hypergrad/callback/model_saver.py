@@ -16,6 +16,8 @@ class ModelSaver(Callback):
         folder: the folder of the run; created when missing.
     """
 
+    _writes = True  # see `Run.is_first`
+
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
@@ -23,13 +25,14 @@ class ModelSaver(Callback):
         return [self.folder]
 
     def on_start(self, run: Run) -> None:
-        claim(self.folder / HPARAMS_FILE, run)
-        self._best = run.best
+        self._best, self._writes = run.best, run.is_first
+        if self._writes:
+            claim(self.folder / HPARAMS_FILE, run)
 
     def on_end(self, result: Result) -> None:
-        result.model.save(self.folder)
+        result.model.save(self.folder, writes=self._writes)
 
     def on_error(self, error: BaseException, last: Record | None) -> None:
         best = self._best()
         if best is not None:
-            best.model.save(self.folder)
+            best.model.save(self.folder, writes=self._writes)

@@ -27,8 +27,11 @@ class ProgressBar(Callback):
         self.console = console or Console()
 
     def on_start(self, run: Run) -> None:
+        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+        if not run.is_first:
+            self.console = Console(quiet=True, force_terminal=False)
         self._seen = -1 if run.resumed_at is None else run.resumed_at
         self._total, self._unit = run.outer_steps, "trial" if "budget" in run.config else "outer step"
         self._known = "dev loss unknown"

@@ -48,6 +48,8 @@ class Summary(Callback):
         console: where to print; standard output when None.
     """
 
+    _writes = True  # see `Run.is_first`
+
     def __init__(self, folder: str | Path, console: "Console | None" = None) -> None:
         from rich.console import Console
 
@@ -58,7 +60,9 @@ class Summary(Callback):
         return (self.folder,)
 
     def on_start(self, run: Run) -> None:
-        claim(self.folder / "summary.json", run)
+        self._writes = run.is_first
+        if self._writes:
+            claim(self.folder / "summary.json", run)
         self._problem, self._lowest = run.problem, None
 
     def on_step(self, record: Record) -> None:
@@ -67,10 +71,14 @@ class Summary(Callback):
             self._lowest = min(lowest, record, key=lambda one: one.metrics["test_loss"])
 
     def on_end(self, result: Result) -> None:
+        # It may evaluate the problem, on all ranks.
+        warned = overfitting(result, self._problem, self._lowest, _monitored(result))
+        if not self._writes:
+            return
         remarks = {key: str(result.last.stats.get(key, "")) for key in ("training_remark", "adjoint_remark")}
         self._write(_content(result) | {key: remark for key, remark in remarks.items() if remark})
         show(result, self.console)
-        for sentence in [*overfitting(result, self._problem, self._lowest, _monitored(result))]:
+        for sentence in warned:
             self._say(sentence)
         if self._problem.samples_outer:
             self._say("These dev losses are exact, on all of dev; each outer step moved by the loss on a sample of it.")
@@ -85,6 +93,8 @@ class Summary(Callback):
         self._say(f"tensorboard --logdir {shlex.quote(str(self.folder))}")
 
     def on_error(self, error: BaseException, last: Record | None) -> None:
+        if not self._writes:
+            return
         reached = None if last is None else last.scalars()
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         self._write({"status": status, "error": described(error), "last": reached})

@@ -52,6 +52,8 @@ class TensorBoard(Callback):
         self._run, self._spaces = run, run.problem.hyperparameters()
         self._shapes = run.problem.pictures() | self.images
         self._require(run)
+        if not run.is_first:
+            return
         if run.resumed_at is not None:
             # Events after the state from which the run resumes are no longer shown.
             self._writer = self._make_writer(run.resumed_at + 1)
@@ -61,6 +63,8 @@ class TensorBoard(Callback):
         self._writer.add_text("config", f"```yaml\n{text}```")
 
     def on_step(self, record: Record) -> None:
+        if not self._run.is_first:
+            return
         for tag, value in record.scalars().items():
             self._writer.add_scalar(tag, value, record.step)
         for name, value in record.hparams.items():
@@ -76,15 +80,19 @@ class TensorBoard(Callback):
     def on_end(self, result: Result) -> None:
         from torch.utils.tensorboard.summary import hparams
 
-        if self.points is not None:
-            drawn = landscape(self._run, result, self.points).image()
-            self._writer.add_image("landscape", drawn, result.last.step, dataformats="HWC")
+        drawn = None if self.points is None else landscape(self._run, result, self.points)  # on all ranks
+        if not self._run.is_first:
+            return
+        if drawn is not None:
+            self._writer.add_image("landscape", drawn.image(), result.last.step, dataformats="HWC")
         losses = {tag: x for tag, x in result.last.scalars().items() if tag.startswith(("loss/", "run/"))}
         for summary in hparams(_flat(self._run.config), losses):
             self._writer._get_file_writer().add_summary(summary)
         self._writer.close()
 
     def on_error(self, error: BaseException, last: Record | None) -> None:
+        if not self._run.is_first:
+            return
         self._writer.add_text("error", described(error))
         self._writer.close()
 

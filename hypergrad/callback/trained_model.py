@@ -51,15 +51,21 @@ class TrainedModel:
         """
         return self.problem.trained_module(self.params, self.hparams)
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, *, writes: bool = True) -> None:
         """Write `hparams.yaml` and `model.pt`, or `model-fold-0.pt` and so on for folds.
 
         `torch.load("model.pt", weights_only=True)` is a state_dict for `load_state_dict` of the user's module, on the
         CPU; if the problem trains no module, it holds `params`.
+
+        Args:
+            folder: created when missing.
+            writes: whether to write; of many ranks, each of which may hold a part of the parameters, all must call it.
         """
+        states = self.problem.state_dicts(self.params, self.hparams)
+        if not writes:
+            return
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        states = self.problem.state_dicts(self.params, self.hparams)
         for name, state in states.items():
             with replacing(folder / f"{name}.pt") as file:
                 torch.save(_on_cpu(state), file)

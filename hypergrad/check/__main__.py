@@ -20,14 +20,15 @@ def check(cfg: Any) -> None:
         if len(estimators) > 1:
             estimators = {name: one for name, one in estimators.items() if not isinstance(one, SingleLoop)}
         found = check_hypergradient(problem, estimators=estimators)
-    found.print()
+    if problem.peers.is_first:
+        found.print()
     if not found.ok:
         sys.exit(1)
 
 
 def main() -> None:
     """Run the command line."""
-    command(check, sweeps=False)
+    command(check, sweeps=False, shares=True)
 
 
 if __name__ == "__main__":

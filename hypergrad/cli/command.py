@@ -14,7 +14,6 @@ from typing import Any
 
 import hydra
 import torch
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -22,14 +21,17 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from hypergrad.callback.base import Callback
+from hypergrad.cli.composition import composed
 from hypergrad.cli.device import require_device
 from hypergrad.cli.explain import explain
 from hypergrad.cli.permission import Permission
 from hypergrad.cli.resume import resumed
-from hypergrad.cli.screening import plain, screen, screen_resumed
+from hypergrad.cli.screening import plain, screen
 from hypergrad.cli.settings import options_first, own_settings
+from hypergrad.cli.sharing import require_sharing
 from hypergrad.cli.target import targets
 from hypergrad.core.errors import Terminated
+from hypergrad.core.launch import is_first_to_fail, launched, processes, traced
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.k_fold import k_fold
@@ -79,7 +81,8 @@ def configured_problem(cfg: DictConfig) -> Iterator[InnerProblem]:
         raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, but it is {cfg.dtype}{remedy}.")
     if cfg.precision is not None:
         require_precision(cfg.precision)
-    device = require_device(cfg.device, _DTYPES[cfg.dtype])
+    launch = launched()
+    device = require_device(cfg.device if launch is None else launch.device(str(cfg.device)), _DTYPES[cfg.dtype])
     if cfg.get("problem") is None:
         raise ValueError(
             "No problem is configured: choose experiment=ridge, or your own experiment with --config-dir. Its file "
@@ -102,6 +105,8 @@ def configured_problem(cfg: DictConfig) -> Iterator[InnerProblem]:
             )
         problem = problem.to(device=device, dtype=_DTYPES[cfg.dtype])
         whole = problem if cfg.folds is None else k_fold(problem, cfg.folds, seed=cfg.seed)
+        if launch is not None and launch.world > 1:
+            whole = configured(cfg, "distributed")(whole)
         with matrix_products(cfg.precision, device):
             yield in_precision(whole, cfg.precision)
     finally:
@@ -140,7 +145,8 @@ def built(cfg: DictConfig) -> dict[str, Any]:
     """The resolved config, without the groups that the estimator and the problem contain already."""
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     inside = ("callback", "data", "linsolve", "product", "resume", "single_loop", "solver", "task")
-    return {key: value for key, value in config.items() if key not in inside}
+    of_process = ("any_world", "rank_timeout")
+    return {key: value for key, value in config.items() if key not in inside + of_process}
 
 
 def run_folder() -> Path:
@@ -154,7 +160,9 @@ def configured_callbacks(cfg: DictConfig, *, without: tuple[str, ...] = ()) -> l
     return [configured(cfg, "callback", str(name)) for name in names]
 
 
-def command(task: Callable[[DictConfig], float | None], *, sweeps: bool = True, resumes: bool = False) -> None:
+def command(
+    task: Callable[[DictConfig], float | None], *, sweeps: bool = True, resumes: bool = False, shares: bool = False
+) -> None:
     """Compose the config from the command line, run `task` on it, and show errors without a traceback.
 
     The config may name the objects only that `hypergrad.cli.permission` describes, and those in `allow_targets` on the
@@ -164,6 +172,7 @@ def command(task: Callable[[DictConfig], float | None], *, sweeps: bool = True, 
         task: what to do; it returns the number that Hydra's sweepers minimise.
         sweeps: whether the task can run with `-m`.
         resumes: whether `resume=<run folder>` continues a run with its own arguments.
+        shares: whether several processes of torchrun can share the task.
 
     Raises:
         KeyboardInterrupt: with its traceback, where HYDRA_FULL_ERROR asks for it.
@@ -175,53 +184,34 @@ def command(task: Callable[[DictConfig], float | None], *, sweeps: bool = True, 
     os.environ[_FULL_ERROR] = "1"
     settings, arguments = own_settings(sys.argv[1:], {"allow_targets": ""})
     trusted = tuple(name for name in settings["allow_targets"].strip("[]").replace(" ", "").split(",") if name)
-    folder = None
+    folder, launch = None, launched()
     if resumes:
         try:
             arguments, folder = resumed(arguments)
         except (OSError, ValueError) as error:
-            sys.exit(f"error: {error}")
+            sys.exit(f"error: {error}" if is_first_to_fail(error) else 1)
     permission = Permission(Path.cwd().resolve(), trusted, folder)
     sys.argv[1:] = options_first(arguments)
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    shows = launch is None or launch.rank == 0
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr) if shows else None
 
     job = hydra.main(version_base="1.3", config_path=config_path(), config_name="config")
     try:
-        with _screened(permission):
-            job(_one_run(task, permission, sweeps=sweeps, raises=wants_traceback))()
+        with composed(permission, launch, arguments):
+            job(_one_run(task, permission, sweeps=sweeps, shares=shares, raises=wants_traceback))()
     except KeyboardInterrupt as error:
         if wants_traceback:
             raise
-        print(f"stopped: {str(error) or 'interrupted'}", file=sys.stderr)
+        print(explain(error), file=sys.stderr)
         sys.exit(128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT))
     except Exception as error:
         if wants_traceback:
             raise
-        sys.exit(explain(error))
-
-
-@contextmanager
-def _screened(permission: Permission) -> Iterator[None]:
-    """Screen every config that Hydra composes, before Hydra builds its own callbacks, launchers and logs from it."""
-    compose = ConfigLoaderImpl.load_configuration
-
-    def screened(self: ConfigLoaderImpl, *arguments: Any, **settings: Any) -> DictConfig:
-        cfg = compose(self, *arguments, **settings)
-        config = plain(cfg)
-        screen(config, permission)
-        if permission.resumed is not None:
-            screen_resumed(config["hydra"])
-        return cfg
-
-    ConfigLoaderImpl.load_configuration = screened
-    try:
-        yield
-    finally:
-        ConfigLoaderImpl.load_configuration = compose
+        sys.exit(explain(error) if is_first_to_fail(error) else 1)
 
 
 def _one_run(
-    task: Callable[[DictConfig], float | None], permission: Permission, *, sweeps: bool, raises: bool
+    task: Callable[[DictConfig], float | None], permission: Permission, *, sweeps: bool, shares: bool, raises: bool
 ) -> Callable[[DictConfig], float | None]:
     """The task for one config; in a sweep, an error ends only its own run, unless `raises`."""
 
@@ -231,7 +221,10 @@ def _one_run(
             if is_sweep and not sweeps:
                 sys.exit("error: this command needs a single config; leave out -m.")
             screen(plain(cfg), permission)  # again, as in a sweep another process may have composed it
-            return task(cfg)
+            require_sharing(shares=shares, is_spread=cfg.get("distributed") is not None)
+            show = traced if raises else explain
+            with processes(device=str(cfg.device), timeout=cfg.rank_timeout, show=show):
+                return task(cfg)
         except Exception as error:
             if raises or not is_sweep:
                 raise

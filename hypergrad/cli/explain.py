@@ -24,6 +24,8 @@ def explain(error: BaseException) -> str:
     If a config key or an argument is misspelt, it names the key and the choices. If the error comes from the user's own
     code, it names the line.
     """
+    if isinstance(error, KeyboardInterrupt):
+        return f"stopped: {str(error) or 'interrupted'}"
     causes = _chain(error)
     lines = [f"error: {_first_line(error, causes)}"]
     lines += [hint for cause in causes if (hint := _choices(cause) or _extra(cause))][:1]

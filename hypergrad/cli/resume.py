@@ -8,6 +8,8 @@ import yaml
 from hypergrad.callback.state_file import read
 from hypergrad.cli.settings import options_and_others
 
+AUTO = "auto"
+"""`resume=auto` goes on in the folder of the run if it holds a state, and begins there otherwise."""
 _OURS = ("resume=", "hydra.run.dir=", "hydra.output_subdir=")
 """Arguments that resuming sets itself."""
 _NEVER = ("hydra.", "hydra/", "hydra=", "allow_targets")
@@ -18,7 +20,7 @@ def resumed(arguments: list[str]) -> tuple[list[str], Path | None]:
     """The arguments that continue a run: its own, then the other given arguments, in the folder of the run.
 
     Args:
-        arguments: of the command line; without `resume=`, they are returned unchanged.
+        arguments: of the command line; without `resume=`, or with `resume=auto`, they are returned unchanged.
 
     Returns:
         Arguments for Hydra, which do not overwrite the config with which the run started, and the folder of the run;
@@ -32,7 +34,7 @@ def resumed(arguments: list[str]) -> tuple[list[str], Path | None]:
     """
     options, others = options_and_others(arguments)
     chosen = [argument.removeprefix("resume=") for argument in others if argument.startswith("resume=")]
-    if not chosen or chosen[-1] in ("", "null"):
+    if not chosen or chosen[-1] in ("", "null", AUTO):
         return arguments, None
     source = Path(chosen[-1]).resolve()
     read(source)

@@ -43,6 +43,18 @@ class FolderInUseError(RuntimeError):
     """Another process writes to the folder of a run."""
 
 
+class RankError(RuntimeError):
+    """Another process of the run failed, or the processes differ in what must be the same on all of them.
+
+    Attributes:
+        rank: the process that failed, which has said what happened; None if there is none.
+    """
+
+    def __init__(self, message: str, rank: int | None = None) -> None:
+        super().__init__(message)
+        self.rank = rank
+
+
 class Terminated(KeyboardInterrupt):
     """The process was asked to end by SIGTERM."""
 

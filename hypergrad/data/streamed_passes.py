@@ -52,6 +52,6 @@ class PassPart(StreamedPart):
     def _refusal(self, what: str) -> str:
         return (
             f"The {self.name} part is an IterableDataset, which {what}. A weight for each example, folds, a final "
-            "training on train and dev, batches of dev and running averages need that; write it as a "
-            "torch.utils.data.Dataset with __getitem__ and __len__."
+            "training on train and dev, batches of dev, a dev part on several processes and running averages need "
+            "that; write it as a torch.utils.data.Dataset with __getitem__ and __len__."
         )

@@ -11,11 +11,14 @@ from hypergrad.core.autodiff import Tensors, detach, flatten, unflatten
 from hypergrad.core.validation import require_compile, require_instance, require_int
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
 from hypergrad.estimator.differentiated_run import DifferentiatedRun
+from hypergrad.estimator.rank_plan import Part, RankPlan
+from hypergrad.estimator.rehearsal import Rehearsal
 from hypergrad.estimator.report import UnrollingReport
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.second_derivatives import require_second_derivatives
 from hypergrad.solver.base import InnerSolver, State, require_differentiable
 from hypergrad.solver.gradient_descent import GradientDescent
+from hypergrad.tape.footprint import measure
 from hypergrad.training.jvp_steps import JvpSteps, compile_jvp_steps, eager_seconds, jvp_step
 from hypergrad.training.states import Partial, entries
 from hypergrad.training.training import Training
@@ -88,6 +91,25 @@ class Forward(HypergradEstimator):
             unrolling=UnrollingReport(self.inner_steps * flow.width),
             carry=flow.carry() if self.online else None,
         )
+
+    def plan(
+        self, problem: InnerProblem, hparams: Tensors | None = None, params: Tensors | None = None, *, world: int = 1
+    ) -> RankPlan:
+        """What one estimate costs each of `world` ranks, from one eager step, as `Implicit.plan`."""
+        rehearsal = Rehearsal.of(problem, hparams, params, world)
+        given = rehearsal.problem, self.solver, rehearsal.hparams, rehearsal.params, 0, self.inner_steps
+        run, look = rehearsal.cost(lambda: DifferentiatedRun.of(*given))
+        flow = _Flow(run)
+        footprint = measure(run.dynamics, flow.state, 0)
+        _, step = rehearsal.cost(lambda: flow.advance(1))
+        _, judge = rehearsal.cost(lambda: run.evaluate(flow.state, 0))
+        parts = [
+            Part("loss and gradient at the start", 1, look),
+            Part("training step with its derivatives", self.inner_steps, step),
+            Part("both losses at the end", 1, judge),
+        ]
+        memory = (flow.width + 1) * footprint.state + footprint.graph
+        return RankPlan(world, parts, memory, rehearsal.itemsize)
 
 
 class _Flow:

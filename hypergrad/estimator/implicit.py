@@ -11,8 +11,11 @@ from hypergrad.core.operator import Operator
 from hypergrad.core.validation import require_compile, require_instance, require_int, require_real
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
 from hypergrad.estimator.error_bar import error_bar
+from hypergrad.estimator.implicit_plan import LEAST_BUDGET, plan_implicit
 from hypergrad.estimator.linearization import Linearization, require_dependence
 from hypergrad.estimator.point import Point
+from hypergrad.estimator.rank_plan import RankPlan
+from hypergrad.estimator.rehearsal import Rehearsal
 from hypergrad.estimator.report import AdjointReport
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolution, LinearSolver
@@ -35,8 +38,6 @@ _SUMMABLE = {
     "cubic": lambda k: 1 / k**3,
 }
 """Factors by outer step k = 1, 2, …, whose sum is finite."""
-_LEAST_BUDGET = 200
-"""The least products allowed for the error bar, because a warm-started adjoint may need few: a judgement."""
 _HINT = (
     "it enters neither the gradient of the inner loss nor the outer loss. An implicit estimator cannot tune a "
     "coefficient of the solver, on which the solution does not depend; use Unrolled for that."
@@ -140,7 +141,7 @@ class Implicit(HypergradEstimator):
             here.outer_loss,
             training=replace(report, loss=here.inner.evaluation.loss, grad_norm=here.inner.evaluation.grad_norm),
             adjoint_system=_report(solved, part),
-            error_bar=error_bar(here, solved.x, linsolve, seen, max(_LEAST_BUDGET, 4 * solved.num_matvecs))
+            error_bar=error_bar(here, solved.x, linsolve, seen, max(LEAST_BUDGET, 4 * solved.num_matvecs))
             if self.error_bar
             else None,
             carry=part.scatter(solved.x),
@@ -149,6 +150,29 @@ class Implicit(HypergradEstimator):
     def unrecorded(self, problem: InnerProblem, hparams: Tensors, params: Tensors, **where: Any) -> Hypergradient:
         """As promised by `HypergradEstimator`, without the error bar."""
         return replace(self, error_bar=False).estimate(problem, hparams, params, **where)
+
+    def plan(
+        self, problem: InnerProblem, hparams: Tensors | None = None, params: Tensors | None = None, *, world: int = 1
+    ) -> RankPlan:
+        """What one estimate from a cold start costs each of `world` ranks, from a few pieces of it that are tried here.
+
+        The others need not be there. Products are counted as many as the linear solver allows; a tolerance usually
+        ends it before. Steps are eager.
+
+        Args:
+            problem: what is tuned; it is shared by `DataParallel`, if it is not yet.
+            hparams: λ in natural units; `problem.init_hparams()` if None.
+            params: w; `problem.init_params()` if None.
+            world: the number of ranks, ≥ 1.
+
+        Returns:
+            The costs of all parts; `print` shows them as a table.
+
+        Also raised, by what it calls: TypeError or ValueError if `world` is no integer ≥ 1; NotImplementedError if the
+        problem cannot be shared; NonFiniteError if a loss or gradient is NaN or infinite there.
+        """
+        rehearsal = Rehearsal.of(problem, hparams, params, world)
+        return plan_implicit(rehearsal, self.training, self.linsolve, self.product, error_bar=self.error_bar)
 
     def _solve(self, linsolve: LinearSolver, product: Operator, b: Tensor, start: Tensor | None) -> LinearSolution:
         try:

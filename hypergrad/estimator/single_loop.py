@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
 from hypergrad.core.autodiff import Tensors, unflatten
 from hypergrad.core.cost import Spent, charging
 from hypergrad.core.status import Status
@@ -12,6 +15,8 @@ from hypergrad.core.validation import require_compile, require_instance
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient
 from hypergrad.estimator.linearization import require_dependence
 from hypergrad.estimator.point import Point
+from hypergrad.estimator.rank_plan import ABOUT, EXACT, Part, RankPlan
+from hypergrad.estimator.rehearsal import Rehearsal
 from hypergrad.estimator.report import AdjointReport
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.oracle import Oracle
@@ -22,6 +27,7 @@ from hypergrad.single_loop.default_steps import begun, moved, remark, stepping
 from hypergrad.single_loop.divergence import explain_steps
 from hypergrad.single_loop.sizes import Sizes, require_bounded
 from hypergrad.single_loop.soba import SOBA
+from hypergrad.single_loop.srba import SRBA
 from hypergrad.single_loop.terms import Terms
 from hypergrad.training.report import TrainingReport
 
@@ -99,6 +105,26 @@ class SingleLoop(HypergradEstimator):
             adjoint_system=None if move.adjoint_direction is None else adjoint,
             carry={**(where.get("carry") or {}), "t": t + 1, "memory": move.memory},
         )
+
+    def plan(
+        self, problem: InnerProblem, hparams: Tensors | None = None, params: Tensors | None = None, *, world: int = 1
+    ) -> RankPlan:
+        """What the first move of a run and a later one cost each of `world` ranks, as `Implicit.plan`.
+
+        The total is that of a later move. Moves on all data, as `SRBA` makes every `period` moves, cost more.
+        """
+        rehearsal = Rehearsal.of(problem, hparams, params, world)
+
+        def move(carry: Any, k: int) -> Hypergradient:
+            where = {"outer_step": k, "inner_step": k * self.inner_steps, "carry": carry}
+            return self.unrecorded(rehearsal.problem, rehearsal.hparams, rehearsal.params, **where)
+
+        first, begin = rehearsal.cost(lambda: move(None, 0))
+        second, later = rehearsal.cost(lambda: move(first.carry, 1))
+        graph = rehearsal.gradient_graph() if self.method.num_matvecs > 0 else 0
+        memory = graph + sum(x.nbytes for x in tree_leaves(second.carry) if isinstance(x, Tensor))
+        sure = ABOUT if isinstance(self.method, SRBA) else EXACT
+        return RankPlan(world, [Part("a move", 1, later, sure)], memory, rehearsal.itemsize, first=begin)
 
     @cached_property
     def _counts(self) -> tuple[TrainingReport, AdjointReport]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch.nn.utils import get_total_norm
@@ -15,9 +15,12 @@ from hypergrad.core.validation import require_compile, require_instance, require
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
 from hypergrad.estimator.differentiated_run import DifferentiatedRun
 from hypergrad.estimator.own_terms import OwnTerms
+from hypergrad.estimator.rank_plan import RankPlan
+from hypergrad.estimator.rehearsal import Rehearsal
 from hypergrad.estimator.report import UnrollingReport
 from hypergrad.estimator.start_gradient import StartGradient
 from hypergrad.estimator.tally import Tally, add
+from hypergrad.estimator.unrolled_plan import plan_unrolled
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.second_derivatives import require_second_derivatives
 from hypergrad.solver.base import InnerSolver, State, require_differentiable
@@ -112,20 +115,41 @@ class Unrolled(HypergradEstimator):
             start=self._start(run, reached),
         )
 
-    def plan(self, problem: InnerProblem, hparams: Tensors | None = None, params: Tensors | None = None) -> Plan:
-        """The memory and the number of gradients that each tape would need for one estimate, from one eager step.
+    @overload
+    def plan(self, problem: InnerProblem, hparams: Tensors | None = None, params: Tensors | None = None) -> Plan: ...
+
+    @overload
+    def plan(
+        self, problem: InnerProblem, hparams: Tensors | None = None, params: Tensors | None = None, *, world: int
+    ) -> RankPlan: ...
+
+    def plan(
+        self,
+        problem: InnerProblem,
+        hparams: Tensors | None = None,
+        params: Tensors | None = None,
+        *,
+        world: int | None = None,
+    ) -> Plan | RankPlan:
+        """What one estimate would need, from one eager step: with each tape, or on each of some ranks with this tape.
 
         Args:
-            problem: what is tuned.
+            problem: what is tuned; for ranks it is shared by `DataParallel`, if it is not yet.
             hparams: λ in natural units; `problem.init_hparams()` if None.
             params: where training starts; `problem.init_params()` if None.
+            world: the number of ranks, ≥ 1; the others need not be there.
 
         Returns:
-            The cost of every tape; `print` shows it as a table.
+            Without `world`, the memory and the number of gradients of every tape; else what the parts of an estimate
+            cost a rank. `print` shows a table.
 
         Also raised, by what it calls: NonFiniteError if the inner loss or its gradient is NaN or infinite at the start;
-        ValueError if no tape fits into the budget of an `AutoTape`.
+        ValueError if no tape fits into the budget of an `AutoTape`; with `world`, TypeError or ValueError if it is no
+        integer ≥ 1, or the tape does not serve the solver, and NotImplementedError if the problem cannot be shared.
         """
+        if world is not None:
+            rehearsal = Rehearsal.of(problem, hparams, params, world)
+            return plan_unrolled(rehearsal, self.solver, self.tape, self.inner_steps, self._horizon)
         if self._horizon == 0:
             return Plan({"no tape": TapeCost(memory=0, gradients=self.inner_steps)}, 0)
         hparams = problem.init_hparams() if hparams is None else hparams

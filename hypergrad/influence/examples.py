@@ -96,8 +96,14 @@ def require_supervised(problem: InnerProblem) -> Supervised:
     """The given problem, after a check of its type.
 
     Raises:
-        TypeError: if it is not a `Supervised`, which knows its examples, or has a precision of its own.
+        TypeError: if it is not a `Supervised`, which knows its examples, has a precision of its own, or is spread over
+            several processes.
     """
+    if problem.is_spread:
+        raise TypeError(
+            f"The influence of examples is computed by one process, but {problem.peers.world} share the problem; start "
+            "it without torchrun."
+        )
     if isinstance(problem, InPrecision):
         raise TypeError(
             "The influence of examples is computed in the precision of the parameters, but the problem is evaluated in "

@@ -11,7 +11,7 @@ from torch import Tensor
 from hypergrad.core.errors import HypergradError, IndefiniteError
 from hypergrad.core.operator import CannotApproximateError, Matvec, Operator
 from hypergrad.core.validation import require_int, require_real
-from hypergrad.linsolve.base import LinearSolution, LinearSolver
+from hypergrad.linsolve.base import LinearSolution, LinearSolver, SolveCost
 from hypergrad.linsolve.cg import CG, Prepared
 from hypergrad.linsolve.dense import Dense
 from hypergrad.linsolve.gmres import GMRES
@@ -67,6 +67,14 @@ class Auto(LinearSolver):
     def __post_init__(self) -> None:
         require_int(self, "max_iter", least=1)
         require_real(self, "tol", least=0)
+
+    def cost(self, n: int) -> SolveCost | None:
+        """As promised, for a symmetric A: probes, a trial, and iterations."""
+        if n <= _SMALL:
+            return Dense(tol=self.tol).cost(n)
+        iterations = CG(max_iter=self.max_iter, tol=self.tol).cost(n)
+        prepared = SolveCost(_PROBES, (_RANK,) if n <= _LARGEST_DENSE else (), _RANK if n <= _LARGEST_DENSE else 1)
+        return None if iterations is None else prepared + iterations
 
     def inverse(self, matvec: Matvec, like: Tensor) -> Callable[[Tensor], LinearSolution]:
         A = Operator.of(matvec)

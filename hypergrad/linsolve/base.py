@@ -48,6 +48,25 @@ class LinearSolution:
         return self.status == Status.CONVERGED
 
 
+@dataclass(frozen=True)
+class SolveCost:
+    """The most that one solve from zero takes, for one right-hand side and an A whose products are exact.
+
+    Attributes:
+        products: with one vector each.
+        blocks: the columns of each product with a matrix.
+        vectors: of size n that it keeps at a time.
+    """
+
+    products: int
+    blocks: tuple[int, ...] = ()
+    vectors: int = 4
+
+    def __add__(self, other: "SolveCost") -> "SolveCost":
+        vectors = self.vectors + other.vectors
+        return SolveCost(self.products + other.products, self.blocks + other.blocks, vectors)
+
+
 class LinearSolver(ABC):
     """Solves A x = b from products with A; A is symmetric positive definite unless the solver says otherwise."""
 
@@ -104,6 +123,10 @@ class LinearSolver(ABC):
             return self
         return replace(cast(Any, self), tol=factor * cast(Any, self).tol)
 
+    def cost(self, n: int) -> SolveCost | None:
+        """The most that a solve for n unknowns takes; None, the default, if it is not known."""
+        return None
+
     @abstractmethod
     def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
         """Solve A x = b for ‖b‖ = 1, so that no square under- or overflows; b and x0 may be overwritten."""
@@ -111,6 +134,10 @@ class LinearSolver(ABC):
 
 class Preconditioner(ABC):
     """Makes M ≈ A, so that M⁻¹A has a smaller condition number than A, which is symmetric positive definite."""
+
+    def preparation(self, n: int) -> SolveCost | None:
+        """What `prepare` takes for n unknowns; None, the default, if it is not known."""
+        return None
 
     @abstractmethod
     def prepare(self, A: Operator, like: Tensor) -> tuple[Matvec, int]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from hypergrad.core.errors import IndefiniteError, NonFiniteError
 from hypergrad.core.operator import Matvec, Operator
 from hypergrad.core.validation import require_instance
-from hypergrad.linsolve.base import LinearSolution, Preconditioner, bad_product, negative_curvature
+from hypergrad.linsolve.base import LinearSolution, Preconditioner, SolveCost, bad_product, negative_curvature
 from hypergrad.linsolve.block import block_cycle
 from hypergrad.linsolve.fused import Iterate, run_fused
 from hypergrad.linsolve.inexact_cycle import inexact_cycle
@@ -50,6 +50,11 @@ class CG(Krylov):
 
     def prepare(self, A: Operator, like: Tensor) -> tuple[Matvec | None, int]:
         return (None, 0) if self.preconditioner is None else self.preconditioner.prepare(A, like)
+
+    def cost(self, n: int) -> SolveCost | None:
+        iterations = super().cost(n)
+        prepared = SolveCost(0, vectors=0) if self.preconditioner is None else self.preconditioner.preparation(n)
+        return None if prepared is None or iterations is None else prepared + iterations
 
     def inverse(self, matvec: Matvec, like: Tensor) -> Callable[[Tensor], LinearSolution]:
         A = Operator.of(matvec)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from math import ceil, log2
 from typing import ClassVar
 
 import torch
@@ -12,7 +13,7 @@ from hypergrad.core.errors import IndefiniteError, NonFiniteError
 from hypergrad.core.operator import Matvec, Operator
 from hypergrad.core.status import Status
 from hypergrad.core.validation import require_int, require_real
-from hypergrad.linsolve.base import LinearSolution, LinearSolver, bad_product
+from hypergrad.linsolve.base import LinearSolution, LinearSolver, SolveCost, bad_product
 from hypergrad.linsolve.krylov import norm
 from hypergrad.linsolve.spectrum import largest_eigenvalue
 
@@ -51,6 +52,11 @@ class Dense(LinearSolver):
         require_int(self, "max_size", least=1)
         require_int(self, "chunk", least=1)
         require_real(self, "tol", least=0)
+
+    def cost(self, n: int) -> SolveCost:
+        blocks = tuple(min(self.chunk, n - first) for first in range(0, n, self.chunk))
+        # Each refinement halves the residual at least, or is the last one; √ε of the finest dtype is 1e-8.
+        return SolveCost(1 + ceil(-log2(min(max(self.tol, 1e-8), 1.0))), blocks, 2 * n)
 
     def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
         factor = self._factorize(A, b)

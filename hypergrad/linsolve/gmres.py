@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hypergrad.core.operator import Matvec, Operator
 from hypergrad.core.validation import require_int
+from hypergrad.linsolve.base import SolveCost
 from hypergrad.linsolve.krylov import Cycle, Krylov, require_finite
 from hypergrad.linsolve.window import window_size
 
@@ -35,6 +36,11 @@ class GMRES(Krylov):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_int(self, "restart", least=1)
+
+    def cost(self, n: int) -> SolveCost | None:
+        most = super().cost(n)
+        restarts = (self.max_iter - 1) // self.restart  # each begins with the true residual
+        return None if most is None else SolveCost(most.products + restarts, vectors=self.restart + 3)
 
     def cycle(self, A: Operator, inverse: Matvec | None, r: Tensor, tol: float, max_iter: int) -> Cycle:
         size = min(self.restart, max_iter, r.numel())

@@ -9,7 +9,7 @@ from torch import Tensor
 from hypergrad.core.errors import IndefiniteError, NonFiniteError
 from hypergrad.core.operator import Matvec, Operator
 from hypergrad.core.validation import require_int
-from hypergrad.linsolve.base import Preconditioner, bad_product
+from hypergrad.linsolve.base import Preconditioner, SolveCost, bad_product
 from hypergrad.linsolve.window import read
 
 _PER = ("slice", "entry")
@@ -44,6 +44,9 @@ class Jacobi(Preconditioner):
         require_int(self, "num_probes", least=1)
         if self.per not in _PER:
             raise ValueError(f"Jacobi.per must be one of {', '.join(_PER)}, but it is {self.per!r}.")
+
+    def preparation(self, n: int) -> SolveCost:
+        return SolveCost(self.num_probes, vectors=1)
 
     def prepare(self, A: Operator, like: Tensor) -> tuple[Matvec, int]:
         diagonal = self.diagonal(A, like)

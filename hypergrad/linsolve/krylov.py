@@ -2,6 +2,8 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
+from math import ceil, log2
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from hypergrad.core.errors import HypergradError, NonFiniteError
 from hypergrad.core.operator import CannotApproximateError, Matvec, Operator
 from hypergrad.core.status import Status
 from hypergrad.core.validation import require_int, require_real
-from hypergrad.linsolve.base import LinearSolution, LinearSolver, bad_product
+from hypergrad.linsolve.base import LinearSolution, LinearSolver, SolveCost, bad_product
 from hypergrad.linsolve.lanczos import Spectrum
 
 _WORTH_IT = 0.05
@@ -64,6 +66,14 @@ class Krylov(LinearSolver):
     def prepare(self, A: Operator, like: Tensor) -> tuple[Matvec | None, int]:
         """What the cycles share: M⁻¹, or None without a preconditioner, and the products with A spent on it."""
         return None, 0
+
+    vectors: ClassVar[int] = 4
+    """Vectors of size n that a cycle keeps at a time."""
+
+    def cost(self, n: int) -> SolveCost | None:
+        # A cycle that claims to be done is checked by one product, and another begins if the residual halved at least.
+        checks = 0 if self.tol == 0 else 1 + max(0, ceil(-log2(self.tol)))
+        return SolveCost(self.max_iter + min(self.max_iter, checks), vectors=self.vectors)
 
     @abstractmethod
     def cycle(self, A: Operator, inverse: Matvec | None, r: Tensor, tol: float, max_iter: int) -> Cycle:

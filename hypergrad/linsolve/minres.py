@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ class MINRES(Krylov):
 
     Source: Paige & Saunders, "Solution of sparse indefinite systems of linear equations", SIAM J. Numer. Anal. (1975).
     """
+
+    vectors: ClassVar[int] = 7
 
     def cycle(self, A: Operator, inverse: Matvec | None, r: Tensor, tol: float, max_iter: int) -> Cycle:
         # Lanczos vectors v with A V_k = V_{k+1} T_k; Givens rotations (c, s) turn T_k into an upper triangle with

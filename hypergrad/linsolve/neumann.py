@@ -9,7 +9,7 @@ from hypergrad.core.errors import DivergenceError
 from hypergrad.core.operator import Matvec, Operator
 from hypergrad.core.status import Status
 from hypergrad.core.validation import require_int, require_real
-from hypergrad.linsolve.base import LinearSolution, LinearSolver
+from hypergrad.linsolve.base import LinearSolution, LinearSolver, SolveCost
 from hypergrad.linsolve.krylov import first_residual, norm, require_finite
 from hypergrad.linsolve.spectrum import largest_eigenvalue
 from hypergrad.linsolve.window import read, window_size
@@ -46,6 +46,11 @@ class Neumann(LinearSolver):
         require_real(self, "tol", least=0)
         if self.scale is not None:
             require_real(self, "scale", above=0)
+
+    def cost(self, n: int) -> SolveCost:
+        if self.num_terms == 0:
+            return SolveCost(1, vectors=2)
+        return SolveCost(self.num_terms + (_POWER_ITERATIONS if self.scale is None else 0), vectors=3)
 
     def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
         if self.num_terms == 0:

@@ -10,7 +10,7 @@ from hypergrad.core.errors import IndefiniteError, NonFiniteError
 from hypergrad.core.operator import Matvec, Operator
 from hypergrad.core.status import Status
 from hypergrad.core.validation import require_int, require_real
-from hypergrad.linsolve.base import LinearSolution, LinearSolver, Preconditioner, bad_product
+from hypergrad.linsolve.base import LinearSolution, LinearSolver, Preconditioner, SolveCost, bad_product
 from hypergrad.linsolve.krylov import norm
 from hypergrad.linsolve.low_rank import LowRank
 
@@ -46,6 +46,12 @@ class Nystrom(LinearSolver, Preconditioner):
         require_real(self, "tol", least=0)
         if self.rho is not None:
             require_real(self, "rho", above=0)
+
+    def cost(self, n: int) -> SolveCost:
+        return SolveCost(1, self.preparation(n).blocks, 3 * min(self.rank, n))
+
+    def preparation(self, n: int) -> SolveCost:
+        return SolveCost(0, (min(self.rank, n),), min(self.rank, n))
 
     def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
         U, eigenvalues = self._approximate(A, b)

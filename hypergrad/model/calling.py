@@ -63,7 +63,7 @@ class Kernels:
         parts = list(module.modules())
         # Functions that a user's own forward or hook calls cannot be seen from outside.
         self._foreign = any(isinstance(part, nn.MultiheadAttention) or _is_foreign(part) for part in parts)
-        self._recurs = any(isinstance(part, nn.RNNBase) for part in parts)
+        self._recurrent = [part for part in parts if isinstance(part, nn.RNNBase)]
         self.draw = any(
             part.training and part.dropout > 0 for part in parts if isinstance(part, nn.RNNBase | nn.MultiheadAttention)
         )
@@ -72,7 +72,7 @@ class Kernels:
     @property
     def differ(self) -> bool:
         """Whether torch may have other kernels for what is differentiated once."""
-        return self._foreign or self._recurs
+        return self._foreign or bool(self._recurrent)
 
     def around(self, device: torch.device, *, twice: bool) -> Settings:
         """The context of a call.
@@ -84,8 +84,12 @@ class Kernels:
         settings: list[Setting] = []
         if self._foreign:
             settings += (_NO_FAST_PATH, _NO_RECOMPUTATION, *(_FORMULA if twice else ()))
-        if self._recurs and twice:
-            settings.append(_NO_CUDNN if device.type == "cuda" else _NO_ONEDNN)
+        if self._recurrent and device.type == "cuda":
+            # Those of cuDNN have no derivative in evaluation, which the dev loss needs.
+            evaluated = torch.is_grad_enabled() and not all(part.training for part in self._recurrent)
+            settings += [_NO_CUDNN] * (twice or evaluated)
+        elif self._recurrent and twice:
+            settings.append(_NO_ONEDNN)
         return Settings(settings)
 
 

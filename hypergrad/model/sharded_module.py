@@ -103,7 +103,7 @@ class ShardedModule(PureModule):
             found[name] = spread.full_tensor()
         return found
 
-    def shards_of(self, tensors: Tensors) -> Tensors:
+    def local(self, tensors: Tensors) -> Tensors:
         """The shards of this rank of whole tensors, which are the same on all ranks; copies."""
         found: Tensors = {}
         for name, x in tensors.items():

@@ -16,6 +16,7 @@ from hypergrad.core.formats import coarsest
 from hypergrad.data.tree import take
 from hypergrad.model.calling import FunctionOfParameters, seeded
 from hypergrad.model.copying import own_state, parts_of
+from hypergrad.model.repetition import is_repeated
 from hypergrad.model.requirements import layer
 
 _VALUES = (int, float, complex, str, bytes, bool, type(None), np.ndarray, np.generic)
@@ -145,7 +146,7 @@ def _require_repeated(module: nn.Module, found: Tensor, again: Tensor) -> None:
     Raises:
         ValueError: if they do not.
     """
-    if not torch.equal(found, again) and found.isfinite().all():
+    if not is_repeated(found, again) and found.isfinite().all():
         raise ValueError(
             f"{type(module).__name__} must return a tensor that is a function of its parameters and inputs, and of "
             "torch's random numbers in training, but two calls differ. Leave out random numbers of other libraries, "

@@ -15,6 +15,7 @@ from hypergrad.callback.progress import ProgressBar
 from hypergrad.callback.state_saver import StateSaver
 from hypergrad.callback.summary import Summary, show
 from hypergrad.callback.tensorboard import TensorBoard
+from hypergrad.core.ranks import ALONE
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.outer.requirements import require_callbacks, require_folder, require_settings
 from hypergrad.outer.suggested_sgd import SuggestedSGD
@@ -35,6 +36,7 @@ def fit(
     *,
     folder: str | Path | None = None,
     progress: bool = True,
+    any_world: bool = False,
     **settings: Any,
 ) -> Result:
     """Tune the hyperparameters of a problem: `Trainer` in one line, for a notebook or a script.
@@ -52,6 +54,7 @@ def fit(
             `hparams.yaml`, `model.pt` and `summary.json`. If it holds an earlier part of this run, that is continued:
             the same call goes on after an interruption, and with more steps after the end.
         progress: show a progress bar, and a table of the result at the end.
+        any_world: continue a run of another number of processes, too, see `Trainer.fit`.
         settings: other fields of `Trainer`.
 
     Returns:
@@ -64,14 +67,16 @@ def fit(
     own = settings.pop("callbacks", ())
     require_callbacks(own)
     require_settings(settings, [field.name for field in fields(Trainer)])
-    if folder is not None:
+    peers = problem.peers if isinstance(problem, InnerProblem) else ALONE  # Trainer says what it should be
+    if folder is not None and peers.is_first:
         require_folder(folder)
     recording = [] if folder is None else recorders(folder)
     callbacks = [*own, *recording, *([ProgressBar()] if progress else [])]
     trainer = Trainer(
         problem=problem, estimator=estimator, optimizer=optimizer, outer_steps=steps, callbacks=callbacks, **settings
     )
-    result = trainer.fit(resume=folder, resume_if_any=True, on_interrupt="return")
+    result = trainer.fit(resume=folder, resume_if_any=True, any_world=any_world, on_interrupt="return")
+    progress = progress and peers.is_first
     if result.stopped == "interrupted" and progress:
         further = "" if folder is None else f"; the same call goes on from there, in {folder}"
         where = "" if trainer.record_every == 1 else "the record of "

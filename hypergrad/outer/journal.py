@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from sys import intern
 from typing import Any
 
@@ -17,8 +17,10 @@ from hypergrad.core.autodiff import Tensors, detach
 from hypergrad.core.errors import DivergenceError, HypergradError, NonFiniteError, NotConvergedWarning
 from hypergrad.core.hyperparameter import shown
 from hypergrad.core.placement import placed
+from hypergrad.core.ranks import ALONE
 from hypergrad.estimator.base import Hypergradient
 from hypergrad.estimator.inexact import inexactness
+from hypergrad.outer.agreement import Agreement
 from hypergrad.outer.labels import Labels
 from hypergrad.outer.ledger import Ledger
 from hypergrad.outer.objective import OuterObjective
@@ -44,6 +46,7 @@ class Journal:
         is_exact: whether the metrics, and the loss on all of dev, are evaluated in an outer step. Only such a record
             can become the best.
         spread: which hyperparameters have only some rows on this process; none when None.
+        agreement: of the ranks of the run; this process is alone when None.
     """
 
     def __init__(
@@ -56,7 +59,9 @@ class Journal:
         looseness: Callable[[int], float] | None = None,
         is_exact: Callable[[int], bool] = lambda step: True,
         spread: Spread | None = None,
+        agreement: Agreement | None = None,
     ) -> None:
+        self.agreement = agreement or Agreement(ALONE, rejects=False)
         self.is_exact = is_exact
         self.monitor, self.compares, self.looseness = monitor, compares, looseness
         self.device = next(iter(like.values())).device
@@ -94,15 +99,16 @@ class Journal:
         Also raised, by what it calls: the HypergradError of the estimator, with the step and λ added.
         """
         try:
-            with self.ledger.counting():
+            with self.ledger.counting(), self.agreement.evaluation():
                 evaluation = objective.evaluate(step)
         except HypergradError as error:
             cause = self._cause(objective) if isinstance(error, DivergenceError) else ""
             raise type(error)(f"{error}{cause}{self._whereabouts(step, objective.hparams())}") from error
         self._warn(evaluation.found, step)
         hparams = self.spread.whole(evaluation.hparams)
-        record = self.ledger.record(step, evaluation.problem, hparams, evaluation.found, is_exact=self.is_exact(step))
-        return self.spread.record(record)
+        found = self.ledger.record(step, evaluation.problem, hparams, evaluation.found, is_exact=self.is_exact(step))
+        record = self.spread.record(found)
+        return record if self.agreement.peers.world == 1 else self._of_first(record)
 
     def unrecorded(
         self, objective: OuterObjective, steps: range, take: Callable[[range], tuple[Hypergradient, int]]
@@ -117,6 +123,7 @@ class Journal:
                     found, count = take(steps)
                     self.ledger.add(found, count)
                     steps = steps[count:]
+                    self.agreement.heed()
         except HypergradError as error:
             raise type(error)(f"{error}{self._whereabouts(steps.start, objective.hparams())}") from error
 
@@ -177,6 +184,19 @@ class Journal:
         self._records = tuple(self.spread.restored(record) for record in records)
         self._warned = set(state["warned"])
         self.ledger.restore(state, self._records[1].seconds)
+
+    def _of_first(self, record: Record) -> Record:
+        """A record with the losses, metrics and seconds of the first rank, by which all ranks decide."""
+        exact = math.nan if record.exact_loss is None else record.exact_loss
+        own = [record.outer_loss, exact, record.seconds, *record.metrics.values()]
+        loss, exact, seconds, *metrics = self.agreement.peers.first_numbers(own)
+        return replace(
+            record,
+            outer_loss=loss,
+            exact_loss=None if record.exact_loss is None else exact,
+            seconds=seconds,
+            metrics=dict(zip(record.metrics, metrics, strict=True)),
+        )
 
     def _is_loose(self, earlier: Record, record: Record) -> bool:
         """Whether an earlier record was trained too loosely to be compared with this one."""

@@ -1,11 +1,14 @@
 """The calls of callbacks when a run begins and when it breaks off."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from hypergrad.callback.base import Callback, Run
+from hypergrad.core.ranks import Peers
+from hypergrad.outer.agreement import Agreement
 from hypergrad.outer.journal import Journal
-from hypergrad.outer.termination import terminable
+from hypergrad.outer.termination import asking, terminable
 
 
 @contextmanager
@@ -15,17 +18,50 @@ def running(callbacks: Sequence[Callback], run: Run, journal: Journal) -> Iterat
     Also raised, by what it calls: the error that ended the block, after `on_error` of the callbacks.
     """
     started: list[Callback] = []
+    agreement = journal.agreement
+    with asking(agreement):
+        try:
+            with terminable(agreement):
+                with agreement.together():
+                    for callback in callbacks:
+                        callback.on_start(run)
+                        started.append(callback)
+                yield
+        except BaseException as raised:
+            error = agreement.cause(raised)
+            for callback in started:
+                try:
+                    callback.on_error(error, journal.last)
+                except Exception as further:
+                    # The first error is the one that is raised, and the other callbacks still save what they can.
+                    error.add_note(f"{type(callback).__name__} could not save what was reached: {further}")
+            agreement.wait()
+            if error is raised:
+                raise
+            raise error from raised
+
+
+@contextmanager
+def blaming(agreement: Agreement) -> Iterator[None]:
+    """A block whose errors, if another rank failed first, are one that says so.
+
+    Also raised, by what it calls: the error of the block, or the one in its place.
+    """
     try:
-        with terminable():
-            for callback in callbacks:
-                callback.on_start(run)
-                started.append(callback)
-            yield
-    except BaseException as error:
-        for callback in started:
-            try:
-                callback.on_error(error, journal.last)
-            except Exception as further:
-                # The first error is the one that is raised, and the other callbacks still save what they can.
-                error.add_note(f"{type(callback).__name__} could not save what was reached: {further}")
-        raise
+        yield
+    except BaseException as raised:
+        error = agreement.cause(raised)
+        if error is raised:
+            raise
+        raise error from raised
+
+
+@contextmanager
+def shown_once(peers: Peers) -> Iterator[None]:
+    """Show the warnings of the block on the first rank only, as the others have the same."""
+    if peers.is_first:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

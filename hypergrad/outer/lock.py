@@ -12,6 +12,8 @@ from filelock import FileLock, Timeout
 
 from hypergrad.callback.base import Callback
 from hypergrad.core.errors import FolderInUseError
+from hypergrad.core.ranks import ALONE
+from hypergrad.outer.agreement import Agreement
 
 LOCK = ".lock"
 """The lock is held on this file; the operating system releases it when the process ends, however it ends."""
@@ -25,14 +27,17 @@ def folders(callbacks: Sequence[Callback]) -> list[Path]:
 
 
 @contextmanager
-def locked(paths: Iterable[Path]) -> Iterator[None]:
-    """Hold the locks of these folders during the block; missing folders are made.
+def locked(paths: Iterable[Path], agreement: Agreement | None = None) -> Iterator[None]:
+    """Hold the locks of these folders during the block; missing folders are made. On many ranks, the first holds them.
 
-    Also raised, by what it calls: FolderInUseError if another process, or another run of this one, holds one of them.
+    Also raised, by what it calls: FolderInUseError if another process, or another run of this one, holds one of them;
+    RankError on the other ranks then.
     """
     with ExitStack() as stack:
-        for path in paths:
-            stack.enter_context(_locked(path))
+        agreement = agreement or Agreement(ALONE, rejects=False)
+        with agreement.together():
+            for path in paths if agreement.peers.is_first else ():
+                stack.enter_context(_locked(path))
         yield
 
 

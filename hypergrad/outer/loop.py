@@ -10,9 +10,16 @@ import torch
 from hypergrad.callback.base import Callback, Record, Result
 from hypergrad.callback.trained_model import TrainedModel
 from hypergrad.data.streamed import reading
+from hypergrad.outer.agreement import Agreement
 from hypergrad.outer.descent import Descent
 from hypergrad.outer.spread_state import names_in, with_own, with_rows
-from hypergrad.outer.state import identity, random_state, require_same, restore_random_state
+from hypergrad.outer.state import (
+    identity,
+    random_states,
+    require_same,
+    require_same_world,
+    restore_random_states,
+)
 
 
 class Loop:
@@ -54,6 +61,7 @@ class Loop:
     def run(self) -> Result:
         """Run from the current state to the end."""
         if self.journal.last is None:
+            self._require_same_start()
             self.observe(self.journal.record(self.objective, 0))
         stopped = self._descend()
         return self.journal.result(stopped, self.retrained() if self.retrain else None)
@@ -61,14 +69,26 @@ class Loop:
     def observe(self, record: Record) -> None:
         """Add a record to the journal, and pass it and the state to the callbacks."""
         self.journal.add(record)
-        shown = self.objective.spread.whole_record(record) if self.callbacks else record
-        for callback in self.callbacks:
-            callback.on_step(shown)
-        keepers = [callback for callback in self.callbacks if type(callback).on_state is not Callback.on_state]
-        if keepers:
+        replicated = {name: x for name, x in record.hparams.items() if self.objective.problem.is_replicated(name)}
+        self.agreement.require_same(replicated, record=len(self.journal.history) - 1, step=record.step)
+        shown = self.objective.spread.whole_record(record) if self._shows else record
+        with self.agreement.together(heeds=not self._keeps):
+            for callback in self.callbacks:
+                callback.on_step(shown)
+        if self._keeps:
             state = self.state(record)
-            for callback in keepers:
-                callback.on_state(record.step, state)
+            with self.agreement.together():
+                for callback in self._keepers:
+                    callback.on_state(record.step, state)
+
+    def _require_same_start(self) -> None:
+        """Require that all ranks begin with the same parameters, where each has all of them.
+
+        Also raised, by what it calls: RankError if they differ.
+        """
+        problem = self.objective.problem
+        params = {f"the parameter {k}": x for k, x in problem.init_params().items() if problem.is_replicated(k)}
+        self.agreement.peers.require_same(params, "at the start")
 
     def retrained(self) -> TrainedModel:
         """The model after training on train and dev at the best λ, from the initial parameters."""
@@ -89,24 +109,32 @@ class Loop:
             **self.objective.state(),
             **self.descent.state(),
             **self.journal.state(),
-            "random": random_state(),
+            **random_states(self.agreement.peers),
             "device": self.journal.device.type,
-            "identity": self.identity,
+            "world": self.agreement.peers.world,
+            "identity": self.identity if self.agreement.peers.is_first else {},
         }
         return with_rows(state, self.objective.spread, self._names)
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any], *, any_world: bool = False) -> None:
         """Go back to a state, as if it had been reached here.
+
+        Args:
+            state: of `state`.
+            any_world: whether it may come from another number of processes.
 
         Also raised, by what it calls: CheckpointError if the state belongs to another run.
         """
-        require_same(self.identity, state["identity"])
+        with self.agreement.together():
+            if self.agreement.peers.is_first:
+                require_same(self.identity, state["identity"])
+            require_same_world(state.get("world", 1), self.agreement.peers.world, any_world=any_world)
         self._note_device(state.get("device"))
         state = with_own(state, self.objective.spread, self._names, self.journal.device)
         self.journal.restore(state, self.objective.problem.at_outer_step)
         self.objective.restore(state)
         self.descent.restore(state)
-        restore_random_state(state["random"])
+        restore_random_states(state, self.agreement.peers)
 
     @property
     def _names(self) -> dict[int, str]:
@@ -141,6 +169,26 @@ class Loop:
     def _is_judged(self, record: Record) -> bool:
         """Whether a record could have become the best."""
         return record.monitored(self.journal.monitor) is not None
+
+    @property
+    def agreement(self) -> Agreement:
+        """Of the ranks of the run."""
+        return self.journal.agreement
+
+    @property
+    def _keepers(self) -> list[Callback]:
+        """The callbacks that keep states."""
+        return [callback for callback in self.callbacks if type(callback).on_state is not Callback.on_state]
+
+    @cached_property
+    def _shows(self) -> bool:
+        """Whether some rank has a callback, for which all ranks then gather what is spread."""
+        return self.agreement.peers.most(len(self.callbacks)) > 0
+
+    @cached_property
+    def _keeps(self) -> bool:
+        """Whether a callback of some rank keeps states, which all ranks then form."""
+        return self.agreement.peers.most(len(self._keepers)) > 0
 
     @cached_property
     def identity(self) -> dict[str, str]:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import random
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import is_dataclass
 from typing import Any
@@ -12,16 +13,34 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_leaves
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import CheckpointError
 from hypergrad.core.hyperparameter import shown
+from hypergrad.core.ranks import Peers, digest
 from hypergrad.problem.base import InnerProblem
 
 _ADDRESS = re.compile(" at 0x[0-9a-f]+")
 _DRAWN = "initial values"
 _LONGEST = 200
 """Characters of a value in a message."""
+
+
+def random_states(peers: Peers) -> dict[str, Any]:
+    """The random streams of the first rank as "random", and those of all as "random_of_ranks" where they differ."""
+    own = random_state()
+    numbers = torch.cat([x.flatten().long() for x in tree_leaves(own) if isinstance(x, Tensor)])
+    if peers.agree(digest(numbers)):
+        return {"random": own}
+    found = peers.gathered(own)
+    return {"random": found[0], "random_of_ranks": found}
+
+
+def restore_random_states(state: dict[str, Any], peers: Peers) -> None:
+    """Set the random streams of this rank; if there were other ranks, to those of the first."""
+    found = state.get("random_of_ranks", [])
+    restore_random_state(found[peers.rank] if len(found) == peers.world else state["random"])
 
 
 def random_state() -> dict[str, Any]:
@@ -82,6 +101,28 @@ def require_same(ours: dict[str, str], theirs: dict[str, str]) -> None:
                 f"The state belongs to another experiment: its {name} was {then}, and here it is {now}.{drawn} Resume "
                 "with the settings of the original run, or begin a new one in another folder."
             )
+
+
+def require_same_world(before: int, now: int, *, any_world: bool) -> None:
+    """Require the number of processes of the run so far; with `any_world` another one is a warning.
+
+    Raises:
+        CheckpointError: if it is another.
+    """
+    if before == now:
+        return
+    if not any_world:
+        how = "in one process, without torchrun" if before == 1 else f"with torchrun --nproc-per-node={before}"
+        raise CheckpointError(
+            f"The run had {before} process{'es' * (before > 1)} until this state, and here it has {now}: the numbers "
+            f"would go on with other rounding errors. Resume {how}, or allow it with any_world=true."
+        )
+    warnings.warn(
+        f"The run had {before} process{'es' * (before > 1)} until this state, and goes on with {now}: its numbers "
+        "differ by rounding errors from those that it would have had.",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 def _different(first: str, second: str) -> tuple[str, str]:

@@ -15,11 +15,12 @@ from hypergrad.core.validation import require_instance, require_int, require_rea
 from hypergrad.data.streamed import reading
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.outer.acceptance import Acceptance
+from hypergrad.outer.agreement import Agreement
 from hypergrad.outer.compiled_descent import CompiledDescent, compiles
 from hypergrad.outer.descent import Descent
 from hypergrad.outer.journal import Journal
 from hypergrad.outer.labels import entry_labels
-from hypergrad.outer.lifecycle import running
+from hypergrad.outer.lifecycle import blaming, running, shown_once
 from hypergrad.outer.lock import folders, locked
 from hypergrad.outer.loop import Loop
 from hypergrad.outer.objective import OuterObjective
@@ -143,6 +144,7 @@ class Trainer:
         *,
         resume: str | Path | None = None,
         resume_if_any: bool = False,
+        any_world: bool = False,
         on_interrupt: Literal["raise", "return"] = "raise",
     ) -> Result:
         """Run the outer loop.
@@ -152,6 +154,8 @@ class Trainer:
             resume: the folder in which a `StateSaver` saved an earlier part of this run, or one of its files; the run
                 goes on from there as if it had not been interrupted.
             resume_if_any: begin a new run if the folder `resume` holds no state.
+            any_world: go on from a state of another number of processes, too; its numbers then differ by rounding
+                errors from those of an undisturbed run.
             on_interrupt: what Ctrl-C does after the callbacks have saved what was reached: "raise" KeyboardInterrupt,
                 or "return" the result of the steps so far, if there are any. SIGTERM always raises.
 
@@ -163,26 +167,36 @@ class Trainer:
             ValueError: if `on_interrupt` is something else.
 
         Also raised, by what it calls: CheckpointError if the saved state belongs to another run, cannot be read, or is
-        beyond `outer_steps`; FolderInUseError if another process writes to a folder of the callbacks; the error that
-        stopped the run, after the callbacks have saved what was reached.
+        beyond `outer_steps`; FolderInUseError if another process writes to a folder of the callbacks; RankError if
+        another rank of the run failed; the error that stopped the run, after the callbacks have saved what was reached.
         """
         if on_interrupt not in ("raise", "return"):
             raise ValueError(f'on_interrupt must be "raise" or "return", but it is {on_interrupt!r}.')
         device = next(iter(self.problem.init_params().values())).device
         matrices = matrix_products(self.precision, device)
-        with locked(folders(self.callbacks)), reading(self.problem), matrices:
-            loop, resumed_at = self._loop(), None
+        peers = self.problem.peers
+        agreement = Agreement(peers, rejects=self.acceptance is not None)
+        with (
+            shown_once(peers),
+            blaming(agreement),
+            locked(folders(self.callbacks), agreement),
+            reading(self.problem),
+            matrices,
+        ):
+            loop, resumed_at = self._loop(agreement), None
             if resume is not None:
-                resumed_at = resumed(loop, resume, begins=resume_if_any)
+                resumed_at = resumed(loop, resume, begins=resume_if_any, any_world=any_world)
             config = config or {"estimator": repr(self.estimator), "outer_steps": self.outer_steps}
             run = Run(
-                self.outer_steps, self.evaluated, self.estimator, config, resumed_at, best=lambda: loop.journal.best
+                *(self.outer_steps, self.evaluated, self.estimator, config, resumed_at, peers.is_first),
+                lambda: loop.journal.best,
             )
             try:
                 with running(self.callbacks, run, loop.journal):
                     result = loop.run()
-                for callback in self.callbacks:
-                    callback.on_end(result)
+                with agreement.together():
+                    for callback in self.callbacks:
+                        callback.on_end(result)
             except KeyboardInterrupt as error:
                 # The context of an interrupt is another one if it came while the callbacks saved.
                 is_second = isinstance(error.__context__, KeyboardInterrupt)
@@ -193,7 +207,7 @@ class Trainer:
                 return loop.journal.result("interrupted")
             return result
 
-    def _loop(self) -> Loop:
+    def _loop(self, agreement: Agreement) -> Loop:
         """The loop, before its first step."""
         objective = OuterObjective(
             self.evaluated, self.estimator, warm_start=self.warm_start, max_grad_norm=self.max_grad_norm
@@ -213,6 +227,7 @@ class Trainer:
                 looseness=self.estimator.looseness,
                 is_exact=lambda step: step % every == 0 or step == self.outer_steps,
                 spread=objective.spread,
+                agreement=agreement,
             ),
             optimizer=self.optimizer,
             scheduler=self.scheduler,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hypergrad.core.autodiff import Tensors, value_and_gradient
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.core.ranks import ALONE, Peers
 from hypergrad.core.row_shard import RowShard
 from hypergrad.problem.batch_place import UNKNOWN, WHOLE, BatchPlace
 from hypergrad.problem.returned import require_dict, require_scalar
@@ -158,6 +159,15 @@ class InnerProblem(nn.Module, ABC):
     def whole_outer_batch(self) -> Any:
         """The outer batch of all dev examples; by default that of outer step 0."""
         return self.outer_batch(0)
+
+    @property
+    def peers(self) -> Peers:
+        """The processes that evaluate the losses together; by default, this one is alone."""
+        return ALONE
+
+    def is_replicated(self, name: str) -> bool:
+        """Whether all ranks hold the same parameter or hyperparameter of this name, and not each its own part of it."""
+        return True
 
     def at_outer_step(self, step: int) -> "InnerProblem":
         """The problem at outer step `step` ≥ 0 of the trainer: this one at every step, by default.

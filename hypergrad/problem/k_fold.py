@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.core.ranks import Peers
 from hypergrad.data.own_rows import OwnRows, own_rows
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.batch_place import BatchPlace, common
@@ -96,6 +97,10 @@ class KFold(InnerProblem):
         own = own_rows(len(self.folds), ranks.rank, ranks.world)
         batches = [fold.inner_batch(step) for fold in self.folds[own.rows]]  # others are not read
         return OwnFolds(own, _batches(batches)), own.share
+
+    @property
+    def peers(self) -> Peers:
+        return self.pool.peers
 
     @property
     def is_spread(self) -> bool:

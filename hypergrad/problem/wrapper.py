@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
+from hypergrad.core.ranks import Peers
 from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.batch_place import BatchPlace
 
@@ -37,6 +38,13 @@ class Wrapper(InnerProblem):
     @abstractmethod
     def untied(self, hparams: Tensors) -> Tensors:
         """λ of the other problem."""
+
+    @property
+    def peers(self) -> Peers:
+        return self.problem.peers
+
+    def is_replicated(self, name: str) -> bool:
+        return self.problem.is_replicated(name)
 
     def at_outer_step(self, step: int) -> Self:
         now = self.problem.at_outer_step(step)

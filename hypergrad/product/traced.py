@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from hypergrad.compile.cache import WeakCache
 from hypergrad.compile.compiled_operator import compile_operator, compile_shared
@@ -15,6 +13,7 @@ from hypergrad.compile.linear_trace import LinearTrace, cast, trace_linear
 from hypergrad.compile.packed import Packed
 from hypergrad.compile.tracing import CannotCompileError
 from hypergrad.core.autodiff import Tensors, flatten, leaves, vjp
+from hypergrad.core.flops import FlopCounter
 from hypergrad.core.operator import CannotApproximateError, Operator
 from hypergrad.core.validation import require_instance, require_real
 from hypergrad.problem.base import InnerProblem
@@ -111,26 +110,11 @@ def _flops(problem: InnerProblem, exact: Stationarity) -> int:
     """Floating-point operations of the matrix products in one product, counted once for a problem."""
 
     def count() -> int:
-        with _FlopCounter() as counter:
+        with FlopCounter() as counter:
             exact.product(exact.phi)
         return counter.total
 
     return _FLOPS.get(problem, None, count)
-
-
-class _FlopCounter(TorchDispatchMode):
-    """Counts as `FlopCounterMode` does, which follows modules by hooks that fail where blocks are recomputed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        flops = flop_registry.get(func.overloadpacket)
-        if flops is not None:
-            self.total += flops(*args, **(kwargs or {}), out_val=result)
-        return result
 
 
 def _trace(oracle: Oracle, params: Tensors, dtype: torch.dtype) -> tuple[Any, list[Tensor], LinearTrace]:

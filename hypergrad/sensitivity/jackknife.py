@@ -9,6 +9,8 @@ from torch import Tensor
 from hypergrad.core.validation import require_instance, require_int, require_real
 from hypergrad.linsolve.auto import Auto
 from hypergrad.linsolve.base import LinearSolver
+from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.distributed.data_parallel import DataParallel
 from hypergrad.problem.supervised.supervised import Supervised
 from hypergrad.sensitivity.inner import Inner
 from hypergrad.sensitivity.optimum import Optimum
@@ -58,9 +60,10 @@ class InfinitesimalJackknife:
         Also raised, by what it calls: NotOptimalError if the parameters are not the solution; ValueError if a
         `Supervised` draws random numbers in training, or its loss has no term for each example.
         """
-        if isinstance(inner, Supervised) and self.weights not in hparams:
-            inner = inner.weighted(self.weights)
-            hparams = hparams | {self.weights: torch.ones_like(inner.init_hparams()[self.weights])}
+        weighted = None if self.weights in hparams else _weighted(inner, self.weights)
+        if weighted is not None:
+            inner = weighted
+            hparams = hparams | {self.weights: torch.ones_like(weighted.init_hparams()[self.weights])}
         optimum = Optimum.at(inner, params, hparams, linsolve=self.linsolve, tol=self.tol, inner_step=inner_step)
         weights = optimum.hparams.get(self.weights)
         if weights is None and len(optimum.hparams) == 1 and isinstance(hparams, Tensor):
@@ -74,3 +77,12 @@ class InfinitesimalJackknife:
                 f"example, but the hyperparameters are {met}. Give its name as weights=…."
             )
         return WeightedFit(optimum, name, self.order, self.chunk)
+
+
+def _weighted(inner: Inner, name: str) -> InnerProblem | None:
+    """A `Supervised`, also one that processes share, with the weights of its examples; None for others."""
+    if isinstance(inner, Supervised):
+        return inner.weighted(name)
+    if isinstance(inner, DataParallel) and isinstance(inner.problem, Supervised):
+        return inner.around(inner.problem.weighted(name))
+    return None

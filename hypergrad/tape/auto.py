@@ -1,6 +1,6 @@
 """The fastest tape that fits into memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypergrad.core.validation import require_real
 from hypergrad.solver.base import State
@@ -20,7 +20,7 @@ class AutoTape(Tape):
     """Uses the tape with the fewest gradient evaluations that fits into a budget, measured on one step of the run.
 
     The candidates are `Graph`, `Store`, `Checkpoint` with as many slots as fit, and `Reversible` if it can run the
-    solver's steps backwards.
+    solver's steps backwards. Processes that share the problem use the same tape, which fits on each of them.
 
     Attributes:
         budget: bytes for the trajectory and the graphs that exist at the same time, > 0.
@@ -36,7 +36,10 @@ class AutoTape(Tape):
         require_real(self, "budget", above=0)
 
     def record(self, dynamics: Dynamics, state: State, steps: range) -> Trajectory:
-        return self.choose(dynamics, measure(dynamics, state, steps.start), steps).record(dynamics, state, steps)
+        own = measure(dynamics, state, steps.start)
+        # The parts of a batch differ, and with them the graphs; tapes sum in another order.
+        largest = replace(own, graph=dynamics.problem.peers.most(own.graph))
+        return self.choose(dynamics, largest, steps).record(dynamics, state, steps)
 
     def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> TapeCost | None:
         return self.choose(dynamics, footprint, steps).cost(dynamics, footprint, steps)

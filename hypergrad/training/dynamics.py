@@ -170,7 +170,8 @@ class Dynamics:
 
     def _require_same(self, batch: Any, t: int) -> None:
         step = self.first_step + t
-        if not are_equal(batch, self.batch(t + 1)):
+        differs = not are_equal(batch, self.batch(t + 1))
+        if self.problem.peers.most(int(differs)):  # maybe in the part of another process only
             raise ValueError(
                 f"{type(self.solver).__name__} needs the same inner loss at every step, but "
                 f"{type(self.problem).__name__}.inner_batch({step}) and inner_batch({step + 1}) differ. Return all of "

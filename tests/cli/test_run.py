@@ -176,7 +176,7 @@ def main(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["estimatr=unrolled"], "Did you mean 'estimator'? The choices are: callback, data, device"),
+        (["estimatr=unrolled"], "Did you mean 'estimator'? The choices are: any_world, callback, data, device"),
         (["solver.lrr=3"], "Did you mean 'lr'?"),
         (["inner_steps=40"], "Did you mean estimator.inner_steps?"),  # and not outer_steps, which is as near
         (["experiment=rigde"], "Could not find 'experiment/rigde'"),

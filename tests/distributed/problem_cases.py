@@ -45,15 +45,13 @@ def supervised(loss: Any, y: Tensor, effects: Any = (), *, width: int = CLASSES,
     )
 
 
-def unrolled(steps: int = 5) -> Any:
+def unrolled(steps: int = 3) -> Any:
     return hg.Unrolled(solver=hg.Momentum(lr=0.05), inner_steps=steps)
 
 
-def implicit() -> Any:
-    cg = hg.CG(tol=1e-13)
-    return hg.Implicit(
-        solver=hg.Momentum(lr=0.05), linsolve=cg, inner_steps=5, inner_tol=0, damping=40.0, error_bar=False
-    )
+def implicit(**settings: Any) -> Any:
+    usual: dict[str, Any] = {"linsolve": hg.CG(tol=1e-13), "inner_steps": 3, "inner_tol": 0.0, "damping": 40.0}
+    return hg.Implicit(solver=hg.Momentum(lr=0.05), error_bar=False, **usual | settings)
 
 
 def found(problem: Any, estimator: Any, step: int = 1) -> Any:
@@ -118,10 +116,10 @@ def tasks(**settings: Any) -> hg.MetaLearning:
     return hg.MetaLearning(**usual | settings)
 
 
-def posteriors() -> hg.SemiAmortized:
+def posteriors(inside: nn.Module | None = None) -> hg.SemiAmortized:
     data = hg.Splits(*(hg.Split((draw(n, 6, seed=n) > 0).double(), classes(n)) for n in (N, DEV, 4)))
     torch.manual_seed(0)
-    encoder, decoder = nn.Linear(6, 4).double(), nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 6)).double()
+    encoder, decoder = nn.Linear(6, 4).double(), network(6, inside=inside, inputs=2)
     return hg.SemiAmortized(data, encoder=encoder, decoder=decoder, latent=2, batch_size=5, num_test=2)
 
 
@@ -134,9 +132,9 @@ def tied() -> hg.Tied:
     return hg.Tied(LOSSES["ignored"](), name="each", groups=4)
 
 
-learned = hg.Unrolled(solver=hg.GradientDescent(lr="lr"), inner_steps=5)
+learned = hg.Unrolled(solver=hg.GradientDescent(lr="lr"), inner_steps=3)
 DataParallel = hg.DataParallel
-PROBLEMS: dict[str, Callable[[], list[float]]] = {
+PARITY: dict[str, Callable[[], list[float]]] = {name: partial(compared, make) for name, make in LOSSES.items()} | {
     "ridge": lambda: compared(ridge),
     "cleaning": lambda: compared(partial(cleaning, batch_size=5)),
     "distillation": lambda: compared(distillation, unrolled()),
@@ -155,18 +153,6 @@ PROBLEMS: dict[str, Callable[[], list[float]]] = {
         wrap=lambda _: hg.k_fold(DataParallel(LOSSES["smoothed, in micro-batches"]()), 3),
     ),
     "folds, Gauss–Newton": lambda: compared(
-        lambda: hg.k_fold(LOSSES["mean"](), 3),
-        hg.Implicit(
-            solver=hg.Momentum(lr=0.05),
-            product=hg.GaussNewton(),
-            inner_steps=5,
-            inner_tol=0,
-            damping=2.0,
-            error_bar=False,
-        ),
+        lambda: hg.k_fold(LOSSES["mean"](), 3), implicit(product=hg.GaussNewton(), damping=2.0)
     ),
 }
-
-
-def cases() -> dict[str, Callable[[], Any]]:
-    return {name: partial(compared, make) for name, make in LOSSES.items()} | PROBLEMS

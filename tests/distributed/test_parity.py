@@ -36,7 +36,7 @@ def test_the_table_has_every_strategy(family, listed):
 
 @pytest.mark.parametrize("name", SOME)
 def test_two_processes_give_the_hypergradient_of_one(name):
-    require_parity(ranks.run("parity_cases"), name, table.tolerance(name))
+    require_parity(ranks.run("quick_cases"), name, table.tolerance(name))
 
 
 @pytest.mark.parametrize("name", SOME[::3])

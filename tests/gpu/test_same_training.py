@@ -3,13 +3,26 @@
 import pytest
 import torch
 from elsewhere import ELSEWHERE, elsewhere
-from moved import EFFECTS, MOVES, PROBLEMS, SPARSE, agree, convolutions, supervised, two_classes, with_averages
+from moved import (
+    EFFECTS,
+    MOVES,
+    PROBLEMS,
+    SPARSE,
+    agree,
+    convolutions,
+    drawn,
+    network,
+    supervised,
+    two_classes,
+    with_averages,
+)
 from runs import SOLVERS, STEPS, Ridge
 from sparse_tables import made_sparse
 from synchronisations import Synchronisations
 from tables import synthetic
 
 import hypergrad as hg
+from hypergrad.core.autodiff import flatten
 
 GD = hg.GradientDescent(lr=0.05)
 HEAVY_BALL = hg.Momentum(lr=0.05, momentum=0.7)
@@ -83,6 +96,30 @@ def test_reversible(device, problem):
     tuned = problem == "learning to learn"
     solver = hg.Momentum(lr="lr", momentum="beta") if tuned else HEAVY_BALL
     agree(PROBLEMS[problem](), hg.Unrolled(solver=solver, inner_steps=5, tape=hg.Reversible()), device)
+
+
+@pytest.mark.parametrize("problem", ["batches", "convolutions"])
+def test_gradients_in_parts(device, problem):
+    made = supervised(batch_size=7, micro_batch=2) if problem == "batches" else convolutions(micro_batch=4)
+    agree(made, hg.Implicit(solver=GD, inner_steps=3, inner_tol=0.0, linsolve=hg.CG(max_iter=4), damping=4.0), device)
+
+
+@pytest.mark.gpu
+def test_a_loss_whose_kernel_adds_in_any_order_is_a_function(cuda):
+    """Two calls of the loss of a class for each position differ in the last bits."""
+    X, y = drawn(0, 8, 4, 4096), torch.randint(0, 3, (8, 4096), generator=torch.Generator().manual_seed(0))
+    right = _of_positions(X, y)
+    for _ in range(5):
+        found = _of_positions(X.to(cuda), y.to(cuda))
+        assert (found.cpu() - right).norm() <= 1e-9 * right.norm()
+
+
+def _of_positions(X: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    torch.manual_seed(0)
+    model = network(torch.nn.Conv1d(4, 3, 1)).to(X.device)
+    problem = supervised(model, train=(X, y), dev=(X, y), test=None)
+    estimator = hg.Unrolled(solver=GD, inner_steps=3)
+    return flatten(estimator.estimate(problem, problem.init_hparams(), problem.init_params()).grad)
 
 
 @pytest.mark.gpu

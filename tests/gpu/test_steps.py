@@ -1,5 +1,6 @@
 """What a step does on another device: how often the host waits, what is drawn, and whether bits repeat."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -22,7 +23,9 @@ def without_waiting(device: torch.device) -> Iterator[None]:
     """Fail at the first operation for which the host waits for the device."""
     if device.type == "cuda":
         before = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("error")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch says once that this mode is a prototype
+            torch.cuda.set_sync_debug_mode("error")
         try:
             yield
         finally:

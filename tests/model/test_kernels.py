@@ -18,6 +18,7 @@ from benchmarks.networks import GPT
 from benchmarks.overhead import saved_bytes
 from hypergrad.core import order
 from hypergrad.core.autodiff import flatten, leaves
+from hypergrad.model.calling import Kernels
 from hypergrad.problem.oracle import Oracle
 from hypergrad.training.dynamics import Dynamics
 
@@ -293,3 +294,21 @@ def test_a_gradient_saves_no_more_than_bare_pytorch():
         ours = saved_bytes(lambda: problem.inner_loss_and_gradient(w, hp, None))
     formula = saved_bytes(lambda: problem.inner_loss_and_gradient(leaves(w), hp, None))
     assert ours == bare < formula / 1.5
+
+
+@pytest.mark.parametrize(
+    ("training", "graph", "twice", "fused"),
+    [
+        (True, True, False, True),
+        (True, True, True, False),
+        (False, False, False, True),
+        (False, True, False, False),
+    ],
+)
+def test_cudnn_runs_recurrences_that_it_can_differentiate(training, graph, twice, fused):
+    """Its kernels have one derivative in training, and none in evaluation."""
+    kernels = Kernels(nn.Sequential(nn.GRU(2, 3), nn.Linear(3, 2)).train(training))
+    before = torch._C._get_cudnn_enabled()
+    with torch.set_grad_enabled(graph), kernels.around(torch.device("cuda"), twice=twice):
+        assert torch._C._get_cudnn_enabled() is fused
+    assert torch._C._get_cudnn_enabled() is before

@@ -13,6 +13,7 @@ from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.order import is_first_order
+from hypergrad.core.ranks import ALONE, Peers, peers_of
 from hypergrad.core.row_shard import RowShard
 from hypergrad.core.total_loss import total_loss
 from hypergrad.problem.base import InnerProblem, Parts
@@ -41,8 +42,8 @@ class DataParallel(Wrapper):
 
     Args:
         problem: gives its parts by `inner_share` and `outer_share`, as `Supervised` does; the same on all ranks.
-        group: of torch.distributed; None for all processes, or for one if torch.distributed is not initialised.
-
+        group: of torch.distributed, or the ranks themselves; None for all processes, or for one if torch.distributed
+            is not initialised.
         sharded: the names of hyperparameters of which `Trainer` keeps some rows on each rank, with their part of the
             optimiser's state, see docs/sharded_hyperparameters.md. Elsewhere they are as the others.
 
@@ -57,7 +58,7 @@ class DataParallel(Wrapper):
     _is_on_shards = False
 
     def __init__(
-        self, problem: InnerProblem, group: dist.ProcessGroup | None = None, sharded: Sequence[str] = ()
+        self, problem: InnerProblem, group: dist.ProcessGroup | Ranks | None = None, sharded: Sequence[str] = ()
     ) -> None:
         super().__init__(problem)
         if not problem.is_minimisation:
@@ -71,7 +72,7 @@ class DataParallel(Wrapper):
                 f"DataParallel needs a problem whose losses one process can compute, but those of this "
                 f"{type(problem).__name__} are sums over processes already; leave one of the two DataParallel out."
             )
-        self.ranks = Ranks.of(group)
+        self.ranks = group if isinstance(group, Ranks) else Ranks.of(group)
         self._shards = shards_of(problem, self.ranks, sharded)
         self._unsummed: frozenset[str] = frozenset()
         if self.is_spread:
@@ -100,9 +101,15 @@ class DataParallel(Wrapper):
         other._is_on_shards = True
         return other
 
+    @property
+    def peers(self) -> Peers:
+        return peers_of(self.ranks.group) if self.is_spread else ALONE
+
+    def is_replicated(self, name: str) -> bool:
+        return name not in self._shards
+
     def settings(self) -> dict[str, object]:
-        mine = {"problem": type(self.problem).__name__, "ranks": self.ranks.world} if self.is_spread else {}
-        return {**super().settings(), **mine}
+        return {**super().settings(), "problem": type(self.problem).__name__}
 
     def inner_batch(self, step: int) -> Any:
         if not self.is_spread:
@@ -196,7 +203,7 @@ class DataParallel(Wrapper):
 
     def _on(self, problem: InnerProblem) -> "DataParallel":
         """Another problem on the same ranks, whose hyperparameters are whole on each."""
-        return DataParallel(problem, self.ranks.group if self.is_spread else None)
+        return DataParallel(problem, self.ranks)
 
     def _total(
         self, loss: Callable[[Tensors, Tensors], Tensor], params: Tensors, hparams: Tensors, share: float

@@ -120,9 +120,9 @@ class FullySharded(Wrapper):
         """The whole tensors of shards, on all ranks, which must all call it."""
         return self.model.whole(params)
 
-    def shards_of(self, params: Tensors) -> Tensors:
+    def local(self, params: Tensors) -> Tensors:
         """The shards of this rank of whole tensors, which are the same on all ranks."""
-        return self.model.shards_of(params)
+        return self.model.local(params)
 
     def inner_parts(self, batch: Any) -> Parts | None:
         return None  # the losses are divided within, where gradients are summed in place

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.validation import require_int, require_real
 from hypergrad.data.own_rows import OwnRows, own_rows, rows_of
@@ -18,6 +19,7 @@ from hypergrad.model.network import softmax_regression
 from hypergrad.model.probe import EXAMPLES
 from hypergrad.model.pure_module import PureModule
 from hypergrad.model.second_derivative import TwiceDifferentiable
+from hypergrad.problem.supervised.division_trial import of_processes, require_divisible, require_no_batch_statistics
 from hypergrad.problem.supervised.module_problem import ModuleProblem
 
 
@@ -89,6 +91,21 @@ class Distillation(ModuleProblem):
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         rows = rows_of(batch)
         return cross_entropy(self.model(params, hparams["images"][rows], None), self.labels[rows])
+
+    def on_ranks(self, ranks: Ranks) -> Self:
+        """As promised.
+
+        Also raised, by what it calls: ValueError if the outputs of the model for an image depend on other images.
+        """
+        setting, X, y = of_processes(ranks.world), self.get_buffer("X_train"), self.get_buffer("y_train")
+        require_no_batch_statistics(self.model.module, setting)
+        few = X[:EXAMPLES]
+
+        def outputs_of(rows: slice) -> Tensor:
+            return self.model(self.model.params(), few[rows], None)
+
+        require_divisible(Criterion(cross_entropy), outputs_of, y[:EXAMPLES], setting)
+        return self
 
     def inner_share(self, batch: Any, rank: int, world: int) -> tuple[OwnRows, float]:
         own = own_rows(len(self.labels), rank, world)

@@ -42,6 +42,11 @@ def try_division(problem: JudgedProblem, X: Any, y: Tensor) -> None:
     require_divisible(problem.criterion, lambda rows: model(model.params(), take(X, rows), step), y, settings[0])
 
 
+def of_processes(world: int) -> str:
+    """What errors call the sharing of a problem by some processes."""
+    return f"DataParallel on {world} processes"
+
+
 def try_sharing(problem: JudgedProblem, X: Any, y: Tensor, world: int) -> bool:
     """Require a model and a loss of which several processes can each compute a part.
 
@@ -60,7 +65,7 @@ def try_sharing(problem: JudgedProblem, X: Any, y: Tensor, world: int) -> bool:
 
     Also raised, by what it calls: ValueError if the losses of the parts do not make the loss of all.
     """
-    model, setting = problem.model, f"DataParallel on {world} processes"
+    model, setting = problem.model, of_processes(world)
     layer = batch_statistics(model.module)
     if layer and isinstance(model.module.get_submodule(layer), nn.SyncBatchNorm):
         raise ValueError(

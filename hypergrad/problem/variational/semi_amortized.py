@@ -1,13 +1,14 @@
 """A variational autoencoder that refines the posterior of each image, and learns through the refinement."""
 
 from copy import copy
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.core.collectives import Ranks
 from hypergrad.core.device import sent
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.seed import seed_of
@@ -20,6 +21,7 @@ from hypergrad.model.probe import EXAMPLES
 from hypergrad.model.pure_module import PureModule
 from hypergrad.model.second_derivative import TwiceDifferentiable
 from hypergrad.problem.base import InnerProblem
+from hypergrad.problem.supervised.division_trial import of_processes, require_no_batch_statistics
 
 _TEST_SAMPLES = 10
 """Draws per test image: the mean of several makes the test loss less noisy than the dev loss."""
@@ -187,6 +189,15 @@ class SemiAmortized(InnerProblem):
         if isinstance(batch, OwnDraws):
             return self._bounds(params, hparams, batch.eps, batch.own.rows).mean()
         return self._bounds(params, hparams, batch, slice(len(self.images) - self.num_test)).mean()
+
+    def on_ranks(self, ranks: Ranks) -> Self:
+        """As promised.
+
+        Also raised, by what it calls: ValueError if a network normalises by the statistics of its batch.
+        """
+        for network in filter(None, (self.encoder, self.decoder)):
+            require_no_batch_statistics(network.module, of_processes(ranks.world))
+        return self
 
     def inner_share(self, batch: Tensor, rank: int, world: int) -> tuple[OwnDraws, float]:
         """The images of a process; its gradient is zero for all others."""
