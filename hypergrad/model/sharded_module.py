@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +26,8 @@ class ShardedModule(PureModule):
     """A copy of a module, of whose parameters each rank holds a shard; it computes with those that were `put` there.
 
     A call gathers the parameters of one unit at a time, computes with them and drops them again, as FSDP2 does. So all
-    ranks must call it equally often, each with inputs of its own. Its gradients are sums over the ranks.
+    ranks must call it equally often, each with inputs of its own. `params` of a call are not read. The gradients of its
+    parameters are sums over the ranks.
 
     Args:
         model: what is copied.
@@ -80,7 +80,8 @@ class ShardedModule(PureModule):
         for name in self._trained:
             p = self.module.get_parameter(name)
             grad, p.grad = p.grad, None
-            found.append(None if grad is None else grad.to_local())  # type: ignore[attr-defined]
+            # FSDP2 takes the mean over the ranks.
+            found.append(None if grad is None else grad.to_local().mul_(self.ranks.world))  # type: ignore[attr-defined]
         return found
 
     def release(self) -> None:
@@ -102,7 +103,7 @@ class ShardedModule(PureModule):
             found[name] = spread.full_tensor()
         return found
 
-    def shards_of(self, tensors: Tensors) -> Tensors:
+    def local(self, tensors: Tensors) -> Tensors:
         """The shards of this rank of whole tensors, which are the same on all ranks; copies."""
         found: Tensors = {}
         for name, x in tensors.items():
@@ -116,13 +117,6 @@ class ShardedModule(PureModule):
         frozen = [name for name, _ in self.module.named_parameters() if name not in values]
         whole = {name: self._sharded(name).full_tensor() for name in frozen}
         return super().trained(self._buffers_as_given | whole | values, batches)
-
-    def forward(self, params: Tensors, X: Any, step: int | None, moments: Moments | None = None) -> Tensor:
-        """The outputs for inputs of this rank, as promised, but at the parameters that were put."""
-        outputs = super().forward(params, X, step, moments)
-        if outputs.requires_grad and self.ranks.world > 1:
-            outputs.register_hook(partial(torch.mul, other=self.ranks.world))  # FSDP2 takes the mean over the ranks
-        return outputs
 
     @contextmanager
     def calling(

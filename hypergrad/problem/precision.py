@@ -56,8 +56,8 @@ class InPrecision(Wrapper):
         if problem.is_spread:
             raise ValueError(
                 f"InPrecision would sum over processes in the format of {precision!r}, but sums are in that of the "
-                "parameters: give hg.DataParallel(hg.InPrecision(problem, precision)), also to k_fold, or the "
-                "precision to hg.Trainer."
+                "parameters. Give the precision to hg.Trainer, or DataParallel(InPrecision(problem, precision)) to "
+                "hg.k_fold."
             )
         self.precision = precision
         like = next(iter(problem.init_params().values()))
@@ -168,7 +168,7 @@ class InPrecision(Wrapper):
 
 
 def epsilon_of(problem: InnerProblem) -> float:
-    """ε of the format inside the losses of a problem with a precision, also in a wrapper; 0 where it is not known."""
+    """ε of the format inside the losses of a problem that has a precision, also in a wrapper; 0 if it is not known."""
     if hasattr(problem, "epsilon"):
         return problem.epsilon  # type: ignore[return-value]
     return epsilon_of(problem.problem) if isinstance(problem, Wrapper) else 0.0

@@ -162,9 +162,9 @@ def evaluated_elsewhere() -> float:
     hparams, params = problem.init_hparams(), problem.init_params()
     moved = {name: 2 * w + 0.1 for name, w in params.items()}
     with torch.no_grad():
-        first = whole.outer_loss(whole.shards_of(params), hparams, None)
+        first = whole.outer_loss(whole.local(params), hparams, None)
         exact = [problem.outer_loss(w, hparams, None) for w in (params, moved)]
-        second = whole.outer_loss(whole.shards_of(moved), hparams, None)
+        second = whole.outer_loss(whole.local(moved), hparams, None)
     return max(abs(first - exact[0]).item(), abs(second - exact[1]).item())
 
 
@@ -285,5 +285,8 @@ def cases() -> dict[str, Any]:
         "traffic": traffic,
         "reductions": reductions,
         "normalized": normalized,
+        "scaled inputs": lambda: said(
+            lambda: hg.FullySharded(network(hyperparameters={"scale": hg.InputScale(), "l1": hg.L1(init=0.01)}))
+        ),
         "refusals": refusals,
     }

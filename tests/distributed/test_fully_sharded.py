@@ -69,6 +69,11 @@ def test_batch_normalisation_has_the_statistics_of_all_ranks():
     assert found("normalized") == "nothing"
 
 
+def test_hyperparameters_that_act_through_the_model():
+    """The check of the products compares their mixed derivatives too."""
+    assert found("scaled inputs") == "nothing"
+
+
 def test_sums_norms_and_products_are_those_of_the_whole():
     assert max(found("reductions")) < 1e-14
 

@@ -2,36 +2,31 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
-from hypergrad.core.local_shard import plain
-from hypergrad.core.ranks import Peers, peers_of
-from hypergrad.effect.buffer import Buffer
-from hypergrad.effect.scope import Scoped
 from hypergrad.model.sharded_module import ShardedModule
 from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.distributed.own_loss import NO_SECOND, OwnLoss
 from hypergrad.problem.distributed.products_check import ExactProducts
+from hypergrad.problem.distributed.sharding_requirements import (
+    is_small,
+    policy_of,
+    require_effects,
+    require_entries,
+    require_served,
+)
 from hypergrad.problem.supervised.supervised import Supervised
 from hypergrad.problem.wrapper import Wrapper
 
-_POLICIES = {
-    None: MixedPrecisionPolicy(),
-    "bf16-mixed": MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32),
-}
-_LARGEST = 1_000_000
-"""Parameters up to which products are compared with exact ones of the whole model. A judgement: a second or so."""
-_PER = ("all", "tensor")
-"""What one value of an effect may be for; others would be sharded as the parameters are."""
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import MixedPrecisionPolicy
 
 
 class FullySharded(Wrapper):
@@ -70,31 +65,24 @@ class FullySharded(Wrapper):
         group: dist.ProcessGroup | None = None,
         *,
         units: Sequence[str] | None = None,
-        precision: str | MixedPrecisionPolicy | None = None,
+        precision: "str | MixedPrecisionPolicy | None" = None,
         device: torch.device | str | None = None,
         check: bool | Supervised = True,
     ) -> None:
-        _require_served(problem)
-        policy = _policy_of(precision)
+        require_served(problem)
+        policy = policy_of(precision)
         settings: dict[str, Any] = {"units": units, "precision": precision, "device": device}
-        _require_effects(problem)
+        require_effects(problem)
         if isinstance(check, Supervised):
             FullySharded(check, group, **settings)
-        exact = ExactProducts.of(problem) if check is True and _is_small(problem) else None
+        exact = ExactProducts.of(problem) if check is True and is_small(problem) else None
         at, ranks = problem.device("train") if device is None else torch.device(device), Ranks.of(group)
         model = ShardedModule(problem.model, ranks, units, policy, at)
-        super().__init__(problem.with_model(model).to(at))
+        super().__init__(problem.on_ranks(ranks).with_model(model).to(at))
         self.ranks, self._policy, self._start = ranks, policy, model.params()
-        self._require_entries()
+        require_entries(ranks, self._start)
         if exact is not None:
             exact.require_close(self)
-
-    @property
-    def peers(self) -> Peers:
-        return peers_of(self.ranks.group)
-
-    def is_replicated(self, name: str) -> bool:
-        return name not in self._start
 
     @property
     def model(self) -> ShardedModule:
@@ -104,6 +92,10 @@ class FullySharded(Wrapper):
     @property
     def has_second_derivatives(self) -> bool:
         return False
+
+    @property
+    def is_spread(self) -> bool:
+        return True
 
     @property
     def epsilon(self) -> float:
@@ -188,18 +180,12 @@ class FullySharded(Wrapper):
     def pooled_targets(self) -> Tensor:
         return self.problem.pooled_targets()
 
-    def on_examples(self, train: Tensor, dev: Tensor) -> "FullySharded":
-        return self._on(self.problem.on_examples(train, dev))
+    def on_examples(self, train: Tensor, dev: Tensor) -> Self:
+        return self.around(self.problem.on_examples(train, dev))
 
     def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:
         both, wide = self.problem.joined(hparams)
-        return self._on(both), wide
-
-    def _on(self, problem: InnerProblem) -> "FullySharded":
-        """Another problem with the same sharded module."""
-        other = copy(self)
-        other._modules = self._modules | {"problem": problem}
-        return other
+        return self.around(both), wide
 
     @torch.no_grad()
     def _own(
@@ -224,89 +210,3 @@ class FullySharded(Wrapper):
                 yield
         finally:
             self.model.release()
-
-    def _require_entries(self) -> None:
-        """Require that each rank holds a parameter: its norms must not be those of nothing.
-
-        Raises:
-            ValueError: if one holds none.
-        """
-        count = torch.tensor(float(sum(x.numel() for x in self._start.values()) == 0))
-        (empty,) = self.ranks.total([count.to(plain(next(iter(self._start.values()))).device)])
-        if empty.item() > 0:
-            raise ValueError(
-                f"hg.FullySharded needs parameters on each rank, but {empty.item():.0f} of {self.ranks.world} ranks "
-                "would hold none, because tensors are divided along their first axis. Use fewer ranks, or "
-                "hg.DataParallel."
-            )
-
-
-def _policy_of(precision: str | MixedPrecisionPolicy | None) -> MixedPrecisionPolicy:
-    """The formats of FSDP2.
-
-    Raises:
-        ValueError: if there is no such precision.
-    """
-    if isinstance(precision, MixedPrecisionPolicy):
-        return precision
-    if precision not in _POLICIES:
-        raise ValueError(
-            f"hg.FullySharded.precision must be None, 'bf16-mixed' or a torch.distributed.fsdp.MixedPrecisionPolicy, "
-            f"but it is {precision!r}."
-        )
-    return _POLICIES[precision]
-
-
-def _is_small(problem: Supervised) -> bool:
-    """True for a model whose exact products are computed.
-
-    Raises:
-        ValueError: if it is larger.
-    """
-    size = sum(x.numel() for x in problem.init_params().values())
-    if size <= _LARGEST:
-        return True
-    raise ValueError(
-        f"hg.FullySharded compares products with exact ones at the start, on one process, which needs at most "
-        f"{_LARGEST:,} parameters, but the model has {size:,}. Give check=hg.Supervised(…) with a small copy of the "
-        "model, such as one with fewer and narrower layers, or check=False."
-    )
-
-
-def _require_effects(problem: Supervised) -> None:
-    """Require effects that are computed on shards.
-
-    Raises:
-        ValueError: if one is not.
-    """
-    for name, effect in problem.effects.declared.items():
-        if isinstance(effect, Scoped) and effect.per not in _PER:
-            raise ValueError(
-                f"hg.FullySharded shards the parameters, but the hyperparameter {name!r} is a {type(effect).__name__} "
-                f"per {effect.per!r}, whose entries belong to entries of these. Use per='all' or per='tensor', or "
-                "hg.DataParallel."
-            )
-        if isinstance(effect, Buffer):
-            raise ValueError(
-                f"hg.FullySharded does not serve a hyperparameter that is a buffer of the model, but {name!r} is one. "
-                "Use hg.DataParallel."
-            )
-
-
-def _require_served(problem: InnerProblem) -> None:
-    """Require a problem that trains one module of the user, on several processes.
-
-    Raises:
-        TypeError: if the problem is of another kind.
-        ValueError: if torch.distributed is not initialised.
-    """
-    if not isinstance(problem, Supervised):
-        raise TypeError(
-            f"hg.FullySharded shards the parameters of the model of an hg.Supervised, but the problem is a "
-            f"{type(problem).__name__}. Use hg.DataParallel."
-        )
-    if not (dist.is_available() and dist.is_initialized()):
-        raise ValueError(
-            "hg.FullySharded needs processes that share the parameters, but torch.distributed is not initialised. "
-            "Start the program with torchrun and call torch.distributed.init_process_group(), or leave it out."
-        )

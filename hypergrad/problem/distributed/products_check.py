@@ -25,7 +25,7 @@ class _Sharded(Protocol):
     def epsilon(self) -> float: ...
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor: ...
     def init_params(self) -> Tensors: ...
-    def shards_of(self, params: Tensors) -> Tensors: ...
+    def local(self, params: Tensors) -> Tensors: ...
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class ExactProducts:
         least = sharded.epsilon ** (1 / 3)
         allowed = min(_ALLOWED * least, _MOST)
         for v, of_w, of_hp in self.pairs:
-            found, mixed = self._differences(sharded, flatten(sharded.shards_of(v)), least)
-            off = {"Hessian": _apart(found, flatten(sharded.shards_of(of_w)))}
+            found, mixed = self._differences(sharded, flatten(sharded.local(v)), least)
+            off = {"Hessian": _apart(found, flatten(sharded.local(of_w)))}
             off |= {f"mixed derivative of {name!r}": _apart(mixed[name], x.flatten()) for name, x in of_hp.items()}
             worst = max(off, key=lambda name: off[name])
             if not off[worst] <= allowed:
