@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.core.ranks import Peers, peers_of
 from hypergrad.model.sharded_module import ShardedModule
 from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.distributed.own_loss import NO_SECOND, OwnLoss
@@ -88,6 +89,13 @@ class FullySharded(Wrapper):
     def model(self) -> ShardedModule:
         """The module whose parameters are sharded."""
         return self.problem.model  # type: ignore[return-value]
+
+    @property
+    def peers(self) -> Peers:
+        return peers_of(self.ranks.group)
+
+    def is_replicated(self, name: str) -> bool:
+        return name not in self._start
 
     @property
     def has_second_derivatives(self) -> bool:
