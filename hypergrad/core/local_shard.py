@@ -234,7 +234,7 @@ _OF_ONE = _names("view_as zeros_like ones_like empty_like requires_grad_ __get__
 _ENTRYWISE = _OF_ONE | _names(
     "add add_ sub sub_ __rsub__ rsub mul mul_ div div_ __rdiv__ true_divide neg abs sqrt rsqrt square pow __rpow__ "
     "reciprocal exp log sign tanh sigmoid clamp clamp_min clamp_max clamp_ maximum minimum addcmul addcmul_ addcdiv "
-    "addcdiv_ lerp lerp_ where clone detach contiguous copy_ zero_ fill_ double float to cpu isfinite isnan __invert__ "
+    "addcdiv_ lerp lerp_ where clone detach contiguous copy_ zero_ fill_ double float to isfinite isnan __invert__ "
     "logical_not logical_and logical_or lt le gt ge eq ne __lt__ __le__ __gt__ __ge__ view reshape flatten cat "
     "_foreach_add _foreach_sub _foreach_mul _foreach_div _foreach_sqrt _foreach_clamp_min"
 )

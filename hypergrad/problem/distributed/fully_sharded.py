@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
-from hypergrad.core.ranks import Peers, peers_of
 from hypergrad.model.sharded_module import ShardedModule
 from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.distributed.own_loss import NO_SECOND, OwnLoss
@@ -97,10 +96,6 @@ class FullySharded(Wrapper):
     @property
     def is_spread(self) -> bool:
         return True
-
-    @property
-    def peers(self) -> Peers:
-        return peers_of(self.ranks.group)
 
     @property
     def epsilon(self) -> float:
