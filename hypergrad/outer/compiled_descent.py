@@ -85,9 +85,6 @@ class CompiledDescent(Descent):
         assert isinstance(estimator, SingleLoop)  # by `compiles`
         if self._compiled is not None or self._is_refused:
             return self._compiled
-        # The clocks of ranks differ.
-        if self.journal.agreement.peers.most(self._waits(estimator, len(steps))):
-            return None
         try:
             require_one_process(self.objective.problem)
             if self._waits(estimator, len(steps)):

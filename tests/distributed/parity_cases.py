@@ -64,9 +64,9 @@ def cases() -> dict[str, Callable[[], Any]]:
     return _cases(table.some_estimates())
 
 
-def a_third() -> dict[str, Callable[[], Any]]:
+def a_sixth() -> dict[str, Callable[[], Any]]:
     some = table.some_estimates()
-    return _cases({name: some[name] for name in list(some)[::3]})
+    return _cases({name: some[name] for name in list(some)[::6]})
 
 
 def exhaustive() -> dict[str, Callable[[], Any]]:

@@ -68,6 +68,7 @@ METHODS: dict[str, hg.Method] = {
     "masoba": hg.MASOBA(),
     "meha": hg.MEHA(),
     "saba": hg.SABA(),
+    "sama": hg.SAMA(),
     "soba": hg.SOBA(),
     "srba": hg.SRBA(),
 }

@@ -60,6 +60,8 @@ CASES = {
     "bome": hg.SingleLoop(method=hg.BOME(solver=hg.GradientDescent(lr=0.01), inner_steps=3)),
     "srba": hg.SingleLoop(method=hg.SRBA(solver=hg.GradientDescent(lr=0.1), period=2)),
 }
+QUICK = ["cg", "cg to a tolerance", "differences", "graph", "store", "checkpoint", "forward", "soba", "f2sa"]
+"""The cases that always run."""
 
 
 def make(estimator):
@@ -95,4 +97,9 @@ def counted(estimator):
 
 def cases():
     """For `ranks.run`."""
+    return {name: partial(counted, CASES[name]) for name in QUICK}
+
+
+def slow():
+    """All of them."""
     return {name: partial(counted, estimator) for name, estimator in CASES.items()}

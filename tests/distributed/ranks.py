@@ -52,15 +52,42 @@ class Results:
         return [found[case]["value"] for found in self.found]
 
 
-@cache
+TOGETHER = (
+    "quick_cases",
+    "shared_cases",
+    "traffic_cases",
+    "plan_cases",
+    "sharded_cases",
+)
+"""Modules whose cases on two processes are one launch if all tests run."""
+
+
+def together() -> dict[str, Callable[[], Any]]:
+    """The cases of these modules."""
+    return {f"{module}: {name}": case for module in TOGETHER for name, case in import_module(module).cases().items()}
+
+
 def run(module: str, world: int = 2, function: str = "cases", seconds: int = 60) -> Results:
-    """Run all cases of a module on `world` processes of gloo, once in each process of the tests.
+    """The results of all cases of a module on `world` processes of gloo, from one launch in each process of the tests.
 
     Args:
         module: in tests/ or tests/distributed/; imported on every rank.
+        world: the number of processes.
         function: in that module, without arguments; returns the cases by name, the same names on all ranks.
         seconds: for all cases, after which every rank prints where it stands, and ends.
     """
+    if "PYTEST_XDIST_WORKER" in os.environ and module in TOGETHER and (world, function) == (2, "cases"):
+        everything, before = _launch("ranks", world, "together", 300), f"{module}: "
+        found = [
+            {name.removeprefix(before): x for name, x in one.items() if name.startswith(before)}
+            for one in everything.found
+        ]
+        return Results(found, everything.output)
+    return _launch(module, world, function, seconds)
+
+
+@cache
+def _launch(module: str, world: int, function: str, seconds: int) -> Results:
     with tempfile.TemporaryDirectory() as folder:
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, PATHS))}

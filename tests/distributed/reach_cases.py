@@ -126,7 +126,7 @@ FOUND: dict[str, tuple[Find, dict[str, Any]]] = {
     "tied": (tied, BATCHED | {"weighted": True}),
     "in float32": (in_single, BATCHED),
 }
-QUICK = ["soba", "f2sa", "records", "error bar", "loose bar", "taylor", "jackknife", "folds", "in float32"]
+QUICK = ["soba", "records", "error bar", "taylor", "folds", "in float32"]
 
 
 def compared(find: Find, batches: dict[str, Any]) -> list[Any]:

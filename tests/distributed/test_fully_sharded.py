@@ -5,15 +5,23 @@ import re
 import pytest
 import ranks
 import torch
+from sharded_cases import QUICK, compared
 
 import hypergrad as hg
 
-PROBLEMS = ["transformer", "network on mini-batches in parts"]
+PAIRS = [name.split(", ") for name in compared()]
 
 
 def of_both(case):
     """What each rank found; a machine that is busy takes several times the 15 seconds of an idle one."""
-    return ranks.run("sharded_cases", seconds=180).of(case)
+    is_slow = case in compared() and case not in QUICK
+    return ranks.run("sharded_cases", function="compared" if is_slow else "cases", seconds=180).of(case)
+
+
+def pairs(*kinds):
+    """The cases of these estimators, of which the longer ones are slow."""
+    some = [pair for pair in PAIRS if pair[0] in kinds]
+    return [pytest.param(*pair, marks=[] if ", ".join(pair) in QUICK else pytest.mark.slow) for pair in some]
 
 
 def found(case):
@@ -21,8 +29,7 @@ def found(case):
     return of_both(case)[0]
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
-@pytest.mark.parametrize("linsolve", ["cg", "neumann"])
+@pytest.mark.parametrize(("linsolve", "problem"), pairs("cg", "neumann"))
 def test_implicit_is_that_of_one_process_with_exact_products(linsolve, problem):
     first, second = of_both(f"{linsolve}, {problem}")
     assert first["grad"] == second["grad"]
@@ -32,8 +39,7 @@ def test_implicit_is_that_of_one_process_with_exact_products(linsolve, problem):
     assert first["loss"] < 1e-12
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
-@pytest.mark.parametrize("method", ["f2sa", "sama", "bome"])
+@pytest.mark.parametrize(("method", "problem"), pairs("f2sa", "sama", "bome"))
 def test_single_loops_are_those_of_one_process(method, problem):
     errors = found(f"{method}, {problem}")
     assert errors["error"] < (1e-8 if method == "sama" else 1e-9)

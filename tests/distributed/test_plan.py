@@ -3,7 +3,7 @@
 import pytest
 import ranks
 import torch
-from plan_cases import CASES, STEPS, make
+from plan_cases import CASES, QUICK, STEPS, make
 from tables import PROBLEMS
 
 import hypergrad as hg
@@ -13,10 +13,20 @@ BOUNDED = {"cg to a tolerance", "dense", "auto", "training to a tolerance", "lbf
 """Cases that stop by themselves, so that a plan has the most or an estimate."""
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", QUICK)
 def test_a_plan_counts_what_a_run_sends(name):
+    require_equal_counts(name, ranks.run("plan_cases"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_every_plan_counts_what_a_run_sends(name):
+    require_equal_counts(name, ranks.run("plan_cases", function="slow", seconds=200))
+
+
+def require_equal_counts(name, results):
     estimator = CASES[name]
-    found, other = ranks.run("plan_cases").of(name)
+    found, other = results.of(name)
     assert found == other
     plan = estimator.plan(make(estimator), world=2)
     total = plan.total

@@ -31,6 +31,7 @@ def test_a_digest_depends_on_every_bit(tensor):
         assert digest(other) != digest(tensor)
 
 
+@pytest.mark.slow
 def test_three_processes_agree(tmp_path):
     done = torchrun(str(Path(__file__).with_name("ranks_script.py")), world=3, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

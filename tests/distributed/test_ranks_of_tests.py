@@ -4,6 +4,7 @@ import pytest
 import ranks
 
 
+@pytest.mark.slow
 def test_each_rank_runs_every_case():
     results = ranks.run("ranks_cases")
     assert results.of("total") == [3.0, 3.0]
