@@ -17,7 +17,7 @@ class ModelSaver(Callback):
         folder: the folder of the run; created when missing.
     """
 
-    _writes = True  # see `Run.is_first`
+    _writes = _is_whole = True  # see `Run.is_first`
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -26,7 +26,7 @@ class ModelSaver(Callback):
         return [self.folder]
 
     def on_start(self, run: Run) -> None:
-        self._best, self._writes = run.best, run.is_first
+        self._best, self._writes, self._is_whole = run.best, run.is_first, not run.problem.sharded()
         if self._writes:
             claim(self.folder / HPARAMS_FILE, run)
 
@@ -35,5 +35,5 @@ class ModelSaver(Callback):
 
     def on_error(self, error: BaseException, last: Record | None) -> None:
         best = self._best()
-        if best is not None:
+        if best is not None and self._is_whole:  # ranks that failed give no shards
             best.model.save(self.folder, writes=self._writes)

@@ -77,8 +77,8 @@ class Loop:
             for callback in self.callbacks:
                 callback.on_step(shown)
         if self._keeps:
-            state = self.state(record)
             with self.agreement.together():
+                state = self.state(record)
                 for callback in self._keepers:
                     callback.on_state(record.step, state)
 
@@ -190,7 +190,15 @@ class Loop:
     @cached_property
     def _keeps(self) -> bool:
         """Whether a callback of some rank keeps states, which all ranks then form."""
-        return self.agreement.peers.most(len(self._keepers)) > 0
+        keeps, sharded = self.agreement.peers.most(len(self._keepers)) > 0, self.objective.problem.sharded()
+        if keeps and sharded:
+            warnings.warn(
+                f"The run keeps no states, because the parameter {sharded[0]} is sharded over the ranks: if it breaks "
+                "off, it begins again.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return keeps and not sharded
 
     @cached_property
     def identity(self) -> dict[str, str]:

@@ -109,7 +109,7 @@ def require_whole(problem: InnerProblem) -> None:
     Raises:
         CheckpointError: if one is spread over the ranks.
     """
-    spread = [name for name in problem.init_params() if not problem.is_replicated(name)]
+    spread = problem.sharded()
     if spread:
         raise CheckpointError(
             f"A run of {type(problem).__name__} cannot go on from a state: the parameter {spread[0]} is spread over "

@@ -169,6 +169,10 @@ class InnerProblem(nn.Module, ABC):
         """Whether all ranks hold the same parameter or hyperparameter of this name, and not each its own part of it."""
         return True
 
+    def sharded(self) -> list[str]:
+        """The names of the parameters of which each rank holds its own part."""
+        return [name for name in self.init_params() if not self.is_replicated(name)]
+
     def at_outer_step(self, step: int) -> "InnerProblem":
         """The problem at outer step `step` ≥ 0 of the trainer: this one at every step, by default.
 
