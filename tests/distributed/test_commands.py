@@ -42,6 +42,19 @@ def test_one_run_is_recorded_and_shown_once(tmp_path):
         assert done.stdout.count(text) == 1, done.stdout
 
 
+@pytest.mark.slow
+def test_a_run_with_sharded_parameters(tmp_path):
+    kinds = ("distributed=fsdp", "estimator=ift_cg", "product=differences", "solver=momentum", "optimizer=adam")
+    few = ("problem.hyperparameters.l2.per=tensor", "estimator.error_bar=false", "estimator.inner_steps=20")
+    done = torchrun("-m", "hypergrad.run", "experiment=digits", *kinds, *few, "outer_steps=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = only_folder(tmp_path)
+    assert [row["step"] for row in rows_of(folder)] == [0, 1]
+    assert (folder / "model.pt").exists()
+    assert not list(folder.glob("state-*"))
+    assert "The run keeps no states" in done.stdout + done.stderr
+
+
 def test_what_a_lost_rank_means_is_said_before_what_the_network_met():
     error = hg.RankError("Another rank has ended.")
     error.__cause__ = RuntimeError("Connection closed by peer")
