@@ -69,6 +69,8 @@ from hypergrad.effect.input_scale import InputScale as InputScale
 from hypergrad.solver.inverse_root import InverseRoot as InverseRoot
 from hypergrad.callback.jsonl import JSONLines as JSONLines
 from hypergrad.linsolve.jacobi import Jacobi as Jacobi
+from hypergrad.linsolve.kfac import EKFAC as EKFAC
+from hypergrad.linsolve.kfac import KFAC as KFAC
 from hypergrad.single_loop.joint import JointMethod as JointMethod
 from hypergrad.problem.k_fold import KFold as KFold
 from hypergrad.effect.l1 import L1 as L1

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from hypergrad.core.errors import HypergradError, IndefiniteError
 from hypergrad.core.operator import CannotApproximateError, Matvec, Operator
-from hypergrad.core.validation import require_int, require_real
+from hypergrad.core.validation import require_instance, require_int, require_real
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, SolveCost
 from hypergrad.linsolve.cg import CG, Prepared
 from hypergrad.linsolve.dense import Dense
 from hypergrad.linsolve.gmres import GMRES
 from hypergrad.linsolve.jacobi import Jacobi
+from hypergrad.linsolve.kfac import EKFAC
 from hypergrad.linsolve.low_rank import LowRank
 from hypergrad.linsolve.nystrom import Nystrom
 
@@ -58,15 +59,20 @@ class Auto(LinearSolver):
     Attributes:
         max_iter: most iterations, each with one product with A per right-hand side, ≥ 1.
         tol: stop once ‖b − A x‖ ≤ tol ‖b‖ (dimensionless), ≥ 0.
+        kfac: above 2000 parameters, first try five iterations each of CG, and of CG preconditioned by `EKFAC`. If the
+            second leaves the smaller residual, it goes on from there. It is off by default, because it requires
+            curvlinops: numbers should not depend on what is installed.
     """
 
     takes_columns: ClassVar[bool] = True
     max_iter: int = 500
     tol: float = 1e-6
+    kfac: bool = False
 
     def __post_init__(self) -> None:
         require_int(self, "max_iter", least=1)
         require_real(self, "tol", least=0)
+        require_instance(self, "kfac", bool)
 
     def cost(self, n: int) -> SolveCost | None:
         """As promised, for a symmetric A: probes, a trial, and iterations."""
@@ -100,8 +106,29 @@ class Auto(LinearSolver):
                 found = replace(cg, preconditioner=Prepared(inverse)).solve_unit(A, b, x0)
                 why = f"CG preconditioned by Nyström, whose {_RANK} eigenvalues fall {fall:,.0f}-fold"
                 return _remarked(found, why, spent)
+        elif self.kfac and b.ndim == 1 and x0 is None and self.max_iter > 2 * _TRIAL:
+            found, spent = self._by_layers(cg, A, near, b)
+            if found is not None:
+                return found
         diagonal = Jacobi(num_probes=_PROBES, per="slice").diagonal(near, like)
         return self._by_diagonal(cg, _System(A, near, diagonal), b, x0, spent + _PROBES)
+
+    def _by_layers(self, cg: CG, A: Operator, near: Operator, b: Tensor) -> tuple[LinearSolution | None, int]:
+        """Conjugate gradient preconditioned by EK-FAC, or None where that does not help, and the products spent.
+
+        Also raised, by what it calls: ValueError if nothing is known of the layers of A.
+        """
+        inverse, spent = EKFAC().prepare(near, b.to(near.dtype or b.dtype))
+        _, plain = _trial(near, lambda v: v, b)
+        start, left = _trial(near, inverse, b)
+        spent += 2 * _TRIAL
+        if not left < plain:
+            return None, spent
+        than = f"left a residual of {left:.1e}, and {plain:.1e} without"
+        why = f"CG preconditioned by EK-FAC, because {_TRIAL} iterations {than}"
+        made = Prepared(lambda v: inverse(v.to(near.dtype or v.dtype)).to(v.dtype))
+        solver = replace(cg, preconditioner=made, max_iter=self.max_iter - 2 * _TRIAL)
+        return _remarked(solver.solve_unit(A, b, start), why, spent), spent
 
     def _by_diagonal(self, cg: CG, system: "_System", b: Tensor, x0: Tensor | None, spent: int) -> LinearSolution:
         """Conjugate gradient, preconditioned by the diagonal where that helps; `spent` products were spent before."""
@@ -114,7 +141,7 @@ class Auto(LinearSolver):
         if x0 is not None or b.ndim == 2 or self.max_iter <= _TRIAL:
             why = f"CG preconditioned by Jacobi, because the curvature differs {unevenness:.3g}-fold"
             return _remarked(jacobi.solve_unit(A, b, x0), why, spent)
-        x0, left = _trial(system, b)
+        x0, left = _trial(system.near, lambda v: v / diagonal, b)
         name, than, chosen = ("CG", "more", cg) if left > _HELPS else ("CG preconditioned by Jacobi", "less", jacobi)
         why = f"{name}, because {_TRIAL} iterations with Jacobi left a residual of {left:.1e}, {than} than {_HELPS:g}"
         found = replace(chosen, max_iter=self.max_iter - _TRIAL).solve_unit(A, b, x0)
@@ -129,11 +156,10 @@ class _System(NamedTuple):
     diagonal: Tensor
 
 
-def _trial(system: _System, b: Tensor) -> tuple[Tensor, float]:
-    """The iterate after a few iterations preconditioned by the diagonal, and its residual."""
-    diagonal = system.diagonal
+def _trial(near: Operator, inverse: Matvec, b: Tensor) -> tuple[Tensor, float]:
+    """The iterate after a few preconditioned iterations, and its residual."""
     try:
-        done = CG().cycle(system.near, lambda v: v / diagonal, b.to(diagonal.dtype, copy=True), 0.0, _TRIAL)
+        done = CG().cycle(near, inverse, b.to(near.dtype or b.dtype, copy=True), 0.0, _TRIAL)
     except HypergradError:  # maybe only of the approximation: the solve with A will show it
         return torch.zeros_like(b), math.inf
     return done.d.to(b.dtype), done.residual
