@@ -206,7 +206,7 @@ def _factorised(
     for name, pair in factors.items():
         if not all(bool(x.isfinite().all()) for x in pair):
             raise NonFiniteError(
-                f"The Kronecker factors of the layer {name!r} are NaN or infinite. "
+                f"The Kronecker factors of the layer {name[len('module.') :]!r} are NaN or infinite. "
                 "Look for NaN in the train data, or for parameters that blew up."
             )
     if not settings.corrected:
