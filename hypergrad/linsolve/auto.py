@@ -59,9 +59,9 @@ class Auto(LinearSolver):
     Attributes:
         max_iter: most iterations, each with one product with A per right-hand side, ≥ 1.
         tol: stop once ‖b − A x‖ ≤ tol ‖b‖ (dimensionless), ≥ 0.
-        kfac: above 2000 parameters, first try five iterations each of CG, and of CG preconditioned by `EKFAC`. If the
-            second leaves the smaller residual, it goes on from there. It is off by default, because it requires
-            curvlinops: numbers should not depend on what is installed.
+        kfac: above 2000 parameters, first try five iterations each of CG, and of CG preconditioned by `EKFAC` with the
+            two dampings that it has by default. It goes on with the one that lowers xᵀAx/2 − bᵀx most. Off by default:
+            it requires curvlinops, and numbers should not depend on what is installed.
     """
 
     takes_columns: ClassVar[bool] = True
@@ -79,7 +79,10 @@ class Auto(LinearSolver):
         if n <= _SMALL:
             return Dense(tol=self.tol).cost(n)
         iterations = CG(max_iter=self.max_iter, tol=self.tol).cost(n)
-        prepared = SolveCost(_PROBES, (_RANK,) if n <= _LARGEST_DENSE else (), _RANK if n <= _LARGEST_DENSE else 1)
+        tried = 3 * _TRIAL + 2 * _PROBES if self.kfac and n > _LARGEST_DENSE else 0
+        prepared = SolveCost(
+            _PROBES + tried, (_RANK,) if n <= _LARGEST_DENSE else (), _RANK if n <= _LARGEST_DENSE else 1
+        )
         return None if iterations is None else prepared + iterations
 
     def inverse(self, matvec: Matvec, like: Tensor) -> Callable[[Tensor], LinearSolution]:
@@ -106,7 +109,7 @@ class Auto(LinearSolver):
                 found = replace(cg, preconditioner=Prepared(inverse)).solve_unit(A, b, x0)
                 why = f"CG preconditioned by Nyström, whose {_RANK} eigenvalues fall {fall:,.0f}-fold"
                 return _remarked(found, why, spent)
-        elif self.kfac and b.ndim == 1 and x0 is None and self.max_iter > 2 * _TRIAL:
+        elif self.kfac and b.ndim == 1 and x0 is None and self.max_iter > 3 * _TRIAL:
             found, spent = self._by_layers(cg, A, near, b)
             if found is not None:
                 return found
@@ -116,19 +119,27 @@ class Auto(LinearSolver):
     def _by_layers(self, cg: CG, A: Operator, near: Operator, b: Tensor) -> tuple[LinearSolution | None, int]:
         """Conjugate gradient preconditioned by EK-FAC, or None where that does not help, and the products spent.
 
+        From x = 0, conjugate gradient lowers xᵀAx/2 − bᵀx to −bᵀx/2, with any preconditioner. So bᵀx after as many
+        products tells which is best.
+
         Also raised, by what it calls: ValueError if nothing is known of the layers of A.
         """
-        inverse, spent = EKFAC().prepare(near, b.to(near.dtype or b.dtype))
-        _, plain = _trial(near, lambda v: v, b)
-        start, left = _trial(near, inverse, b)
-        spent += 2 * _TRIAL
-        if not left < plain:
+        like, spent, best = b.to(near.dtype or b.dtype), _TRIAL, None
+        gain = torch.dot(b, _trial(near, lambda v: v, b)[0]).item()
+        for how, preconditions in (("strongly", True), ("weakly", False)):
+            inverse, extra = EKFAC().made(near, like, preconditions=preconditions)
+            x, _ = _trial(near, inverse, b)
+            spent += extra + _TRIAL
+            reached = torch.dot(b, x).item()
+            if reached > (gain if best is None else best[0]):
+                best = reached, how, inverse, x
+        if best is None:
             return None, spent
-        than = f"left a residual of {left:.1e}, and {plain:.1e} without"
-        why = f"CG preconditioned by EK-FAC, because {_TRIAL} iterations {than}"
-        made = Prepared(lambda v: inverse(v.to(near.dtype or v.dtype)).to(v.dtype))
-        solver = replace(cg, preconditioner=made, max_iter=self.max_iter - 2 * _TRIAL)
-        return _remarked(solver.solve_unit(A, b, start), why, spent), spent
+        reached, how, inverse, x = best
+        why = f"{_TRIAL} iterations lowered the energy {reached / gain:.3g} times as much as without"
+        made = Prepared(lambda v: inverse(v.to(like.dtype)).to(v.dtype))
+        found = replace(cg, preconditioner=made, max_iter=self.max_iter - 3 * _TRIAL).solve_unit(A, b, x)
+        return _remarked(found, f"CG preconditioned by {how} damped EK-FAC, because {why}", spent), spent
 
     def _by_diagonal(self, cg: CG, system: "_System", b: Tensor, x0: Tensor | None, spent: int) -> LinearSolution:
         """Conjugate gradient, preconditioned by the diagonal where that helps; `spent` products were spent before."""
