@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hypergrad.core.autodiff import Tensors, detach
+from hypergrad.core.autodiff import Tensors
 from hypergrad.core.kronecker import Kronecker, KroneckerSettings, Layer
 from hypergrad.core.operator import CannotApproximateError, Operator
 from hypergrad.problem.base import InnerProblem
@@ -97,7 +97,7 @@ def kronecker_of(oracle: Oracle, params: Tensors) -> Kronecker | None:
     problem = oracle.problem
     if not problem.is_minimisation:
         return None
-    found = problem.kronecker(detach(params), detach(oracle.hparams), oracle.batch)
+    found = problem.kronecker(params, oracle.hparams, oracle.batch)
     if found is None or not problem.is_spread:
         return found
 

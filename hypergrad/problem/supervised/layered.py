@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypergrad.core.autodiff import Tensors, flatten, leaves
+from hypergrad.core.autodiff import Tensors, detach, flatten, leaves
 from hypergrad.core.kronecker import Kronecker, KroneckerSettings, Layer
 from hypergrad.core.operator import CannotApproximateError
 from hypergrad.core.seed import seed_of
@@ -40,7 +40,7 @@ def _factors(
         raise CannotApproximateError("its model returns the loss, whose curvature in the outputs is not known")
     batches = [batch, *(problem.inner_batch(k) for k in range(settings.num_batches - 1))]
     data = [some for one in batches for some in _examples(problem, hparams, one)]
-    values = params | problem.effects.buffers(hparams)
+    values = params | detach(problem.effects.buffers(hparams))
     return kronecker_layers(problem.model, problem.criterion, values, data, settings)
 
 
