@@ -60,8 +60,9 @@ class Auto(LinearSolver):
         max_iter: most iterations, each with one product with A per right-hand side, ≥ 1.
         tol: stop once ‖b − A x‖ ≤ tol ‖b‖ (dimensionless), ≥ 0.
         kfac: above 2000 parameters, first try five iterations each of CG, and of CG preconditioned by `EKFAC` with the
-            two dampings that it has by default. It goes on with the one that lowers xᵀAx/2 − bᵀx most. Off by default:
-            it requires curvlinops, and numbers should not depend on what is installed.
+            two dampings that it has by default. It goes on with the one that lowers xᵀAx/2 − bᵀx most; the weaker one
+            must also leave a residual of at most 0.1. Off by default: it requires curvlinops, and numbers should not
+            depend on what is installed.
     """
 
     takes_columns: ClassVar[bool] = True
@@ -127,11 +128,12 @@ class Auto(LinearSolver):
         like, spent, best = b.to(near.dtype or b.dtype), _TRIAL, None
         gain = torch.dot(b, _trial(near, lambda v: v, b)[0]).item()
         for how, preconditions in (("strongly", True), ("weakly", False)):
-            inverse, extra = EKFAC().made(near, like, preconditions=preconditions)
-            x, _ = _trial(near, inverse, b)
+            inverse, extra = EKFAC(fisher="mc").made(near, like, preconditions=preconditions)
+            x, left = _trial(near, inverse, b)
             spent += extra + _TRIAL
             reached = torch.dot(b, x).item()
-            if reached > (gain if best is None else best[0]):
+            # Weak damping gains much at first if the largest eigenvalues are right, and loses if small ones are not.
+            if reached > (gain if best is None else best[0]) and (preconditions or left <= _HELPS):
                 best = reached, how, inverse, x
         if best is None:
             return None, spent

@@ -110,7 +110,7 @@ def test_auto_tries_it_where_it_is_asked_to():
     A, b = curvature(problem), torch.randn(501 * K, generator=torch.Generator().manual_seed(0))
     found = hg.Auto(kfac=True).solve(A, b)
     assert found.converged
-    assert "preconditioned by weakly damped EK-FAC" in found.remark
+    assert "preconditioned by strongly damped EK-FAC" in found.remark
     assert (b - A(found.x)).norm() <= 1e-6 * b.norm()
     before = hg.Auto().solve(A, b)
     assert "EK-FAC" not in before.remark
