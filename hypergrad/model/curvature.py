@@ -143,7 +143,8 @@ def _served(module: nn.Module, names: dict[int, str], called: _Called) -> dict[s
     counts: dict[str, int] = {}
     handles = []
     for name, part in module.named_modules():
-        if not (type(part) is nn.Linear or type(part) is nn.Conv2d and _is_plain(part)):
+        is_plain = type(part) is nn.Conv2d and part.groups == 1 and part.padding_mode == "zeros"
+        if not (type(part) is nn.Linear or is_plain):
             continue
         weight, bias = part._parameters["weight"], part._parameters["bias"]
         if id(weight) not in names or any(keepers[id(p)] > 1 for p in (weight, bias) if p is not None):
@@ -162,10 +163,6 @@ def _served(module: nn.Module, names: dict[int, str], called: _Called) -> dict[s
         for handle in handles:
             handle.remove()
     return {name: pair for name, pair in found.items() if counts[name] == 1}
-
-
-def _is_plain(part: nn.Conv2d) -> bool:
-    return part.groups == 1 and part.padding_mode == "zeros"
 
 
 def _factorised(
