@@ -18,6 +18,7 @@ from benchmarks.by_hand import closed_form, retained_graph
 from benchmarks.case import PROBLEMS, Case
 from benchmarks.contestants import BY_PRODUCT, REFERENCE, inverse_curvature, local
 from benchmarks.exact import Exact
+from benchmarks.layered import layered
 from benchmarks.measure import THREADS, clocked, interleaved, limit_threads, ratios
 from benchmarks.peer import WORKERS, Peer, Remote
 from benchmarks.race import Entry, Race
@@ -83,7 +84,7 @@ def run(letter: str, python: str | None, rounds: int, goals: Sequence[float], on
     )
     scale = inverse_curvature(case)
     with ExitStack() as peers:
-        contestants = local(case, scale)
+        contestants = local(case, scale) | (layered(case) if letter == "c" else {})
         for worker in WORKERS if python else ():
             peer = peers.enter_context(Peer(str(python), worker, case.path))
             _console.print(peer.note)

@@ -36,6 +36,7 @@ from hypergrad.problem.distributed.data_parallel import DataParallel as DataPara
 from hypergrad.linsolve.dense import Dense as Dense
 from hypergrad.problem.supervised.distillation import Distillation as Distillation
 from hypergrad.core.errors import DivergenceError as DivergenceError
+from hypergrad.linsolve.kfac import EKFAC as EKFAC
 from hypergrad.effect.base import Effect as Effect
 from hypergrad.problem.sparse.elastic_net import ElasticNet as ElasticNet
 from hypergrad.estimator.report import ErrorBar as ErrorBar
@@ -70,6 +71,7 @@ from hypergrad.solver.inverse_root import InverseRoot as InverseRoot
 from hypergrad.callback.jsonl import JSONLines as JSONLines
 from hypergrad.linsolve.jacobi import Jacobi as Jacobi
 from hypergrad.single_loop.joint import JointMethod as JointMethod
+from hypergrad.linsolve.kfac import KFAC as KFAC
 from hypergrad.problem.k_fold import KFold as KFold
 from hypergrad.effect.l1 import L1 as L1
 from hypergrad.problem.sparse.l1 import L1Problem as L1Problem

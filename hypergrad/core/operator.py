@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hypergrad.core.kronecker import Kronecker
+
 Matvec = Callable[[Tensor], Tensor]
 """v ↦ A v, of shape (n,), for square A; it must return a new tensor and not change its argument."""
 
@@ -32,6 +34,7 @@ class Operator:
         inaccuracy: measures the relative error of its products, on demand; None if they are exact to rounding.
         approximate: makes a cheaper operator near A, maybe of lower precision, on demand, or raises
             CannotApproximateError; None if there is none.
+        kronecker: makes the Kronecker factors of the curvature, on demand; None if nothing is known of layers.
     """
 
     matvec: Matvec
@@ -44,6 +47,7 @@ class Operator:
     is_rounded: bool = False
     inaccuracy: Callable[[], float] | None = None
     approximate: "Callable[[], Operator] | None" = None
+    kronecker: Kronecker | None = None
 
     @classmethod
     def of(cls, matvec: "Matvec | Operator") -> "Operator":
@@ -79,6 +83,7 @@ class Operator:
             matvec=shift(self.matvec),
             columns=None if self.columns is None else shift(self.columns),
             approximate=None if make is None else lambda: make().shifted(damping),
+            kronecker=None if self.kronecker is None else self.kronecker.shifted(damping),
         )
 
 

@@ -12,6 +12,7 @@ from hypergrad.core.validation import require_compile, require_instance, require
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
 from hypergrad.estimator.error_bar import error_bar
 from hypergrad.estimator.implicit_plan import LEAST_BUDGET, plan_implicit
+from hypergrad.estimator.kept_factors import KeptFactors, adjoint_in
 from hypergrad.estimator.linearization import Linearization, require_dependence
 from hypergrad.estimator.point import Point
 from hypergrad.estimator.rank_plan import RankPlan
@@ -51,7 +52,8 @@ class Implicit(HypergradEstimator):
     With φ(w, λ) = ∇_w g, zero at w*(λ): solve (∂φ/∂w)ᵀ v = ∂f/∂w, then dF/dλ = ∂f/∂λ − (∂φ/∂λ)ᵀ v. The error comes
     from φ ≠ 0 and from the residual of the solve; both are in `stats`. Coefficients of the solver cannot be tuned
     this way, because the solution does not depend on them. In a sparse solution only the nonzero entries move with λ,
-    and the system is restricted to them. The `carry` is v, shape (n,), zero in the entries of w that do not move.
+    and the system is restricted to them. The `carry` is v, shape (n,), zero in the entries of w that do not move; with
+    Kronecker factors that later outer steps may use, it is a dict of v and these.
 
     Attributes:
         solver: how the inner problem is trained.
@@ -133,6 +135,8 @@ class Implicit(HypergradEstimator):
         linsolve = self.linsolve.tightened(self.looseness(outer_step))
         whole = len(here.df_dw) if isinstance(linsolve, Dense) else 0
         seen = Recording(whole=whole, is_krylov=isinstance(linsolve, Krylov | Auto))
+        factors = KeptFactors.of(carry, outer_step)
+        here = replace(here, inner=replace(here.inner, product=factors.watch(here.inner.product)))
         product = seen.watch(here.inner.product) if self.error_bar else here.inner.product
         solved = self._solve(linsolve, product, here.df_dw, _start(part, carry))
         return Hypergradient(
@@ -144,7 +148,7 @@ class Implicit(HypergradEstimator):
             error_bar=error_bar(here, solved.x, linsolve, seen, max(LEAST_BUDGET, 4 * solved.num_matvecs))
             if self.error_bar
             else None,
-            carry=part.scatter(solved.x),
+            carry=factors.carry(part.scatter(solved.x)),
         )
 
     def unrecorded(self, problem: InnerProblem, hparams: Tensors, params: Tensors, **where: Any) -> Hypergradient:
@@ -214,8 +218,8 @@ def require_by_differences(estimator: "Implicit", problem: InnerProblem) -> None
 
 def _start(part: Restriction, carry: Any) -> Tensor | None:
     """The start of the adjoint solve: the previous solution, if it has the same size; else None."""
-    is_solution = isinstance(carry, Tensor) and carry.numel() == part.size
-    return part.gather(carry) if is_solution else None
+    before = adjoint_in(carry)
+    return part.gather(before) if before is not None and before.numel() == part.size else None
 
 
 def _report(solved: LinearSolution, part: Restriction) -> AdjointReport:

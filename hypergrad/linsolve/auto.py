@@ -10,12 +10,13 @@ from torch import Tensor
 
 from hypergrad.core.errors import HypergradError, IndefiniteError
 from hypergrad.core.operator import CannotApproximateError, Matvec, Operator
-from hypergrad.core.validation import require_int, require_real
+from hypergrad.core.validation import require_instance, require_int, require_real
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, SolveCost
 from hypergrad.linsolve.cg import CG, Prepared
 from hypergrad.linsolve.dense import Dense
 from hypergrad.linsolve.gmres import GMRES
 from hypergrad.linsolve.jacobi import Jacobi
+from hypergrad.linsolve.kfac import EKFAC
 from hypergrad.linsolve.low_rank import LowRank
 from hypergrad.linsolve.nystrom import Nystrom
 
@@ -58,22 +59,31 @@ class Auto(LinearSolver):
     Attributes:
         max_iter: most iterations, each with one product with A per right-hand side, ≥ 1.
         tol: stop once ‖b − A x‖ ≤ tol ‖b‖ (dimensionless), ≥ 0.
+        kfac: above 2000 parameters, first try five iterations each of CG, and of CG preconditioned by `EKFAC` with the
+            two dampings that it has by default. It goes on with the one that lowers xᵀAx/2 − bᵀx most; the weaker one
+            must also leave a residual of at most 0.1. Off by default: it requires curvlinops, and numbers should not
+            depend on what is installed.
     """
 
     takes_columns: ClassVar[bool] = True
     max_iter: int = 500
     tol: float = 1e-6
+    kfac: bool = False
 
     def __post_init__(self) -> None:
         require_int(self, "max_iter", least=1)
         require_real(self, "tol", least=0)
+        require_instance(self, "kfac", bool)
 
     def cost(self, n: int) -> SolveCost | None:
         """As promised, for a symmetric A: probes, a trial, and iterations."""
         if n <= _SMALL:
             return Dense(tol=self.tol).cost(n)
         iterations = CG(max_iter=self.max_iter, tol=self.tol).cost(n)
-        prepared = SolveCost(_PROBES, (_RANK,) if n <= _LARGEST_DENSE else (), _RANK if n <= _LARGEST_DENSE else 1)
+        tried = 3 * _TRIAL + 2 * _PROBES if self.kfac and n > _LARGEST_DENSE else 0
+        prepared = SolveCost(
+            _PROBES + tried, (_RANK,) if n <= _LARGEST_DENSE else (), _RANK if n <= _LARGEST_DENSE else 1
+        )
         return None if iterations is None else prepared + iterations
 
     def inverse(self, matvec: Matvec, like: Tensor) -> Callable[[Tensor], LinearSolution]:
@@ -100,8 +110,38 @@ class Auto(LinearSolver):
                 found = replace(cg, preconditioner=Prepared(inverse)).solve_unit(A, b, x0)
                 why = f"CG preconditioned by Nyström, whose {_RANK} eigenvalues fall {fall:,.0f}-fold"
                 return _remarked(found, why, spent)
+        elif self.kfac and b.ndim == 1 and x0 is None and self.max_iter > 3 * _TRIAL:
+            found, spent = self._by_layers(cg, A, near, b)
+            if found is not None:
+                return found
         diagonal = Jacobi(num_probes=_PROBES, per="slice").diagonal(near, like)
         return self._by_diagonal(cg, _System(A, near, diagonal), b, x0, spent + _PROBES)
+
+    def _by_layers(self, cg: CG, A: Operator, near: Operator, b: Tensor) -> tuple[LinearSolution | None, int]:
+        """Conjugate gradient preconditioned by EK-FAC, or None where that does not help, and the products spent.
+
+        From x = 0, conjugate gradient lowers xᵀAx/2 − bᵀx to −bᵀx/2, with any preconditioner. So bᵀx after as many
+        products tells which is best.
+
+        Also raised, by what it calls: ValueError if nothing is known of the layers of A.
+        """
+        like, spent, best = b.to(near.dtype or b.dtype), _TRIAL, None
+        gain = torch.dot(b, _trial(near, lambda v: v, b)[0]).item()
+        for how, preconditions in (("strongly", True), ("weakly", False)):
+            inverse, extra = EKFAC(fisher="mc").made(near, like, preconditions=preconditions)
+            x, left = _trial(near, inverse, b)
+            spent += extra + _TRIAL
+            reached = torch.dot(b, x).item()
+            # Weak damping gains much at first if the largest eigenvalues are right, and loses if small ones are not.
+            if reached > (gain if best is None else best[0]) and (preconditions or left <= _HELPS):
+                best = reached, how, inverse, x
+        if best is None:
+            return None, spent
+        reached, how, inverse, x = best
+        why = f"{_TRIAL} iterations lowered the energy {reached / gain:.3g} times as much as without"
+        made = Prepared(lambda v: inverse(v.to(like.dtype)).to(v.dtype))
+        found = replace(cg, preconditioner=made, max_iter=self.max_iter - 3 * _TRIAL).solve_unit(A, b, x)
+        return _remarked(found, f"CG preconditioned by {how} damped EK-FAC, because {why}", spent), spent
 
     def _by_diagonal(self, cg: CG, system: "_System", b: Tensor, x0: Tensor | None, spent: int) -> LinearSolution:
         """Conjugate gradient, preconditioned by the diagonal where that helps; `spent` products were spent before."""
@@ -114,7 +154,7 @@ class Auto(LinearSolver):
         if x0 is not None or b.ndim == 2 or self.max_iter <= _TRIAL:
             why = f"CG preconditioned by Jacobi, because the curvature differs {unevenness:.3g}-fold"
             return _remarked(jacobi.solve_unit(A, b, x0), why, spent)
-        x0, left = _trial(system, b)
+        x0, left = _trial(system.near, lambda v: v / diagonal, b)
         name, than, chosen = ("CG", "more", cg) if left > _HELPS else ("CG preconditioned by Jacobi", "less", jacobi)
         why = f"{name}, because {_TRIAL} iterations with Jacobi left a residual of {left:.1e}, {than} than {_HELPS:g}"
         found = replace(chosen, max_iter=self.max_iter - _TRIAL).solve_unit(A, b, x0)
@@ -129,11 +169,10 @@ class _System(NamedTuple):
     diagonal: Tensor
 
 
-def _trial(system: _System, b: Tensor) -> tuple[Tensor, float]:
-    """The iterate after a few iterations preconditioned by the diagonal, and its residual."""
-    diagonal = system.diagonal
+def _trial(near: Operator, inverse: Matvec, b: Tensor) -> tuple[Tensor, float]:
+    """The iterate after a few preconditioned iterations, and its residual."""
     try:
-        done = CG().cycle(system.near, lambda v: v / diagonal, b.to(diagonal.dtype, copy=True), 0.0, _TRIAL)
+        done = CG().cycle(near, inverse, b.to(near.dtype or b.dtype, copy=True), 0.0, _TRIAL)
     except HypergradError:  # maybe only of the approximation: the solve with A will show it
         return torch.zeros_like(b), math.inf
     return done.d.to(b.dtype), done.residual

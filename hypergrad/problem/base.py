@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hypergrad.core.autodiff import Tensors, value_and_gradient
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.core.kronecker import Kronecker
 from hypergrad.core.ranks import ALONE, Peers
 from hypergrad.core.row_shard import RowShard
 from hypergrad.problem.batch_place import UNKNOWN, WHOLE, BatchPlace
@@ -225,6 +226,10 @@ class InnerProblem(nn.Module, ABC):
     def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         """ℓ(z, w, λ), convex in z and w; it is the inner loss at z = z(w), shape ()."""
         raise NotImplementedError(_NO_OUTPUTS.format(type(self).__name__, "loss_of_outputs"))
+
+    def kronecker(self, params: Tensors, hparams: Tensors, batch: Any) -> Kronecker | None:
+        """The Kronecker-factored curvature of g at (w, λ), for `KFAC`; None, the default, if no layers are known."""
+        return None
 
     @property
     def is_smooth(self) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
+from hypergrad.core.kronecker import Kronecker
 from hypergrad.core.ranks import Peers
 from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.batch_place import BatchPlace
@@ -144,6 +145,9 @@ class Wrapper(InnerProblem):
 
     def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         return self.problem.loss_of_outputs(outputs, params, self.untied(hparams), batch)
+
+    def kronecker(self, params: Tensors, hparams: Tensors, batch: Any) -> Kronecker | None:
+        return self.problem.kronecker(params, self.untied(hparams), batch)
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         return self.problem.outer_loss(params, self.untied(hparams), batch)

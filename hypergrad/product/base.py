@@ -7,13 +7,14 @@ layers below them. It does not know training, linear solvers or estimators.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
-from hypergrad.core.operator import Operator
+from hypergrad.core.kronecker import Kronecker, KroneckerSettings, Layer
+from hypergrad.core.operator import CannotApproximateError, Operator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation
 from hypergrad.problem.oracle import Oracle
@@ -89,3 +90,18 @@ def inaccuracy_of(problem: InnerProblem, loss: Tensor, dtype: torch.dtype) -> Ca
 def shapes_of(params: Tensors) -> tuple[tuple[int, ...], ...]:
     """The shapes of the tensors in `flatten(params)`, in order."""
     return tuple(tuple(p.shape) for p in params.values())
+
+
+def kronecker_of(oracle: Oracle, params: Tensors) -> Kronecker | None:
+    """The Kronecker-factored curvature of the inner loss, from which a product can be preconditioned; None without."""
+    problem = oracle.problem
+    if not problem.is_minimisation:
+        return None
+    found = problem.kronecker(params, oracle.hparams, oracle.batch)
+    if found is None or not problem.is_spread:
+        return found
+
+    def refuse(settings: KroneckerSettings) -> list[Layer]:
+        raise CannotApproximateError("several processes share the problem, and each would see its own examples only")
+
+    return replace(found, factors=refuse)

@@ -16,7 +16,7 @@ from hypergrad.problem.evaluation import InnerEvaluation, require_finite
 from hypergrad.problem.oracle import Oracle
 from hypergrad.problem.precision import InPrecision
 from hypergrad.problem.rounding import rounding
-from hypergrad.product.base import Product, Stationarity, require_minimisation, shapes_of
+from hypergrad.product.base import Product, Stationarity, kronecker_of, require_minimisation, shapes_of
 from hypergrad.product.reverse import Reverse
 
 _PROBES = 3
@@ -71,7 +71,13 @@ class CentredDifferences(Product):
         def inaccuracy() -> float:
             return max(_apart(difference(v)[0], difference(v, 2.0)[0]) for v in _probes(w))
 
-        product = Operator(lambda v: difference(v)[0], shapes=shapes_of(params), dtype=w.dtype, inaccuracy=inaccuracy)
+        product = Operator(
+            lambda v: difference(v)[0],
+            shapes=shapes_of(params),
+            dtype=w.dtype,
+            inaccuracy=inaccuracy,
+            kronecker=kronecker_of(oracle, params),
+        )
         return Stationarity(evaluation, here.wrt_w, product, lambda v: difference(v)[1])
 
 

@@ -13,7 +13,7 @@ from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation, require_finite
 from hypergrad.problem.oracle import Oracle
 from hypergrad.problem.second_derivatives import require_second_derivatives
-from hypergrad.product.base import Product, Stationarity, require_minimisation, shapes_of
+from hypergrad.product.base import Product, Stationarity, kronecker_of, require_minimisation, shapes_of
 from hypergrad.product.reverse import Reverse
 from hypergrad.taylor.elementary import Elementary
 
@@ -57,6 +57,7 @@ class ForwardOverReverse(Product):
             shapes_of(params),
             dtype=w.dtype,
             inaccuracy=None if inexact is None else lambda: inexact,
+            kronecker=kronecker_of(oracle, params),
         )
         return Stationarity(evaluation, flatten(phi), operator, mixed)
 

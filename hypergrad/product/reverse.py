@@ -10,7 +10,7 @@ from hypergrad.core.operator import Operator
 from hypergrad.problem.evaluation import InnerEvaluation, require_finite
 from hypergrad.problem.oracle import Oracle
 from hypergrad.problem.second_derivatives import require_second_derivatives
-from hypergrad.product.base import Product, Stationarity, inaccuracy_of, shapes_of
+from hypergrad.product.base import Product, Stationarity, inaccuracy_of, kronecker_of, shapes_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,5 +41,6 @@ class Reverse(Product):
                 symmetric=oracle.problem.is_minimisation,
                 dtype=phi.dtype,
                 inaccuracy=inaccuracy_of(oracle.problem, inner_loss, phi.dtype),
+                kronecker=kronecker_of(oracle, params),
             )
             return Stationarity(evaluation, phi.detach(), product, mixed)

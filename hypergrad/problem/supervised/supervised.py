@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.core.kronecker import Kronecker
 from hypergrad.core.seed import seed_of
 from hypergrad.data.parts import in_memory, read_parts
 from hypergrad.data.streaming import Streaming
@@ -35,6 +36,7 @@ from hypergrad.problem.supervised.division_trial import try_division, try_sharin
 from hypergrad.problem.supervised.effects_trial import require_read_targets, try_effects
 from hypergrad.problem.supervised.examples import Batch
 from hypergrad.problem.supervised.judged_problem import JudgedProblem
+from hypergrad.problem.supervised.layered import layered
 from hypergrad.problem.supervised.returned_loss import (
     num_logits,
     require_no_targets,
@@ -208,6 +210,9 @@ class Supervised(JudgedProblem):
             return self.effects.penalised(self.criterion.value(outputs, y, classes, batch.fraction), params, hparams)
         losses = self.criterion.each(outputs, y, classes, batch.fraction) * weights
         return self.effects.penalised(losses.mean(), params, hparams)
+
+    def kronecker(self, params: Tensors, hparams: Tensors, batch: Any) -> Kronecker:
+        return layered(self, params, hparams, batch)
 
     def outer_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         batch = batch or Batch()
