@@ -9,13 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from hypergrad.core.autodiff import Tensors, value_and_gradient
-from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.kronecker import Kronecker
-from hypergrad.core.ranks import ALONE, Peers
-from hypergrad.core.row_shard import RowShard
 from hypergrad.problem.batch_place import UNKNOWN, WHOLE, BatchPlace
 from hypergrad.problem.returned import require_dict, require_scalar
+from hypergrad.problem.shareable import Shareable
 
 _NO_OUTPUTS = (
     "{} does not define `{}`, which Gauss–Newton products need: write the inner loss as "
@@ -25,13 +23,12 @@ _NO_POOL = (
     "{} does not define `{}`, which folds=… and retrain=true need: define it, or leave out the folds and the final "
     "training on train and dev."
 )
-_NO_PART = "{} does not define `{}`, which several processes need to share its examples: define it, or run one process."
 
 Parts = Sequence[tuple[Any, float]]
 """The parts of a batch, each with its share, > 0."""
 
 
-class InnerProblem(nn.Module, ABC):
+class InnerProblem(Shareable, nn.Module, ABC):
     """What is tuned: w*(λ) = argmin_w g(w, λ), judged by the validation (dev) loss f(w, λ).
 
     A problem holds the data (as buffers, so that `.to(device)` and `.double()` move it). It never holds w or λ, which
@@ -95,63 +92,6 @@ class InnerProblem(nn.Module, ABC):
         """The parts of an outer batch, by the same rule for f: f(w, λ; batch) = Σ_k share_k f(w, λ; part_k)."""
         return None
 
-    def inner_share(self, batch: Any, rank: int, world: int) -> tuple[Any, float]:
-        """The part of an inner batch that process `rank` of `world` computes, and its share ≥ 0, for `DataParallel`.
-
-        g(w, λ; batch) = Σ_r share_r g(w, λ; part_r), over all ranks. Penalties are in each part and count once, because
-        the shares must have the sum 1. A process with nothing to compute gets any part that can be, with share 0.
-        """
-        raise NotImplementedError(_NO_PART.format(type(self).__name__, "inner_share"))
-
-    def outer_share(self, batch: Any, rank: int, world: int) -> tuple[Any, float]:
-        """The part of an outer batch of that process, by the same rule for f."""
-        raise NotImplementedError(_NO_PART.format(type(self).__name__, "outer_share"))
-
-    def row_owners(self) -> Sequence[str]:
-        """The hyperparameters whose row i only train example i uses, by name, for `owned_share`; by default none."""
-        return ()
-
-    def owned_share(self, batch: Any, rank: int, rows: range) -> tuple[Any, float]:
-        """`inner_share` of the train examples `rows` that are in the batch, which are those of process `rank`.
-
-        In losses on that part, the hyperparameters of `row_owners` have these rows only.
-        """
-        raise NotImplementedError(_NO_PART.format(type(self).__name__, "owned_share"))
-
-    def shards(self) -> Mapping[str, RowShard]:
-        """The hyperparameters of which the outer loop keeps some rows on each process, by name; by default none."""
-        return {}
-
-    def on_shards(self) -> "InnerProblem":
-        """The problem whose derivatives by the hyperparameters of `shards` are this process's own parts of sums.
-
-        Those that are private have the rows of this process in it, and others all rows.
-        """
-        return self
-
-    def inner_share_at(self, step: int, ranks: Ranks) -> tuple[Any, float]:
-        """The part of `inner_batch(step)` that this process computes, and its share.
-
-        Override it if a process can read its part without the rest of the batch.
-
-        Args:
-            step: ≥ 0.
-            ranks: the processes, all of which make this call.
-        """
-        return self.inner_share(self.inner_batch(step), ranks.rank, ranks.world)
-
-    def on_ranks(self, ranks: Ranks) -> "InnerProblem":
-        """The problem as several processes share it: by default itself.
-
-        Override it to refuse what has no parts, with a ValueError, or if the processes must know of each other.
-        """
-        return self
-
-    @property
-    def is_spread(self) -> bool:
-        """Whether its losses are sums over several processes."""
-        return False
-
     @property
     def samples_outer(self) -> bool:
         """Whether `outer_batch` draws some of dev; λ is then chosen by the loss on `whole_outer_batch`."""
@@ -160,19 +100,6 @@ class InnerProblem(nn.Module, ABC):
     def whole_outer_batch(self) -> Any:
         """The outer batch of all dev examples; by default that of outer step 0."""
         return self.outer_batch(0)
-
-    @property
-    def peers(self) -> Peers:
-        """The processes that evaluate the losses together; by default, this one is alone."""
-        return ALONE
-
-    def is_replicated(self, name: str) -> bool:
-        """Whether all ranks hold the same parameter or hyperparameter of this name, and not each its own part of it."""
-        return True
-
-    def sharded(self) -> list[str]:
-        """The names of the parameters of which each rank holds its own part."""
-        return [name for name in self.init_params() if not self.is_replicated(name)]
 
     def at_outer_step(self, step: int) -> "InnerProblem":
         """The problem at outer step `step` ≥ 0 of the trainer: this one at every step, by default.
