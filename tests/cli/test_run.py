@@ -110,19 +110,21 @@ def test_a_run_shows_and_keeps_everything(tmp_path):
     ],
 )
 def test_solvers_compose_with_every_linear_solver(experiment, solver, tmp_path):
+    """But for those that need a network, whose layers have Kronecker factors."""
+    names = sorted(path.stem for path in (ROOT / "configs" / "linsolve").glob("*.yaml") if "kfac" not in path.stem)
     done = command(
         "-m",
         f"experiment={experiment}",
         "estimator=ift_cg",
         f"solver={solver}",
-        "linsolve=glob(*)",
+        f"linsolve={','.join(names)}",
         "outer_steps=1",
         "callback=[summary]",
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     losses = [summary["last"]["loss/dev"] for summary in summaries(tmp_path).values()]
-    assert len(losses) == len(list((ROOT / "configs" / "linsolve").glob("*.yaml")))
+    assert len(losses) == len(names)
     assert max(losses) - min(losses) < 1e-6
 
 

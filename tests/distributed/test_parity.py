@@ -31,7 +31,8 @@ def require_parity(results: ranks.Results, name: str, tol: float) -> None:
     ],
 )
 def test_the_table_has_every_strategy(family, listed):
-    assert listed == {path.stem for path in (CONFIGS / family).glob("*.yaml")}
+    # Kronecker factors are refused on several processes.
+    assert listed == {path.stem for path in (CONFIGS / family).glob("*.yaml") if "kfac" not in path.stem}
 
 
 @pytest.mark.parametrize("name", SOME)

@@ -1,6 +1,7 @@
 """Kronecker factors that are used for several outer steps."""
 
 from functools import partial
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from layered_problems import apart, linear, mlp, supervised
 import hypergrad as hg
 from hypergrad.callback.state_saver import StateSaver
 from hypergrad.problem.supervised import layered
+
+pytestmark = pytest.mark.skipif(find_spec("curvlinops") is None, reason="needs the extra curvature")
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """K-FAC and EK-FAC as solvers and as preconditioners, against the dense solve."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from layered_problems import (
@@ -21,6 +23,8 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 import hypergrad as hg
 from hypergrad.core.autodiff import flatten
+
+pytestmark = pytest.mark.skipif(find_spec("curvlinops") is None, reason="needs the extra curvature")
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -1,6 +1,7 @@
 """What K-FAC and EK-FAC do not serve, and what they say."""
 
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -19,6 +20,8 @@ from torch.nn.functional import cross_entropy, mse_loss, one_hot
 
 import hypergrad as hg
 from hypergrad.core.errors import IndefiniteError
+
+pytestmark = pytest.mark.skipif(find_spec("curvlinops") is None, reason="needs the extra curvature")
 
 
 class Scaled(nn.Module):

@@ -1,5 +1,6 @@
 """Kronecker factors against second moments by hand, and against curvlinops."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -25,6 +26,8 @@ from hypergrad.core.errors import NonFiniteError
 from hypergrad.core.kronecker import KroneckerSettings
 from hypergrad.problem.oracle import Oracle
 from hypergrad.product.reverse import Reverse
+
+pytestmark = pytest.mark.skipif(find_spec("curvlinops") is None, reason="needs the extra curvature")
 
 
 def test_the_factors_are_second_moments_by_hand():
