@@ -241,7 +241,7 @@ def import_curvlinops() -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it calls functions of torch that are deprecated
-            import curvlinops
+            import curvlinops  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError(
             "K-FAC and EK-FAC need the package curvlinops: pip install 'torch-hypergrad[curvature]'."

@@ -99,7 +99,7 @@ def test_several_batches_have_the_mean_of_their_factors():
 
 def test_damping_is_that_of_curvlinops():
     """Exact and heuristic damping, against the inverse that curvlinops makes."""
-    import curvlinops
+    import curvlinops  # pyright: ignore[reportMissingImports]
 
     model = mlp()
     problem = supervised(model, l2=1e-30)
