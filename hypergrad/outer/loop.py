@@ -83,13 +83,14 @@ class Loop:
                     callback.on_state(record.step, state)
 
     def _require_same_start(self) -> None:
-        """Require that all ranks begin with the same parameters, where each has all of them.
+        """Require that all ranks hold the same data, and begin with the same parameters, where each has all of them.
 
         Also raised, by what it calls: RankError if they differ.
         """
         problem = self.objective.problem
         params = {f"the parameter {k}": x for k, x in problem.init_params().items() if problem.is_replicated(k)}
-        self.agreement.peers.require_same(params, "at the start")
+        data = {f"the data {name}": x for name, x in problem.named_buffers()}
+        self.agreement.peers.require_same(data | params, "at the start")
 
     def retrained(self) -> TrainedModel:
         """The model after training on train and dev at the best λ, from the initial parameters."""

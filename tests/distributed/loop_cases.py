@@ -195,6 +195,12 @@ def start_differs() -> list[str]:
     return refused(lambda: fit(of=hg.DataParallel(problem_here)))
 
 
+def data_differ() -> list[str]:
+    problem_here = whole()
+    problem_here.X = problem_here.X + 1e-9 * peers_of().rank
+    return refused(lambda: fit(of=hg.DataParallel(problem_here)))
+
+
 def evaluation_fails_on_one() -> list[str]:
     """An acceptance rejects what fails on all ranks, and not what fails on one."""
 
@@ -251,6 +257,7 @@ def cases() -> dict[str, Callable[[], Any]]:
         "in use": in_use,
         "hparams differ": hparams_differ,
         "start differs": start_differs,
+        "data differ": data_differ,
         "other world": other_world,
         "own streams": own_streams,
     }
