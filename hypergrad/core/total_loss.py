@@ -1,6 +1,6 @@
 """A loss that is a sum over processes, sent together with its first derivatives."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,9 @@ from hypergrad.core.collectives import Ranks
 from hypergrad.core.formats import coarsest
 
 
-def total_loss(ranks: Ranks, loss: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Tensor:
+def total_loss(
+    ranks: Ranks, loss: Callable[..., Tensor], inputs: Sequence[Tensor], own_terms: Collection[int] = ()
+) -> Tensor:
     """Σ_r loss_r(*inputs) over the ranks, shape (), by one all-reduce that brings its first derivatives along.
 
     It has no second derivatives. No graph of a loss is kept.
@@ -22,6 +24,8 @@ def total_loss(ranks: Ranks, loss: Callable[..., Tensor], inputs: Sequence[Tenso
         ranks: whose losses are added.
         loss: of this rank, a pure function of tensors.
         inputs: the same on all ranks: all tensors with respect to which the sum is differentiated.
+        own_terms: the indices of inputs by which the derivatives are those of loss_r, on each rank its own. They may
+            be other tensors on each rank.
     """
     wanted = [x.requires_grad for x in inputs]
     with torch.enable_grad():
@@ -31,9 +35,12 @@ def total_loss(ranks: Ranks, loss: Callable[..., Tensor], inputs: Sequence[Tenso
         if own.requires_grad:
             with outside_autocast(own):
                 grads = torch.autograd.grad(own, [x for x in leaves if x.requires_grad], allow_unused=True)
-    value, *sums = ranks.total([own.detach(), *(g for g in grads if g is not None)])
+    kept = [k in own_terms for k, is_wanted in enumerate(wanted) if is_wanted]
+    sent = [g for g, is_kept in zip(grads, kept, strict=True) if not (g is None or is_kept)]
+    value, *sums = ranks.total([own.detach(), *sent])
     rest = iter(sums)
-    totals = iter([None if g is None else next(rest) for g in grads])
+    found = [g if g is None or is_kept else next(rest) for g, is_kept in zip(grads, kept, strict=True)]
+    totals = iter(found)
     known = _Known(value, [next(totals) if is_wanted else None for is_wanted in wanted], own)
     return _Loss.apply(known, *inputs)  # type: ignore[return-value]
 

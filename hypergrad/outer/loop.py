@@ -116,7 +116,7 @@ class Loop:
             "world": self.agreement.peers.world,
             "identity": self.identity if self.agreement.peers.is_first else {},
         }
-        return with_rows(state, self.objective.spread, self._names)
+        return with_rows(state, self.objective.spread, self._names, self.objective.estimator.map_rows)
 
     def restore(self, state: dict[str, Any], *, any_world: bool = False) -> None:
         """Go back to a state, as if it had been reached here.
@@ -133,7 +133,8 @@ class Loop:
                 require_same(self.identity, state["identity"])
             require_same_world(state.get("world", 1), self.agreement.peers.world, any_world=any_world)
         self._note_device(state.get("device"))
-        state = with_own(state, self.objective.spread, self._names, self.journal.device)
+        spread, map_carry = self.objective.spread, self.objective.estimator.map_rows
+        state = with_own(state, spread, self._names, self.journal.device, map_carry)
         self.journal.restore(state, self.objective.problem.at_outer_step)
         self.objective.restore(state)
         self.descent.restore(state)

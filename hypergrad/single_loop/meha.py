@@ -68,7 +68,7 @@ class MEHA(PenaltyMethod):
         theta, theta_state = self.step_solver(theta, memory["theta_solver"], unflatten(D_theta, theta), hparams, t)
         f, g, v = terms.outer(params, hparams), terms.inner(params, hparams, 1), terms.inner(theta, hparams, 1)
         D_w = f.wrt_params / c + g.wrt_params - (w - flatten(theta)) / self.smoothing
-        D_hp = f.wrt_hparams + c * (g.wrt_hparams - v.wrt_hparams)
+        D_hp = terms.rows.summed(f.wrt_hparams + c * (g.wrt_hparams - v.wrt_hparams), hparams)
         after, state = self.step_solver(params, memory["solver"], unflatten(D_w, params), hparams, t)
         memory = {"solver": state, "theta": theta, "theta_solver": theta_state}
         return Move(after, D_hp, memory, f.loss, g.loss, D_w, f.wrt_params)

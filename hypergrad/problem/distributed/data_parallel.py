@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
+from hypergrad.core.hparam_rows import HparamRows
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.order import is_first_order
 from hypergrad.core.ranks import ALONE, Peers, peers_of
@@ -107,6 +108,9 @@ class DataParallel(Wrapper):
         other = self.with_own_terms(self._shards)
         other._is_on_shards = True
         return other
+
+    def hparam_rows(self) -> HparamRows:
+        return HparamRows(self._shards if self._is_on_shards else {})
 
     @property
     def peers(self) -> Peers:
@@ -223,8 +227,8 @@ class DataParallel(Wrapper):
             return share * loss(w, hp)
 
         tensors = [*params.values(), *hparams.values()]
-        if not self._unsummed and torch.is_grad_enabled() and is_first_order(tensors[0]):
-            return total_loss(self.ranks, own, tensors)
+        if torch.is_grad_enabled() and is_first_order(tensors[0]):
+            return total_loss(self.ranks, own, tensors, [num + k for k, x in enumerate(hparams) if x in self._unsummed])
         (total,) = self.ranks.total([own(*self._own(params).values(), *self._own_hparams(hparams).values())])
         return total
 
