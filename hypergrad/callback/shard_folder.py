@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map_with_path
 
 from hypergrad.core.errors import CheckpointError
 from hypergrad.core.row_shard import Rows
@@ -27,16 +27,23 @@ def folder_of(state_file: Path) -> Path:
 
 
 def without_rows(state: Any) -> tuple[Any, dict[str, Rows]]:
-    """A state with an entry for the file in the place of all rows, and the rows by their keys."""
-    rows: dict[str, Rows] = {}
+    """A state with an entry for the file in the place of all rows, and the rows by their keys.
 
-    def entry(leaf: Any) -> Any:
+    A key says where the rows stand in the state, such as "params/0.weight", and first of all if they stand in several
+    places.
+    """
+    rows: dict[str, Rows] = {}
+    keys: dict[int, str] = {}
+
+    def entry(path: Any, leaf: Any) -> Any:
         if not isinstance(leaf, Rows):
             return leaf
-        rows[str(len(rows))] = leaf
-        return {_KEY: str(len(rows) - 1), "shape": list(leaf.shape), "dtype": leaf.own.dtype}
+        if id(leaf) not in keys:
+            keys[id(leaf)] = key = "/".join(str(getattr(part, "key", getattr(part, "idx", ""))) for part in path)
+            rows[key] = leaf
+        return {_KEY: keys[id(leaf)], "shape": list(leaf.shape), "dtype": leaf.own.dtype}
 
-    return tree_map(entry, state), rows
+    return tree_map_with_path(entry, state), rows
 
 
 def write_shards(state_file: Path, rows: Mapping[str, Rows]) -> None:

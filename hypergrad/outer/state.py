@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import is_dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
-from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import CheckpointError
 from hypergrad.core.hyperparameter import shown
+from hypergrad.core.local_shard import plain
 from hypergrad.core.ranks import Peers, digest
+from hypergrad.core.row_shard import Rows
 from hypergrad.problem.base import InnerProblem
 
 _ADDRESS = re.compile(" at 0x[0-9a-f]+")
@@ -68,17 +70,20 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 def identity(problem: InnerProblem, estimator: object, optimizer: Optimizer, **settings: object) -> dict[str, str]:
-    """What identifies a run, as text by name."""
+    """What identifies a run, as text by name; all ranks must call it, where each has some rows of the parameters."""
     groups = [{key: x for key, x in group.items() if key != "params"} for group in optimizer.param_groups]
-    params, hparams = problem.init_params(), problem.init_hparams()
+    params, hparams, shards = problem.init_params(), problem.init_hparams(), problem.param_shards()
+    shapes = {name: Rows(x, shards[name]).shape if name in shards else tuple(x.shape) for name, x in params.items()}
+    # One at a time, as all of them may fit no process.
+    whole = (shards[name].whole(plain(x)) if name in shards else x for name, x in params.items())
     return {
         "problem": type(problem).__name__,
-        "hyperparameters": _shapes(hparams),
-        "parameters": _shapes(params),
+        "hyperparameters": ", ".join(f"{name} {tuple(x.shape)} {x.dtype}" for name, x in hparams.items()),
+        "parameters": ", ".join(f"{name} {shapes[name]} {x.dtype}" for name, x in params.items()),
         "precision": "that of the parameters",
         **{name: _ADDRESS.sub("", " ".join(str(value).split())) for name, value in problem.settings().items()},
         "initial hyperparameters": ", ".join(f"{name} = {shown(value)}" for name, value in hparams.items()),
-        "initial values": _digest([*hparams.values(), *params.values()]),
+        "initial values": _digest(chain(hparams.values(), whole)),
         "data": _digest([buffer for _, buffer in problem.named_buffers()]),
         "estimator": repr(estimator) if is_dataclass(estimator) else type(estimator).__name__,
         "optimizer": f"{type(optimizer).__name__} {groups}",
@@ -101,20 +106,6 @@ def require_same(ours: dict[str, str], theirs: dict[str, str]) -> None:
                 f"The state belongs to another experiment: its {name} was {then}, and here it is {now}.{drawn} Resume "
                 "with the settings of the original run, or begin a new one in another folder."
             )
-
-
-def require_whole(problem: InnerProblem) -> None:
-    """Require that each rank holds all parameters, as a state holds those of the first rank.
-
-    Raises:
-        CheckpointError: if one is spread over the ranks.
-    """
-    spread = problem.sharded()
-    if spread:
-        raise CheckpointError(
-            f"A run of {type(problem).__name__} cannot go on from a state: the parameter {spread[0]} is spread over "
-            "the ranks, and a state holds what the first has of it. Begin a new run, in another folder."
-        )
 
 
 def require_same_world(before: int, now: int, *, any_world: bool) -> None:
@@ -147,10 +138,6 @@ def _different(first: str, second: str) -> tuple[str, str]:
 
 def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-
-
-def _shapes(tensors: Tensors) -> str:
-    return ", ".join(f"{name} {tuple(tensor.shape)} {tensor.dtype}" for name, tensor in tensors.items())
 
 
 def _digest(tensors: Iterable[Tensor]) -> str:
