@@ -14,6 +14,7 @@ from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation, blew_up, require_finite
 from hypergrad.problem.parts import accumulated_outer_loss
 from hypergrad.solver.base import InnerSolver, State
+from hypergrad.tape.base import Tape, Trajectory
 from hypergrad.training.divergence import explain_divergence
 from hypergrad.training.dynamics import Dynamics
 from hypergrad.training.report import TrainingReport
@@ -86,6 +87,14 @@ class DifferentiatedRun:
     def moves_start(self) -> bool:
         """Whether s₀ may depend on λ."""
         return self.dynamics.problem.tunes_initial or type(self.dynamics.solver).start is not InnerSolver.start
+
+    def record(self, tape: Tape, horizon: int) -> Trajectory:
+        """Train, with a way back through the last `horizon` steps."""
+        with torch.no_grad():
+            state = self.start()
+        last = range(self.inner_steps - horizon, self.inner_steps)
+        state = self.dynamics.advance(state, range(last.start))
+        return tape.record(self.dynamics, state, last) if last else Trajectory(state, iter(()))
 
     def start_term(self, adjoint: State) -> Partial:
         """(∂s₀/∂λ)ᵀ a₀, the term of dF/dλ through the start of training."""
