@@ -1,7 +1,7 @@
 """A training run that is differentiated: its start, the dev loss at its end, and checks of both."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -78,6 +78,11 @@ class DifferentiatedRun:
         begin = dynamics.oracle(0).evaluate(solver.params(start))
         require_finite(begin, hparams)
         return cls(dynamics, params, steps, begin)
+
+    def only(self, name: str) -> "DifferentiatedRun":
+        """The same run, of which the terms of dF/dλ for one hyperparameter alone are wanted."""
+        hparams = detach(self.dynamics.hparams)
+        return replace(self, dynamics=replace(self.dynamics, hparams=hparams | leaves({name: hparams[name]})))
 
     def start(self) -> State:
         """s₀, differentiable with respect to λ if grad mode is enabled."""
