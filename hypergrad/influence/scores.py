@@ -42,7 +42,8 @@ def influence_scores(
     numbers in training, or its loss has no term for each example; NonFiniteError if the gradient of an example is NaN
     or infinite.
     """
-    whole = on_all_of_train(problem)
+    method = method or ImplicitInfluence()
+    whole = require_supervised(problem) if method.trains else on_all_of_train(problem)
     rows = torch.arange(whole.size("dev")) if dev is None else torch.as_tensor(dev)
     if mean and dev is not None:
         raise ValueError("mean=True is for the loss on all of dev; leave out dev=….")
@@ -56,7 +57,7 @@ def influence_scores(
             f"dev must hold integers from 0 to {len(whole.y_dev) - 1} with shape (m,), but it has shape "
             f"{tuple(rows.shape)} and dtype {rows.dtype}."
         )
-    prepared = (method or ImplicitInfluence()).prepare(whole, detach(params), detach(hparams))
+    prepared = method.prepare(whole, detach(params), detach(hparams))
     return prepared(None if mean else rows)
 
 
