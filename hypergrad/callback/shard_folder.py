@@ -50,13 +50,26 @@ def write_shards(state_file: Path, rows: Mapping[str, Rows]) -> None:
     """Write the rows of a state file to come, at the same time on all processes that have them.
 
     An earlier state of this name is removed first.
+
+    Raises:
+        OSError: on all of them, if one cannot write; nothing of it is left.
     """
+    from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.state_dict_saver import save  # here, because it takes half a second
 
     ranks = next(iter(rows.values())).shard.ranks
     if ranks.rank == 0:
         remove(state_file)  # the others write only after rank 0 has told them what
-    save(_as_dtensors(rows), checkpoint_id=folder_of(state_file), process_group=ranks.group)
+    try:
+        save(_as_dtensors(rows), checkpoint_id=folder_of(state_file), process_group=ranks.group)
+    except CheckpointException as error:
+        if ranks.rank == 0:
+            remove(state_file)
+        rank, (reason, _) = min(error.failures.items())
+        raise OSError(
+            f"{folder_of(state_file)} could not be written, because of rank {rank}: {reason}. All ranks write there, "
+            f"so they must all see the folder and have space. The run goes on by resume={state_file.parent}"
+        ) from error
 
 
 def read_shards(folder: Path, into: Mapping[str, Rows | Tensor]) -> None:
