@@ -1,12 +1,13 @@
 """Influence by the implicit function theorem."""
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from hypergrad.core.autodiff import Tensors, flatten
+from hypergrad.core.autodiff import Tensors, unflatten
 from hypergrad.core.operator import Operator
 from hypergrad.core.validation import require_instance, require_int, require_real
 from hypergrad.influence.base import InfluenceMethod, Scores
@@ -48,7 +49,7 @@ class ImplicitInfluence(InfluenceMethod):
     product: Product = field(default_factory=Reverse)
     damping: float = 0.0
     dev_block: int = 64
-    train_block: int = 256
+    train_block: int = 512
 
     def __post_init__(self) -> None:
         require_instance(self, "linsolve", LinearSolver)
@@ -65,38 +66,49 @@ class ImplicitInfluence(InfluenceMethod):
         to be not positive definite; NonFiniteError if a loss or gradient is NaN or infinite.
         """
         require_separable(problem)
-        terms = Terms(problem, hparams)
-        linearized = self.product.linearize(Oracle(problem, hparams), params)
-        inverse = self._inverse(linearized.product.shifted(self.damping), linearized.phi)
-        size = problem.size("dev")
-
-        def mean_gradient() -> Tensor:
-            total = torch.zeros_like(linearized.phi)
-            for row in range(size):
-                total += flatten(dict(zip(params, terms.dev_gradient(params, row), strict=True)))
-            return (total / size)[:, None]
-
-        def gradients(rows: Tensor) -> Tensor:
-            each = [terms.dev_gradient(params, row) for row in rows.tolist()]
-            return torch.stack([flatten(dict(zip(params, one, strict=True))) for one in each], dim=1)
+        terms = Terms(problem, params, hparams, self.train_block)
+        terms.require_finite()
+        linearized = self.product.linearize(Oracle(in_blocks(problem, self.train_block), hparams), params)
+        solve = self._solver(linearized.product.shifted(self.damping), linearized.phi)
 
         def scores(rows: Tensor | None) -> Tensor:
             if rows is None:
-                return self._products(terms, params, inverse(mean_gradient()))[0]
-            found = [self._products(terms, params, inverse(gradients(part))) for part in rows.split(self.dev_block)]
-            return torch.cat(found)
+                return terms.products(stacked(solve([mean_gradient(terms)]), params))[0]
+            return terms.products(stacked(solve([terms.dev_gradient(row) for row in rows.tolist()]), params))
 
         return scores
 
-    def _inverse(self, A: Operator, like: Tensor) -> Callable[[Tensor], Tensor]:
-        """B ↦ A⁻¹ B for columns B, shape (p, m)."""
-        if isinstance(self.linsolve, KFAC):  # whose `inverse` spends a product for each column, on the residual
+    def _solver(self, A: Operator, like: Tensor) -> Callable[[list[Tensor]], list[Tensor]]:
+        """b ↦ A⁻¹ b for several b, flat."""
+        if isinstance(self.linsolve, KFAC):  # whose `inverse` spends a product for each b, on the residual
             made, _ = self.linsolve.made(A, like, preconditions=False)
-            return lambda B: torch.stack([made(b) for b in B.T.contiguous()], dim=1)
+            return lambda each: [made(b) for b in each]
         solve = self.linsolve.inverse(A, like)
-        return lambda B: solve(B).x
+        return lambda each: list(solve(torch.stack(each, dim=1)).x.T)
 
-    def _products(self, terms: Terms, params: Tensors, V: Tensor) -> Tensor:
-        pieces = V.T.contiguous().split([p.numel() for p in params.values()], dim=1)
-        shaped = [piece.reshape(-1, *p.shape) for piece, p in zip(pieces, params.values(), strict=True)]
-        return terms.products(params, shaped, self.train_block)
+
+def in_blocks(problem: Supervised, block: int) -> Supervised:
+    """The same problem, which computes at most `block` train examples at once; itself if it does so already."""
+    if problem.size("train") <= block or problem.micro_batch is not None:
+        return problem
+    other = copy(problem)
+    other.micro_batch = block
+    return other
+
+
+def mean_gradient(terms: Terms) -> Tensor:
+    """The gradient of the dev loss, flat; one example at a time, so that one that is not finite is named."""
+    size = terms.problem.size("dev")
+    total = terms.dev_gradient(0)
+    for row in range(1, size):
+        total += terms.dev_gradient(row)
+    return total / size
+
+
+def stacked(vectors: list[Tensor], like: Tensors) -> Tensors:
+    """m flat vectors as tensors of shape (m, *shape), by the names of the parameters."""
+    found = {name: p.new_empty(len(vectors), *p.shape) for name, p in like.items()}
+    for number in range(len(vectors)):
+        for name, piece in unflatten(vectors[number], like).items():
+            found[name][number] = piece
+    return found
