@@ -1,5 +1,7 @@
 """Influence through training, against training again with another weight of an example."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
