@@ -24,6 +24,8 @@ class InfluenceMethod(ABC):
 
     trains: ClassVar[bool] = False
     """Whether it trains by itself, on the mini-batches of the problem, and not from given parameters."""
+    dev_block: int
+    """Rows of dev for which it is asked at once, ≥ 1."""
 
     @abstractmethod
     def prepare(self, problem: Supervised, params: Tensors, hparams: Tensors) -> Scores:

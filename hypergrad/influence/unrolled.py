@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hypergrad.core.autodiff import Tensors, detach
+from hypergrad.core.autodiff import Tensors, detach, unflatten
 from hypergrad.core.errors import NonFiniteError
 from hypergrad.core.validation import require_instance, require_int
 from hypergrad.estimator.differentiated_run import DifferentiatedRun
@@ -146,10 +146,10 @@ class UnrolledRun:
 
     def _adjoint(self, rows: Tensor) -> State:
         """∂f_j/∂s_T for some dev examples j, each tensor of shape (m, *shape)."""
-        terms, solver = Terms(self.problem, detach(self.run.dynamics.hparams)), self.method.solver
-        params = self.params
-        each = [terms.dev_gradient(params, row) for row in rows.tolist()]
-        gradients = {name: torch.stack(xs) for name, xs in zip(params, zip(*each, strict=True), strict=True)}
+        params, solver = self.params, self.method.solver
+        terms = Terms(self.problem, params, detach(self.run.dynamics.hparams), 1)
+        each = [unflatten(terms.dev_gradient(row), params) for row in rows.tolist()]
+        gradients = {name: torch.stack([one[name] for one in each]) for name in params}
         end = as_leaves(self.end)
         with torch.enable_grad():
             reached = solver.params(end)
