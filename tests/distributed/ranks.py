@@ -58,6 +58,7 @@ TOGETHER = (
     "traffic_cases",
     "plan_cases",
     "sharded_cases",
+    "ignored_cases",
 )
 """Modules whose cases on two processes are one launch if all tests run."""
 
