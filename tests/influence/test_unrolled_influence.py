@@ -42,11 +42,10 @@ def network(middle: nn.Module | None = None, **settings) -> hg.Supervised:
     return hg.Supervised(train=(X[:20], y[:20]), dev=(X[20:], y[20:]), **given | settings)
 
 
-def through(problem: hg.Supervised, solver: hg.InnerSolver, **settings) -> Tensor:
+def through(problem: hg.Supervised, solver: hg.InnerSolver, inner_steps: int = STEPS, **settings: Any) -> Tensor:
     """The scores of all dev examples, and as a last row of their mean."""
-    run = hg.UnrolledInfluence(solver=solver, **{"inner_steps": STEPS} | settings).train(
-        problem, problem.init_hparams()
-    )
+    method = hg.UnrolledInfluence(solver=solver, inner_steps=inner_steps, **settings)
+    run = method.train(problem, problem.init_hparams())
     return torch.cat([run.scores(EVERY), run.scores()[None]])
 
 
