@@ -61,8 +61,10 @@ from hypergrad.estimator.base import HypergradEstimator as HypergradEstimator
 from hypergrad.estimator.base import Hypergradient as Hypergradient
 from hypergrad.core.hyperparameter import Hyperparameter as Hyperparameter
 from hypergrad.estimator.implicit import Implicit as Implicit
+from hypergrad.influence.implicit import ImplicitInfluence as ImplicitInfluence
 from hypergrad.core.errors import IndefiniteError as IndefiniteError
 from hypergrad.sensitivity.jackknife import InfinitesimalJackknife as InfinitesimalJackknife
+from hypergrad.influence.base import InfluenceMethod as InfluenceMethod
 from hypergrad.effect.init_scale import InitScale as InitScale
 from hypergrad.problem.base import InnerProblem as InnerProblem
 from hypergrad.solver.base import InnerSolver as InnerSolver
@@ -168,6 +170,7 @@ from hypergrad.data.selection import first_of as first_of
 from hypergrad.outer.fit import fit as fit
 from hypergrad.functional import hypergradient as hypergradient
 from hypergrad.data.images import idx_images as idx_images
+from hypergrad.influence.scores import influence_scores as influence_scores
 from torch.distributions.constraints import interval as interval
 from hypergrad.problem.k_fold import k_fold as k_fold
 from hypergrad.callback.hparams_file import load_hparams as load_hparams

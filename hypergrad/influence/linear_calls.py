@@ -1,0 +1,98 @@
+"""Products of vectors with the gradients of single examples, from the inputs and outputs of linear layers."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from hypergrad.core.autodiff import Tensors
+
+_MOST = 2**26
+"""Entries of the gradients of single examples that are formed at once, where a layer is applied at several places."""
+
+
+class _Call(NamedTuple):
+    """y = W a + b for b examples, at one or several places of each.
+
+    Attributes:
+        weight: the name of W.
+        bias: that of b; None if it is no trained tensor.
+        a: shape (b, …, k).
+        y: shape (b, …, o).
+    """
+
+    weight: str
+    bias: str | None
+    a: Tensor
+    y: Tensor
+
+
+class LinearCalls(TorchFunctionMode):
+    """A context in which calls of `linear` with trained matrices are recorded, and their graph ends at W and b.
+
+    The gradient of the loss u_i of example i in W is the sum over places of (∂u_i/∂y) aᵀ. So ⟨V, ∇_W u_i⟩ is the sum of
+    (∂u_i/∂y)ᵀ V a, and one backward pass serves all examples and all V. What else W and b are used for stays in the
+    graph.
+
+    Args:
+        params: leaves, with which the model is called in the context, on b examples along the first axis.
+    """
+
+    def __init__(self, params: Tensors) -> None:
+        super().__init__()
+        self._params, self._names = params, {id(p): name for name, p in params.items()}
+        self._calls: list[_Call] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not nn.functional.linear:
+            return func(*args, **kwargs)
+        return self._linear(*args, **kwargs)
+
+    def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        name = self._names.get(id(weight))
+        if name is None or input.ndim < 2:
+            return nn.functional.linear(input, weight, bias)
+        bias_name = self._names.get(id(bias))
+        y = nn.functional.linear(input, weight.detach(), bias if bias is None or bias_name is None else bias.detach())
+        y = y if y.requires_grad else y.requires_grad_()
+        self._calls.append(_Call(name, bias_name, input.detach(), y))
+        return y
+
+    def products(self, terms: Tensor, V: Tensors) -> tuple[Tensor, list[str]]:
+        """Σ over the recorded calls of ⟨V, ∇u_i⟩, shape (m, b), and the parameters that have other uses.
+
+        Args:
+            terms: u of b examples, shape (b,), computed in the context.
+            V: of shape (m, *shape) for each parameter.
+        """
+        found = V[next(iter(V))].new_zeros(len(terms), len(V[next(iter(V))]))
+        ys, params = [call.y for call in self._calls], list(self._params.values())
+        pulled = torch.autograd.grad(terms.sum(), [*ys, *params], retain_graph=True, allow_unused=True)
+        for call, g in zip(self._calls, pulled[: len(ys)], strict=True):
+            if g is not None and len(g) == len(terms):
+                found += _of_call(call, g, V)
+        rest = [name for name, g in zip(self._params, pulled[len(ys) :], strict=True) if g is not None]
+        return found.T, rest
+
+
+def _of_call(call: _Call, g: Tensor, V: Tensors) -> Tensor:
+    """The products of one call with g = ∂u/∂y, shape (b, m)."""
+    matrix, bias = V[call.weight], None if call.bias is None else V[call.bias]
+    m, o, k = matrix.shape
+    a, g = call.a.reshape(len(g), -1, k), g.reshape(len(g), -1, o)
+    if a.shape[1] == 1:
+        moved = (a[:, 0] @ matrix.reshape(m * o, k).T).view(-1, m, o)
+        found = torch.bmm(moved, g.transpose(1, 2)).squeeze(2)
+    else:
+        found = torch.cat([each @ matrix.reshape(m, o * k).T for each in _gradients(a, g)])
+    return found if bias is None else found + g.sum(1) @ bias.T
+
+
+def _gradients(a: Tensor, g: Tensor) -> Iterator[Tensor]:
+    """Σ over places of g aᵀ for a few examples at a time, flat, shape (c, o · k)."""
+    size = max(1, _MOST // (a.shape[2] * g.shape[2]))
+    for inputs, outputs in zip(a.split(size), g.split(size), strict=True):
+        yield torch.bmm(outputs.transpose(1, 2), inputs).flatten(1)
