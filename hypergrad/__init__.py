@@ -16,6 +16,7 @@ from hypergrad.single_loop.adjoint import AdjointMethod as AdjointMethod
 from hypergrad.estimator.report import AdjointReport as AdjointReport
 from hypergrad.effect.affine_network import AffineNetwork as AffineNetwork
 from hypergrad.single_loop.amigo import AmIGO as AmIGO
+from hypergrad.influence.arnoldi import ArnoldiInfluence as ArnoldiInfluence
 from hypergrad.linsolve.auto import Auto as Auto
 from hypergrad.tape.auto import AutoTape as AutoTape
 from hypergrad.single_loop.bome import BOME as BOME
@@ -168,6 +169,7 @@ from hypergrad.data.tables import diabetes as diabetes
 from hypergrad.data.images import digits as digits
 from hypergrad.data.selection import first_of as first_of
 from hypergrad.outer.fit import fit as fit
+from hypergrad.influence.scores import group_scores as group_scores
 from hypergrad.functional import hypergradient as hypergradient
 from hypergrad.data.images import idx_images as idx_images
 from hypergrad.influence.scores import influence_scores as influence_scores

@@ -6,6 +6,7 @@ everything up to `sensitivity`; the command in `__main__.py` also imports `cli`.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -20,6 +21,11 @@ changes."""
 
 class InfluenceMethod(ABC):
     """How the influence of train examples on dev losses is computed."""
+
+    trains: ClassVar[bool] = False
+    """Whether it trains by itself, on the mini-batches of the problem, and not from given parameters."""
+    dev_block: int
+    """Rows of dev for which it is asked at once, ≥ 1."""
 
     @abstractmethod
     def prepare(self, problem: Supervised, params: Tensors, hparams: Tensors) -> Scores:

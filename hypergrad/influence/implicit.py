@@ -49,7 +49,7 @@ class ImplicitInfluence(InfluenceMethod):
     product: Product = field(default_factory=Reverse)
     damping: float = 0.0
     dev_block: int = 64
-    train_block: int = 256
+    train_block: int = 512
 
     def __post_init__(self) -> None:
         require_instance(self, "linsolve", LinearSolver)

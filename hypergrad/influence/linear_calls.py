@@ -1,6 +1,6 @@
 """Products of vectors with the gradients of single examples, from the inputs and outputs of linear layers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -37,13 +37,17 @@ class LinearCalls(TorchFunctionMode):
     graph.
 
     Args:
-        params: leaves, with which the model is called in the context, on b examples along the first axis.
+        params: leaves, with which the model is called in the context.
+        layers: the names of the matrices to serve.
+        num: the examples b, which are the first axis of what the layers are called on; other calls are not served.
     """
 
-    def __init__(self, params: Tensors) -> None:
+    def __init__(self, params: Tensors, layers: Iterable[str], num: int) -> None:
         super().__init__()
-        self._params, self._names = params, {id(p): name for name, p in params.items()}
+        self._params, self._num, self._layers = params, num, frozenset(layers)
+        self._names = {id(p): name for name, p in params.items()}
         self._calls: list[_Call] = []
+        self._others: set[str] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -53,13 +57,19 @@ class LinearCalls(TorchFunctionMode):
 
     def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         name = self._names.get(id(weight))
-        if name is None or input.ndim < 2:
+        if name not in self._layers or input.ndim < 2 or len(input) != self._num:
+            self._others.add(name or "")
             return nn.functional.linear(input, weight, bias)
         bias_name = self._names.get(id(bias))
         y = nn.functional.linear(input, weight.detach(), bias if bias is None or bias_name is None else bias.detach())
         y = y if y.requires_grad else y.requires_grad_()
         self._calls.append(_Call(name, bias_name, input.detach(), y))
         return y
+
+    @property
+    def served(self) -> set[str]:
+        """The names of the matrices of which all calls were served."""
+        return {call.weight for call in self._calls} - self._others
 
     def products(self, terms: Tensor, V: Tensors) -> tuple[Tensor, list[str]]:
         """Σ over the recorded calls of ⟨V, ∇u_i⟩, shape (m, b), and the parameters that have other uses.
@@ -72,7 +82,7 @@ class LinearCalls(TorchFunctionMode):
         ys, params = [call.y for call in self._calls], list(self._params.values())
         pulled = torch.autograd.grad(terms.sum(), [*ys, *params], retain_graph=True, allow_unused=True)
         for call, g in zip(self._calls, pulled[: len(ys)], strict=True):
-            if g is not None and len(g) == len(terms):
+            if g is not None:
                 found += _of_call(call, g, V)
         rest = [name for name, g in zip(self._params, pulled[len(ys) :], strict=True) if g is not None]
         return found.T, rest

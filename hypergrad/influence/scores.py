@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, detach
-from hypergrad.influence.base import InfluenceMethod
+from hypergrad.influence.base import InfluenceMethod, Scores
 from hypergrad.influence.examples import require_supervised
 from hypergrad.influence.implicit import ImplicitInfluence
 from hypergrad.problem.base import InnerProblem
@@ -36,38 +36,81 @@ def influence_scores(
         mean: whether to return the change of the mean loss of all of dev, shape (n,), instead.
 
     Raises:
-        ValueError: if `dev` holds no row of dev, or is combined with `mean`.
+        ValueError: if `dev` is combined with `mean`.
 
-    Also raised, by what it calls: TypeError if the problem is no `Supervised`; ValueError if the model draws random
-    numbers in training, or its loss has no term for each example; NonFiniteError if the gradient of an example is NaN
-    or infinite.
+    Also raised, by what it calls: TypeError if the problem is no `Supervised`; ValueError if `dev` holds no row of dev,
+    the model draws random numbers in training, or its loss has no term for each example; NonFiniteError if the gradient
+    of an example is NaN or infinite.
     """
-    whole = on_all_of_train(problem)
-    rows = torch.arange(whole.size("dev")) if dev is None else torch.as_tensor(dev)
+    method = method or ImplicitInfluence()
     if mean and dev is not None:
         raise ValueError("mean=True is for the loss on all of dev; leave out dev=….")
-    if (
-        rows.ndim != 1
-        or rows.is_floating_point()
-        or not len(rows)
-        or not 0 <= rows.min() <= rows.max() < len(whole.y_dev)
-    ):
+    rows = require_rows(require_supervised(problem), dev)
+    scores = prepared(method, problem, params, hparams)
+    if mean:
+        return scores(None)
+    return torch.cat([scores(part) for part in rows.split(method.dev_block)])
+
+
+def group_scores(scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """The change of dev losses without each group of train examples, to first order: the sum over its examples.
+
+    Args:
+        scores: shape (…, n), as from `influence_scores`.
+        groups: the number of the group of each example, integers of shape (n,).
+
+    Returns:
+        The numbers of the groups, sorted, shape (g,), and the sums, shape (…, g).
+
+    Raises:
+        ValueError: if the groups have another shape.
+        TypeError: if they are no integers.
+    """
+    if groups.shape != scores.shape[-1:]:
         raise ValueError(
-            f"dev must hold integers from 0 to {len(whole.y_dev) - 1} with shape (m,), but it has shape "
-            f"{tuple(rows.shape)} and dtype {rows.dtype}."
+            f"groups must hold the group of each of the {scores.shape[-1]} train examples, but has shape "
+            f"{tuple(groups.shape)}."
         )
-    prepared = (method or ImplicitInfluence()).prepare(whole, detach(params), detach(hparams))
-    return prepared(None if mean else rows)
+    if groups.is_floating_point() or groups.is_complex():
+        raise TypeError(f"groups must be integers, but they are {groups.dtype}; number the groups from 0.")
+    names, index = groups.unique(return_inverse=True)
+    index = index.to(scores.device)
+    return names, scores.new_zeros(*scores.shape[:-1], len(names)).index_add_(-1, index, scores)
 
 
-def on_all_of_train(problem: InnerProblem) -> Supervised:
-    """The problem on all of train at each step.
+def prepared(method: InfluenceMethod, problem: InnerProblem, params: Tensors, hparams: Tensors) -> Scores:
+    """The scores of a method, as a function of rows of dev.
 
-    Also raised, by what it calls: TypeError if the problem is no `Supervised`; ValueError if the influence of its
-    examples cannot be computed.
+    Also raised, by what it calls: the errors of `influence_scores`.
     """
     given = require_supervised(problem)
-    require_weightable(given, "")
-    other = copy(given)
+    whole = given if method.trains else on_all_of_train(given)
+    return method.prepare(whole, detach(params), detach(hparams))
+
+
+def on_all_of_train(problem: Supervised) -> Supervised:
+    """The problem on all of train at each step.
+
+    Also raised, by what it calls: ValueError if the influence of its examples cannot be computed.
+    """
+    require_weightable(problem, "")
+    other = copy(problem)
     other.batch_size = None
     return other
+
+
+def require_rows(problem: Supervised, dev: Tensor | None) -> Tensor:
+    """The rows of dev that are asked for; all if None.
+
+    Raises:
+        ValueError: if they are no rows of dev.
+    """
+    size = problem.size("dev")
+    rows = torch.arange(size) if dev is None else torch.as_tensor(dev)
+    is_sound = rows.ndim == 1 and not rows.is_floating_point() and len(rows) > 0
+    if not is_sound or not 0 <= rows.min() <= rows.max() < size:
+        raise ValueError(
+            f"dev must hold integers from 0 to {size - 1} with shape (m,), but it has shape {tuple(rows.shape)} and "
+            f"dtype {rows.dtype}."
+        )
+    return rows

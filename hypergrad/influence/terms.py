@@ -1,6 +1,6 @@
 """The losses of single examples of a supervised problem, and their gradients."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -43,7 +43,8 @@ class Terms:
         batch = Batch(rows, fraction=self._fraction("train", rows))
         classes = problem.step_targets(batch)
         y = effects.targets(classes, self.hparams, problem.num_classes)
-        weights = effects.weights(problem.positions(rows), classes, self.hparams)
+        positions = torch.arange(rows.start, rows.stop, device=classes.device)
+        weights = effects.weights(problem.positions(positions), classes, self.hparams)
         terms = problem.criterion.each(problem.outputs(params, self.hparams, batch), y, classes, batch.fraction)
         return (terms if weights is None else terms * weights) / problem.size("train")
 
@@ -54,14 +55,12 @@ class Terms:
         outputs = problem.model(params | effects.buffers(self.hparams), effects.inputs(X, self.hparams), None)
         return problem.criterion.each(outputs, y, None, self._fraction("dev", rows))
 
-    @torch.no_grad()
     def require_finite(self) -> None:
-        """Require that the loss of each train example is finite.
+        """Require that the gradient of each train example is finite, by its product with one vector.
 
         Also raised, by what it calls: NonFiniteError if one is not; it names the first.
         """
-        for rows in _blocks(self.problem.size("train"), self.block):
-            _require_finite("train", self.train(self.params, rows), rows.start)
+        self.products(self._random())
 
     def dev_gradient(self, row: int) -> Tensor:
         """The gradient of the loss of a dev example, flat, shape (p,).
@@ -87,15 +86,24 @@ class Terms:
         first = next(iter(V.values()))
         out = first.new_empty(len(first), self.problem.size("train"))
         for rows in _blocks(out.shape[1], self.block):
-            found = self._by_layers(V, rows) if self._serves_layers else self._by_derivative(V, rows)
+            found = self._by_layers(V, rows, self._layers)[0] if self._layers else self._by_derivative(V, rows)
             _require_finite("train", found.sum(0), rows.start)
             out[:, rows] = found
         return out
 
-    def _by_layers(self, V: Tensors, rows: slice) -> Tensor:
-        """The products with a few train examples, without their gradients where a layer is linear."""
+    def _by_layers(self, V: Tensors, rows: slice, layers: Iterable[str]) -> tuple[Tensor, set[str]]:
+        """The products with a few train examples, without their gradients in linear layers.
+
+        Args:
+            V: as for `products`.
+            rows: of train.
+            layers: the names of matrices that may be those of linear layers.
+
+        Returns:
+            The products, shape (m, b), and the names of the matrices that were.
+        """
         w = leaves(self.params)
-        calls = LinearCalls(w)
+        calls = LinearCalls(w, layers, rows.stop - rows.start)
         with torch.enable_grad():
             with calls:
                 terms = self.train(w, rows)
@@ -103,7 +111,7 @@ class Terms:
             if rest:
                 ((other,), _) = jvp([terms], [w[name] for name in rest], [V[name] for name in rest])
                 found = found + other
-        return found.detach()
+        return found.detach(), calls.served
 
     def _by_derivative(self, V: Tensors, rows: slice) -> Tensor:
         """The same by differentiating the terms along V."""
@@ -113,16 +121,20 @@ class Terms:
         return found.detach()
 
     @cached_property
-    def _serves_layers(self) -> bool:
-        """Whether products by layers are right, tried on the first examples: the model may not have them in front."""
-        rows = slice(0, min(self.block, _TRIED, self.problem.size("train")))
+    def _layers(self) -> frozenset[str]:
+        """The matrices of linear layers, if products by layers are right on a few examples: their order may differ."""
+        rows, one = slice(0, min(self.block, _TRIED, self.problem.size("train"))), self._random()
+        known, (found, served) = self._by_derivative(one, rows), self._by_layers(one, rows, self.params)
+        off = (found - known).abs().max() / known.abs().max().clamp(min=torch.finfo(known.dtype).tiny)
+        return frozenset(served) if off <= _MARGIN * torch.finfo(known.dtype).eps ** 0.5 else frozenset()
+
+    def _random(self) -> Tensors:
+        """A random vector, as one for each of m = 1."""
         generator = torch.Generator().manual_seed(0)
-        one = {
+        return {
             name: torch.randn(1, *p.shape, generator=generator, dtype=p.dtype).to(p.device)
             for name, p in self.params.items()
         }
-        known, found = self._by_derivative(one, rows), self._by_layers(one, rows)
-        return bool((found - known).abs().max() <= _MARGIN * torch.finfo(known.dtype).eps ** 0.5 * known.abs().max())
 
     @cached_property
     def _counts(self) -> dict[str, Tensor | None]:
