@@ -91,7 +91,9 @@ def _cut(state: dict[str, Any], shards: Shards, device: torch.device | str) -> d
         if not isinstance(x, Tensor) or x.ndim == 0:
             return x
         is_vector, pieces = _pieces(x, path, like)
-        own = {name: LocalShard.of(shards[name].own(w).to(device), shards[name].ranks) for name, w in pieces.items()}
+        own: Tensors = {
+            name: LocalShard.of(shards[name].own(w).to(device), shards[name].ranks) for name, w in pieces.items()
+        }
         return flatten(own) if is_vector else _only(own)
 
     return _each(state, lambda tree: tree_map_with_path(leaf, tree))
