@@ -109,7 +109,7 @@ class ShardedModule(PureModule):
         return found
 
     def on_first(self, params: Tensors) -> Tensors:
-        """The whole tensors on the CPU of the first rank, frozen ones too; none on the others, which must all call it."""
+        """The whole tensors on the CPU of the first rank, frozen ones too; none on the others. All must call it."""
         frozen = {name: p for name, p in self.module.named_parameters() if name not in params}
         found: Tensors = {}
         for name in [*params, *frozen]:

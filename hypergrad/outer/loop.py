@@ -132,7 +132,8 @@ class Loop:
             ours = self._own_identity()
             if self.agreement.peers.is_first:
                 require_same(ours, state["identity"])
-            require_same_world(state.get("world", 1), self.agreement.peers.world, any_world=any_world)
+            is_sharded = bool(self.objective.problem.param_shards())
+            require_same_world(state, self.agreement.peers.world, is_sharded=is_sharded, any_world=any_world)
         self._note_device(state.get("device"))
         spread, map_carry = self.objective.spread, self.objective.estimator.map_rows
         state = with_own(state, spread, self._names, self.journal.device, map_carry)

@@ -21,10 +21,12 @@ from hypergrad.core.hyperparameter import shown
 from hypergrad.core.local_shard import plain
 from hypergrad.core.ranks import Peers, digest
 from hypergrad.core.row_shard import Rows
+from hypergrad.outer.param_state import SHARDED
 from hypergrad.problem.base import InnerProblem
 
 _ADDRESS = re.compile(" at 0x[0-9a-f]+")
 _DRAWN = "initial values"
+_KIND = {True: " and sharded parameters", False: " and whole parameters"}
 _LONGEST = 200
 """Characters of a value in a message."""
 
@@ -108,22 +110,31 @@ def require_same(ours: dict[str, str], theirs: dict[str, str]) -> None:
             )
 
 
-def require_same_world(before: int, now: int, *, any_world: bool) -> None:
-    """Require the number of processes of the run so far; with `any_world` another one is a warning.
+def require_same_world(state: dict[str, Any], world: int, *, is_sharded: bool, any_world: bool) -> None:
+    """Require the number of processes of the run so far, and parameters that are sharded or whole as they were.
+
+    Args:
+        state: that was read.
+        world: the number of processes here.
+        is_sharded: whether each of them has a shard of the parameters.
+        any_world: whether both may differ from those of the state, with a warning.
 
     Raises:
-        CheckpointError: if it is another.
+        CheckpointError: if they differ.
     """
-    if before == now:
+    before, was_sharded = state.get("world", 1), state.get(SHARDED, False)
+    if (before, was_sharded) == (world, is_sharded):
         return
+    was, now = ("", "") if was_sharded == is_sharded else (_KIND[was_sharded], _KIND[is_sharded])
+    had, has = f"{before} process{'es' * (before > 1)}{was}", f"{world}{now}"
     if not any_world:
         how = "in one process, without torchrun" if before == 1 else f"with torchrun --nproc-per-node={before}"
         raise CheckpointError(
-            f"The run had {before} process{'es' * (before > 1)} until this state, and here it has {now}: the numbers "
-            f"would go on with other rounding errors. Resume {how}, or allow it with any_world=true."
+            f"The run had {had} until this state, and here it has {has}: the numbers would go on with other rounding "
+            f"errors. Resume {how}{was}, or allow it with any_world=true."
         )
     warnings.warn(
-        f"The run had {before} process{'es' * (before > 1)} until this state, and goes on with {now}: its numbers "
+        f"The run had {had} until this state, and goes on with {has}: its numbers "
         "differ by rounding errors from those that it would have had.",
         UserWarning,
         stacklevel=2,

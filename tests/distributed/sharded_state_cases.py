@@ -16,7 +16,7 @@ import sharded_cases
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.checkpoint import FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 
 import hypergrad as hg
 from hypergrad.core.ranks import Peers
@@ -45,7 +45,7 @@ class Stop(hg.Callback):
 
 
 class Wide(nn.Module):
-    """A network with rows for each of four ranks, and a tensor that is used twice, one that is frozen, and small ones."""
+    """A network with rows for each of four ranks; a tensor is used twice, one is frozen, and some are small."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,20 +128,38 @@ def resumed(kind: str) -> list[bool]:
     return [first.last.step == STEPS - 1, bits(two, second) == undisturbed(kind)]
 
 
-def difference(kind: str, path: Path, group: dist.ProcessGroup | None = None) -> float:
-    """How far a run of other ranks that goes on is from one of only these."""
+def difference(kind: str, path: Path, make: Callable[[], Any]) -> float:
+    """How far a run of other ranks that goes on with another problem is from one of only this problem."""
     ends = []
     for resume in ({"resume": path, "any_world": True}, {}):
-        where = problem(group)
+        where = make()
         last = fit(kind, where, **resume).last
-        ends.append(last.hparams | last.grad | where.whole(last.params))
+        ends.append(last.hparams | last.grad | (where.whole(last.params) if where.param_shards() else last.params))
     return sharded_cases.apart(*ends)
 
 
 def alone(kind: str) -> float:
     """How far a run that the first of these ranks takes over alone is from one of one process."""
-    path, groups = leave(kind), [dist.new_group([rank]) for rank in range(dist.get_world_size())]
-    return difference(kind, path, groups[0]) if dist.get_rank() == 0 else 0.0
+    path, first = leave(kind), first_alone()
+    return difference(kind, path, partial(problem, first)) if dist.get_rank() == 0 else 0.0
+
+
+@cache
+def first_alone() -> Any:
+    """A group of the first rank; all ranks must call it."""
+    return dist.new_group([0])
+
+
+def unsharded(kind: str) -> float:
+    """How far a run that each of these ranks takes over with whole parameters is from one with these."""
+    return difference(kind, leave(kind), network)
+
+
+def cut(kind: str) -> float:
+    """How far a sharded run that takes over one with whole parameters is from a sharded one."""
+    path = folder() / f"cut-{kind}-{dist.get_rank()}"
+    fit(kind, network(), outer_steps=STOPPED, callbacks=[hg.StateSaver(path)])
+    return difference(kind, folder() / f"cut-{kind}-0", problem)
 
 
 def files() -> list[Any]:
@@ -168,6 +186,7 @@ def rank_without_space() -> list[Any]:
     def is_full(*_: Any) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    said = ""
     try:
         fit("f2sa", problem(), callbacks=[Fill(), hg.StateSaver(path)])
     except OSError as error:
@@ -189,6 +208,7 @@ def asked_to_end() -> list[Any]:
             if record.step == 2 and dist.get_rank() == 1:
                 os.kill(os.getpid(), signal.SIGINT)
 
+    said = ""
     try:
         fit("f2sa", problem(), callbacks=[Ask(), hg.StateSaver(path, every=100), hg.ModelSaver(path)])
     except KeyboardInterrupt as error:
@@ -209,9 +229,10 @@ def state_dicts() -> list[Any]:
 
 def refusals() -> dict[str, str]:
     """What is said of states that do not belong to a run."""
-    path, (first, *_) = leave("f2sa"), [dist.new_group([rank]) for rank in range(dist.get_world_size())]
+    path, first = leave("f2sa"), first_alone()
     attempts = {
         "data parallel": lambda: fit("f2sa", hg.DataParallel(network()), resume=path),
+        "bfloat16": lambda: fit("f2sa", hg.FullySharded(network(), precision="bf16-mixed", check=False), resume=path),
         "other weights": lambda: fit("f2sa", hg.FullySharded(network(1.0), check=False), resume=path),
         "one process": lambda: fit("f2sa", problem(first), resume=path) if dist.get_rank() == 0 else None,
     }
@@ -232,6 +253,8 @@ def cases() -> dict[str, Callable[[], Any]]:
     return {
         **{f"resumed, {kind}": partial(resumed, kind) for kind in KINDS},
         **{f"alone, {kind}": partial(alone, kind) for kind in KINDS},
+        **{f"unsharded, {kind}": partial(unsharded, kind) for kind in KINDS},
+        **{f"cut, {kind}": partial(cut, kind) for kind in KINDS},
         "files": files,
         "rank without space": rank_without_space,
         "asked to end": asked_to_end,
@@ -248,7 +271,7 @@ def left() -> dict[str, Callable[[], Any]]:
 def going_on() -> dict[str, Callable[[], Any]]:
     """For slow tests: from the states of 1, 2 and 4 ranks."""
     return {
-        f"{kind} from {before}": partial(difference, kind, folder() / f"{kind}-{before}")
+        f"{kind} from {before}": partial(difference, kind, folder() / f"{kind}-{before}", problem)
         for kind in KINDS
         for before in (1, 2, 4)
     }

@@ -29,8 +29,9 @@ def test_a_run_that_breaks_off_goes_on_to_the_bits_of_an_undisturbed_one(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_of_two_ranks_goes_on_on_one(kind):
-    assert max(found(f"alone, {kind}")) < BETWEEN_RANKS
+@pytest.mark.parametrize("how", ["alone", "unsharded", "cut"])
+def test_a_run_goes_on_on_one_rank_and_with_whole_parameters_and_in_shards_again(kind, how):
+    assert max(found(f"{how}, {kind}")) < BETWEEN_RANKS
 
 
 def test_tensors_that_stand_in_several_places_are_written_once():
@@ -59,7 +60,8 @@ def test_only_the_first_rank_gathers_the_whole_model_to_save_it():
 
 
 REFUSED = {
-    "data parallel": "its problem was FullySharded of Supervised, and here it is Supervised.",
+    "data parallel": "The run had 2 processes and sharded parameters until this state, and here it has 2 and whole",
+    "bfloat16": "its precision was that of the parameters, and here it is MixedPrecisionPolicy(param_dtype=torch.bf",
     "other weights": "its initial values was ",
     "one process": "The run had 2 processes until this state, and here it has 1",
 }
@@ -89,7 +91,8 @@ def test_a_vector_is_written_in_pieces_that_are_rows():
     assert whole["adjoint"]["z"]["a"] is whole["params"]["a"]
     odd = LocalShard.of(torch.ones(2, 5), ranks_of_two)
     with pytest.raises(
-        hg.CheckpointError, match=r"carries a shard of shape \(2, 5\) under 'vectors', which can be saved"
+        hg.CheckpointError,
+        match=r"carries a tensor of shape \(2, 5\) under 'vectors', of which each process has a part",
     ):
         with_param_rows({**state, "adjoint": {"vectors": odd}}, shards)
 

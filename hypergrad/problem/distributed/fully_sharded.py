@@ -79,6 +79,7 @@ class FullySharded(Wrapper):
             FullySharded(check, group, **settings)
         exact = ExactProducts.of(problem) if check is True and is_small(problem) else None
         at, ranks = problem.device("train") if device is None else torch.device(device), Ranks.of(group)
+        self._as_given = str(problem.model.module)  # FSDP2 changes the classes
         model = ShardedModule(problem.model, ranks, units, policy, at)
         super().__init__(problem.on_ranks(ranks).with_model(model).to(at))
         self.ranks, self._policy, self._start = ranks, policy, model.params()
@@ -122,8 +123,8 @@ class FullySharded(Wrapper):
         return self.problem.hyperparameters()
 
     def settings(self) -> dict[str, object]:
-        mine = {"problem": f"{type(self).__name__} of {type(self.problem).__name__}", "formats": str(self._policy)}
-        return {**super().settings(), **mine}
+        found = {**super().settings(), "problem": type(self.problem).__name__, "model": self._as_given}
+        return found if self._policy == policy_of(None) else {**found, "precision": str(self._policy)}
 
     def whole(self, params: Tensors) -> Tensors:
         """The whole tensors of shards, on all ranks, which must all call it."""
