@@ -199,10 +199,11 @@ class Decayed(hg.Quadratic):
 
 @pytest.mark.parametrize("method", [hg.F2SA, hg.MEHA])
 def test_a_weight_decay_of_gradient_descent_is_a_penalty_of_the_inner_loss(method):
-    hypergrads = []
+    hypergrads: list[Any] = []
     for problem, decay in ((hg.Quadratic(), 0.1), (Decayed(), 0.0)):
         estimator = hg.SingleLoop(method=method(solver=hg.GradientDescent(lr=0.1, weight_decay=decay)))
         params, carry = problem.init_params(), None
+        found: Any = None
         for _ in range(10):
             found = estimator.estimate(problem, problem.init_hparams(), params, carry=carry)
             params, carry = found.params, found.carry
