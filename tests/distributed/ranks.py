@@ -59,6 +59,7 @@ TOGETHER = (
     "plan_cases",
     "sharded_cases",
     "ignored_cases",
+    "same_start_cases",
 )
 """Modules whose cases on two processes are one launch if all tests run."""
 
