@@ -148,10 +148,14 @@ def every_method() -> dict[str, Callable[[], Any]]:
         },
         **{f"{k}": partial(trajectory, "MASOBA", BOTH, optimizer=kind) for k, kind in enumerate(kinds)},
         "suggested": suggested,
-        **{f"interrupted, {name}": partial(interrupted, name) for name in HELD},
     }
 
 
+def stopping() -> dict[str, Callable[[], Any]]:
+    """Runs that leave states."""
+    return {name: partial(interrupted, name) for name in HELD}
+
+
 def going_on() -> dict[str, Callable[[], Any]]:
-    """On another number of ranks than the four that wrote the states."""
+    """Runs on another number of ranks than the four that wrote the states."""
     return {name: partial(resumed, name, 4) for name in HELD}
