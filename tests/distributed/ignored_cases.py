@@ -69,7 +69,7 @@ ESTIMATORS: dict[str, hg.HypergradEstimator] = {
     "Store": hg.Unrolled(solver=SOLVER, inner_steps=5, tape=hg.Store()),
     "Forward": hg.Forward(solver=SOLVER, inner_steps=5),
     "AmIGO": hg.SingleLoop(method=hg.AmIGO(solver=hg.GradientDescent(lr=0.1), inner_steps=2, adjoint_steps=2)),
-    "SAMA": hg.SingleLoop(method=hg.SAMA()),
+    "SAMA": hg.SingleLoop(method=hg.SAMA(solver=hg.Momentum(lr=0.1))),
 }
 
 

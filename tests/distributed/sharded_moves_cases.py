@@ -23,7 +23,7 @@ METHODS: dict[str, hg.Method] = {
     "F2SA": hg.F2SA(solver=STEP, inner_steps=2, same_batch=False),
     "BOME": hg.BOME(solver=STEP, inner_steps=2),
     "MEHA": hg.MEHA(solver=STEP),
-    "SAMA": hg.SAMA(solver=hg.Adam(lr=0.05)),
+    "SAMA": hg.SAMA(solver=hg.Momentum(lr=0.1)),
 }
 HELD = ("MASOBA", "SABA", "SRBA")
 """Methods whose memory has parts that are shaped as λ."""
@@ -37,8 +37,6 @@ def batches(batch_size: int | None = 3) -> hg.Supervised:
 def trajectory(name: str, sharded: Sequence[str], batch_size: int | None = 3, **settings: Any) -> float:
     """How far ten moves with spread hyperparameters are from those of one process."""
     estimator = hg.SingleLoop(method=METHODS[name])
-    if name == "SAMA":  # Adam would enlarge the rounding errors of its differences
-        settings = {"optimizer": partial(torch.optim.SGD, lr=100.0), **settings}
     one = fit(batches(batch_size), estimator, **settings)
     return difference(fit(hg.DataParallel(batches(batch_size), sharded=sharded), estimator, **settings), one)
 
@@ -150,10 +148,14 @@ def every_method() -> dict[str, Callable[[], Any]]:
         },
         **{f"{k}": partial(trajectory, "MASOBA", BOTH, optimizer=kind) for k, kind in enumerate(kinds)},
         "suggested": suggested,
-        **{f"interrupted, {name}": partial(interrupted, name) for name in HELD},
     }
 
 
+def stopping() -> dict[str, Callable[[], Any]]:
+    """Runs that leave states."""
+    return {name: partial(interrupted, name) for name in HELD}
+
+
 def going_on() -> dict[str, Callable[[], Any]]:
-    """On another number of ranks than the four that wrote the states."""
+    """Runs on another number of ranks than the four that wrote the states."""
     return {name: partial(resumed, name, 4) for name in HELD}

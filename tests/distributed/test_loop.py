@@ -67,7 +67,7 @@ def test_a_folder_in_use_is_refused_on_all_ranks():
             "start differs",
             "the parameter 0.weight on rank 1 differs from the parameter 0.weight on the other ranks",
         ),
-        ("data differ", "the data problem.X on rank 1 differs from the data problem.X on the other ranks"),
+        ("data differ", "the data X on rank 1 differs from the data X on the other ranks"),
     ],
 )
 def test_ranks_that_differ_are_named(case, message):

@@ -17,7 +17,7 @@ from hypergrad.core.row_shard import RowShard
 from hypergrad.outer.spread import Spread
 from hypergrad.outer.spread_requirements import require_entrywise, require_linear
 
-TOL = dict.fromkeys(METHODS, 1e-10) | {"SAMA": 1e-9}  # by differences
+TOL = 1e-10
 SPREAD = Spread({"l2": RowShard(Ranks("", 0, 2), 12)})
 
 
@@ -43,11 +43,11 @@ def found(states: Path) -> ranks.Results:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_ten_moves_are_those_of_one_process(found: ranks.Results, name: str):
-    assert max(found.of(name)) < TOL[name]
+    assert max(found.of(name)) < TOL
 
 
 def test_steps_without_a_record_are_those_of_one_process(found: ranks.Results):
-    assert max(found.of("unrecorded")) < 1e-10
+    assert max(found.of("unrecorded")) < TOL
 
 
 def test_memories_keep_the_rows_of_a_rank(found: ranks.Results):
@@ -75,13 +75,13 @@ def test_a_run_goes_on_from_its_states_on_as_many_ranks(found: ranks.Results, na
 
 @pytest.mark.parametrize("name", HELD)
 def test_a_run_of_one_process_goes_on_on_two(found: ranks.Results, name: str):
-    assert max(found.of(f"from one, {name}")) < 1e-10
+    assert max(found.of(f"from one, {name}")) < TOL
 
 
 @pytest.mark.parametrize("name", HELD)
 def test_a_run_on_two_ranks_goes_on_on_one(found: ranks.Results, name: str):
     assert max(found.of(f"interrupted, {name}")) == 0.0
-    assert _on_one(name, 2) < 1e-10
+    assert _on_one(name, 2) < TOL
 
 
 def test_the_step_of_w_comes_from_all_ranks_and_that_of_l_from_the_whole_problem():
@@ -102,18 +102,17 @@ def test_a_method_of_the_users_own_is_refused():
 def test_every_method_with_every_kind_of_rows_on_two_and_four_ranks(states: Path, world: int):
     results = ranks.run("sharded_moves_cases", world=world, function="every_method", seconds=500)
     for case in runs.every_method():
-        name = case.split(",")[0]
-        assert max(results.of(case)) < TOL.get(name, 1e-10), case
+        assert max(results.of(case)) < TOL, case
 
 
 @pytest.mark.slow
 def test_states_of_four_ranks_go_on_on_two_and_on_one(states: Path):
-    written = ranks.run("sharded_moves_cases", world=4, function="every_method", seconds=500)
+    written = ranks.run("sharded_moves_cases", world=4, function="stopping", seconds=200)
     again = ranks.run("sharded_moves_cases", function="going_on", seconds=100)
     for name in HELD:
-        assert max(written.of(f"interrupted, {name}")) == 0.0
-        assert max(again.of(name)) < 1e-10
-        assert _on_one(name, 4) < 1e-10
+        assert max(written.of(name)) == 0.0
+        assert max(again.of(name)) < TOL
+        assert _on_one(name, 4) < TOL
 
 
 def _on_one(name: str, before: int) -> float:

@@ -19,6 +19,8 @@ from hypergrad.core.row_shard import RowShard
 from hypergrad.core.total_loss import total_loss
 from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.distributed.row_shards import shards_of
+from hypergrad.problem.distributed.same_start import require_same_start
+from hypergrad.problem.distributed.sharing import require_one_rank_can
 from hypergrad.problem.oracle import Oracle
 from hypergrad.problem.parts import accumulated_outer_loss
 from hypergrad.problem.wrapper import Wrapper
@@ -43,17 +45,15 @@ class DataParallel(Wrapper):
 
     Args:
         problem: gives its parts by `inner_share` and `outer_share`, as `Supervised` does; the same on all ranks.
-        group: of torch.distributed, or the ranks themselves; None for all processes, or for one if torch.distributed
-            is not initialised.
+        group: of torch.distributed; None for all processes, or for one if torch.distributed is not initialised. Or
+            the ranks themselves, if these are known to hold the same problem.
         sharded: the names of hyperparameters of which `Trainer` keeps some rows on each rank, with their part of the
             optimiser's state, see docs/sharded_hyperparameters.md. Elsewhere they are as the others.
 
-    Raises:
-        ValueError: if the optimality condition of the problem is not the gradient of its loss, or its losses are
-            sums over processes already.
-
-    Also raised, by what it calls: ValueError if the problem has an L1 penalty, or a loss that is not the sum of those
-    of its parts, or a hyperparameter of `sharded` cannot be; NotImplementedError if it has no parts.
+    Also raised, by what it calls: ValueError if the optimality condition of the problem is not the gradient of its
+    loss, or its losses are sums over processes already, or it has an L1 penalty, or a loss that is not the sum of those
+    of its parts, or a hyperparameter of `sharded` cannot be; NotImplementedError if it has no parts; RankError on all
+    ranks, if they do not hold the same data, settings and initial values, which are compared once, by a digest.
     """
 
     _is_on_shards = False
@@ -62,21 +62,13 @@ class DataParallel(Wrapper):
         self, problem: InnerProblem, group: dist.ProcessGroup | Ranks | None = None, sharded: Sequence[str] = ()
     ) -> None:
         super().__init__(problem)
-        if not problem.is_minimisation:
-            raise ValueError(
-                f"DataParallel needs an optimality condition that is the gradient of the inner loss, but "
-                f"{type(problem).__name__} has one of its own, which need not be a sum over examples; run it on one "
-                "process."
-            )
-        if problem.is_spread:
-            raise ValueError(
-                f"DataParallel needs a problem whose losses one process can compute, but those of this "
-                f"{type(problem).__name__} are sums over processes already; leave one of the two DataParallel out."
-            )
+        require_one_rank_can(problem)
         self.ranks = group if isinstance(group, Ranks) else Ranks.of(group)
         self._shards = shards_of(problem, self.ranks, sharded)
         self._unsummed: frozenset[str] = frozenset()
         if self.is_spread:
+            if not isinstance(group, Ranks):
+                require_same_start(problem, self.peers, type(self).__name__)
             self.problem = problem.on_ranks(self.ranks)
             self.inner_batch(0)  # an error now, if the problem has no parts
             self.outer_batch(0)

@@ -17,6 +17,7 @@ from hypergrad.model.sharded_module import ShardedModule
 from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.distributed.own_loss import NO_SECOND, OwnLoss
 from hypergrad.problem.distributed.products_check import ExactProducts
+from hypergrad.problem.distributed.same_start import require_same_start
 from hypergrad.problem.distributed.sharding_requirements import (
     is_small,
     policy_of,
@@ -77,6 +78,7 @@ class FullySharded(Wrapper):
         require_effects(problem)
         if isinstance(check, Supervised):
             FullySharded(check, group, **settings)
+        require_same_start(problem, peers_of(group), "FullySharded")
         exact = ExactProducts.of(problem) if check is True and is_small(problem) else None
         at, ranks = problem.device("train") if device is None else torch.device(device), Ranks.of(group)
         self._as_given = str(problem.model.module)  # FSDP2 changes the classes

@@ -1,4 +1,4 @@
-"""What is not compiled where several processes share a problem."""
+"""What several processes can share, and what is not compiled there."""
 
 from hypergrad.compile.tracing import CannotCompileError
 from hypergrad.problem.base import InnerProblem
@@ -17,3 +17,22 @@ def require_one_process(problem: InnerProblem) -> None:
     """
     if problem.is_spread:
         raise CannotCompileError(SHARED)
+
+
+def require_one_rank_can(problem: InnerProblem) -> None:
+    """Require a problem whose losses are sums over examples, and computed by one process.
+
+    Raises:
+        ValueError: if it is another.
+    """
+    if not problem.is_minimisation:
+        raise ValueError(
+            f"DataParallel needs an optimality condition that is the gradient of the inner loss, but "
+            f"{type(problem).__name__} has one of its own, which need not be a sum over examples; run it on one "
+            "process."
+        )
+    if problem.is_spread:
+        raise ValueError(
+            f"DataParallel needs a problem whose losses one process can compute, but those of this "
+            f"{type(problem).__name__} are sums over processes already; leave one of the two DataParallel out."
+        )
