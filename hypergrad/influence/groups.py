@@ -10,6 +10,9 @@ from hypergrad.influence.tables import read_groups, write_table
 if TYPE_CHECKING:
     from rich.console import Console
 
+_SHOWN = 20
+"""Groups to print, the most harmful ones."""
+
 
 def write_groups(examples: Influences, given: str, folder: Path, kind: str, console: "Console") -> None:
     """Write the change of the dev loss without each group of train examples, to first order, and print it.
@@ -37,7 +40,3 @@ def write_groups(examples: Influences, given: str, folder: Path, kind: str, cons
         table.add_row(names[k], str(sizes[k]), f"{change[k]:+.3e}")
     console.print(table)
     console.print(str(path), soft_wrap=True, highlight=False)
-
-
-_SHOWN = 20
-"""Groups to print, the most harmful ones."""

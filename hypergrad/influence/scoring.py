@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _BLOCK = 512
 """Examples at once where no method says how many."""
+_OPTIMAL = 1e-4
+"""Of ‖∇g‖, relative to the start, below which parameters count as a minimum in a remark. A judgement."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +131,6 @@ class Scoring:
         if part > _OPTIMAL:
             remark += "; they are not a minimum, so influences are those of a local model (docs/influence.md)"
         self.console.print(remark, highlight=False)
-
-
-_OPTIMAL = 1e-4
-"""Of ‖∇g‖, relative to the start, below which parameters count as a minimum in a remark. A judgement."""
 
 
 class _Tops:
