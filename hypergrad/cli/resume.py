@@ -26,11 +26,8 @@ def resumed(arguments: list[str]) -> tuple[list[str], Path | None]:
         Arguments for Hydra, which do not overwrite the config with which the run started, and the folder of the run;
         None if there is none.
 
-    Raises:
-        FileNotFoundError: if there is nothing to go on from.
-
-    Also raised, by what it calls: CheckpointError if the state cannot be read; ValueError if the folder holds arguments
-    that a run does not leave there.
+    Also raised, by what it calls: FileNotFoundError if there is nothing to go on from; CheckpointError if the state
+    cannot be read; ValueError if the folder holds arguments that a run does not leave there.
     """
     options, others = options_and_others(arguments)
     chosen = [argument.removeprefix("resume=") for argument in others if argument.startswith("resume=")]
@@ -39,16 +36,31 @@ def resumed(arguments: list[str]) -> tuple[list[str], Path | None]:
     source = Path(chosen[-1]).resolve()
     read(source)
     folder = source if source.is_dir() else source.parent
+    given = [argument for argument in others if not argument.startswith(_OURS)]
+    overrides = continued(folder, given)
+    given_config = any(text.startswith(("--config-dir", "-cd")) for text in options)
+    where = [] if given_config else _config_dir(folder / ".hydra")
+    return [*options, *where, *overrides, f"resume={_quoted(source)}"], folder
+
+
+def continued(folder: Path, given: list[str]) -> list[str]:
+    """The overrides with which the run in a folder started, those given now, and those that let Hydra use the folder.
+
+    Args:
+        folder: of the run; the config with which it started is not overwritten.
+        given: which replace those of the run.
+
+    Raises:
+        FileNotFoundError: if it is not the folder of a run.
+
+    Also raised, by what it calls: ValueError if the folder holds arguments that a run does not leave there.
+    """
     begun = folder / ".hydra"
     if not (begun / "overrides.yaml").exists():
         raise FileNotFoundError(f"resume must name the folder of a run, but there is no {begun / 'overrides.yaml'}.")
-    given = [argument for argument in others if not argument.startswith(_OURS)]
     keys = {_key(argument) for argument in given}
-    overrides = _overrides(begun)
-    before = [text for text in overrides if not text.startswith(_OURS) and _key(text) not in keys]
-    where = [] if any(text.startswith(("--config-dir", "-cd")) for text in options) else _config_dir(begun)
-    ours = [f"resume={_quoted(source)}", f"hydra.run.dir={_quoted(folder)}", "hydra.output_subdir=.hydra/resumed"]
-    return [*options, *where, *before, *given, *ours], folder
+    before = [text for text in _overrides(begun) if not text.startswith(_OURS) and _key(text) not in keys]
+    return [*before, *given, f"hydra.run.dir={_quoted(folder)}", "hydra.output_subdir=.hydra/resumed"]
 
 
 def _overrides(begun: Path) -> list[str]:

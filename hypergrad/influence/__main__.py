@@ -1,12 +1,18 @@
-"""The command line: `python -m hypergrad.influence experiment=digits`."""
+"""The command line: `python -m hypergrad.influence experiment=digits`, and with `method=ekfac` for networks."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from hypergrad.cli.command import command, configured, configured_problem, run_folder
-from hypergrad.cli.settings import own_settings
+from hypergrad.cli.influence_arguments import InfluenceArguments
 from hypergrad.core.errors import NotOptimalError
 from hypergrad.influence.examples import Influences, influences, require_supervised
+from hypergrad.influence.groups import write_groups
+from hypergrad.influence.scoring import Scoring
+from hypergrad.influence.tables import read_groups
 from hypergrad.training.training import Training
 
 _TOL = 1e-9
@@ -14,33 +20,40 @@ _TOL = 1e-9
 
 
 def main() -> None:
-    """Train at the initial hyperparameters, print the examples that matter most, and write all of them as CSV.
+    """Train at the initial hyperparameters, print the examples that matter most, and write all of them.
 
-    Also raised, by what it calls: SystemExit if `top` or `steps` is not a positive integer.
+    Without `method`, one adjoint solve at the solution gives the influence on the dev loss.
+
+    Also raised, by what it calls: SystemExit if a setting has a value that it cannot have.
     """
-    settings, rest = own_settings(sys.argv[1:], {"top": "10", "steps": "10000"})
-    top, steps = (_positive(name, settings[name]) for name in ("top", "steps"))
-    folder = "hydra.run.dir='outputs/${name}-influence/${now:%Y-%m-%d_%H-%M-%S-%f}'"
-    sys.argv[1:] = [folder, "+sensitivity=jackknife", *rest]
+    try:
+        given, sys.argv[1:] = InfluenceArguments.of(sys.argv[1:])
+    except (OSError, ValueError, ImportError) as error:
+        sys.exit(f"error: {error}")
 
     def task(cfg: Any) -> None:
-        examples = _trained_influences(cfg, steps)
-        path = run_folder() / "influence.csv"
-        examples.print(top)
-        examples.write(path)
-        print(path)
+        folder, console = run_folder(), Console()
+        given.save(folder)
+        examples = _scored(cfg, given, folder, console) if given.method else _trained_influences(cfg, given.steps)
+        examples.print(given.top, console)
+        print(examples.write(folder, given.table))
+        if given.groups:
+            write_groups(examples, given.groups, folder, given.table, console)
 
     command(task, sweeps=False)
 
 
-def _positive(name: str, value: str) -> int:
-    """The integer that a setting holds.
-
-    Also raised, by what it calls: SystemExit if it is not a positive integer.
-    """
-    if not value.isdecimal() or int(value) < 1:
-        sys.exit(f"error: {name} must be an integer of at least 1, but it is {value!r}.")
-    return int(value)
+def _scored(cfg: Any, given: InfluenceArguments, folder: Path, console: Console) -> Influences:
+    """The influences by a method, at the end of training."""
+    with configured_problem(cfg) as problem:
+        method = configured(cfg, "influence")
+        steps = method.inner_steps if method.trains else given.steps
+        training = Training(solver=configured(cfg, "solver"), steps=steps, tol=0.0 if method.trains else _TOL)
+        scoring = Scoring.of(problem, method, training, folder, console)
+        if given.groups:
+            read_groups(given.groups, scoring.problem.y)  # an error must not come after hours
+        params = scoring.params()
+        return scoring.each(params, given.top, given.table) if given.each else scoring.mean(params)
 
 
 def _trained_influences(cfg: Any, max_steps: int) -> Influences:

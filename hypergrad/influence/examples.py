@@ -1,6 +1,5 @@
 """The influence of each train example of a supervised problem on the dev loss."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.influence.tables import shown, write_table
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.parts import accumulated_outer_loss
 from hypergrad.problem.precision import InPrecision
@@ -55,16 +55,18 @@ class Influences:
             table = Table("example", "target", "train loss", "dev loss without it", title=title, title_justify="left")
             table.box, table.show_edge = SIMPLE_HEAD, False
             for i in rows:
-                table.add_row(str(i), _shown(self.targets[i]), f"{self.losses[i]:.4g}", f"{self.change[i]:+.3e}")
+                table.add_row(str(i), shown(self.targets[i]), f"{self.losses[i]:.4g}", f"{self.change[i]:+.3e}")
             console.print(table)
 
-    def write(self, path: Path) -> None:
-        """Write all examples, in the order of the train part, as CSV."""
-        with path.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(("example", "target", "train_loss", "dev_loss_change_without"))
-            for i, (loss, change) in enumerate(zip(self.losses.tolist(), self.change.tolist(), strict=True)):
-                writer.writerow((i, _shown(self.targets[i]), loss, change))
+    def write(self, folder: Path, kind: str = "csv") -> Path:
+        """Write all examples, in the order of the train part, as "csv" or "parquet"; the path of the file."""
+        columns = {
+            "example": range(len(self.change)),
+            "target": [shown(target) for target in self.targets],
+            "train_loss": self.losses.tolist(),
+            "dev_loss_change_without": self.change.tolist(),
+        }
+        return write_table(folder, "influence", columns, kind)
 
 
 def influences(
@@ -121,7 +123,3 @@ def require_supervised(problem: InnerProblem) -> Supervised:
             "problems, declare a weight for each example as a hyperparameter and use hg.InfinitesimalJackknife."
         )
     return problem
-
-
-def _shown(target: Tensor) -> str:
-    return " ".join(f"{value:.6g}" for value in target.reshape(-1).tolist())

@@ -1,5 +1,6 @@
 """Influence by the implicit function theorem."""
 
+import warnings
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, unflatten
+from hypergrad.core.errors import NotConvergedWarning
 from hypergrad.core.operator import Operator
 from hypergrad.core.validation import require_instance, require_int, require_real
 from hypergrad.influence.base import InfluenceMethod, Scores
@@ -83,8 +85,21 @@ class ImplicitInfluence(InfluenceMethod):
         if isinstance(self.linsolve, KFAC):  # whose `inverse` spends a product for each b, on the residual
             made, _ = self.linsolve.made(A, like, preconditions=False)
             return lambda each: [made(b) for b in each]
-        solve = self.linsolve.inverse(A, like)
-        return lambda each: list(solve(torch.stack(each, dim=1)).x.T)
+        inverse = self.linsolve.inverse(A, like)
+
+        def solve(each: list[Tensor]) -> list[Tensor]:
+            solved = inverse(torch.stack(each, dim=1))
+            if not solved.converged:
+                warnings.warn(
+                    f"{type(self.linsolve).__name__} left the systems of {len(each)} gradients of dev losses at a "
+                    f"relative residual of up to {solved.residual:.1e} ({solved.status}); raise its max_iter or tol, "
+                    "or the damping of the influence.",
+                    NotConvergedWarning,
+                    stacklevel=2,
+                )
+            return list(solved.x.T)
+
+        return solve
 
 
 def in_blocks(problem: Supervised, block: int) -> Supervised:

@@ -55,6 +55,21 @@ class Terms:
         outputs = problem.model(params | effects.buffers(self.hparams), effects.inputs(X, self.hparams), None)
         return problem.criterion.each(outputs, y, None, self._fraction("dev", rows))
 
+    @torch.no_grad()
+    def train_losses(self) -> Tensor:
+        """The loss of each train example, without effects, shape (n,); the mean is the train loss."""
+        problem, each = self.problem, []
+        for rows in _blocks(problem.size("train"), self.block):
+            batch = Batch(rows, fraction=self._fraction("train", rows))
+            outputs, y = problem.outputs(self.params, self.hparams, batch), problem.step_targets(batch)
+            each.append(problem.criterion.each(outputs, y, None, batch.fraction))
+        return torch.cat(each)
+
+    @torch.no_grad()
+    def dev_losses(self) -> Tensor:
+        """The loss of each dev example, shape (m,)."""
+        return torch.cat([self.dev(self.params, rows) for rows in _blocks(self.problem.size("dev"), self.block)])
+
     def require_finite(self) -> None:
         """Require that the gradient of each train example is finite, by its product with one vector.
 

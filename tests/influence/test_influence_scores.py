@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import hypergrad as hg
 from hypergrad.influence.examples import influences
@@ -203,3 +204,59 @@ def test_ekfac_is_nearer_to_the_exact_scores_than_kfac_and_the_identity():
     assert found[0] < 0.7
     assert 0.9 < found[1] < found[2]
     assert found[2] > 0.95
+
+
+class Largest(TorchDispatchMode):
+    """The entries of the largest tensor that is made within the context, but for the scores of all of train."""
+
+    def __init__(self, num: int) -> None:
+        super().__init__()
+        self.num, self.entries = num, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.shape[-1:] != (self.num,) and made._base is None:
+            self.entries = max(self.entries, made.numel())
+        return made
+
+
+def test_the_memory_does_not_grow_with_train():
+    torch.manual_seed(0)
+    X, y = torch.randn(101, 3), torch.randint(2, (101,))
+    sizes = {}
+    for num in (48, 96):
+        problem = hg.Supervised(
+            model=nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)),
+            loss=cross_entropy,
+            train=(X[:num], y[:num]),
+            dev=(X[96:], y[96:]),
+            hyperparameters={"l2": hg.L2(init=0.02)},
+        )
+        method = hg.ImplicitInfluence(linsolve=hg.CG(tol=0.1), damping=1.0, dev_block=5, train_block=16)
+        with Largest(num) as largest:
+            hg.influence_scores(problem, problem.init_params(), problem.init_hparams(), method=method)
+        sizes[num] = largest.entries
+    assert sizes[96] == sizes[48] < 16 * 5 * 26
+
+
+@pytest.mark.skipif(find_spec("curvlinops") is None, reason="K-FAC needs curvlinops")
+def test_a_loss_or_a_layer_without_factors_is_refused_with_a_remedy():
+    method = hg.ImplicitInfluence(linsolve=hg.EKFAC())
+    target = torch.randn(80, generator=torch.Generator().manual_seed(0))
+    X = torch.randn(80, 3, generator=torch.Generator().manual_seed(1))
+    data: Any = {"train": (X[:60], target[:60]), "dev": (X[60:], target[60:]), "hyperparameters": {}}
+    huber = hg.Supervised(model=nn.Linear(3, 1), loss=nn.HuberLoss(), **data)
+    with pytest.raises(
+        ValueError, match="EKFAC cannot serve this problem: its loss, HuberLoss, is none of .* Use hg.CG"
+    ):
+        hg.influence_scores(huber, huber.init_params(), {}, method=method)
+    bilinear = network(model=nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Conv1d(1, 2, 3), nn.Flatten()))
+    with pytest.raises(ValueError, match="no linear or convolutional layer .* Use hg.CG"):
+        hg.influence_scores(bilinear, bilinear.init_params(), bilinear.init_hparams(), method=method)
+
+
+def test_systems_that_are_not_solved_are_warned_of(at_the_optimum):
+    problem, w = at_the_optimum
+    method = hg.ImplicitInfluence(linsolve=hg.CG(max_iter=2))
+    with pytest.warns(hg.NotConvergedWarning, match=r"CG left the systems of 1 gradients .* \(max_iter\)"):
+        hg.influence_scores(problem, w, problem.init_hparams(), method=method, mean=True)
