@@ -16,7 +16,7 @@ import sharded_cases
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 
 import hypergrad as hg
 from hypergrad.core.ranks import Peers
@@ -163,7 +163,7 @@ def cut(kind: str) -> float:
 
 
 def files() -> list[Any]:
-    """The names in the folder of a run, and what the last state says of some tensors."""
+    """The names in the folder of a run, where rows of a tensor are, and what the last state says of some tensors."""
     path = leave("f2sa")
     state = torch.load(path / f"state-00000{STOPPED}.pt", weights_only=True)
     entries = [
@@ -171,7 +171,9 @@ def files() -> list[Any]:
         state["records"][1]["params"]["scale"],
         state["adjoint"]["memory"]["z"]["scale"],
     ]
-    return [sorted(one.name for one in path.iterdir()), *map(str, entries)]
+    places = FileSystemReader(path / f"state-00000{STOPPED}.shards").read_metadata().storage_data.items()
+    w = {str(list(index.offset)): at.relative_path for index, at in places if index.fqn == "params/first.weight"}
+    return [sorted(one.name for one in path.iterdir()), w, *map(str, entries)]
 
 
 def rank_without_space() -> list[Any]:

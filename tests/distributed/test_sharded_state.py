@@ -34,8 +34,9 @@ def test_a_run_goes_on_on_one_rank_and_with_whole_parameters_and_in_shards_again
     assert max(found(f"{how}, {kind}")) < BETWEEN_RANKS
 
 
-def test_tensors_that_stand_in_several_places_are_written_once():
-    for names, *entries in found("files"):
+def test_each_rank_writes_its_own_rows_and_what_stands_in_several_places_once():
+    for names, places, *entries in found("files"):
+        assert places == {"[0, 0]": "__0_0.distcp", "[4, 0]": "__1_0.distcp"}
         assert names[2:] == [f"state-{k:06d}.{end}" for k in (1, 2) for end in ("pt", "shards")]
         w, last, z = ("params/scale", "params/scale", "adjoint/memory/z/scale")
         wanted = [{"key among the shards": key, "shape": [1], "dtype": torch.float64} for key in (w, last, z)]
