@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,24 +21,21 @@ class Handed(NamedTuple):
         model: the network.
         train: X and y.
         dev: X and y.
+        damping: δ that ours has on the diagonal of the curvature, with the penalty.
     """
 
     model: nn.Module
     train: tuple[Tensor, Tensor]
     dev: tuple[Tensor, Tensor]
-
-
-def hand(path: Path, name: str, model: dict[str, Tensor], train: tuple[Tensor, Tensor], dev: tuple[Tensor, Tensor]):
-    """Write what a peer needs; `name` is that of the network and `model` its state."""
-    torch.save({"name": name, "model": model, "train": tuple(train), "dev": tuple(dev)}, path)
+    damping: float
 
 
 def read(path: Path) -> Handed:
-    """Read it."""
+    """What `table.py` wrote: the name of the network, its parameters, the data, and δ."""
     found = torch.load(path)
     model = NETWORKS[found["name"]]()
-    model.load_state_dict(found["model"])
-    return Handed(model.eval(), found["train"], found["dev"])
+    model.load_state_dict(found["params"])
+    return Handed(model.eval(), found["train"], found["dev"], found["damping"])
 
 
 def measured(score: Callable[[], Tensor]) -> dict[str, Any]:
@@ -52,20 +50,29 @@ def measured(score: Callable[[], Tensor]) -> dict[str, Any]:
     return {"scores": scores, "seconds": seconds, "megabytes": megabytes}
 
 
-def serve(methods: dict[str, Callable[[Handed], Tensor]]) -> None:
-    """Score by each method for each file named on the command line, and write FILE.METHOD.pt.
+def reply(path: Path, name: str) -> Path:
+    """Where the outcome of a method is, beside what was handed."""
+    return path.with_suffix(f".{name.replace('/', ' over ')}.pt")
 
-    The first file is scored twice, because what is loaded at the first call is no time of the method.
+
+def keep(path: Path, name: str, score: Callable[[], Tensor]) -> None:
+    """Measure a method and write the outcome beside what was handed, unless that is there."""
+    kept = reply(path, name)
+    if not kept.exists():
+        found = measured(score)
+        torch.save(found, kept)
+        print(f"{path.stem}: {name}, {found['seconds']:.2f} s, {found['megabytes']:.0f} MB", flush=True)
+
+
+def serve(methods: dict[str, Callable[[Handed], Tensor]]) -> None:
+    """Score by each method for each file named on the command line.
+
+    The first file is also scored before, because what is loaded at the first call is no time of the method.
     """
     torch.set_num_threads(1)
     paths = [Path(name) for name in sys.argv[1:]]
-    for k, path in enumerate([*paths[:1], *paths]):
-        for name, score in methods.items():
-            reply = path.with_suffix(f".{name}.pt")
-            if k == 0 or not reply.exists():
-                torch.manual_seed(0)
-                handed = read(path)
-                found = measured(lambda score=score, handed=handed: score(handed))
-                if k > 0:
-                    torch.save(found, reply)
-                    print(reply.name, f"{found['seconds']:.2f} s, {found['megabytes']:.0f} MB", flush=True)
+    for name, score in methods.items():
+        score(read(paths[0]))
+        for path in paths:
+            torch.manual_seed(0)
+            keep(path, name, partial(score, read(path)))

@@ -1,9 +1,8 @@
-"""kronfluence: EK-FAC, with its default damping and with a tenth of the mean eigenvalue of each layer."""
+"""kronfluence: EK-FAC, damped by a tenth of the mean eigenvalue of each layer, as ours damps, or by its default."""
 # pyright: reportMissingImports=false
 
 import logging
 import tempfile
-from functools import partial
 from typing import Any
 
 import torch
@@ -48,6 +47,21 @@ class Classification(Task):
         return self.compute_train_loss(batch, model)
 
 
+def heuristic(handed: Handed) -> Tensor:
+    """By a tenth of the mean eigenvalue."""
+    return scores(handed, None)
+
+
+def default(handed: Handed) -> Tensor:
+    """By the default."""
+    return scores(handed, ScoreArguments().damping_factor)
+
+
+def given(handed: Handed) -> Tensor:
+    """By what ours has on the diagonal too: the penalty, and a damping."""
+    return scores(handed, handed.damping)
+
+
 def scores(handed: Handed, damping: float | None) -> Tensor:
     """∇f_jᵀ (G + δI)⁻¹ ∇ℓ_i for dev example j and train example i."""
     served = nn.Linear, nn.Conv2d  # and no classes derived from them, which kronfluence does not know
@@ -65,4 +79,4 @@ def scores(handed: Handed, damping: float | None) -> Tensor:
 
 if __name__ == "__main__":
     torch.backends.mha.set_fastpath_enabled(False)  # it reads weights of layers that kronfluence has wrapped
-    serve({"kronfluence": partial(scores, damping=None), "kronfluence-default": partial(scores, damping=1e-8)})
+    serve({"kronfluence": heuristic, "kronfluence, default damping": default, "kronfluence, 1/τ": given})

@@ -15,7 +15,7 @@ DIMENSIONS = 512
 
 def scores(handed: Handed) -> Tensor:
     """Of one network, by a normal projection to 512 dimensions."""
-    model, (X, y), dev = handed
+    model, (X, y), dev, _ = handed
     with tempfile.TemporaryDirectory() as folder:
         trak = TRAKer(
             model,
