@@ -57,7 +57,7 @@ IMPORTED = ["hypergrad", "sklearn.datasets", "torch._dynamo", "torch.distributed
 """What most ranks need and is slow to import."""
 
 
-def run(module: str, world: int = 2, function: str = "cases", seconds: int = 60) -> Results:
+def run(module: str, world: int = 2, function: str = "cases", seconds: int = 300) -> Results:
     """The results of all cases of a module on `world` processes of gloo, from one launch in each process of the tests.
 
     Args:
