@@ -117,7 +117,7 @@ class Loop:
             "identity": self._own_identity(),
         }
         state = with_param_rows(state, self.objective.problem.param_shards())
-        return with_rows(state, self.objective.spread, self._names)
+        return with_rows(state, self.objective.spread, self._names, self.objective.estimator.map_rows)
 
     def restore(self, state: dict[str, Any], *, any_world: bool = False) -> None:
         """Go back to a state, as if it had been reached here.
@@ -135,7 +135,8 @@ class Loop:
             is_sharded = bool(self.objective.problem.param_shards())
             require_same_world(state, self.agreement.peers.world, is_sharded=is_sharded, any_world=any_world)
         self._note_device(state.get("device"))
-        state = with_own(state, self.objective.spread, self._names, self.journal.device)
+        spread, map_carry = self.objective.spread, self.objective.estimator.map_rows
+        state = with_own(state, spread, self._names, self.journal.device, map_carry)
         state = with_own_params(state, self.objective.problem.param_shards(), self.journal.device)
         self.journal.restore(state, self.objective.problem.at_outer_step)
         self.objective.restore(state)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hypergrad.core.collectives import Ranks
+from hypergrad.core.hparam_rows import HparamRows
 from hypergrad.core.ranks import ALONE, Peers
 from hypergrad.core.row_shard import RowShard
 
@@ -50,6 +51,10 @@ class Shareable:
         Those that are private have the rows of this process in it, and others all rows.
         """
         return self
+
+    def hparam_rows(self) -> HparamRows:
+        """The rows of `shards` in a problem of `on_shards`; by default there are none."""
+        return HparamRows({})
 
     def inner_share_at(self: Any, step: int, ranks: Ranks) -> tuple[Any, float]:
         """The part of `inner_batch(step)` that this process computes, and its share.
