@@ -86,6 +86,7 @@ class Result:
 
         See `TrainedModel.save`; a row of `history.csv` is one of `rows`.
         """
+        Path(folder).mkdir(parents=True, exist_ok=True)  # of many ranks, perhaps only the first writes the model
         self.model.save(folder)
         with replacing(Path(folder) / "history.csv") as file:
             file.write(as_csv(self.rows()).encode())
