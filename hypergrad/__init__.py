@@ -157,6 +157,7 @@ from hypergrad.training.training import Training as Training
 from hypergrad.training.report import TrainingReport as TrainingReport
 from hypergrad.model.transformer import TransformerClassifier as TransformerClassifier
 from hypergrad.estimator.unrolled import Unrolled as Unrolled
+from hypergrad.influence.unrolled import UnrolledInfluence as UnrolledInfluence
 from hypergrad.estimator.report import UnrollingReport as UnrollingReport
 from hypergrad.core.errors import UnusedHyperparameterError as UnusedHyperparameterError
 from hypergrad.solver.schedule import Warmup as Warmup

@@ -1,6 +1,6 @@
 """A loss that is a sum over processes, sent together with its first derivatives."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,14 @@ from hypergrad.core.collectives import Ranks
 from hypergrad.core.formats import coarsest
 
 
-def total_loss(ranks: Ranks, loss: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Tensor:
+def total_loss(
+    ranks: Ranks,
+    loss: Callable[..., Tensor],
+    inputs: Sequence[Tensor],
+    *,
+    filled: Collection[int] = (),
+    own_terms: Collection[int] = (),
+) -> Tensor:
     """Σ_r loss_r(*inputs) over the ranks, shape (), by one all-reduce that brings its first derivatives along.
 
     It has no second derivatives. No graph of a loss is kept.
@@ -22,19 +29,26 @@ def total_loss(ranks: Ranks, loss: Callable[..., Tensor], inputs: Sequence[Tenso
         ranks: whose losses are added.
         loss: of this rank, a pure function of tensors.
         inputs: the same on all ranks: all tensors with respect to which the sum is differentiated.
+        filled: the indices of inputs of which a rank may ignore some, by which its derivative is then 0. By others, all
+            ranks must depend on the same.
+        own_terms: the indices of inputs by which the derivatives are those of loss_r, on each rank its own. They may
+            be other tensors on each rank.
     """
-    wanted = [x.requires_grad for x in inputs]
+    wanted = [k for k, x in enumerate(inputs) if x.requires_grad]
     with torch.enable_grad():
-        leaves = [x.detach().requires_grad_(is_wanted) for x, is_wanted in zip(inputs, wanted, strict=True)]
-        own = loss(*leaves)
-        grads: Sequence[Tensor | None] = [None] * sum(wanted)
+        leaves = [x.detach().requires_grad_(x.requires_grad) for x in inputs]
+        own, grads = loss(*leaves), dict[int, Tensor | None]()
         if own.requires_grad:
             with outside_autocast(own):
-                grads = torch.autograd.grad(own, [x for x in leaves if x.requires_grad], allow_unused=True)
-    value, *sums = ranks.total([own.detach(), *(g for g in grads if g is not None)])
-    rest = iter(sums)
-    totals = iter([None if g is None else next(rest) for g in grads])
-    known = _Known(value, [next(totals) if is_wanted else None for is_wanted in wanted], own)
+                found = torch.autograd.grad(own, [leaves[k] for k in wanted], allow_unused=True)
+            grads.update(zip(wanted, found, strict=True))
+    if any(grads.get(k) is not None for k in filled):
+        ignored = [k for k in filled if k in grads and grads[k] is None]
+        grads.update({k: torch.zeros_like(inputs[k]) for k in ignored})
+    summed = [k for k, g in grads.items() if g is not None and k not in own_terms]
+    value, *sums = ranks.total([own.detach(), *(g for k in summed if (g := grads[k]) is not None)])
+    grads.update(zip(summed, sums, strict=True))
+    known = _Known(value, [grads.get(k) for k in range(len(inputs))], own)
     return _Loss.apply(known, *inputs)  # type: ignore[return-value]
 
 

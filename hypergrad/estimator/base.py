@@ -7,9 +7,9 @@ and the layers below them. It does not know the outer loop, callbacks or files.
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Self
+from typing import Any, ClassVar, Generic, Self
 
 from torch import Tensor
 from torch.utils._pytree import keystr, tree_flatten_with_path
@@ -111,6 +111,10 @@ class HypergradEstimator(ABC):
     inner_steps: int = 0
     """Most inner steps of one estimate. With warm starts, outer step k begins at inner batch k · inner_steps."""
 
+    sums_rows: ClassVar[bool] = False
+    """Where rows of λ are spread over processes: whether `grad` has those of this process, and not its part of a sum
+    that the outer loop forms."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Refuse an `estimate` written for earlier versions.
 
@@ -183,6 +187,13 @@ class HypergradEstimator(ABC):
         of steps and products may not.
         """
         return self.estimate(problem, hparams, params, outer_step=outer_step, inner_step=inner_step, carry=carry)
+
+    def map_rows(self, carry: Any, function: Callable[[Any], Any]) -> Any:
+        """A carry with a function of each part that is shaped as λ: a flat vector, or named tensors.
+
+        By default there is none. What the function makes of all parts is mapped back by another function.
+        """
+        return carry
 
     def explain_divergence(
         self, problem: InnerProblem, hparams: Tensors, params: Tensors, *, tried: Tensors, carry: Any

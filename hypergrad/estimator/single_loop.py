@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
@@ -24,6 +24,7 @@ from hypergrad.product.differences import CentredDifferences
 from hypergrad.product.reverse import Reverse
 from hypergrad.single_loop.base import Method, Move
 from hypergrad.single_loop.default_steps import begun, moved, remark, stepping
+from hypergrad.single_loop.direction_rows import MapRows
 from hypergrad.single_loop.divergence import explain_steps
 from hypergrad.single_loop.sizes import Sizes, require_bounded
 from hypergrad.single_loop.soba import SOBA
@@ -55,6 +56,7 @@ class SingleLoop(HypergradEstimator):
     method: Method = field(default_factory=SOBA)
     compile: bool | str = False
     inner_steps: int = field(init=False)
+    sums_rows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_instance(self, "method", Method)
@@ -76,8 +78,8 @@ class SingleLoop(HypergradEstimator):
         Also raised, by what it calls: UnusedHyperparameterError, before the first move, if nothing depends on a
         hyperparameter; DivergenceError if the move is not finite, or belongs to a run that explodes.
         """
-        t, move = self._move(problem, hparams, params, outer_step, inner_step, carry)
-        sizes = Sizes.of(move)
+        t, move, terms = self._move(problem, hparams, params, outer_step, inner_step, carry)
+        sizes = Sizes.of(move, terms.rows.norm(move.direction, hparams))
         scale = sizes.scale if carry is None or "scale" not in carry else carry["scale"]
         require_bounded(sizes, scale, type(self.method).__name__, t)
         steps, adjoint = self.method.num_batches, None
@@ -85,7 +87,7 @@ class SingleLoop(HypergradEstimator):
             said, residual = remark(self.method, move.memory), sizes.adjoint_residual
             adjoint = AdjointReport(self.method.num_matvecs, residual, Status.NOT_REQUIRED, said)
         return Hypergradient(
-            unflatten(move.direction, hparams),
+            unflatten(move.direction, terms.rows.kept(hparams)),
             move.params,
             sizes.outer_loss,
             training=TrainingReport(sizes.inner_loss, sizes.inner_direction, steps, Status.NOT_REQUIRED),
@@ -93,12 +95,15 @@ class SingleLoop(HypergradEstimator):
             carry={"t": t + 1, "memory": move.memory, "scale": scale},
         )
 
+    def map_rows(self, carry: Any, function: MapRows) -> Any:
+        return {**carry, "memory": self.method.map_rows(carry["memory"], function)}
+
     def unrecorded(self, problem: InnerProblem, hparams: Tensors, params: Tensors, **where: Any) -> Hypergradient:
         """As promised by `HypergradEstimator`: the move alone, for which the host waits for nothing."""
-        t, move = self._move(problem, hparams, params, **where)
+        t, move, terms = self._move(problem, hparams, params, **where)
         training, adjoint = self._counts
         return Hypergradient(
-            unflatten(move.direction, hparams),
+            unflatten(move.direction, terms.rows.kept(hparams)),
             move.params,
             math.nan,
             training=training,
@@ -147,8 +152,8 @@ class SingleLoop(HypergradEstimator):
         outer_step: int = 0,
         inner_step: int = 0,
         carry: Any = None,
-    ) -> tuple[int, Move]:
-        """The number of the move, and the move."""
+    ) -> tuple[int, Move, Terms]:
+        """The number of the move, the move, and the terms on its batches."""
         terms = Terms(problem, inner_step, outer_step)
         if carry is None:
             self.method.require(problem)
@@ -159,4 +164,4 @@ class SingleLoop(HypergradEstimator):
             t, memory = 0, begun(self.method, terms, params, hparams)
         else:
             t, memory = carry["t"], carry["memory"]
-        return t, moved(self.method, terms, params, hparams, memory, t)
+        return t, moved(self.method, terms, params, hparams, memory, t), terms

@@ -207,6 +207,5 @@ def _made(
     tensors = list(objective.u.values())
     if not isinstance(optimizer, SuggestedSGD):
         return optimizer(tensors)
-    require_entrywise(objective.spread, optimizer)
     with journal.ledger.counting():
         return optimizer(tensors, objective.problem)

@@ -100,7 +100,8 @@ class OuterObjective:
             inner_step=step * self.estimator.inner_steps if self.warm_start else 0,
             carry=self._carry if self.warm_start else None,
         )
-        found = self.spread.summed(found)
+        if not self.estimator.sums_rows:
+            found = self.spread.estimated(found)
         self._pull_back(hparams, found.grad)
         self._params, self._carry = found.params, found.carry
         return Evaluation(problem, natural, found)

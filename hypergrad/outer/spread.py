@@ -4,19 +4,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from hypergrad.callback.base import Record
 from hypergrad.core.autodiff import Tensors
-from hypergrad.core.collectives import Ranks
-from hypergrad.core.row_shard import RowShard, norm_over_ranks
+from hypergrad.core.hparam_rows import HparamRows
+from hypergrad.core.row_shard import RowShard
 from hypergrad.estimator.base import Hypergradient
 
 
-class Spread:
-    """What has to be gathered or summed where only some rows of λ are on this process; without shards, nothing.
-
-    All ranks must call the same methods in the same order.
+class Spread(HparamRows):
+    """The rows of the hyperparameters that this process keeps in a run of the outer loop.
 
     Args:
         shards: by hyperparameter.
@@ -24,43 +21,20 @@ class Spread:
     """
 
     def __init__(self, shards: Mapping[str, RowShard], device: torch.device | str = "cpu") -> None:
-        self.shards, self.device = dict(shards), device
-        self.ranks = next(iter(shards.values())).ranks if shards else Ranks()
+        super().__init__(shards)
+        self.device = device
 
-    def __bool__(self) -> bool:
-        return bool(self.shards)
-
-    def own(self, whole: Tensors) -> Tensors:
-        """The rows of this process."""
-        return {name: self.shards[name].own(x) if name in self.shards else x for name, x in whole.items()}
-
-    def whole(self, own: Tensors) -> Tensors:
-        """All rows, on all ranks: one all-gather for each hyperparameter."""
-        return {name: self.shards[name].whole(x) if name in self.shards else x for name, x in own.items()}
-
-    def for_losses(self, own: Tensors) -> Tensors:
-        """λ as the losses of `InnerProblem.on_shards` use it: an all-gather for each that is not private."""
-        needed = {name: shard for name, shard in self.shards.items() if not shard.is_private}
-        return {name: needed[name].whole(x) if name in needed else x for name, x in own.items()}
-
-    def summed(self, found: Hypergradient) -> Hypergradient:
-        """An estimate with the rows of this process of dF/dλ, from its parts on all ranks: a reduce-scatter for each.
+    def estimated(self, found: Hypergradient) -> Hypergradient:
+        """An estimate with the rows of this process of dF/dλ, from its parts on all ranks, as `summed`.
 
         The truncation bias is left out unless it is 0, because it is that of this rank's part.
         """
         if not self.shards:
             return found
-        needed = {name: shard for name, shard in self.shards.items() if not shard.is_private}
-        grad = {name: needed[name].summed(x) if name in needed else x for name, x in found.grad.items()}
         unrolling = found.unrolling
         if unrolling is not None and unrolling.truncation_bias:
             unrolling = replace(unrolling, truncation_bias=None)
-        return replace(found, grad=grad, unrolling=unrolling)
-
-    def norm(self, named: Tensors) -> Tensor:
-        """The norm of all entries, shape (), the same on all ranks: one all-reduce of a number."""
-        own = [x for name, x in named.items() if name in self.shards]
-        return norm_over_ranks(own, [x for name, x in named.items() if name not in self.shards], self.ranks)
+        return replace(found, grad=self.summed(found.grad), unrolling=unrolling)
 
     def clip(self, u: Tensors, max_norm: float) -> None:
         """Scale the gradients of u, in place, so that their norm is at most `max_norm`, as `clip_grad_norm_` does."""

@@ -1,6 +1,7 @@
 """The state of a run, some of whose tensors have only some rows on this process."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,28 +10,37 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from hypergrad.callback.shard_folder import FOLDER, is_entry, key_of, read_shards
-from hypergrad.core.autodiff import Tensors
+from hypergrad.core.autodiff import Tensors, flatten, unflatten
 from hypergrad.core.row_shard import Rows
 from hypergrad.outer.spread import Spread
 
+MapCarry = Callable[[Any, Callable[[Any], Any]], Any]
+"""`HypergradEstimator.map_rows`."""
+_NAMED, _IS_FLAT = "of hyperparameters", "flat"
+"""The entries of what stands in a carry for a part that is shaped as λ: named tensors, and whether it is one vector."""
 
-def with_rows(state: dict[str, Any], spread: Spread, names: Mapping[int, str]) -> dict[str, Any]:
+
+def with_rows(state: dict[str, Any], spread: Spread, names: Mapping[int, str], map_carry: MapCarry) -> dict[str, Any]:
     """A state that says of which tensors it has only the rows of this process.
 
     Args:
         state: of the loop, on this process.
         spread: which hyperparameters have rows on other processes.
         names: of the hyperparameters, by their index in the optimiser's state.
+        map_carry: finds what the carry has of λ.
     """
 
     def leaf(name: str, x: Any) -> Any:
         return Rows(x.contiguous(), spread.shards[name]) if _has_rows(x) and name in spread.shards else x
 
-    return _each(state, names, leaf) if spread else state
+    if not spread:
+        return state
+    parts = partial(_named, like=state["hparams"], leaf=leaf)
+    return _each(state, names, leaf) | {"adjoint": map_carry(state["adjoint"], parts)}
 
 
 def with_own(
-    state: dict[str, Any], spread: Spread, names: Mapping[int, str], device: torch.device | str
+    state: dict[str, Any], spread: Spread, names: Mapping[int, str], device: torch.device | str, map_carry: MapCarry
 ) -> dict[str, Any]:
     """The state on this process, from one that was read, of any number of processes.
 
@@ -39,6 +49,7 @@ def with_own(
         spread: which hyperparameters have rows on other processes here.
         names: as in `with_rows`.
         device: of λ.
+        map_carry: as in `with_rows`.
 
     Also raised, by what it calls: CheckpointError if the shards cannot be read.
     """
@@ -52,10 +63,14 @@ def with_own(
             return into[key_of(x)]
         return spread.shards[name].own(x) if _has_rows(x) and name in spread.shards else x
 
+    def found(_: str, x: Any) -> Any:
+        return x.own if isinstance(x, Rows) else x
+
+    carry = map_carry(state["adjoint"], partial(_named, like=state["hparams"], leaf=asked))
     state = _each(state, names, asked)
     if into:
         read_shards(Path(state[FOLDER]), into)
-    return _each(state, names, lambda name, x: x.own if isinstance(x, Rows) else x)
+    return _each(state, names, found) | {"adjoint": map_carry(carry, partial(_part, leaf=found))}
 
 
 def names_in(optimizer: Optimizer, u: Tensors) -> dict[int, str]:
@@ -87,6 +102,27 @@ def _each(state: dict[str, Any], names: Mapping[int, str], leaf: Callable[[str, 
         "records": [{**one, "hparams": over(one["hparams"]), "grad": over(one["grad"])} for one in state["records"]],
         "optimizer": {**state["optimizer"], "state": moved},
     }
+
+
+def _named(part: Any, like: Tensors, leaf: Callable[[str, Any], Any]) -> dict[str, Any]:
+    """What stands in a carry for a part that is shaped as λ, from the part, or from what stood for it.
+
+    Args:
+        part: a flat vector, named tensors, or what stands for one of them.
+        like: λ, of the same rows.
+        leaf: a function of the name of a hyperparameter and its piece of the part.
+    """
+    if isinstance(part, dict) and _IS_FLAT in part:
+        named, is_flat = part[_NAMED], part[_IS_FLAT]
+    else:
+        named, is_flat = (unflatten(part, like), True) if isinstance(part, Tensor) else (part, False)
+    return {_NAMED: {name: leaf(name, x) for name, x in named.items()}, _IS_FLAT: is_flat}
+
+
+def _part(stands: dict[str, Any], leaf: Callable[[str, Any], Any]) -> Tensor | Tensors:
+    """The part of a carry for which something stands."""
+    named = {name: leaf(name, x) for name, x in stands[_NAMED].items()}
+    return flatten(named) if stands[_IS_FLAT] else named
 
 
 def _has_rows(x: Any) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hypergrad.core.collectives import Ranks
+from hypergrad.core.hparam_rows import HparamRows
 from hypergrad.core.ranks import ALONE, Peers
 from hypergrad.core.row_shard import RowShard
 
@@ -40,12 +41,20 @@ class Shareable:
         """The hyperparameters of which the outer loop keeps some rows on each process, by name; by default none."""
         return {}
 
+    def param_shards(self) -> Mapping[str, RowShard]:
+        """The parameters that are `LocalShard`s, of which each process has some rows, by name; by default none."""
+        return {}
+
     def on_shards(self) -> Any:
         """The problem whose derivatives by the hyperparameters of `shards` are this process's own parts of sums.
 
         Those that are private have the rows of this process in it, and others all rows.
         """
         return self
+
+    def hparam_rows(self) -> HparamRows:
+        """The rows of `shards` in a problem of `on_shards`; by default there are none."""
+        return HparamRows({})
 
     def inner_share_at(self: Any, step: int, ranks: Ranks) -> tuple[Any, float]:
         """The part of `inner_batch(step)` that this process computes, and its share.
@@ -76,9 +85,5 @@ class Shareable:
         return ALONE
 
     def is_replicated(self, name: str) -> bool:
-        """Whether all ranks hold the same parameter or hyperparameter of this name, and not each its own part of it."""
-        return True
-
-    def sharded(self: Any) -> list[str]:
-        """The names of the parameters of which each rank holds its own part."""
-        return [name for name in self.init_params() if not self.is_replicated(name)]
+        """Whether all ranks hold the same parameter or hyperparameter of this name, and not each its own rows of it."""
+        return name not in self.shards() and name not in self.param_shards()

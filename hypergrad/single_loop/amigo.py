@@ -65,7 +65,7 @@ class AmIGO(AdjointMethod):
         g = terms.products(params, hparams, v, number=self.inner_steps + self.adjoint_steps)
         return Move(
             params,
-            g.mixed + f.wrt_hparams,
+            terms.rows.summed(g.mixed + f.wrt_hparams, hparams),
             {"v": v, "solver": solver},
             f.loss,
             g.loss,

@@ -15,6 +15,7 @@ from hypergrad.core.autodiff import Tensors
 from hypergrad.core.validation import require_instance
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.second_derivatives import require_second_derivatives
+from hypergrad.single_loop.direction_rows import MapRows
 from hypergrad.single_loop.terms import Terms
 from hypergrad.solver.base import InnerSolver
 from hypergrad.solver.coefficient import root
@@ -145,6 +146,13 @@ class Method(ABC):
 
     def from_compiled(self, memory: Memory) -> Memory:
         """The inverse of `to_compiled`."""
+        return memory
+
+    def map_rows(self, memory: Memory, function: MapRows) -> Memory:
+        """The memory with a function of each part that is shaped as λ: a flat vector, or named tensors.
+
+        By default there is none. What the function makes of all parts is mapped back by another function.
+        """
         return memory
 
     def require(self, problem: InnerProblem) -> None:

@@ -52,6 +52,12 @@ class BOME(Method):
                 "curvature of the inner loss, by which None chooses it, does not say how small it must be. Begin with "
                 "a tenth of inner_lr, for example."
             )
+        if self.solver.decays:
+            raise ValueError(
+                f"BOME needs a solver whose steps follow its directions alone, but {type(self.solver).__name__} has a "
+                "weight_decay, which draws w away from the minimum of the inner loss. Set it to 0, and make the "
+                "penalty a part of the inner loss."
+            )
         require_real(self, "barrier", above=0)
         require_int(self, "inner_steps", least=1)
         require_real(self, "inner_lr", above=0)
@@ -73,9 +79,11 @@ class BOME(Method):
         for k in range(1, self.inner_steps):
             ahead = ahead - self.inner_lr * terms.inner(unflatten(ahead, params), hparams, k).wrt_params
         q_hp = g.wrt_hparams - terms.inner(unflatten(ahead, params), hparams).wrt_hparams
-        squared = g.wrt_params @ g.wrt_params + q_hp @ q_hp
-        dot = f.wrt_params @ g.wrt_params + f.wrt_hparams @ q_hp
+        q_hp, f_hp = terms.rows.summed(q_hp, hparams), terms.rows.summed(f.wrt_hparams, hparams)
+        squared_hp, dot_hp = terms.rows.dots(hparams, (q_hp, q_hp), (f_hp, q_hp))
+        squared = g.wrt_params @ g.wrt_params + squared_hp
+        dot = f.wrt_params @ g.wrt_params + dot_hp
         multiplier = torch.where(squared > 0, self.barrier - dot / squared, 0.0).clamp(min=0)
-        D_w, D_hp = f.wrt_params + multiplier * g.wrt_params, f.wrt_hparams + multiplier * q_hp
+        D_w, D_hp = f.wrt_params + multiplier * g.wrt_params, f_hp + multiplier * q_hp
         after, state = self.step_solver(params, memory["solver"], unflatten(D_w, params), hparams, t)
         return Move(after, D_hp, {"solver": state}, f.loss, g.loss, D_w, f.wrt_params)

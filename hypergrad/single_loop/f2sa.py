@@ -69,7 +69,7 @@ class F2SA(PenaltyMethod):
             params, memory, *_ = self._step(terms, params, hparams, memory, t, k)
         s, last = self.multiplier_at(t), self.inner_steps - 1
         y, memory, f, g_y, g_z = self._step(terms, params, hparams, memory, t, last)
-        D_hp = f.wrt_hparams + s * (g_y.wrt_hparams - g_z.wrt_hparams)
+        D_hp = terms.rows.summed(f.wrt_hparams + s * (g_y.wrt_hparams - g_z.wrt_hparams), hparams)
         return Move(y, D_hp, memory, f.loss, g_y.loss, g_y.wrt_params + f.wrt_params / s, f.wrt_params)
 
     def _step(

@@ -68,4 +68,5 @@ def sampled(terms: Terms, params: Tensors, hparams: Tensors, v: Tensor) -> Direc
     D_λ = ∇²_λw g(w, λ) v + ∇_λ f(w, λ)
     """
     g, f = terms.products_and_outer(params, hparams, v)
-    return Directions(g.gradient, g.hvp + f.wrt_params, g.mixed + f.wrt_hparams, f.wrt_params, g.loss, f.loss)
+    D_hp = terms.rows.summed(g.mixed + f.wrt_hparams, hparams)
+    return Directions(g.gradient, g.hvp + f.wrt_params, D_hp, f.wrt_params, g.loss, f.loss)

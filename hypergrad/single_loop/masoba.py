@@ -7,6 +7,7 @@ import torch
 from hypergrad.core.autodiff import Tensors, flatten
 from hypergrad.core.validation import require_real
 from hypergrad.single_loop.base import Memory
+from hypergrad.single_loop.direction_rows import MapRows
 from hypergrad.single_loop.joint import Directions, JointMethod, sampled
 from hypergrad.single_loop.terms import Terms
 
@@ -31,7 +32,10 @@ class MASOBA(JointMethod):
         require_real(self, "averaging", above=0, most=1)
 
     def begin_directions(self, terms: Terms, params: Tensors, hparams: Tensors) -> Memory:
-        return {"average": torch.zeros_like(flatten(hparams))}
+        return {"average": torch.zeros_like(flatten(terms.rows.kept(hparams)))}
+
+    def map_rows(self, memory: Memory, function: MapRows) -> Memory:
+        return memory | {"average": function(memory["average"])}
 
     def directions(self, terms: Terms, params: Tensors, hparams: Tensors, memory: Memory) -> tuple[Directions, Memory]:
         D = sampled(terms, params, hparams, memory["v"])

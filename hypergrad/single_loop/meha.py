@@ -26,7 +26,8 @@ class MEHA(PenaltyMethod):
 
     While w lags behind w*(λ), so does θ behind w, and c multiplies what λ sees of it. So the lr of λ should fall as
     1 / c, which is the constant step of the paper along D_λ / c. `solver` moves θ and w. With gradient descent, its
-    lr < 2 / (L + 1 / smoothing) for the largest curvature L of g. In the paper w moves after λ, here at the same λ.
+    lr < 2 / (L + 1 / smoothing) for the largest curvature L of g. A weight decay of gradient descent is a penalty of g,
+    at w and at θ. In the paper w moves after λ, here at the same λ.
 
     θ moves on the first inner batch of a move, and the other directions are on the second, so that they are unbiased
     given θ. A move costs three gradients of the inner loss and one of the outer loss, and no second derivative.
@@ -67,7 +68,7 @@ class MEHA(PenaltyMethod):
         theta, theta_state = self.step_solver(theta, memory["theta_solver"], unflatten(D_theta, theta), hparams, t)
         f, g, v = terms.outer(params, hparams), terms.inner(params, hparams, 1), terms.inner(theta, hparams, 1)
         D_w = f.wrt_params / c + g.wrt_params - (w - flatten(theta)) / self.smoothing
-        D_hp = f.wrt_hparams + c * (g.wrt_hparams - v.wrt_hparams)
+        D_hp = terms.rows.summed(f.wrt_hparams + c * (g.wrt_hparams - v.wrt_hparams), hparams)
         after, state = self.step_solver(params, memory["solver"], unflatten(D_w, params), hparams, t)
         memory = {"solver": state, "theta": theta, "theta_solver": theta_state}
         return Move(after, D_hp, memory, f.loss, g.loss, D_w, f.wrt_params)

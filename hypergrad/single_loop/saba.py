@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from hypergrad.core.autodiff import Tensors
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.batch_place import BatchPlace
 from hypergrad.single_loop.base import Memory
+from hypergrad.single_loop.direction_rows import MapRows
 from hypergrad.single_loop.joint import Directions, JointMethod
 from hypergrad.single_loop.terms import Terms
 
@@ -58,7 +60,7 @@ class SABA(JointMethod):
                 )
 
     def begin_directions(self, terms: Terms, params: Tensors, hparams: Tensors) -> Memory:
-        n, p = (sum(x.numel() for x in tensors.values()) for tensors in (params, hparams))
+        n, p = (sum(x.numel() for x in tensors.values()) for tensors in (params, terms.rows.kept(hparams)))
         like = next(iter(params.values()))
         sizes = {
             "inner": (terms.inner_place().num_batches, 2 * n + p),
@@ -69,13 +71,21 @@ class SABA(JointMethod):
 
     def directions(self, terms: Terms, params: Tensors, hparams: Tensors, memory: Memory) -> tuple[Directions, Memory]:
         g, f = terms.products(params, hparams, memory["v"]), terms.outer(params, hparams)
-        of_g, inner = _corrected(torch.cat((g.gradient, g.hvp, g.mixed)), memory["inner"], terms.inner_place())
-        of_f, outer = _corrected(torch.cat((f.wrt_params, f.wrt_hparams)), memory["outer"], terms.outer_place())
-        n, p = len(g.gradient), len(g.mixed)
+        of_hp, f_hp = (terms.rows.summed(x, hparams) for x in (g.mixed, f.wrt_hparams))
+        of_g, inner = _corrected(torch.cat((g.gradient, g.hvp, of_hp)), memory["inner"], terms.inner_place())
+        of_f, outer = _corrected(torch.cat((f.wrt_params, f_hp)), memory["outer"], terms.outer_place())
+        n, p = len(g.gradient), len(of_hp)
         D_w, hvp, mixed = of_g.split((n, n, p))
         df_dw, df_dhp = of_f.split((n, p))
         D = Directions(D_w, hvp + df_dw, mixed + df_dhp, df_dw, g.loss, f.loss)
         return D, {"inner": inner, "outer": outer}
+
+    def map_rows(self, memory: Memory, function: MapRows) -> Memory:
+        """As promised; a row becomes a pair of its part of w and that of λ, if the function makes no vector of this."""
+        outer = memory["outer"]["average"]
+        n = len(memory["inner"]["average"]) - len(outer) if isinstance(outer, Tensor) else len(outer[0])
+        tables = {"inner": _mapped(memory["inner"], 2 * n, function), "outer": _mapped(memory["outer"], n, function)}
+        return memory | tables
 
     def to_compiled(self, memory: Memory) -> Memory:
         """As promised, with each table as one tensor, which a compiled move copies.
@@ -114,6 +124,17 @@ def _corrected(new: Tensor, table: Memory, place: BatchPlace) -> tuple[Tensor, M
         old, rows = rows[j], (*rows[:j], new, *rows[j + 1 :])
     change = new - old
     return change + average, {"rows": rows, "average": average.add(change, alpha=1 / place.num_batches)}
+
+
+def _mapped(table: Memory, size: int, function: MapRows) -> Memory:
+    """A table with a function of the part of λ in each row, which follows `size` numbers of w."""
+
+    def mapped(row: Any) -> Any:
+        of_w, of_hp = row.split((size, len(row) - size)) if isinstance(row, Tensor) else row
+        found = function(of_hp)
+        return torch.cat((of_w, found)) if isinstance(found, Tensor) else (of_w.clone(), found)
+
+    return {"rows": tuple(map(mapped, table["rows"])), "average": mapped(table["average"])}
 
 
 def _warn_of_size(num_bytes: int, sizes: dict[str, tuple[int, int]]) -> None:

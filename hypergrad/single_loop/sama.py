@@ -65,6 +65,7 @@ class SAMA(Method):
         df_dw = list(unflatten(f.wrt_params, w).values())
         u = torch.autograd.grad(list(after.values()), list(grad.values()), df_dw)
         D_hp = f.wrt_hparams + self._mixed(terms, params, hparams, flatten(dict(zip(grad, u, strict=True))))
+        D_hp = terms.rows.summed(D_hp, hparams)
         memory = {"solver": {group: detach(tensors) for group, tensors in state.items()}}
         return Move(w, D_hp, memory, f.loss, g.loss, g.wrt_params, f.wrt_params)
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from hypergrad.core.autodiff import flatten
 from hypergrad.core.errors import DivergenceError
@@ -37,13 +38,20 @@ class Sizes:
     params: float
 
     @classmethod
-    def of(cls, move: Move) -> "Sizes":
-        """Those of a move; the host waits for them once."""
+    def of(cls, move: Move, direction: Tensor) -> "Sizes":
+        """Those of a move; the host waits for them once.
+
+        Args:
+            move: the move.
+            direction: ‖D_λ‖, shape ().
+        """
         zero = move.direction.new_zeros(1)
         adjoint = zero if move.adjoint_direction is None else move.adjoint_direction
-        vectors = (move.inner_direction, move.outer_gradient, adjoint, move.direction, flatten(move.params))
-        norms = [torch.linalg.vector_norm(x) for x in vectors]
-        return cls(*torch.stack([move.inner_loss, move.outer_loss, *norms]).tolist())
+        of_w, df_dw, of_v, w = (
+            torch.linalg.vector_norm(x)
+            for x in (move.inner_direction, move.outer_gradient, adjoint, flatten(move.params))
+        )
+        return cls(*torch.stack([move.inner_loss, move.outer_loss, of_w, df_dw, of_v, direction, w]).tolist())
 
     @property
     def adjoint_residual(self) -> float:

@@ -10,6 +10,7 @@ from hypergrad.core.cost import spend
 from hypergrad.core.validation import require_int
 from hypergrad.problem.base import InnerProblem
 from hypergrad.single_loop.base import Memory
+from hypergrad.single_loop.direction_rows import MapRows
 from hypergrad.single_loop.joint import Directions, JointMethod, sampled
 from hypergrad.single_loop.terms import Terms
 
@@ -67,6 +68,13 @@ class SRBA(JointMethod):
     def begin_directions(self, terms: Terms, params: Tensors, hparams: Tensors) -> Memory:
         return {"moves": 0}
 
+    def map_rows(self, memory: Memory, function: MapRows) -> Memory:
+        if memory["moves"] == 0:
+            return memory
+        (D_w, D_v, D_hp, df_dw), before = memory["D"], memory["before"]
+        before = before | {"hparams": function(before["hparams"])}
+        return memory | {"D": (D_w, D_v, function(D_hp), df_dw), "before": before}
+
     def directions(self, terms: Terms, params: Tensors, hparams: Tensors, memory: Memory) -> tuple[Directions, Memory]:
         v, moves = memory["v"], memory["moves"]
         period = self.period or terms.inner_place().num_batches + terms.outer_place().num_batches
@@ -75,14 +83,14 @@ class SRBA(JointMethod):
         else:
             then = memory["before"]
             now = sampled(terms, params, hparams, v)
-            before = sampled(terms, then["params"], then["hparams"], then["v"])
+            before = sampled(terms, then["params"], terms.rows.for_losses(then["hparams"]), then["v"])
             spend(matvecs=1)
             D = Directions(
                 *(last + (new - old) for last, new, old in zip(memory["D"], _flats(now), _flats(before), strict=True)),
                 inner_loss=now.inner_loss,
                 outer_loss=now.outer_loss,
             )
-        point = {"params": params, "hparams": hparams, "v": v}
+        point = {"params": params, "hparams": terms.rows.kept(hparams), "v": v}
         return D, {"moves": moves + 1, "D": _flats(D), "before": point}
 
 
@@ -102,7 +110,8 @@ def on_all_data(terms: Terms, params: Tensors, hparams: Tensors, v: Tensor) -> D
     spend(matvecs=terms.inner_place().num_batches - 1)
     D_w, hvp, mixed, g_loss = _means(inner())
     df_dw, df_dhp, f_loss = _means(outer())
-    return Directions(D_w, hvp + df_dw, mixed + df_dhp, df_dw, g_loss, f_loss)
+    D_hp = terms.rows.summed(mixed + df_dhp, hparams)
+    return Directions(D_w, hvp + df_dw, D_hp, df_dw, g_loss, f_loss)
 
 
 def _means(each: Iterator[tuple[Tensor, ...]]) -> list[Tensor]:

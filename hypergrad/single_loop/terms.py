@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.batch_place import BatchPlace
 from hypergrad.problem.oracle import Oracle
 from hypergrad.problem.parts import accumulated_outer_loss
+from hypergrad.single_loop.direction_rows import DirectionRows
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,11 @@ class Terms:
         """The terms of a move on each outer batch of the epoch that the one of this move is in."""
         for step in _epoch_of(self.outer_step, self.outer_place().num_batches):
             yield replace(self, outer_step=step)
+
+    @cached_property
+    def rows(self) -> DirectionRows:
+        """What the terms by λ go through where processes keep some rows of λ each."""
+        return DirectionRows(self.problem.hparam_rows())
 
     def products(self, params: Tensors, hparams: Tensors, v: Tensor, number: int = 0) -> Products:
         """g, its gradient and its second derivatives times v on inner batch `number` of the move.

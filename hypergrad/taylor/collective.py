@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from hypergrad.core.collectives import total, vary
+from hypergrad.core.collectives import total, vary, vary_filled
 from hypergrad.taylor.polynomial import Polynomial, coefs_of, degree_of, rule_for
 
 
-@rule_for(vary, total)
+@rule_for(vary, vary_filled, total)
 def each_coefficient(func: Callable, group: str, *tensors: Tensor) -> tuple[Polynomial, ...]:
     """The coefficients of all tensors, each of which the function maps by itself, in one call."""
     degree = degree_of(*tensors)

@@ -16,6 +16,8 @@ from hypergrad.core.autodiff import Tensors
 STATES = "HYPERGRAD_TEST_STATES"
 """The variable that names a folder for states, which a later launch reads."""
 BOTH = ("l2", "weights")
+_COMPARED = ("hparam", "hypergradient/norm", "loss", "inner/grad_norm")
+"""Beginnings of the tags that two runs have in common."""
 DRAWN = (11, 6, 4)
 """Examples of train, dev and test."""
 ESTIMATORS: dict[str, tuple[hg.HypergradEstimator, int | None]] = {
@@ -34,7 +36,7 @@ ESTIMATORS: dict[str, tuple[hg.HypergradEstimator, int | None]] = {
 }
 
 
-def supervised(batch_size: int | None = None, more: dict[str, Any] | None = None) -> hg.Supervised:
+def supervised(batch_size: int | None = None, more: dict[str, Any] | None = None, **settings: Any) -> hg.Supervised:
     """Softmax regression with a penalty for each parameter and a weight for each of 13 examples."""
     generator = torch.Generator().manual_seed(0)
     X, y = torch.randn(20, 3, generator=generator).double(), torch.randint(0, 3, (20,), generator=generator)
@@ -54,6 +56,7 @@ def supervised(batch_size: int | None = None, more: dict[str, Any] | None = None
             **(more or {}),
         },
         batch_size=batch_size,
+        **settings,
     )
 
 
@@ -71,16 +74,20 @@ def error(found: Tensors, wanted: Tensors) -> float:
 
 
 def _distance(x: Tensor, y: Tensor) -> float:
-    return ((x - y).norm() / y.norm()).item()
+    return 0.0 if torch.equal(x, y) else ((x - y).norm() / y.norm()).item()
+
+
+def _apart(x: float, y: float) -> float:
+    return 0.0 if x == y else abs(x - y) / abs(y)
 
 
 def difference(found: hg.Result, wanted: hg.Result) -> float:
     """The largest relative difference of λ, dF/dλ and the recorded norms of two runs."""
     tensors = [error(getattr(getattr(found, key), part), getattr(getattr(wanted, key), part))
                for key in ("first", "last", "best") for part in ("hparams", "grad")]  # fmt: skip
-    tags = [tag for tag in wanted.history[0] if tag.startswith(("hparam", "hypergradient/norm", "loss"))]
     rows = zip(found.history, wanted.history, strict=True)
-    return max([*tensors, *(abs(row[tag] - other[tag]) / abs(other[tag]) for row, other in rows for tag in tags)])
+    numbers = [(row[tag], x) for row, other in rows for tag, x in other.items() if tag.startswith(_COMPARED)]
+    return max([*tensors, *(_apart(x, y) for x, y in numbers)])
 
 
 def trajectory(kind: str, sharded: Sequence[str], **settings: Any) -> float:

@@ -143,9 +143,7 @@ def test_a_wrapper_needs_whole_hyperparameters():
         hg.KFold([supervised()], spread)
 
 
-@pytest.mark.parametrize(
-    "optimizer", [torch.optim.LBFGS([torch.zeros(1)]), hg.LBFGSB([torch.zeros(1)]), hg.SuggestedSGD()], ids=repr
-)
+@pytest.mark.parametrize("optimizer", [torch.optim.LBFGS([torch.zeros(1)]), hg.LBFGSB([torch.zeros(1)])], ids=repr)
 def test_optimisers_that_need_all_entries_are_refused(optimizer: object):
     with pytest.raises(ValueError, match=f"{type(optimizer).__name__} needs all entries of a hyperparameter, but l2"):
         require_entrywise(SPREAD, optimizer)
@@ -155,7 +153,7 @@ def test_optimisers_that_need_all_entries_are_refused(optimizer: object):
     ("estimator", "says"),
     [
         (hg.Implicit(), "The error bar of Implicit needs all entries"),
-        (hg.SingleLoop(method=hg.SOBA()), "SingleLoop needs all entries of a hyperparameter on each process, but l2"),
+        (hg.Forward(), "Forward needs all entries of a hyperparameter on each process, but l2"),
         (hg.Unrolled(solver=hg.GradientDescent(lr="l2")), "l2 is a coefficient of the solver"),
     ],
 )

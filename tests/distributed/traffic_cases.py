@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import hypergrad as hg
+from hypergrad.core.all_reduce import _all_reduce
 from hypergrad.core.autodiff import flatten, leaves
-from hypergrad.core.collectives import Ranks, Traffic, _all_reduce
+from hypergrad.core.collectives import Ranks, Traffic
 from hypergrad.core.order import first_order
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.problem.oracle import Oracle

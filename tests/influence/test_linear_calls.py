@@ -49,6 +49,17 @@ NETS = {
     "mlp": (lambda: nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 6)), (3,)),
     "no bias": (lambda: nn.Sequential(nn.Linear(3, 5, bias=False), nn.Tanh(), nn.Linear(5, 6)), (3,)),
     "cnn": (lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8, 6)), (1, 4, 4)),
+    "strides": (
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 4, (3, 2), stride=2, padding=1, dilation=(1, 2), bias=False),
+            nn.Tanh(),
+            nn.Conv2d(4, 4, 2, groups=2),
+            nn.Conv2d(4, 3, 1, padding="same"),
+            nn.Flatten(),
+            nn.Linear(12, 6),
+        ),
+        (2, 5, 6),
+    ),
     "places": (lambda: nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Flatten(), nn.Linear(20, 6)), (4, 3)),
     "places first": (Turned, (4, 3)),
     "as many places as examples tried": (Turned, (7, 3)),
@@ -59,12 +70,17 @@ NETS = {
 }
 
 SERVED = {
-    **{"mlp": {"0.weight", "2.weight", "4.weight"}, "no bias": {"0.weight", "2.weight"}, "cnn": {"3.weight"}},
+    **{
+        "mlp": {"0.weight", "2.weight", "4.weight"},
+        "no bias": {"0.weight", "2.weight"},
+        "cnn": {"0.weight", "3.weight"},
+    },
+    "strides": {"0.weight", "5.weight"},
     **{"places": {"0.weight", "3.weight"}, "places first": {"last.weight"}, "norm": {"0.weight", "3.weight"}},
     **{"as many places as examples tried": set(), "another order": set(), "tied": {"inner.weight", "tokens.weight"}},
     "as many places as examples": {"last.weight"},
 }
-"""The matrices without gradients of single examples."""
+"""The matrices and kernels without gradients of single examples."""
 
 
 @pytest.mark.parametrize("net", NETS, ids=NETS)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
+from hypergrad.core.hparam_rows import HparamRows
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.order import is_first_order
 from hypergrad.core.ranks import ALONE, Peers, peers_of
@@ -108,12 +109,12 @@ class DataParallel(Wrapper):
         other._is_on_shards = True
         return other
 
+    def hparam_rows(self) -> HparamRows:
+        return HparamRows(self._shards if self._is_on_shards else {})
+
     @property
     def peers(self) -> Peers:
         return peers_of(self.ranks.group) if self.is_spread and self.ranks.are_here else ALONE
-
-    def is_replicated(self, name: str) -> bool:
-        return name not in self._shards
 
     def settings(self) -> dict[str, object]:
         return {**super().settings(), "problem": type(self.problem).__name__}
@@ -223,20 +224,24 @@ class DataParallel(Wrapper):
             return share * loss(w, hp)
 
         tensors = [*params.values(), *hparams.values()]
-        if not self._unsummed and torch.is_grad_enabled() and is_first_order(tensors[0]):
-            return total_loss(self.ranks, own, tensors)
+        if torch.is_grad_enabled() and is_first_order(tensors[0]):
+            own_terms = [num + k for k, name in enumerate(hparams) if name in self._unsummed]
+            return total_loss(self.ranks, own, tensors, filled=range(num), own_terms=own_terms)
         (total,) = self.ranks.total([own(*self._own(params).values(), *self._own_hparams(hparams).values())])
         return total
 
-    def _own(self, tensors: Tensors) -> Tensors:
-        """w or λ as this rank's own."""
-        if not tensors or not torch.is_grad_enabled():
-            return tensors
-        return dict(zip(tensors, self.ranks.vary(list(tensors.values())), strict=True))
+    def _own(self, params: Tensors) -> Tensors:
+        """w as this rank's own, some of which its part of a batch may not use."""
+        if not torch.is_grad_enabled():
+            return params
+        return dict(zip(params, self.ranks.vary_filled(list(params.values())), strict=True))
 
     def _own_hparams(self, hparams: Tensors) -> Tensors:
-        varied = self._own({name: x for name, x in hparams.items() if name not in self._unsummed})
-        return {name: varied.get(name, x) for name, x in hparams.items()} if self._unsummed else varied
+        """λ as this rank's own, apart from what is not summed. Whether a loss uses it must be known of each."""
+        names = [name for name in hparams if name not in self._unsummed]
+        if not names or not torch.is_grad_enabled():
+            return hparams
+        return hparams | dict(zip(names, self.ranks.vary([hparams[name] for name in names]), strict=True))
 
     def _own_dev(self, batch: Any) -> Any:
         if not self.is_spread:
