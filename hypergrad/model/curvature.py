@@ -208,7 +208,12 @@ def _factorised(
             )
     if not settings.corrected:
         return {name: _decomposed(*pair) for name, pair in factors.items()}
-    operator.compute_eigenvalue_correction()
+    try:
+        operator.compute_eigenvalue_correction()
+    except torch.linalg.LinAlgError:  # there is no other way to give it eigenvectors
+        inputs, outputs = ({name: _eigh(pair[k])[1] for name, pair in factors.items()} for k in (0, 1))
+        operator._input_covariances_eigenvectors, operator._gradient_covariances_eigenvectors = inputs, outputs
+        operator.compute_eigenvalue_correction()
     state = operator.state_dict()
     inputs, outputs = (state[f"{which}_covariances_eigenvectors"] for which in ("input", "gradient"))
     return {
@@ -217,8 +222,17 @@ def _factorised(
 
 
 def _decomposed(inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    (a, Q_i), (b, Q_o) = torch.linalg.eigh(inputs), torch.linalg.eigh(outputs)
+    (a, Q_i), (b, Q_o) = _eigh(inputs), _eigh(outputs)
     return Q_i, Q_o, torch.outer(b.clamp(min=0), a.clamp(min=0))
+
+
+def _eigh(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors of a symmetric matrix."""
+    try:
+        values, vectors = torch.linalg.eigh(x)
+    except torch.linalg.LinAlgError:  # in single precision, many inputs that are always 0 are enough for it
+        values, vectors = torch.linalg.eigh(x.double())
+    return values.to(x), vectors.to(x)
 
 
 def _one(values: Any) -> Tensor:
