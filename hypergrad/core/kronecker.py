@@ -108,6 +108,18 @@ def _of_both_factors(values: Tensor, mean: Tensor) -> Tensor:
     return (mean / total).sqrt() * (values.mean(0, keepdim=True) + values.mean(1, keepdim=True)) + mean
 
 
+def eigh(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors of a symmetric matrix, in double precision where single precision fails."""
+    try:
+        values, vectors = torch.linalg.eigh(x)
+        fails = not bool(values.isfinite().all() and vectors.isfinite().all())
+    except torch.linalg.LinAlgError:
+        fails = True
+    if fails:  # as LAPACK does for factors of inputs of which many are always 0
+        values, vectors = torch.linalg.eigh(x.double())
+    return values.to(x), vectors.to(x)
+
+
 @dataclass(frozen=True)
 class Kronecker:
     """The Kronecker-factored curvature of an operator, which is made on demand.

@@ -11,7 +11,7 @@ from torch.nn import functional
 from hypergrad.core.autodiff import Tensors, leaves
 from hypergrad.core.cost import spend
 from hypergrad.core.errors import NonFiniteError
-from hypergrad.core.kronecker import KroneckerSettings, Layer
+from hypergrad.core.kronecker import KroneckerSettings, Layer, eigh
 from hypergrad.core.operator import CannotApproximateError
 from hypergrad.model.criterion import Criterion
 from hypergrad.model.known_loss import torch_class
@@ -208,31 +208,17 @@ def _factorised(
             )
     if not settings.corrected:
         return {name: _decomposed(*pair) for name, pair in factors.items()}
-    try:
-        operator.compute_eigenvalue_correction()
-    except torch.linalg.LinAlgError:  # there is no other way to give it eigenvectors
-        inputs, outputs = ({name: _eigh(pair[k])[1] for name, pair in factors.items()} for k in (0, 1))
-        operator._input_covariances_eigenvectors, operator._gradient_covariances_eigenvectors = inputs, outputs
-        operator.compute_eigenvalue_correction()
-    state = operator.state_dict()
-    inputs, outputs = (state[f"{which}_covariances_eigenvectors"] for which in ("input", "gradient"))
-    return {
-        name: (inputs[name], outputs[name], _one(values)) for name, values in state["corrected_eigenvalues"].items()
-    }
+    inputs, outputs = ({name: eigh(pair[k])[1] for name, pair in factors.items()} for k in (0, 1))
+    # There is no other way to give it eigenvectors, and its own may be NaN.
+    operator._input_covariances_eigenvectors, operator._gradient_covariances_eigenvectors = inputs, outputs
+    operator.compute_eigenvalue_correction()
+    values = operator.state_dict()["corrected_eigenvalues"]
+    return {name: (inputs[name], outputs[name], _one(values[name])) for name in values}
 
 
 def _decomposed(inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    (a, Q_i), (b, Q_o) = _eigh(inputs), _eigh(outputs)
+    (a, Q_i), (b, Q_o) = eigh(inputs), eigh(outputs)
     return Q_i, Q_o, torch.outer(b.clamp(min=0), a.clamp(min=0))
-
-
-def _eigh(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues and eigenvectors of a symmetric matrix."""
-    try:
-        values, vectors = torch.linalg.eigh(x)
-    except torch.linalg.LinAlgError:  # in single precision, many inputs that are always 0 are enough for it
-        values, vectors = torch.linalg.eigh(x.double())
-    return values.to(x), vectors.to(x)
 
 
 def _one(values: Any) -> Tensor:
