@@ -128,11 +128,14 @@ class Kronecker:
         factors: makes the factors of the layers that have some, or raises CannotApproximateError with the reason.
         diagonal: makes the diagonal of what the operator is besides, such as penalties, shape (n,).
         shift: a multiple of the identity that the operator is besides.
+        rows: makes J of shape (m, n), m at most the number given, with JᵀJ a part of the curvature that stems from few
+            examples, or raises CannotApproximateError with the reason; None if nothing is known of examples.
     """
 
     factors: Callable[[KroneckerSettings], list[Layer]]
     diagonal: Callable[[], Tensor]
     shift: float = 0.0
+    rows: Callable[[int], Tensor] | None = None
 
     def shifted(self, damping: float) -> "Kronecker":
         """That of the operator plus damping · I."""

@@ -60,7 +60,7 @@ def kronecker_layers(
     Also raised, by what it calls: CannotApproximateError if the loss is not known, or EK-FAC does not know outputs of
     this shape; NonFiniteError if the factors are NaN or infinite; ImportError if curvlinops is not installed.
     """
-    kind = _require_known(criterion)
+    kind = require_known(criterion)
     trained, tensors = list(model.params()), leaves({name: x for name, x in values.items() if x.is_floating_point()})
     tensors = {**values, **tensors}
     with torch.enable_grad(), model.calling(tensors, device_of(data[0].X), data[0].step):
@@ -109,7 +109,7 @@ class _Called(nn.Module):
         return y.round().clamp(0, 1) if self.kind is nn.BCEWithLogitsLoss else y  # its curvature depends on no target
 
 
-def _require_known(criterion: Criterion) -> type[nn.Module]:
+def require_known(criterion: Criterion) -> type[nn.Module]:
     """The class of torch.nn that the loss is.
 
     Raises:
