@@ -1,6 +1,7 @@
 """Kronecker-factored curvature of the layers of a network, and its inverse."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -110,13 +111,12 @@ def _of_both_factors(values: Tensor, mean: Tensor) -> Tensor:
 
 def eigh(x: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues and eigenvectors of a symmetric matrix, in double precision where single precision fails."""
-    try:
+    with suppress(RuntimeError):  # of which torch.linalg.LinAlgError is one
         values, vectors = torch.linalg.eigh(x)
-        fails = not bool(values.isfinite().all() and vectors.isfinite().all())
-    except torch.linalg.LinAlgError:
-        fails = True
-    if fails:  # as LAPACK does for factors of inputs of which many are always 0
-        values, vectors = torch.linalg.eigh(x.double())
+        if values.isfinite().all() and vectors.isfinite().all():
+            return values, vectors
+    # LAPACK fails so for second moments of inputs of which many are always 0.
+    values, vectors = torch.linalg.eigh(x.double())
     return values.to(x), vectors.to(x)
 
 
@@ -128,14 +128,15 @@ class Kronecker:
         factors: makes the factors of the layers that have some, or raises CannotApproximateError with the reason.
         diagonal: makes the diagonal of what the operator is besides, such as penalties, shape (n,).
         shift: a multiple of the identity that the operator is besides.
-        rows: makes J of shape (m, n), m at most the number given, with JᵀJ a part of the curvature that stems from few
-            examples, or raises CannotApproximateError with the reason; None if nothing is known of examples.
+        rows: makes the rows of J, at most as many as are asked for and a few at a time. JᵀJ is the part of the
+            curvature that stems from few examples. It raises CannotApproximateError with the reason; None if nothing is
+            known of examples.
     """
 
     factors: Callable[[KroneckerSettings], list[Layer]]
     diagonal: Callable[[], Tensor]
     shift: float = 0.0
-    rows: Callable[[int], Tensor] | None = None
+    rows: Callable[[int], Iterator[Tensor]] | None = None
 
     def shifted(self, damping: float) -> "Kronecker":
         """That of the operator plus damping · I."""

@@ -1,5 +1,6 @@
 """A preconditioner from the examples that have the most curvature."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -61,22 +62,30 @@ class LowRankGaussNewton(Preconditioner):
                 f"damping is {least:.1e} in one of them. Set its damping > 0, or that of the estimator, or add an L2 "
                 "penalty on all parameters."
             )
+        root = D.sqrt()
         try:
-            J = A.kronecker.rows(self.rank)
+            S = _scaled(A.kronecker.rows(self.rank), root, self.rank)
         except CannotApproximateError as reason:
             raise ValueError(
                 f"LowRankGaussNewton cannot serve this problem: {reason}. Use hg.Nystrom, or hg.CG without a "
                 "preconditioner (linsolve=cg)."
             ) from reason
-        if not J.isfinite().all():
+        if not S.isfinite().all():
             raise NonFiniteError("The outputs or their derivatives are NaN or infinite: look at the train data.")
-        return _woodbury(J, D), 0
+        return _woodbury(S, root), 0
 
 
-def _woodbury(J: Tensor, D: Tensor) -> Matvec:
-    """v ↦ (diag(D) + JᵀJ)⁻¹ v, for J of shape (m, n) and D of shape (n,)."""
-    root = D.sqrt()
-    S = (J / root.to(J)).float()  # a preconditioner needs no more, and half the memory is half the time
+def _scaled(rows: Iterator[Tensor], root: Tensor, rank: int) -> Tensor:
+    """J D^(−1/2), shape (m, n), in single precision: a preconditioner needs no more, and is twice as fast in it."""
+    S, m = torch.empty(rank, len(root), dtype=torch.float32, device=root.device), 0
+    for some in rows:
+        S[m : m + len(some)] = some / root
+        m += len(some)
+    return S[:m]
+
+
+def _woodbury(S: Tensor, root: Tensor) -> Matvec:
+    """v ↦ D^(−1/2) (I + SᵀS)⁻¹ D^(−1/2) v, for S of shape (m, n) and the root of D of shape (n,)."""
     core = (S @ S.T).double()
     core.diagonal().add_(1 + torch.finfo(S.dtype).eps * core.trace())
     L = torch.linalg.cholesky(core).to(S)

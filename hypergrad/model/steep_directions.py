@@ -1,6 +1,6 @@
 """The directions along which the loss of single examples has the most curvature."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -34,10 +34,10 @@ class _Steep(NamedTuple):
 
 def steep_directions(
     model: PureModule, criterion: Criterion, values: Tensors, data: Sequence[Examples], rank: int
-) -> Tensor:
-    """J of shape (m, n), m ≤ rank, such that JᵀJ is a part of the Gauss–Newton matrix of the mean loss of N examples.
+) -> Iterator[Tensor]:
+    """The rows of J, shape (m, n) with m ≤ rank, a few at a time: JᵀJ is a part of the Gauss–Newton matrix.
 
-    Let the loss of example i have the curvature Σ_j γ_ij q_ij q_ijᵀ in its outputs z_i, and the weight c_i. The
+    It is that of the mean loss of N examples. Let the loss of example i have the curvature Σ_j γ_ij q_ij q_ijᵀ in its outputs z_i, and the weight c_i. The
     Gauss–Newton matrix is JᵀJ with a row √(c_i γ_ij / N) q_ijᵀ ∂z_i/∂w for each i and j. Only the rows with the largest
     c_i γ_ij are made, from the `rank` examples with the largest sums of these.
 
@@ -63,13 +63,12 @@ def steep_directions(
         _steepest(kind, z.flatten(1) if z.ndim == 2 else z[:, None], e, rank)
         for z, e in zip(outputs, data, strict=True)
     ]
-    least = torch.cat([one.curvature for one in steep]).sort(descending=True).values[:rank][-1]
+    curvature = torch.cat([one.curvature for one in steep])
+    chosen = torch.zeros_like(curvature, dtype=torch.bool)
+    chosen[curvature.argsort(descending=True)[:rank]] = True
     count = sum(len(some.y) for some in data)
-    return torch.cat([
-        row
-        for one, some in zip(steep, data, strict=True)
-        for row in _pulled_back(model, values, some, _scaled(one, least, count))
-    ])
+    for one, keep, some in zip(steep, chosen.split([len(one.rows) for one in steep]), data, strict=True):
+        yield from _pulled_back(model, values, some, _scaled(one, keep, count))
 
 
 def _steepest(kind: type[nn.Module], z: Tensor, some: Examples, rank: int) -> _Steep:
@@ -97,19 +96,17 @@ def _curvature(kind: type[nn.Module], z: Tensor) -> tuple[Tensor, Tensor]:
     return torch.full_like(z, 2 / z.shape[1]), torch.zeros_like(z)
 
 
-def _scaled(steep: _Steep, least: Tensor, count: int) -> _Steep:
-    """Those that are as steep as `least`, with vectors √(c γ / N) q."""
-    keep = steep.curvature >= least
+def _scaled(steep: _Steep, keep: Tensor, count: int) -> _Steep:
+    """Some of them, with vectors √(c γ / N) q."""
     root = (steep.curvature[keep] / count).sqrt()
     return _Steep(steep.curvature[keep], steep.rows[keep], root[:, None] * steep.vectors[keep])
 
 
-def _pulled_back(model: PureModule, values: Tensors, some: Examples, steep: _Steep) -> list[Tensor]:
+def _pulled_back(model: PureModule, values: Tensors, some: Examples, steep: _Steep) -> Iterator[Tensor]:
     """The rows of J, a few together."""
     trained = leaves({name: values[name] for name in model.params()})
-    found = []
     if len(steep.rows) == 0:
-        return found
+        return
     for rows, vectors in zip(steep.rows.split(_CHUNK), steep.vectors.split(_CHUNK), strict=True):
         with torch.enable_grad():
             z = model(values | trained, take(some.X, rows), some.step)
@@ -119,5 +116,4 @@ def _pulled_back(model: PureModule, values: Tensors, some: Examples, steep: _Ste
             z.new_zeros(len(rows), w.numel()) if grad is None else grad.reshape(len(rows), -1)
             for grad, w in zip(grads, trained.values(), strict=True)
         ]
-        found.append(torch.cat(flat, 1))
-    return found
+        yield torch.cat(flat, 1)

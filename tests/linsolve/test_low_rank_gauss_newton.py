@@ -20,7 +20,7 @@ def rows_of(problem: hg.Supervised, rank: int, hparams: hg.Tensors | None = None
     kronecker = curvature(problem, hparams).kronecker
     assert kronecker is not None
     assert kronecker.rows is not None
-    return kronecker.rows(rank)
+    return torch.cat(list(kronecker.rows(rank)))
 
 
 def gauss_newton(problem: hg.Supervised, hparams: hg.Tensors | None = None) -> Tensor:

@@ -40,8 +40,8 @@ def _factors(
     return kronecker_layers(problem.model, problem.criterion, values, data, settings)
 
 
-def _rows(problem: Any, params: Tensors, hparams: Tensors, batch: Batch | None, rank: int) -> Tensor:
-    """J of few examples of the batch; see `steep_directions`."""
+def _rows(problem: Any, params: Tensors, hparams: Tensors, batch: Batch | None, rank: int) -> Iterator[Tensor]:
+    """Rows of J of few examples of the batch; see `steep_directions`."""
     _require_outputs(problem)
     values = params | detach(problem.effects.buffers(hparams))
     return steep_directions(problem.model, problem.criterion, values, list(_examples(problem, hparams, batch)), rank)
