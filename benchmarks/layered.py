@@ -15,12 +15,13 @@ from hypergrad.core.autodiff import flatten
 
 
 def layered(case: Case) -> dict[str, Contestant]:
-    """CG preconditioned by K-FAC and EK-FAC, whose time includes the factors; and plain CG on the same module."""
+    """CG preconditioned by what is known of the layers, whose time includes it; and plain CG on the same module."""
     made = cache(partial(_twin, case))
     preconditioners = {
         "": None,
         " with K-FAC": hg.KFAC(fisher="mc"),
         " with EK-FAC": hg.EKFAC(fisher="mc"),
+        " with the steepest directions": hg.LowRankGaussNewton(),
     }
     products = {"": hg.Reverse(), " on a trace": AUTO}
     return {

@@ -87,6 +87,7 @@ from hypergrad.problem.learning_to_learn import LearningToLearn as LearningToLea
 from hypergrad.sensitivity.linear_response import LinearResponse as LinearResponse
 from hypergrad.linsolve.base import LinearSolution as LinearSolution
 from hypergrad.linsolve.base import LinearSolver as LinearSolver
+from hypergrad.linsolve.low_rank_gauss_newton import LowRankGaussNewton as LowRankGaussNewton
 from hypergrad.single_loop.masoba import MASOBA as MASOBA
 from hypergrad.single_loop.meha import MEHA as MEHA
 from hypergrad.linsolve.minres import MINRES as MINRES

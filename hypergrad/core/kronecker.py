@@ -1,6 +1,7 @@
 """Kronecker-factored curvature of the layers of a network, and its inverse."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -108,6 +109,17 @@ def _of_both_factors(values: Tensor, mean: Tensor) -> Tensor:
     return (mean / total).sqrt() * (values.mean(0, keepdim=True) + values.mean(1, keepdim=True)) + mean
 
 
+def eigh(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors of a symmetric matrix, in double precision where single precision fails."""
+    with suppress(RuntimeError):  # of which torch.linalg.LinAlgError is one
+        values, vectors = torch.linalg.eigh(x)
+        if values.isfinite().all() and vectors.isfinite().all():
+            return values, vectors
+    # LAPACK fails so for second moments of inputs of which many are always 0.
+    values, vectors = torch.linalg.eigh(x.double())
+    return values.to(x), vectors.to(x)
+
+
 @dataclass(frozen=True)
 class Kronecker:
     """The Kronecker-factored curvature of an operator, which is made on demand.
@@ -116,11 +128,15 @@ class Kronecker:
         factors: makes the factors of the layers that have some, or raises CannotApproximateError with the reason.
         diagonal: makes the diagonal of what the operator is besides, such as penalties, shape (n,).
         shift: a multiple of the identity that the operator is besides.
+        rows: makes the rows of J, at most as many as are asked for and a few at a time. JᵀJ is the part of the
+            curvature that stems from few examples. It raises CannotApproximateError with the reason; None if nothing is
+            known of examples.
     """
 
     factors: Callable[[KroneckerSettings], list[Layer]]
     diagonal: Callable[[], Tensor]
     shift: float = 0.0
+    rows: Callable[[int], Iterator[Tensor]] | None = None
 
     def shifted(self, damping: float) -> "Kronecker":
         """That of the operator plus damping · I."""

@@ -11,7 +11,7 @@ from torch.nn import functional
 from hypergrad.core.autodiff import Tensors, leaves
 from hypergrad.core.cost import spend
 from hypergrad.core.errors import NonFiniteError
-from hypergrad.core.kronecker import KroneckerSettings, Layer
+from hypergrad.core.kronecker import KroneckerSettings, Layer, eigh
 from hypergrad.core.operator import CannotApproximateError
 from hypergrad.model.criterion import Criterion
 from hypergrad.model.known_loss import torch_class
@@ -60,7 +60,7 @@ def kronecker_layers(
     Also raised, by what it calls: CannotApproximateError if the loss is not known, or EK-FAC does not know outputs of
     this shape; NonFiniteError if the factors are NaN or infinite; ImportError if curvlinops is not installed.
     """
-    kind = _require_known(criterion)
+    kind = require_known(criterion)
     trained, tensors = list(model.params()), leaves({name: x for name, x in values.items() if x.is_floating_point()})
     tensors = {**values, **tensors}
     with torch.enable_grad(), model.calling(tensors, device_of(data[0].X), data[0].step):
@@ -109,7 +109,7 @@ class _Called(nn.Module):
         return y.round().clamp(0, 1) if self.kind is nn.BCEWithLogitsLoss else y  # its curvature depends on no target
 
 
-def _require_known(criterion: Criterion) -> type[nn.Module]:
+def require_known(criterion: Criterion) -> type[nn.Module]:
     """The class of torch.nn that the loss is.
 
     Raises:
@@ -208,16 +208,16 @@ def _factorised(
             )
     if not settings.corrected:
         return {name: _decomposed(*pair) for name, pair in factors.items()}
+    inputs, outputs = ({name: eigh(pair[k])[1] for name, pair in factors.items()} for k in (0, 1))
+    # There is no other way to give it eigenvectors, and its own may be NaN.
+    operator._input_covariances_eigenvectors, operator._gradient_covariances_eigenvectors = inputs, outputs
     operator.compute_eigenvalue_correction()
-    state = operator.state_dict()
-    inputs, outputs = (state[f"{which}_covariances_eigenvectors"] for which in ("input", "gradient"))
-    return {
-        name: (inputs[name], outputs[name], _one(values)) for name, values in state["corrected_eigenvalues"].items()
-    }
+    values = operator.state_dict()["corrected_eigenvalues"]
+    return {name: (inputs[name], outputs[name], _one(values[name])) for name in values}
 
 
 def _decomposed(inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    (a, Q_i), (b, Q_o) = torch.linalg.eigh(inputs), torch.linalg.eigh(outputs)
+    (a, Q_i), (b, Q_o) = eigh(inputs), eigh(outputs)
     return Q_i, Q_o, torch.outer(b.clamp(min=0), a.clamp(min=0))
 
 

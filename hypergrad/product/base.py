@@ -8,12 +8,13 @@ layers below them. It does not know training, linear solvers or estimators.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
-from hypergrad.core.kronecker import Kronecker, KroneckerSettings, Layer
+from hypergrad.core.kronecker import Kronecker, KroneckerSettings
 from hypergrad.core.operator import CannotApproximateError, Operator
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation
@@ -101,7 +102,7 @@ def kronecker_of(oracle: Oracle, params: Tensors) -> Kronecker | None:
     if found is None or not problem.is_spread:
         return found
 
-    def refuse(settings: KroneckerSettings) -> list[Layer]:
+    def refuse(settings: KroneckerSettings | int) -> NoReturn:
         raise CannotApproximateError("several processes share the problem, and each would see its own examples only")
 
-    return replace(found, factors=refuse)
+    return replace(found, factors=refuse, rows=refuse)

@@ -157,3 +157,26 @@ def test_nan_in_one_example_is_said():
     assert kronecker is not None
     with pytest.raises(NonFiniteError, match="layer '3'.*NaN in the train data"):
         kronecker.factors(KroneckerSettings(corrected=True))
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_decomposition_that_fails_in_single_precision_is_made_in_double(corrected, raises, monkeypatch):
+    """As LAPACK's does for the inputs of a convolutional network of which many are always 0."""
+    problem = supervised(mlp())
+    expected = layers_of(problem, corrected=corrected)
+    single, double = torch.float32, torch.linalg.eigh
+
+    def failing(x: Tensor) -> Any:
+        if x.dtype == single and raises:
+            raise torch.linalg.LinAlgError("did not converge")
+        values, vectors = double(x)
+        return (values * torch.nan, vectors * torch.nan) if x.dtype == single else (values, vectors)
+
+    monkeypatch.setattr("torch.linalg.eigh", failing)
+    found = layers_of(problem.to(single), corrected=corrected)
+    n = sum(w.numel() for w in problem.init_params().values())
+    for one, other in zip(found, expected, strict=True):
+        assert one.values.dtype == single
+        exact = block(other, n)
+        assert (block(one.to(exact), n) - exact).norm() <= 1e-5 * exact.norm()

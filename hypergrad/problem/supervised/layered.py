@@ -12,6 +12,7 @@ from hypergrad.core.kronecker import Kronecker, KroneckerSettings, Layer
 from hypergrad.core.operator import CannotApproximateError
 from hypergrad.core.seed import seed_of
 from hypergrad.model.curvature import Examples, kronecker_layers
+from hypergrad.model.steep_directions import steep_directions
 from hypergrad.problem.supervised.examples import Batch
 
 
@@ -25,23 +26,35 @@ def layered(problem: Any, params: Tensors, hparams: Tensors, batch: Batch | None
         batch: an inner batch.
     """
     at = (problem, params, hparams, batch)
-    return Kronecker(partial(_factors, *at), partial(_diagonal, *at))
+    return Kronecker(partial(_factors, *at), partial(_diagonal, *at), rows=partial(_rows, *at))
 
 
 def _factors(
     problem: Any, params: Tensors, hparams: Tensors, batch: Batch | None, settings: KroneckerSettings
 ) -> list[Layer]:
-    """The factors of the layers, from the batch and maybe some further ones.
-
-    Raises:
-        CannotApproximateError: if the model returns its loss.
-    """
-    if problem.returns_loss:
-        raise CannotApproximateError("its model returns the loss, whose curvature in the outputs is not known")
+    """The factors of the layers, from the batch and maybe some further ones."""
+    _require_outputs(problem)
     batches = [batch, *(problem.inner_batch(k) for k in range(settings.num_batches - 1))]
     data = [some for one in batches for some in _examples(problem, hparams, one)]
     values = params | detach(problem.effects.buffers(hparams))
     return kronecker_layers(problem.model, problem.criterion, values, data, settings)
+
+
+def _rows(problem: Any, params: Tensors, hparams: Tensors, batch: Batch | None, rank: int) -> Iterator[Tensor]:
+    """Rows of J of few examples of the batch; see `steep_directions`."""
+    _require_outputs(problem)
+    values = params | detach(problem.effects.buffers(hparams))
+    return steep_directions(problem.model, problem.criterion, values, list(_examples(problem, hparams, batch)), rank)
+
+
+def _require_outputs(problem: Any) -> None:
+    """Require that the model returns outputs.
+
+    Raises:
+        CannotApproximateError: if it returns its loss.
+    """
+    if problem.returns_loss:
+        raise CannotApproximateError("its model returns the loss, whose curvature in the outputs is not known")
 
 
 @torch.no_grad()
