@@ -16,6 +16,7 @@ from hypergrad.single_loop.adjoint import AdjointMethod as AdjointMethod
 from hypergrad.estimator.report import AdjointReport as AdjointReport
 from hypergrad.effect.affine_network import AffineNetwork as AffineNetwork
 from hypergrad.single_loop.amigo import AmIGO as AmIGO
+from hypergrad.influence.arnoldi import ArnoldiInfluence as ArnoldiInfluence
 from hypergrad.linsolve.auto import Auto as Auto
 from hypergrad.tape.auto import AutoTape as AutoTape
 from hypergrad.single_loop.bome import BOME as BOME
@@ -61,8 +62,10 @@ from hypergrad.estimator.base import HypergradEstimator as HypergradEstimator
 from hypergrad.estimator.base import Hypergradient as Hypergradient
 from hypergrad.core.hyperparameter import Hyperparameter as Hyperparameter
 from hypergrad.estimator.implicit import Implicit as Implicit
+from hypergrad.influence.implicit import ImplicitInfluence as ImplicitInfluence
 from hypergrad.core.errors import IndefiniteError as IndefiniteError
 from hypergrad.sensitivity.jackknife import InfinitesimalJackknife as InfinitesimalJackknife
+from hypergrad.influence.base import InfluenceMethod as InfluenceMethod
 from hypergrad.effect.init_scale import InitScale as InitScale
 from hypergrad.problem.base import InnerProblem as InnerProblem
 from hypergrad.solver.base import InnerSolver as InnerSolver
@@ -154,6 +157,7 @@ from hypergrad.training.training import Training as Training
 from hypergrad.training.report import TrainingReport as TrainingReport
 from hypergrad.model.transformer import TransformerClassifier as TransformerClassifier
 from hypergrad.estimator.unrolled import Unrolled as Unrolled
+from hypergrad.influence.unrolled import UnrolledInfluence as UnrolledInfluence
 from hypergrad.estimator.report import UnrollingReport as UnrollingReport
 from hypergrad.core.errors import UnusedHyperparameterError as UnusedHyperparameterError
 from hypergrad.solver.schedule import Warmup as Warmup
@@ -166,8 +170,10 @@ from hypergrad.data.tables import diabetes as diabetes
 from hypergrad.data.images import digits as digits
 from hypergrad.data.selection import first_of as first_of
 from hypergrad.outer.fit import fit as fit
+from hypergrad.influence.scores import group_scores as group_scores
 from hypergrad.functional import hypergradient as hypergradient
 from hypergrad.data.images import idx_images as idx_images
+from hypergrad.influence.scores import influence_scores as influence_scores
 from torch.distributions.constraints import interval as interval
 from hypergrad.problem.k_fold import k_fold as k_fold
 from hypergrad.callback.hparams_file import load_hparams as load_hparams

@@ -50,6 +50,7 @@ FAMILIES = {
     "estimator",
     "callback",
     "baseline",
+    "influence",
 }
 PROMISES = {"__init__", "base"}
 ELSEWHERE = {"acceptance": "outer", "distributed": "problem", "optimizer": "outer", "schedule": "solver"}

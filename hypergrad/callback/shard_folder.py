@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map_with_path
 
 from hypergrad.core.errors import CheckpointError
 from hypergrad.core.row_shard import Rows
@@ -27,29 +27,49 @@ def folder_of(state_file: Path) -> Path:
 
 
 def without_rows(state: Any) -> tuple[Any, dict[str, Rows]]:
-    """A state with an entry for the file in the place of all rows, and the rows by their keys."""
-    rows: dict[str, Rows] = {}
+    """A state with an entry for the file in the place of all rows, and the rows by their keys.
 
-    def entry(leaf: Any) -> Any:
+    A key says where the rows stand in the state, such as "params/0.weight", and first of all if they stand in several
+    places.
+    """
+    rows: dict[str, Rows] = {}
+    keys: dict[int, str] = {}
+
+    def entry(path: Any, leaf: Any) -> Any:
         if not isinstance(leaf, Rows):
             return leaf
-        rows[str(len(rows))] = leaf
-        return {_KEY: str(len(rows) - 1), "shape": list(leaf.shape), "dtype": leaf.own.dtype}
+        if id(leaf) not in keys:
+            keys[id(leaf)] = key = "/".join(str(getattr(part, "key", getattr(part, "idx", ""))) for part in path)
+            rows[key] = leaf
+        return {_KEY: keys[id(leaf)], "shape": list(leaf.shape), "dtype": leaf.own.dtype}
 
-    return tree_map(entry, state), rows
+    return tree_map_with_path(entry, state), rows
 
 
 def write_shards(state_file: Path, rows: Mapping[str, Rows]) -> None:
     """Write the rows of a state file to come, at the same time on all processes that have them.
 
     An earlier state of this name is removed first.
+
+    Raises:
+        OSError: on all of them, if one cannot write; nothing of it is left.
     """
+    from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.state_dict_saver import save  # here, because it takes half a second
 
     ranks = next(iter(rows.values())).shard.ranks
     if ranks.rank == 0:
         remove(state_file)  # the others write only after rank 0 has told them what
-    save(_as_dtensors(rows), checkpoint_id=folder_of(state_file), process_group=ranks.group)
+    try:
+        save(_as_dtensors(rows), checkpoint_id=folder_of(state_file), process_group=ranks.group)
+    except CheckpointException as error:
+        if ranks.rank == 0:
+            remove(state_file)
+        rank, (reason, _) = min(error.failures.items())
+        raise OSError(
+            f"{folder_of(state_file)} could not be written, because of rank {rank}: {reason}. All ranks write there, "
+            f"so they must all see the folder and have space. The run goes on by resume={state_file.parent}"
+        ) from error
 
 
 def read_shards(folder: Path, into: Mapping[str, Rows | Tensor]) -> None:

@@ -17,7 +17,7 @@ class StateSaver(Callback):
     A file holds the outer step, λ and the unconstrained u, the optimiser, the trained parameters, the adjoint and the
     random streams. `torch.load(path, weights_only=True)` has `step`, `hparams` and `params`. The history is in
     `history.jsonl` beside it, to which each record is appended once, so that a save costs the same at every step.
-    Of hyperparameters whose rows are spread over processes, each process writes its own, into the folder
+    Of hyperparameters and parameters that are spread over processes, each process writes its own rows, into the folder
     `state-NNNNNN.shards`, and any number of processes can read them; an error that ends one process writes no state.
 
     Args:
@@ -65,7 +65,7 @@ class StateSaver(Callback):
 
     def on_error(self, error: BaseException, last: Record | None) -> None:
         # After Ctrl-C and SIGTERM all ranks come here, and after other errors perhaps this one alone.
-        if isinstance(error, KeyboardInterrupt) or not self._has_rows:
+        if isinstance(error, KeyboardInterrupt) or not self._needs_others:
             self._write()
 
     def _write(self) -> None:
@@ -81,5 +81,7 @@ class StateSaver(Callback):
         self._latest = None
 
     @property
-    def _has_rows(self) -> bool:
-        return self._latest is not None and len(without_rows(self._latest)[1]) > 0
+    def _needs_others(self) -> bool:
+        """Whether other processes have rows of the state."""
+        rows = () if self._latest is None else without_rows(self._latest)[1].values()
+        return any(x.shard.ranks.world > 1 for x in rows)

@@ -59,10 +59,11 @@ class TrainedModel:
 
         Args:
             folder: created when missing.
-            writes: whether to write; of many ranks, each of which may hold a part of the parameters, all must call it.
+            writes: whether to write. Of ranks that each hold shards of the parameters, all must call it, and the first
+                alone writes.
         """
         states = self.problem.state_dicts(self.params, self.hparams)
-        if not writes:
+        if not writes or (self.problem.param_shards() and not self.problem.peers.is_first):
             return
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)

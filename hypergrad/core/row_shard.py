@@ -19,33 +19,24 @@ class RowShard:
     """How the n rows of a tensor are spread over the processes.
 
     Rank r keeps the rows from r c to (r + 1) c − 1, with c = ⌈n / P⌉ for P processes, and the last rank what is left,
-    as in `torch.chunk`. All ranks must call the methods that send something in the same order.
+    as in `torch.chunk`; with few rows the last ranks keep none. All ranks must call the methods that send something in
+    the same order.
 
     Attributes:
         ranks: the processes.
         size: n.
         is_private: whether the losses on this process use no row but its own. If not, they use all rows, of which
             this process keeps its own.
-
-    Raises:
-        ValueError: if a rank would have no row.
     """
 
     ranks: Ranks
     size: int
     is_private: bool = False
 
-    def __post_init__(self) -> None:
-        if (self.ranks.world - 1) * self._most >= self.size:
-            raise ValueError(
-                f"A tensor whose rows are spread over {self.ranks.world} processes, {self._most} on each, must have "
-                f"more than {(self.ranks.world - 1) * self._most} rows, but it has {self.size}; keep it whole."
-            )
-
     @property
     def rows(self) -> range:
-        """The rows that this process keeps, at least one."""
-        start = self.ranks.rank * self._most
+        """The rows that this process keeps."""
+        start = min(self.ranks.rank * self._most, self.size)
         return range(start, min(start + self._most, self.size))
 
     def own(self, whole: Tensor) -> Tensor:
@@ -68,6 +59,11 @@ class RowShard:
         padded = self._padded(parts, self._most * self.ranks.world)
         _reduce_scatter(found, padded, group=self.ranks.group)
         return found[: len(self.rows)].clone()
+
+    @property
+    def needed(self) -> int:
+        """The number of rows with which each process has at least one."""
+        return (self.ranks.world - 1) * self._most + 1
 
     @property
     def _most(self) -> int:

@@ -1,7 +1,7 @@
 """A training run that is differentiated: its start, the dev loss at its end, and checks of both."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -14,6 +14,7 @@ from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation, blew_up, require_finite
 from hypergrad.problem.parts import accumulated_outer_loss
 from hypergrad.solver.base import InnerSolver, State
+from hypergrad.tape.base import Tape, Trajectory
 from hypergrad.training.divergence import explain_divergence
 from hypergrad.training.dynamics import Dynamics
 from hypergrad.training.report import TrainingReport
@@ -78,6 +79,11 @@ class DifferentiatedRun:
         require_finite(begin, hparams)
         return cls(dynamics, params, steps, begin)
 
+    def only(self, name: str) -> "DifferentiatedRun":
+        """The same run, of which the terms of dF/dλ for one hyperparameter alone are wanted."""
+        hparams = detach(self.dynamics.hparams)
+        return replace(self, dynamics=replace(self.dynamics, hparams=hparams | leaves({name: hparams[name]})))
+
     def start(self) -> State:
         """s₀, differentiable with respect to λ if grad mode is enabled."""
         return self.dynamics.solver.start(self.dynamics.problem, self.params, self.dynamics.hparams)
@@ -86,6 +92,14 @@ class DifferentiatedRun:
     def moves_start(self) -> bool:
         """Whether s₀ may depend on λ."""
         return self.dynamics.problem.tunes_initial or type(self.dynamics.solver).start is not InnerSolver.start
+
+    def record(self, tape: Tape, horizon: int) -> Trajectory:
+        """Train, with a way back through the last `horizon` steps."""
+        with torch.no_grad():
+            state = self.start()
+        last = range(self.inner_steps - horizon, self.inner_steps)
+        state = self.dynamics.advance(state, range(last.start))
+        return tape.record(self.dynamics, state, last) if last else Trajectory(state, iter(()))
 
     def start_term(self, adjoint: State) -> Partial:
         """(∂s₀/∂λ)ᵀ a₀, the term of dF/dλ through the start of training."""

@@ -98,7 +98,7 @@ class Unrolled(HypergradEstimator):
             DifferentiatedRun.of(problem, self.solver, hparams, params, inner_step, self.inner_steps)
         )
         own = OwnTerms.of(run)
-        trajectory = self._record(own.run)
+        trajectory = own.run.record(self.tape, self._horizon)
         with closing(trajectory):
             outer = run.evaluate(trajectory.end, outer_step)
             tally, reached = self._sweep(run, trajectory, outer.adjoint)
@@ -188,15 +188,6 @@ class Unrolled(HypergradEstimator):
                     return run, reason
             dynamics, remark = compile_steps(run.dynamics, start, steps, most, pull_back=pull_back)
         return replace(run, dynamics=dynamics), remark
-
-    def _record(self, run: DifferentiatedRun) -> Trajectory:
-        """Train, with a way back through the steps within the horizon."""
-        with torch.no_grad():
-            state = run.start()
-        state = run.dynamics.advance(state, range(self._differentiated.start))
-        if self._horizon == 0:
-            return Trajectory(state, iter(()))
-        return self.tape.record(run.dynamics, state, self._differentiated)
 
     def _sweep(self, run: DifferentiatedRun, trajectory: Trajectory, adjoint: State) -> tuple[Tally, "_Reached"]:
         """The terms of the steps within the horizon, and the adjoint that is left, of the first state if it matters."""

@@ -3,11 +3,9 @@
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
@@ -16,6 +14,9 @@ from hypergrad.problem.parts import accumulated_outer_loss
 from hypergrad.problem.precision import InPrecision
 from hypergrad.problem.supervised.supervised import Supervised
 from hypergrad.sensitivity.jackknife import InfinitesimalJackknife
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _WEIGHTS = "weights of the examples"
 """A name that no hyperparameter of a user has: it is no Python name."""
@@ -39,8 +40,12 @@ class Influences:
     targets: Tensor
     dev_loss: float
 
-    def print(self, top: int, console: Console | None = None) -> None:
+    def print(self, top: int, console: "Console | None" = None) -> None:
         """Print the `top` most harmful and most helpful examples; on standard output when `console` is None."""
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table
+
         console = console or Console()
         order = self.change.argsort()
         console.print(f"dev loss {self.dev_loss:.6g} with all {len(order)} train examples", highlight=False)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.local_shard import LocalShard, plain
+from hypergrad.core.row_shard import RowShard
 from hypergrad.model.batch_statistics import Moments, normalizing_by
 from hypergrad.model.blocks import blocks_of
 from hypergrad.model.calling import seeded
@@ -68,6 +69,10 @@ class ShardedModule(PureModule):
         """Copies of the shards of this rank, by name."""
         return {name: LocalShard.of(x.detach().clone(), self.ranks) for name, x in self._local().items()}
 
+    def shards(self) -> dict[str, RowShard]:
+        """Which rows of the whole tensors the shards are, by name."""
+        return {name: RowShard(self.ranks, self._sharded(name).shape[0]) for name in self._trained}
+
     @torch.no_grad()
     def put(self, params: Tensors) -> None:
         """Let the module have these parameters, which are copied into the memory of its shards."""
@@ -101,6 +106,16 @@ class ShardedModule(PureModule):
             p = self._sharded(name)
             spread = DTensor.from_local(plain(x), p.device_mesh, p.placements, shape=p.shape, stride=p.stride())
             found[name] = spread.full_tensor()
+        return found
+
+    def on_first(self, params: Tensors) -> Tensors:
+        """The whole tensors on the CPU of the first rank, frozen ones too; none on the others. All must call it."""
+        frozen = {name: p for name, p in self.module.named_parameters() if name not in params}
+        found: Tensors = {}
+        for name in [*params, *frozen]:
+            whole = self.whole({name: params[name]})[name] if name in params else self._sharded(name).full_tensor()
+            if self.ranks.rank == 0:
+                found[name] = whole.detach().cpu()
         return found
 
     def local(self, tensors: Tensors) -> Tensors:

@@ -12,13 +12,13 @@ from hypergrad.callback.trained_model import TrainedModel
 from hypergrad.data.streamed import reading
 from hypergrad.outer.agreement import Agreement
 from hypergrad.outer.descent import Descent
+from hypergrad.outer.param_state import with_own_params, with_param_rows
 from hypergrad.outer.spread_state import names_in, with_own, with_rows
 from hypergrad.outer.state import (
     identity,
     random_states,
     require_same,
     require_same_world,
-    require_whole,
     restore_random_states,
 )
 
@@ -114,8 +114,9 @@ class Loop:
             **random_states(self.agreement.peers),
             "device": self.journal.device.type,
             "world": self.agreement.peers.world,
-            "identity": self.identity if self.agreement.peers.is_first else {},
+            "identity": self._own_identity(),
         }
+        state = with_param_rows(state, self.objective.problem.param_shards())
         return with_rows(state, self.objective.spread, self._names, self.objective.estimator.map_rows)
 
     def restore(self, state: dict[str, Any], *, any_world: bool = False) -> None:
@@ -128,13 +129,15 @@ class Loop:
         Also raised, by what it calls: CheckpointError if the state belongs to another run.
         """
         with self.agreement.together():
-            require_whole(self.objective.problem)
+            ours = self._own_identity()
             if self.agreement.peers.is_first:
-                require_same(self.identity, state["identity"])
-            require_same_world(state.get("world", 1), self.agreement.peers.world, any_world=any_world)
+                require_same(ours, state["identity"])
+            is_sharded = bool(self.objective.problem.param_shards())
+            require_same_world(state, self.agreement.peers.world, is_sharded=is_sharded, any_world=any_world)
         self._note_device(state.get("device"))
         spread, map_carry = self.objective.spread, self.objective.estimator.map_rows
         state = with_own(state, spread, self._names, self.journal.device, map_carry)
+        state = with_own_params(state, self.objective.problem.param_shards(), self.journal.device)
         self.journal.restore(state, self.objective.problem.at_outer_step)
         self.objective.restore(state)
         self.descent.restore(state)
@@ -192,15 +195,13 @@ class Loop:
     @cached_property
     def _keeps(self) -> bool:
         """Whether a callback of some rank keeps states, which all ranks then form."""
-        keeps, sharded = self.agreement.peers.most(len(self._keepers)) > 0, self.objective.problem.sharded()
-        if keeps and sharded:
-            warnings.warn(
-                f"The run keeps no states, because the parameter {sharded[0]} is sharded over the ranks: if it breaks "
-                "off, it begins again.",
-                UserWarning,
-                stacklevel=2,
-            )
-        return keeps and not sharded
+        return self.agreement.peers.most(len(self._keepers)) > 0
+
+    def _own_identity(self) -> dict[str, str]:
+        """What identifies this run, on the first rank alone; the others are needed if they have rows of parameters."""
+        is_first = self.agreement.peers.is_first
+        found = self.identity if is_first or self.objective.problem.param_shards() else {}
+        return found if is_first else {}
 
     @cached_property
     def identity(self) -> dict[str, str]:

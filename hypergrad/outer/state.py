@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import is_dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,17 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
-from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import CheckpointError
 from hypergrad.core.hyperparameter import shown
+from hypergrad.core.local_shard import plain
 from hypergrad.core.ranks import Peers, digest
+from hypergrad.core.row_shard import Rows
+from hypergrad.outer.param_state import SHARDED
 from hypergrad.problem.base import InnerProblem
 
 _ADDRESS = re.compile(" at 0x[0-9a-f]+")
 _DRAWN = "initial values"
+_KIND = {True: " and sharded parameters", False: " and whole parameters"}
 _LONGEST = 200
 """Characters of a value in a message."""
 
@@ -68,17 +72,20 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 def identity(problem: InnerProblem, estimator: object, optimizer: Optimizer, **settings: object) -> dict[str, str]:
-    """What identifies a run, as text by name."""
+    """What identifies a run, as text by name; all ranks must call it, where each has some rows of the parameters."""
     groups = [{key: x for key, x in group.items() if key != "params"} for group in optimizer.param_groups]
-    params, hparams = problem.init_params(), problem.init_hparams()
+    params, hparams, shards = problem.init_params(), problem.init_hparams(), problem.param_shards()
+    shapes = {name: Rows(x, shards[name]).shape if name in shards else tuple(x.shape) for name, x in params.items()}
+    # One at a time, as all of them may fit no process.
+    whole = (shards[name].whole(plain(x)) if name in shards else x for name, x in params.items())
     return {
         "problem": type(problem).__name__,
-        "hyperparameters": _shapes(hparams),
-        "parameters": _shapes(params),
+        "hyperparameters": ", ".join(f"{name} {tuple(x.shape)} {x.dtype}" for name, x in hparams.items()),
+        "parameters": ", ".join(f"{name} {shapes[name]} {x.dtype}" for name, x in params.items()),
         "precision": "that of the parameters",
         **{name: _ADDRESS.sub("", " ".join(str(value).split())) for name, value in problem.settings().items()},
         "initial hyperparameters": ", ".join(f"{name} = {shown(value)}" for name, value in hparams.items()),
-        "initial values": _digest([*hparams.values(), *params.values()]),
+        "initial values": _digest(chain(hparams.values(), whole)),
         "data": _digest([buffer for _, buffer in problem.named_buffers()]),
         "estimator": repr(estimator) if is_dataclass(estimator) else type(estimator).__name__,
         "optimizer": f"{type(optimizer).__name__} {groups}",
@@ -103,36 +110,31 @@ def require_same(ours: dict[str, str], theirs: dict[str, str]) -> None:
             )
 
 
-def require_whole(problem: InnerProblem) -> None:
-    """Require that each rank holds all parameters, as a state holds those of the first rank.
+def require_same_world(state: dict[str, Any], world: int, *, is_sharded: bool, any_world: bool) -> None:
+    """Require the number of processes of the run so far, and parameters that are sharded or whole as they were.
+
+    Args:
+        state: that was read.
+        world: the number of processes here.
+        is_sharded: whether each of them has a shard of the parameters.
+        any_world: whether both may differ from those of the state, with a warning.
 
     Raises:
-        CheckpointError: if one is spread over the ranks.
+        CheckpointError: if they differ.
     """
-    spread = problem.sharded()
-    if spread:
-        raise CheckpointError(
-            f"A run of {type(problem).__name__} cannot go on from a state: the parameter {spread[0]} is spread over "
-            "the ranks, and a state holds what the first has of it. Begin a new run, in another folder."
-        )
-
-
-def require_same_world(before: int, now: int, *, any_world: bool) -> None:
-    """Require the number of processes of the run so far; with `any_world` another one is a warning.
-
-    Raises:
-        CheckpointError: if it is another.
-    """
-    if before == now:
+    before, was_sharded = state.get("world", 1), state.get(SHARDED, False)
+    if (before, was_sharded) == (world, is_sharded):
         return
+    was, now = ("", "") if was_sharded == is_sharded else (_KIND[was_sharded], _KIND[is_sharded])
+    had, has = f"{before} process{'es' * (before > 1)}{was}", f"{world}{now}"
     if not any_world:
         how = "in one process, without torchrun" if before == 1 else f"with torchrun --nproc-per-node={before}"
         raise CheckpointError(
-            f"The run had {before} process{'es' * (before > 1)} until this state, and here it has {now}: the numbers "
-            f"would go on with other rounding errors. Resume {how}, or allow it with any_world=true."
+            f"The run had {had} until this state, and here it has {has}: the numbers would go on with other rounding "
+            f"errors. Resume {how}{was}, or allow it with any_world=true."
         )
     warnings.warn(
-        f"The run had {before} process{'es' * (before > 1)} until this state, and goes on with {now}: its numbers "
+        f"The run had {had} until this state, and goes on with {has}: its numbers "
         "differ by rounding errors from those that it would have had.",
         UserWarning,
         stacklevel=2,
@@ -147,10 +149,6 @@ def _different(first: str, second: str) -> tuple[str, str]:
 
 def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-
-
-def _shapes(tensors: Tensors) -> str:
-    return ", ".join(f"{name} {tuple(tensor.shape)} {tensor.dtype}" for name, tensor in tensors.items())
 
 
 def _digest(tensors: Iterable[Tensor]) -> str:

@@ -41,6 +41,10 @@ class Shareable:
         """The hyperparameters of which the outer loop keeps some rows on each process, by name; by default none."""
         return {}
 
+    def param_shards(self) -> Mapping[str, RowShard]:
+        """The parameters that are `LocalShard`s, of which each process has some rows, by name; by default none."""
+        return {}
+
     def on_shards(self) -> Any:
         """The problem whose derivatives by the hyperparameters of `shards` are this process's own parts of sums.
 
@@ -81,9 +85,5 @@ class Shareable:
         return ALONE
 
     def is_replicated(self, name: str) -> bool:
-        """Whether all ranks hold the same parameter or hyperparameter of this name, and not each its own part of it."""
-        return True
-
-    def sharded(self: Any) -> list[str]:
-        """The names of the parameters of which each rank holds its own part."""
-        return [name for name in self.init_params() if not self.is_replicated(name)]
+        """Whether all ranks hold the same parameter or hyperparameter of this name, and not each its own rows of it."""
+        return name not in self.shards() and name not in self.param_shards()

@@ -11,6 +11,7 @@ from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.kronecker import Kronecker
 from hypergrad.core.ranks import Peers
+from hypergrad.core.row_shard import RowShard
 from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.batch_place import BatchPlace
 
@@ -50,8 +51,8 @@ class Wrapper(InnerProblem):
     def peers(self) -> Peers:
         return self.problem.peers
 
-    def is_replicated(self, name: str) -> bool:
-        return self.problem.is_replicated(name)
+    def param_shards(self) -> Mapping[str, RowShard]:
+        return self.problem.param_shards()
 
     def at_outer_step(self, step: int) -> Self:
         now = self.problem.at_outer_step(step)

@@ -52,6 +52,12 @@ class BOME(Method):
                 "curvature of the inner loss, by which None chooses it, does not say how small it must be. Begin with "
                 "a tenth of inner_lr, for example."
             )
+        if self.solver.decays:
+            raise ValueError(
+                f"BOME needs a solver whose steps follow its directions alone, but {type(self.solver).__name__} has a "
+                "weight_decay, which draws w away from the minimum of the inner loss. Set it to 0, and make the "
+                "penalty a part of the inner loss."
+            )
         require_real(self, "barrier", above=0)
         require_int(self, "inner_steps", least=1)
         require_real(self, "inner_lr", above=0)

@@ -26,7 +26,8 @@ class MEHA(PenaltyMethod):
 
     While w lags behind w*(λ), so does θ behind w, and c multiplies what λ sees of it. So the lr of λ should fall as
     1 / c, which is the constant step of the paper along D_λ / c. `solver` moves θ and w. With gradient descent, its
-    lr < 2 / (L + 1 / smoothing) for the largest curvature L of g. In the paper w moves after λ, here at the same λ.
+    lr < 2 / (L + 1 / smoothing) for the largest curvature L of g. A weight decay of gradient descent is a penalty of g,
+    at w and at θ. In the paper w moves after λ, here at the same λ.
 
     θ moves on the first inner batch of a move, and the other directions are on the second, so that they are unbiased
     given θ. A move costs three gradients of the inner loss and one of the outer loss, and no second derivative.

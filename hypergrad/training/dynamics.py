@@ -6,12 +6,12 @@ from typing import Any, Protocol
 
 import torch
 
-from hypergrad.core.autodiff import Tensors, leaves
+from hypergrad.core.autodiff import Tensors
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.oracle import Oracle
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.training.batches import are_equal
-from hypergrad.training.states import Partial, as_leaves, filled, state_vjp
+from hypergrad.training.states import Partial, again, as_leaves, filled, state_vjp
 
 
 class Passage(Protocol):
@@ -35,7 +35,8 @@ class Passage(Protocol):
         """(∂Φ/∂s)ᵀ a and (∂Φ/∂λ)ᵀ a, where Φ is all of the steps together.
 
         Args:
-            adjoint: a = ∂F/∂s_{t+length}, shaped as the state.
+            adjoint: a = ∂F/∂s_{t+length}, shaped as the state. Eager steps pull m of them back at once, which have one
+                more axis of size m in front; so have the results.
 
         Returns:
             ∂F/∂s_t, zero in the entries on which s_{t+length} does not depend, and the terms of dF/dλ: one for each
@@ -77,7 +78,7 @@ class Stretch:
         one.
         """
         pulled, terms = self._pull_back(adjoint, self.before)
-        return filled(pulled, self.before), terms
+        return filled(pulled, adjoint), terms
 
     def terms(self, adjoint: State) -> list[Partial]:
         """The terms of dF/dλ alone: without the Hessian product of the first step, and the others as in `pull_back`."""
@@ -97,7 +98,7 @@ class Dynamics:
     Attributes:
         problem: what is trained.
         solver: how.
-        hparams: λ, leaves that require gradients.
+        hparams: λ, leaves; those require gradients for which terms of dF/dλ are wanted.
         first_step: index of the batch of step t = 0, ≥ 0.
     """
 
@@ -162,7 +163,7 @@ class Dynamics:
         Like `step`, it is a pure function of the state, λ and t; its pull-back is a pure function of the adjoint too.
         """
         before = after = as_leaves(state)
-        hparams = [self.hparams, *(leaves(self.hparams) for _ in range(length - 1))]
+        hparams = [self.hparams, *(again(self.hparams) for _ in range(length - 1))]
         with torch.enable_grad():
             for k, hp in enumerate(hparams):
                 after = self.transition(after, t + k, hp)

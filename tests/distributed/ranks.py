@@ -1,5 +1,6 @@
-"""Cases on several processes: one launch by torchrun runs all cases of a module, because a start takes seconds.
+"""Cases on several processes: one launch by torchrun runs all cases of a module.
 
+To import torch takes seconds. One process does it for all launches, and torchrun and the ranks are forks of it.
 A test module reads its results from another module, which has no tests and runs on every rank:
 
     # products_cases.py
@@ -13,9 +14,9 @@ A test module reads its results from another module, which has no tests and runs
 
 import faulthandler
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -52,21 +53,8 @@ class Results:
         return [found[case]["value"] for found in self.found]
 
 
-TOGETHER = (
-    "quick_cases",
-    "shared_cases",
-    "traffic_cases",
-    "plan_cases",
-    "sharded_cases",
-    "ignored_cases",
-    "same_start_cases",
-)
-"""Modules whose cases on two processes are one launch if all tests run."""
-
-
-def together() -> dict[str, Callable[[], Any]]:
-    """The cases of these modules."""
-    return {f"{module}: {name}": case for module in TOGETHER for name, case in import_module(module).cases().items()}
+IMPORTED = ["hypergrad", "sklearn.datasets", "torch._dynamo", "torch.distributed.run", "torch.utils.tensorboard"]
+"""What most ranks need and is slow to import."""
 
 
 def run(module: str, world: int = 2, function: str = "cases", seconds: int = 60) -> Results:
@@ -78,35 +66,39 @@ def run(module: str, world: int = 2, function: str = "cases", seconds: int = 60)
         function: in that module, without arguments; returns the cases by name, the same names on all ranks.
         seconds: for all cases, after which every rank prints where it stands, and ends.
     """
-    if "PYTEST_XDIST_WORKER" in os.environ and module in TOGETHER and (world, function) == (2, "cases"):
-        everything, before = _launch("ranks", world, "together", 300), f"{module}: "
-        found = [
-            {name.removeprefix(before): x for name, x in one.items() if name.startswith(before)}
-            for one in everything.found
-        ]
-        return Results(found, everything.output)
     return _launch(module, world, function, seconds)
 
 
 @cache
 def _launch(module: str, world: int, function: str, seconds: int) -> Results:
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(IMPORTED)
     with tempfile.TemporaryDirectory() as folder:
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, PATHS))}
-        process = subprocess.Popen(
-            [*launcher, __file__, module, function, folder, str(seconds)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            output, _ = process.communicate(timeout=seconds + 30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            output, _ = process.communicate()
-        return Results([_read(Path(folder, f"{rank}.jsonl")) for rank in range(world)], output[-LONGEST_OUTPUT:])
+        output = Path(folder, "output")
+        output.touch()
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}  # that of the server is of when it started
+        arguments = (module, function, folder, str(seconds))
+        process = server.Process(target=_torchrun, args=(environment, world, output, *arguments))
+        process.start()
+        process.join(seconds + 30)
+        if process.is_alive():
+            os.killpg(process.ident or 0, signal.SIGKILL)
+            process.join()
+        found = [_read(Path(folder, f"{rank}.jsonl")) for rank in range(world)]
+        return Results(found, output.read_text()[-LONGEST_OUTPUT:])
+
+
+def _torchrun(environment: dict[str, str], world: int, output: Path, *arguments: str) -> None:
+    """Start the ranks, in a process that has imported what they need."""
+    from torch.distributed.run import main
+
+    os.setsid()
+    with output.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ.update(environment)
+    sys.path[:0] = map(str, PATHS)
+    main(["--standalone", f"--nproc-per-node={world}", "--start-method=fork", "--run-path", __file__, *arguments])
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -128,6 +120,8 @@ def _rank(module: str, function: str, folder: str, seconds: str) -> None:
     import torch
     import torch.distributed as dist
 
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a new process; torchrun has set its own
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_default_dtype(torch.float64)
     dist.init_process_group("gloo")
     cases = getattr(import_module(module), function)()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from launched import started, torchrun
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 import hypergrad as hg
 from hypergrad.callback.state_file import read
@@ -51,8 +52,17 @@ def test_a_run_with_sharded_parameters(tmp_path):
     folder = only_folder(tmp_path)
     assert [row["step"] for row in rows_of(folder)] == [0, 1]
     assert (folder / "model.pt").exists()
-    assert not list(folder.glob("state-*"))
-    assert "The run keeps no states" in done.stdout + done.stderr
+    kept = [f"state-00000{k}.{end}" for k in (0, 1) for end in ("pt", "shards")]
+    assert sorted(path.name for path in folder.glob("state-*")) == kept
+    where = f"resume={folder}"
+    for world, more in {1: ["any_world=true"], 3: []}.items():
+        done = torchrun("-m", "hypergrad.run", where, "outer_steps=2", *more, world=world, cwd=tmp_path)
+        assert (done.returncode == 0) == (world == 1), done.stderr
+    assert (
+        "The run had 1 process and whole parameters until this state, and here it has 3 and sharded parameters"
+        in done.stderr
+    )
+    assert [row["step"] for row in rows_of(folder)] == [0, 1, 2]
 
 
 def test_what_a_lost_rank_means_is_said_before_what_the_network_met():
@@ -96,8 +106,9 @@ def wait_for(process: subprocess.Popen[str], folder: Path, steps: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_rank_killed_at_ten_moments_leaves_the_bits_of_an_undisturbed_run(tmp_path):
-    script, cut = str(HERE / "killed.py"), tmp_path / "cut" / "run"
+@pytest.mark.parametrize("name", ["killed.py", "killed_shards.py"])
+def test_a_rank_killed_at_ten_moments_leaves_the_bits_of_an_undisturbed_run(tmp_path, name):
+    script, cut = str(HERE / name), tmp_path / "cut" / "run"
     assert torchrun(script, str(tmp_path / "whole"), cwd=tmp_path).returncode == 0
     cut.parent.mkdir()
     moments, since = random.Random(0), time.time()
@@ -112,9 +123,19 @@ def test_a_rank_killed_at_ten_moments_leaves_the_bits_of_an_undisturbed_run(tmp_
     assert process.returncode == 0, err
     assert len(rows_of(cut)) == 41
     assert rows_of(cut) == rows_of(tmp_path / "whole")
-    ends = [read(folder) for folder in (cut, tmp_path / "whole")]
-    for name in ("u", "params"):
-        assert all(torch.equal(x, ends[1][name][key]) for key, x in ends[0][name].items())
+    ends = [tensors_of(folder) for folder in (cut, tmp_path / "whole")]
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.equal(x, ends[1][key]) for key, x in ends[0].items())
+
+
+def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
+    """u, w and all shards in the last state of a run."""
+    state = read(folder)
+    found = {name: x for key in ("u", "params") for name, x in state[key].items() if isinstance(x, torch.Tensor)}
+    if "shards" in state:
+        dcp_to_torch_save(state["shards"], whole := folder.parent / "whole.pt")
+        found |= torch.load(whole, weights_only=True)
+    return found
 
 
 @pytest.mark.slow

@@ -192,6 +192,25 @@ def test_each_copy_is_trained_by_its_own_adamw():
     torch.testing.assert_close([moved, carry["memory"]["z"]], trained, rtol=0, atol=1e-12)
 
 
+class Decayed(hg.Quadratic):
+    def inner_loss(self, params, hparams, batch):
+        return super().inner_loss(params, hparams, batch) + 0.05 * flatten(params).square().sum()
+
+
+@pytest.mark.parametrize("method", [hg.F2SA, hg.MEHA])
+def test_a_weight_decay_of_gradient_descent_is_a_penalty_of_the_inner_loss(method):
+    hypergrads: list[Any] = []
+    for problem, decay in ((hg.Quadratic(), 0.1), (Decayed(), 0.0)):
+        estimator = hg.SingleLoop(method=method(solver=hg.GradientDescent(lr=0.1, weight_decay=decay)))
+        params, carry = problem.init_params(), None
+        found: Any = None
+        for _ in range(10):
+            found = estimator.estimate(problem, problem.init_hparams(), params, carry=carry)
+            params, carry = found.params, found.carry
+        hypergrads.append(found.grad)
+    torch.testing.assert_close(*hypergrads, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("method", [hg.F2SA(), hg.MEHA(smoothing=0.1)], ids=["f2sa", "meha"])
 def test_without_a_solver_the_step_is_stable(method):
     problem = hg.Quadratic()

@@ -108,6 +108,8 @@ def test_a_hyperparameter_on_which_nothing_depends_is_named():
 def test_an_adjoint_whose_solution_the_parameters_do_not_follow_is_refused():
     with pytest.raises(ValueError, match="the weight_decay of GradientDescent leads elsewhere. Set it to 0"):
         hg.SOBA(solver=hg.GradientDescent(lr=0.1, weight_decay=0.1))
+    with pytest.raises(ValueError, match="weight_decay, which draws w away from the minimum of the inner loss"):
+        hg.BOME(solver=hg.GradientDescent(lr=0.01, weight_decay=0.1))
     name: Any = "l2"
     with pytest.raises(TypeError, match="adjoint_lr must be a number or a schedule over one, but it names 'l2'"):
         hg.SOBA(solver=hg.GradientDescent(lr=0.1), adjoint_lr=name)

@@ -108,9 +108,6 @@ class DataParallel(Wrapper):
     def peers(self) -> Peers:
         return peers_of(self.ranks.group) if self.is_spread and self.ranks.are_here else ALONE
 
-    def is_replicated(self, name: str) -> bool:
-        return name not in self._shards
-
     def settings(self) -> dict[str, object]:
         return {**super().settings(), "problem": type(self.problem).__name__}
 

@@ -12,6 +12,7 @@ from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.ranks import Peers, peers_of
+from hypergrad.core.row_shard import RowShard
 from hypergrad.model.sharded_module import ShardedModule
 from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.distributed.own_loss import NO_SECOND, OwnLoss
@@ -80,6 +81,7 @@ class FullySharded(Wrapper):
         require_same_start(problem, peers_of(group), "FullySharded")
         exact = ExactProducts.of(problem) if check is True and is_small(problem) else None
         at, ranks = problem.device("train") if device is None else torch.device(device), Ranks.of(group)
+        self._as_given = str(problem.model.module)  # FSDP2 changes the classes
         model = ShardedModule(problem.model, ranks, units, policy, at)
         super().__init__(problem.on_ranks(ranks).with_model(model).to(at))
         self.ranks, self._policy, self._start = ranks, policy, model.params()
@@ -96,8 +98,8 @@ class FullySharded(Wrapper):
     def peers(self) -> Peers:
         return peers_of(self.ranks.group)
 
-    def is_replicated(self, name: str) -> bool:
-        return name not in self._start
+    def param_shards(self) -> Mapping[str, RowShard]:
+        return self.model.shards()
 
     @property
     def has_second_derivatives(self) -> bool:
@@ -123,8 +125,8 @@ class FullySharded(Wrapper):
         return self.problem.hyperparameters()
 
     def settings(self) -> dict[str, object]:
-        mine = {"problem": type(self.problem).__name__, "ranks": self.ranks.world, "formats": str(self._policy)}
-        return {**super().settings(), **mine}
+        found = {**super().settings(), "problem": type(self.problem).__name__, "model": self._as_given}
+        return found if self._policy == policy_of(None) else {**found, "precision": str(self._policy)}
 
     def whole(self, params: Tensors) -> Tensors:
         """The whole tensors of shards, on all ranks, which must all call it."""
@@ -178,8 +180,12 @@ class FullySharded(Wrapper):
         return self.problem.trained_module(self.whole(params), hparams)
 
     def state_dicts(self, params: Tensors, hparams: Tensors) -> dict[str, Mapping[str, Any]]:
-        """As promised, with whole parameters, on all ranks, which must all call it."""
-        return self.problem.state_dicts(self.whole(params), hparams)
+        """As promised, with whole parameters, on the CPU of the first rank; all must call it, and the others get none.
+
+        Running averages of the model are evaluated on the train examples, for which all ranks gather it on `device`.
+        """
+        whole = self.whole(params) if self.model.averages else self.model.on_first(params)
+        return self.problem.state_dicts(whole, hparams) if whole and self.peers.is_first else {}
 
     def of_solver(self) -> list[str]:
         return self.problem.of_solver()

@@ -12,9 +12,9 @@ def shards_of(problem: InnerProblem, ranks: Ranks, names: Sequence[str]) -> dict
 
     Raises:
         TypeError: if the names are a string.
+        ValueError: if one has too few rows for each process to have one.
 
-    Also raised, by what it calls: ValueError if the problem does not have one of them, or it cannot be spread, or has
-    fewer rows than there are processes.
+    Also raised, by what it calls: ValueError if the problem does not have one of them, or it cannot be spread.
     """
     if isinstance(names, str):
         raise TypeError(f"sharded must be a list of names, such as [{names!r}], but it is the string {names!r}.")
@@ -24,7 +24,14 @@ def shards_of(problem: InnerProblem, ranks: Ranks, names: Sequence[str]) -> dict
     if ranks.world == 1:
         return {}
     hparams, private = problem.init_hparams(), problem.row_owners()
-    return {name: RowShard(ranks, len(hparams[name]), name in private) for name in names}
+    shards = {name: RowShard(ranks, len(hparams[name]), name in private) for name in names}
+    for name, shard in shards.items():
+        if shard.size < shard.needed:
+            raise ValueError(
+                f"sharded[{name!r}], whose rows are spread over {ranks.world} processes, must have more than "
+                f"{shard.needed - 1} rows, but it has {shard.size}; keep it whole."
+            )
+    return shards
 
 
 def _require_spreadable(problem: InnerProblem, names: Sequence[str]) -> None:

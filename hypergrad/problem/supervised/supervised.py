@@ -249,21 +249,24 @@ class Supervised(JudgedProblem):
         both, _ = super().joined(hparams)
         return both, self.effects.widened(hparams, self.size("dev"))
 
-    def weighted(self, name: str) -> "Supervised":
-        """The problem on all of train at each step, with one more hyperparameter: a weight for each example.
+    def weighted(self, name: str, *, whole: bool = True) -> "Supervised":
+        """The problem with one more hyperparameter: a weight for each train example.
 
         With weights of 1 it has the same loss. An example of weight 0 does not count. The sum of the terms of the loss
         is divided by the same number as before, so that the penalties keep their relative size.
 
         Args:
             name: of the weights.
+            whole: whether training uses all of train at each step, and not the mini-batches of this problem.
 
-        Also raised, by what it calls: ValueError if a hyperparameter has that name, if training draws random numbers,
-        if examples are streamed, if `on_examples` made this problem, or if the loss has no term for each example.
+        Also raised, by what it calls: ValueError if a hyperparameter has that name, if `on_examples` made this problem,
+        or if the loss has no term for each example; with `whole`, also if training draws random numbers, or examples
+        are streamed.
         """
-        require_weightable(self, name)
+        require_weightable(self, name, whole=whole)
         other = copy(self)
-        other.batch_size, other.effects = None, self.effects.with_more({name: ExampleWeights()})
+        other.batch_size = None if whole else self.batch_size
+        other.effects = self.effects.with_more({name: ExampleWeights()})
         other._hyperparameters = other.effects.spaces(site_of(self))
         other._try_effects(other._probe_outputs())
         return other
