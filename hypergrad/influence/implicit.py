@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, unflatten
-from hypergrad.core.errors import NotConvergedWarning
+from hypergrad.core.errors import IndefiniteError, NotConvergedWarning
 from hypergrad.core.operator import Operator
 from hypergrad.core.validation import require_instance, require_int, require_real
 from hypergrad.influence.base import InfluenceMethod, Scores
@@ -88,7 +88,14 @@ class ImplicitInfluence(InfluenceMethod):
         inverse = self.linsolve.inverse(A, like)
 
         def solve(each: list[Tensor]) -> list[Tensor]:
-            solved = inverse(torch.stack(each, dim=1))
+            try:
+                solved = inverse(torch.stack(each, dim=1))
+            except IndefiniteError as error:
+                error.add_note(
+                    f"The damping of the influence is {self.damping:g} (influence.damping=…). Gauss–Newton products "
+                    "(product=gauss_newton) have no negative curvature."
+                )
+                raise
             if not solved.converged:
                 warnings.warn(
                     f"{type(self.linsolve).__name__} left the systems of {len(each)} gradients of dev losses at a "

@@ -18,7 +18,7 @@ from commands import call
 
 from hypergrad.influence.__main__ import main
 from hypergrad.influence.score_folder import ScoreFolder, digest
-from hypergrad.influence.tables import read_groups, require_format
+from hypergrad.influence.tables import read_groups, require_format, write_table
 
 ROOT = Path(__file__).parent.parent.parent
 SETTINGS = ("experiment=digits", "data=breast_cancer", "problem.model.in_features=30", "problem.model.out_features=1")
@@ -157,3 +157,13 @@ def test_unfinished_files_of_a_killed_run_are_removed(tmp_path):
     left.write_bytes(b"half")
     ScoreFolder(tmp_path)
     assert not left.exists()
+
+
+def test_a_table_is_the_same_in_both_formats(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    columns = {"example": range(3), "target": ["a", "b", "a"], "change": [0.1, -1e-9, 3.0]}
+    for kind in ("csv", "parquet"):
+        require_format(kind)
+    found = pandas.read_parquet(write_table(tmp_path, "some", columns, "parquet"))
+    pandas.testing.assert_frame_equal(found, pandas.read_csv(write_table(tmp_path, "some", columns, "csv")))

@@ -260,3 +260,13 @@ def test_systems_that_are_not_solved_are_warned_of(at_the_optimum):
     method = hg.ImplicitInfluence(linsolve=hg.CG(max_iter=2))
     with pytest.warns(hg.NotConvergedWarning, match=r"CG left the systems of 1 gradients .* \(max_iter\)"):
         hg.influence_scores(problem, w, problem.init_hparams(), method=method, mean=True)
+
+
+def test_negative_curvature_is_an_error_that_says_how_to_damp():
+    problem = network()
+    w = {name: 3 * p for name, p in problem.init_params().items()}
+    with pytest.raises(hg.IndefiniteError, match="add damping larger than") as met:
+        hg.influence_scores(problem, w, problem.init_hparams(), method=hg.ImplicitInfluence(linsolve=hg.CG()))
+    assert "influence.damping=…" in met.value.__notes__[0]
+    method = hg.ImplicitInfluence(linsolve=hg.CG(), product=hg.GaussNewton())
+    assert hg.influence_scores(problem, w, problem.init_hparams(), method=method, mean=True).isfinite().all()
