@@ -1,6 +1,6 @@
 """Influence through training: seconds and memory, in units of the training itself.
 
-python -m benchmarks.unrolled_influence [--dev N] [--steps N] [--threads N]
+python -m benchmarks.unrolled_influence [--dev N] [--steps N] [--threads N] [--only SOLVER…]
 """
 
 import argparse
@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--dev", type=int, default=200, help="dev examples")
     parser.add_argument("--steps", type=int, default=300, help="training steps")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", nargs="+", choices=SOLVERS, default=list(SOLVERS), help="solvers")
     given = parser.parse_args()
     limit_threads(given.threads)
     problem = network(given.dev)
@@ -70,8 +71,8 @@ def main() -> None:
         *("", "training, s", "mean, s", "/ training", f"each of {given.dev}, s", "/ training / dev example", "MB"),
         title=f"{given.steps} steps, {TRAIN} train examples",
     )
-    for name, solver in SOLVERS.items():
-        trained, mean, each, megabytes = measured(solver, problem, given.steps)
+    for name in given.only:
+        trained, mean, each, megabytes = measured(SOLVERS[name], problem, given.steps)
         ratios = f"{mean / trained:.1f}", f"{each / trained / given.dev:.2f}"
         table.add_row(name, f"{trained:.2f}", f"{mean:.2f}", ratios[0], f"{each:.1f}", ratios[1], f"{megabytes:.0f}")
     Console(width=140).print(table)
