@@ -4,6 +4,8 @@ from matplotlib.figure import Figure
 
 from experiments.numbers import draw, load
 
+COLORS = {"ours": "C0", "K-FAC": "C1"}
+
 
 def main() -> None:
     """Draw how the weights of right and wrong labels are spread, and the test accuracy of each row."""
@@ -20,7 +22,7 @@ def main() -> None:
     left.legend(title="weak label")
     for place, name in enumerate(reversed(first["rows"])):
         tests = [seed["rows"][name]["test"] for seed in found.values()]
-        right.plot(tests, [place] * len(tests), "o", color="C0" if name.startswith("ours") else "black")
+        right.plot(tests, [place] * len(tests), "o", color=COLORS.get(name.split(",")[0], "black"))
     right.set_yticks(range(len(first["rows"])), list(reversed(first["rows"])))
     right.set_xlabel("test accuracy, on each seed")
     right.grid(axis="x", alpha=0.3)

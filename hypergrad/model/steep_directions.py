@@ -37,9 +37,9 @@ def steep_directions(
 ) -> Iterator[Tensor]:
     """The rows of J, shape (m, n) with m ≤ rank, a few at a time: JᵀJ is a part of the Gauss–Newton matrix.
 
-    It is that of the mean loss of N examples. Let the loss of example i have the curvature Σ_j γ_ij q_ij q_ijᵀ in its outputs z_i, and the weight c_i. The
-    Gauss–Newton matrix is JᵀJ with a row √(c_i γ_ij / N) q_ijᵀ ∂z_i/∂w for each i and j. Only the rows with the largest
-    c_i γ_ij are made, from the `rank` examples with the largest sums of these.
+    It is that of the mean loss of N examples. Let the loss of example i have the curvature Σ_j γ_ij q_ij q_ijᵀ in its
+    outputs z_i, and the weight c_i. The rows are √(c_i γ_ij / N) q_ijᵀ ∂z_i/∂w. Those with the largest c_i γ_ij
+    are made, from the `rank` examples with the largest sums of these.
 
     Args:
         model: the module.

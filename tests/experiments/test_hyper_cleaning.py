@@ -1,10 +1,16 @@
 """hyper_cleaning: what the references are trained on."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
+from torch import nn
 
 import hypergrad as hg
+from experiments.hyper_cleaning import network, network_figure
+from experiments.hyper_cleaning.network_table import between, show
 from experiments.hyper_cleaning.table import closed, fitted, references
+from experiments.numbers import load
 
 
 def test_the_references_are_trainings_on_parts_of_the_data():
@@ -25,3 +31,41 @@ def test_the_references_are_trainings_on_parts_of_the_data():
     assert found["dev alone"]["test"] == pytest.approx(alone["test"], abs=0.02)
     assert found["baseline"]["test"] < found["oracle"]["test"]
     assert closed(found | {"references": found}, found["oracle"]["test"]) == 100
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 10))
+
+
+@pytest.mark.parametrize("name", network.ESTIMATORS)
+@pytest.mark.filterwarnings("ignore:.*(not solved|not converged|did not)")
+def test_each_estimator_of_the_network_runs_until_its_time_is_up(name):
+    if "FAC" in name and find_spec("curvlinops") is None:
+        pytest.skip("needs the extra curvature")
+    data = hg.Splits(*(hg.Split(X[:120], y[:120]) for X, y in hg.digits()))
+    problem = hg.HyperCleaning(data, l2=1e-3, model=small(), batch_size=60)
+    found = network.run(problem, network.ESTIMATORS[name][0], record_every=2, seconds=0.0)
+    assert found["step"] == [0]
+    found = network.run(problem, network.ESTIMATORS[name][0], record_every=2, seconds=0.05)
+    assert found["step"] == list(range(0, 2 * len(found["step"]), 2))
+    assert found["cpu"] == sorted(found["cpu"])
+    assert found["cpu"][-1] >= 0.05 > found["cpu"][-2]
+    assert found["dev"][-1] < found["dev"][0] + 0.1
+
+
+def test_the_table_and_the_figure_of_the_network_read_its_records(capsys, monkeypatch):
+    records = load("hyper_cleaning", "network")
+    assert list(records) == ["0", "1", "2"]
+    assert all(list(found["runs"]) == list(network.ESTIMATORS) for found in records.values())
+    show(records)
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("CG, 20 products", "oracle"))
+    drawn = []
+    monkeypatch.setattr(network_figure, "draw", lambda *given: drawn.append(given[0::2]))
+    network_figure.main()
+    assert drawn == [("hyper_cleaning", "network")]
+
+
+def test_values_between_two_records_are_on_a_line():
+    assert between({"cpu": [0.0, 8.0, 12.0], "test": [0.1, 0.7, 0.8]}, 10.0) == {"cpu": 10.0, "test": 0.75}
