@@ -88,11 +88,11 @@ CASES = {
     for case in (
         Case("digits", lambda root: hg.digits(), settings(0.1, 30, 400), l2=1e-3),
         Case("Fashion-MNIST, MLP", fashion, settings(0.03, 30, 300), l2=3e-3),
-        Case("Fashion-MNIST, CNN", fashion, settings(0.03, 30, 200), l2=3e-3, dev=50),
+        Case("Fashion-MNIST, CNN", fashion, settings(0.03, 30, 150), l2=3e-3, dev=50),
         Case(
             "TREC",
             lambda root: hg.trec_questions(root, labels="right", vocabulary=VOCABULARY, length=LENGTH),
-            settings(0.1, 30, 150),
+            settings(0.1, 30, 100),
             l2=1e-3,
             dev=50,
         ),

@@ -136,20 +136,28 @@ def main() -> None:
     parser.add_argument("--trec", default="", help="the folder of the TREC questions; without it these are left out")
     parser.add_argument("--peers", default="", help="python of an environment with kronfluence and traker")
     parser.add_argument("--cases", nargs="+", default=list(CASES), help="names of networks")
+    parser.add_argument("--settings", nargs="+", default=["early", "end"], choices=["early", "end"])
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float32)
     warnings.filterwarnings("ignore", message=".*performance drop because we have not yet implemented the batching.*")
     options.folder.mkdir(parents=True, exist_ok=True)
     cases = [CASES[name] for name in options.cases if options.trec or name != "TREC"]
-    runs = [(case, when) for case in cases for when in case.settings]
+    runs = [(case, when) for case in cases for when in options.settings]
     for case, when in runs:
         score(options.folder, case, when, options.trec)
     if options.peers:
         paths = [str(place(options.folder, *run)) for run in runs]
         for peer in PEERS:
             subprocess.run([options.peers, "-m", peer, *paths], check=True)
-    numbers = {f"{case.name}, {when}": judged(options.folder, case, when) for case, when in runs}
+    report(options.folder)
+
+
+def report(folder: Path) -> None:
+    """Keep the numbers of all networks and settings that FOLDER has, and print the tables."""
+    every = [(case, when) for case in CASES.values() for when in case.settings]
+    done = [run for run in every if place(folder, *run).exists()]
+    numbers = {f"{case.name}, {when}": judged(folder, case, when) for case, when in done}
     save("influence", numbers)
     show(numbers)
 

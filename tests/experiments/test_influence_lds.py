@@ -23,7 +23,7 @@ def case(monkeypatch: pytest.MonkeyPatch) -> cases.Case:
 
 def test_rank_correlation_is_that_of_scipy():
     a, b = torch.randn(12, 3).round(decimals=1), torch.randn(12, 3).round()
-    expected = [spearmanr(x, y).statistic for x, y in zip(a.T, b.T, strict=True)]
+    expected = [spearmanr(x, y)[0] for x, y in zip(a.T, b.T, strict=True)]
     torch.testing.assert_close(spearman(a, b), torch.tensor(expected, dtype=torch.float64))
     assert spearman(torch.ones(5, 1), torch.randn(5, 1)).item() == 0
 
