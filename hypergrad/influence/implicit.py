@@ -39,6 +39,8 @@ class ImplicitInfluence(InfluenceMethod):
         linsolve: solves with H + δI, or approximates its inverse, as `KFAC` and `EKFAC` do without a product.
         product: how products with H are formed.
         damping: δ ≥ 0, in units of H; `KFAC` and `EKFAC` have their own besides.
+        layers_only: whether `KFAC` and `EKFAC` count the derivatives by linear and convolutional layers alone, as is
+            usual, and not those by embeddings, norms and biases of attention, of whose curvature they have a diagonal.
         dev_block: dev examples at once, ≥ 1; each needs the memory of the parameters a few times.
         train_block: train examples at once, ≥ 1; the activations are held for this many times `dev_block`.
 
@@ -50,6 +52,7 @@ class ImplicitInfluence(InfluenceMethod):
     linsolve: LinearSolver = field(default_factory=lambda: Auto(tol=1e-10, max_iter=1000))
     product: Product = field(default_factory=Reverse)
     damping: float = 0.0
+    layers_only: bool = True
     dev_block: int = 64
     train_block: int = 512
 
@@ -57,6 +60,7 @@ class ImplicitInfluence(InfluenceMethod):
         require_instance(self, "linsolve", LinearSolver)
         require_instance(self, "product", Product)
         require_real(self, "damping", least=0)
+        require_instance(self, "layers_only", bool)
         require_int(self, "dev_block", least=1)
         require_int(self, "train_block", least=1)
 
@@ -83,7 +87,7 @@ class ImplicitInfluence(InfluenceMethod):
     def _solver(self, A: Operator, like: Tensor) -> Callable[[list[Tensor]], list[Tensor]]:
         """b ↦ A⁻¹ b for several b, flat."""
         if isinstance(self.linsolve, KFAC):  # whose `inverse` spends a product for each b, on the residual
-            made, _ = self.linsolve.made(A, like, preconditions=False)
+            made, _ = self.linsolve.made(A, like, preconditions=False, layers_only=self.layers_only)
             return lambda each: [made(b) for b in each]
         inverse = self.linsolve.inverse(A, like)
 

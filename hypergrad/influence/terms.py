@@ -1,6 +1,6 @@
 """The losses of single examples of a supervised problem, and their gradients."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -94,25 +94,32 @@ class Terms:
         """⟨v, ∇(c_i u_i / N)⟩ for m vectors v and all n train examples, shape (m, n).
 
         Args:
-            V: of shape (m, *shape) for each parameter.
+            V: of shape (m, *shape) for each parameter. No derivative is taken by a parameter where it is 0.
 
         Also raised, by what it calls: NonFiniteError if one is NaN or infinite.
         """
         first = next(iter(V.values()))
         out = first.new_empty(len(first), self.problem.size("train"))
+        counted = {name for name, v in V.items() if v.any()}
         for rows in _blocks(out.shape[1], self.block):
-            found = self._by_layers(V, rows, self._layers)[0] if self._layers else self._by_derivative(V, rows)
+            if self._layers:
+                found, _ = self._by_layers(V, rows, self._layers, counted)
+            else:
+                found = self._by_derivative(V, rows, counted)
             _require_finite("train", found.sum(0), rows.start)
             out[:, rows] = found
         return out
 
-    def _by_layers(self, V: Tensors, rows: slice, layers: Iterable[str]) -> tuple[Tensor, set[str]]:
+    def _by_layers(
+        self, V: Tensors, rows: slice, layers: Iterable[str], counted: Collection[str]
+    ) -> tuple[Tensor, set[str]]:
         """The products with a few train examples, without their gradients in linear layers.
 
         Args:
             V: as for `products`.
             rows: of train.
             layers: the names of matrices that may be those of linear layers.
+            counted: the names of the parameters where V is not 0.
 
         Returns:
             The products, shape (m, b), and the names of the matrices that were.
@@ -122,24 +129,26 @@ class Terms:
         with torch.enable_grad():
             with calls:
                 terms = self.train(w, rows)
-            found, rest = calls.products(terms, V)
+            found, others = calls.products(terms, V)
+            rest = [name for name in others if name in counted]
             if rest:
                 ((other,), _) = jvp([terms], [w[name] for name in rest], [V[name] for name in rest])
                 found = found + other
         return found.detach(), calls.served
 
-    def _by_derivative(self, V: Tensors, rows: slice) -> Tensor:
+    def _by_derivative(self, V: Tensors, rows: slice, counted: Collection[str]) -> Tensor:
         """The same by differentiating the terms along V."""
         w = leaves(self.params)
+        along = [name for name in w if name in counted] or list(w)[:1]
         with torch.enable_grad():
-            ((found,), _) = jvp([self.train(w, rows)], list(w.values()), list(V.values()))
+            ((found,), _) = jvp([self.train(w, rows)], [w[name] for name in along], [V[name] for name in along])
         return found.detach()
 
     @cached_property
     def _layers(self) -> frozenset[str]:
         """The matrices of linear layers, if products by layers are right on a few examples: their order may differ."""
         rows, one = slice(0, min(self.block, _TRIED, self.problem.size("train"))), self._random()
-        known, (found, served) = self._by_derivative(one, rows), self._by_layers(one, rows, self.params)
+        known, (found, served) = self._by_derivative(one, rows, one), self._by_layers(one, rows, self.params, one)
         off = (found - known).abs().max() / known.abs().max().clamp(min=torch.finfo(known.dtype).tiny)
         return frozenset(served) if off <= _MARGIN * torch.finfo(known.dtype).eps ** 0.5 else frozenset()
 

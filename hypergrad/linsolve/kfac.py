@@ -97,12 +97,19 @@ class KFAC(LinearSolver, Preconditioner):
         """
         return self.made(A, like, preconditions=True)
 
-    def made(self, A: Operator, like: Tensor, *, preconditions: bool) -> tuple[Matvec, int]:
-        """v ↦ M⁻¹ v, and the products with A spent on it; `preconditions` chooses a damping that is None."""
+    def made(self, A: Operator, like: Tensor, *, preconditions: bool, layers_only: bool = False) -> tuple[Matvec, int]:
+        """v ↦ M⁻¹ v, and the products with A spent on it.
+
+        Args:
+            A: the operator.
+            like: a vector of its dtype.
+            preconditions: chooses a damping that is None.
+            layers_only: whether M⁻¹ v is 0 where there are no Kronecker factors.
+        """
         layers = self._damped(self._layers(A), A, like, preconditions=preconditions)
         rest = _outside(layers, A.shapes or ())
-        if not rest:
-            return lambda v: _solved_by_layers(layers, v, torch.empty_like(v)), 0
+        if not rest or layers_only:
+            return lambda v: _solved_by_layers(layers, v, torch.zeros_like(v)), 0
         index = torch.cat([torch.arange(start, start + math.prod(shape)) for start, shape in rest]).to(like.device)
 
         def within(v: Tensor) -> Tensor:

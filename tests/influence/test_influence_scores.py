@@ -240,6 +240,23 @@ def test_the_memory_does_not_grow_with_train():
 
 
 @pytest.mark.skipif(find_spec("curvlinops") is None, reason="K-FAC needs curvlinops")
+@pytest.mark.parametrize("tied", [False, True], ids=["by layers", "by derivatives"])
+def test_layers_alone_are_what_freezing_the_others_gives(tied):
+    def scores(frozen: bool, layers_only: bool) -> torch.Tensor:
+        torch.manual_seed(1)
+        norm = nn.LayerNorm(4)
+        model = nn.Sequential(nn.Linear(3, 4), norm, nn.Tanh(), norm if tied else nn.Tanh(), nn.Linear(4, 2))
+        norm.requires_grad_(not frozen)
+        problem = network(model=model)
+        method = hg.ImplicitInfluence(linsolve=hg.EKFAC(), layers_only=layers_only, **BLOCKS)
+        return hg.influence_scores(problem, problem.init_params(), problem.init_hparams(), method=method)
+
+    layers = scores(frozen=False, layers_only=True)
+    torch.testing.assert_close(layers, scores(frozen=True, layers_only=False), rtol=0, atol=1e-14)
+    assert not torch.allclose(layers, scores(frozen=False, layers_only=False), rtol=0.1)
+
+
+@pytest.mark.skipif(find_spec("curvlinops") is None, reason="K-FAC needs curvlinops")
 def test_a_loss_or_a_layer_without_factors_is_refused_with_a_remedy():
     method = hg.ImplicitInfluence(linsolve=hg.EKFAC())
     target = torch.randn(80, generator=torch.Generator().manual_seed(0))
