@@ -27,7 +27,7 @@ def main() -> None:
             axis.set_title(f"{title}; {of_runs}", fontsize="small")
             axis.set_xticks(range(len(CASES)), [name.replace(", ", "\n") for name in CASES])
             axis.set_ylabel("LDS" if column == 0 else "")
-    axes[0, 1].legend(loc="lower right", fontsize="small", ncols=2)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(SHOWN))
     draw("influence", figure)
 
 
