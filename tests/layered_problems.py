@@ -25,7 +25,7 @@ def data(seed: int, *, n: int = N, shape: tuple[int, ...] = (P,), classes: bool 
 
 
 def supervised(model: nn.Module, *, loss: Callable = cross_entropy, l2: float = 0.02, **given: Any) -> hg.Supervised:
-    shape, classes = given.pop("shape", (P,)), loss is not mse_loss
+    shape, classes = given.pop("shape", (P,)), loss is not mse_loss and not isinstance(loss, nn.MSELoss)
     given.setdefault("hyperparameters", {"l2": hg.L2(init=l2)})
     train, dev = (data(seed, shape=shape, classes=classes) for seed in (0, 1))
     return hg.Supervised(model=model, loss=loss, train=train, dev=dev, **given)

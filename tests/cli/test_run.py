@@ -72,7 +72,7 @@ def test_every_estimator_finds_the_minimiser_of_brute_force(everything):
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
     found = summaries(folder)
-    assert {name.split("estimator=")[1] for name in found} == {
+    assert {name.split("estimator=")[1].split(",")[0] for name in found} == {
         *("unrolled", "reversible", "forward"),
         *("ift_auto", "ift_cg", "ift_neumann", "ift_dense"),
     }
@@ -113,7 +113,8 @@ def test_a_run_shows_and_keeps_everything(tmp_path):
 )
 def test_solvers_compose_with_every_linear_solver(experiment, solver, tmp_path):
     """But for those that need a network, whose layers have Kronecker factors."""
-    names = sorted(path.stem for path in (ROOT / "configs" / "linsolve").glob("*.yaml") if "kfac" not in path.stem)
+    names = sorted(path.stem for path in (ROOT / "configs" / "linsolve").glob("*.yaml"))
+    names = [name for name in names if "kfac" not in name and "gauss_newton" not in name]
     done = command(
         "-m",
         f"experiment={experiment}",

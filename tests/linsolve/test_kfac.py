@@ -27,10 +27,11 @@ from hypergrad.core.autodiff import flatten
 pytestmark = pytest.mark.skipif(find_spec("curvlinops") is None, reason="needs the extra curvature")
 
 
+@pytest.mark.parametrize("loss", [mse_loss, nn.MSELoss(reduction="sum")], ids=["mean", "sum"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("kind", [hg.KFAC, hg.EKFAC])
-def test_a_linear_model_with_squared_loss_is_solved_exactly(kind, bias):
-    problem = supervised(seeded(lambda: nn.Linear(P, K, bias=bias)), loss=mse_loss)
+def test_a_linear_model_with_squared_loss_is_solved_exactly(kind, bias, loss):
+    problem = supervised(seeded(lambda: nn.Linear(P, K, bias=bias)), loss=loss)
     found = estimate(problem, kind(damping=0.0))
     assert apart(found, estimate(problem, hg.Dense())) <= 1e-8
     assert found.stats["adjoint_status"] == "converged"

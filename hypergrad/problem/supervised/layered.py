@@ -5,13 +5,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hypergrad.core.autodiff import Tensors, detach, flatten, leaves
 from hypergrad.core.kronecker import Kronecker, KroneckerSettings, Layer
 from hypergrad.core.operator import CannotApproximateError
 from hypergrad.core.seed import seed_of
-from hypergrad.model.curvature import Examples, kronecker_layers
+from hypergrad.model.curvature import Examples, kronecker_layers, require_known
 from hypergrad.model.steep_directions import steep_directions
 from hypergrad.problem.supervised.examples import Batch
 
@@ -77,7 +77,11 @@ def _terms(problem: Any, y: Tensor, part: Batch) -> Tensor:
     criterion, like = problem.criterion, next(iter(problem.init_params().values()))
     terms = like.new_ones(len(y))
     if criterion.reduction == "sum":
-        return terms * (len(y) if part.fraction is None else len(y) / part.fraction.share)
+        # The loss of torch has a mean over the entries of an example too.
+        entries = y[0].numel() // (
+            y.shape[1] if y.is_floating_point() and require_known(criterion) is nn.CrossEntropyLoss else 1
+        )
+        return terms * entries * (len(y) if part.fraction is None else len(y) / part.fraction.share)
     counts = criterion.count_each(y)
     if counts is None:
         return terms
