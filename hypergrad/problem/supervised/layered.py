@@ -1,5 +1,6 @@
 """The Kronecker-factored curvature of supervised training."""
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ from hypergrad.core.autodiff import Tensors, detach, flatten, leaves
 from hypergrad.core.kronecker import Kronecker, KroneckerSettings, Layer
 from hypergrad.core.operator import CannotApproximateError
 from hypergrad.core.seed import seed_of
+from hypergrad.model.criterion import Criterion
 from hypergrad.model.curvature import Examples, kronecker_layers, require_known
 from hypergrad.model.steep_directions import steep_directions
 from hypergrad.problem.supervised.examples import Batch
@@ -77,11 +79,8 @@ def _terms(problem: Any, y: Tensor, part: Batch) -> Tensor:
     criterion, like = problem.criterion, next(iter(problem.init_params().values()))
     terms = like.new_ones(len(y))
     if criterion.reduction == "sum":
-        # The loss of torch has a mean over the entries of an example too.
-        entries = y[0].numel() // (
-            y.shape[1] if y.is_floating_point() and require_known(criterion) is nn.CrossEntropyLoss else 1
-        )
-        return terms * entries * (len(y) if part.fraction is None else len(y) / part.fraction.share)
+        total = len(y) if part.fraction is None else len(y) / part.fraction.share
+        return terms * (total * _num_entries(criterion, y))
     counts = criterion.count_each(y)
     if counts is None:
         return terms
@@ -89,6 +88,12 @@ def _terms(problem: Any, y: Tensor, part: Batch) -> Tensor:
     if fraction is not None and fraction.denominator is not None:
         denominator = fraction.denominator * fraction.share
     return (counts * (len(y) / denominator.clamp(min=1e-300))).to(terms)
+
+
+def _num_entries(criterion: Criterion, y: Tensor) -> int:
+    """Of how many entries of an example the loss of torch takes the mean, for targets of shape (n, …)."""
+    are_probabilities = y.is_floating_point() and require_known(criterion) is nn.CrossEntropyLoss
+    return math.prod(y.shape[2:] if are_probabilities else y.shape[1:])
 
 
 def _diagonal(problem: Any, params: Tensors, hparams: Tensors, batch: Batch | None) -> Tensor:
