@@ -37,6 +37,8 @@ def main() -> None:
         examples = _scored(cfg, given, folder, console) if given.method else _trained_influences(cfg, given.steps)
         examples.print(given.top, console)
         print(examples.write(folder, given.table))
+        if given.each:
+            print(folder / "scores.npy", folder / f"top.{given.table}", sep="\n")
         if given.groups:
             write_groups(examples, given.groups, folder, given.table, console)
 

@@ -82,6 +82,7 @@ class ScoreFolder:
         """Remove the blocks."""
         for path in self._blocks.glob("*.npy"):
             path.unlink()
+        self._blocks.rmdir()
 
     def _path(self, key: str, number: int) -> Path:
         return self._blocks / f"{key[:16]}-{number:05d}.npy"
