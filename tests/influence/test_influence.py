@@ -44,14 +44,6 @@ def fitted(problem, hparams):
     return Training(solver=hg.Newton(), steps=50, tol=1e-12).run(problem, hparams, problem.init_params()).params
 
 
-@pytest.fixture(autouse=True)
-def in_float64():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
-
-
 def test_the_changes_are_those_of_refits_to_first_order():
     problem = logistic()
     weighted = problem.weighted("omega")

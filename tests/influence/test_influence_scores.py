@@ -15,14 +15,6 @@ from hypergrad.influence.examples import influences
 from hypergrad.training.training import Training
 
 
-@pytest.fixture(autouse=True)
-def in_float64():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
-
-
 def network(**settings) -> hg.Supervised:
     """A network with two layers on 60 examples in 3 features and 2 classes, with weights of the examples."""
     torch.manual_seed(0)

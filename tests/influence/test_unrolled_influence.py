@@ -25,14 +25,6 @@ EVERY = torch.arange(9)
 """All dev examples."""
 
 
-@pytest.fixture(autouse=True)
-def in_float64():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
-
-
 def network(middle: nn.Module | None = None, **settings) -> hg.Supervised:
     """A network on 20 train and 9 dev examples in 3 features and 3 classes, trained on batches of 8."""
     torch.manual_seed(0)
