@@ -1,8 +1,10 @@
 """Small networks, their Kronecker factors, and hypergradients of them."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
@@ -14,6 +16,8 @@ from hypergrad.core.operator import Operator
 from hypergrad.problem.oracle import Oracle
 from hypergrad.product.reverse import Reverse
 
+# An optional extra: beside a torch for CPUs its torchvision breaks other imports. CI installs it without that.
+NEEDS_CURVLINOPS = pytest.mark.skipif(find_spec("curvlinops") is None, reason="needs the extra curvature")
 N, P, K = 60, 6, 4
 
 

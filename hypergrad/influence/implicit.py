@@ -41,6 +41,7 @@ class ImplicitInfluence(InfluenceMethod):
         damping: δ ≥ 0, in units of H; `KFAC` and `EKFAC` have their own besides.
         layers_only: whether `KFAC` and `EKFAC` count the derivatives by linear and convolutional layers alone, as is
             usual, and not those by embeddings, norms and biases of attention, of whose curvature they have a diagonal.
+            A warning says how many parameters are left out.
         dev_block: dev examples at once, ≥ 1; each needs the memory of the parameters a few times.
         train_block: train examples at once, ≥ 1; the activations are held for this many times `dev_block`.
 

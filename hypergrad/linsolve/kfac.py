@@ -1,6 +1,7 @@
 """K-FAC and EK-FAC, as solvers and as preconditioners."""
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -104,10 +105,18 @@ class KFAC(LinearSolver, Preconditioner):
             A: the operator.
             like: a vector of its dtype.
             preconditions: chooses a damping that is None.
-            layers_only: whether M⁻¹ v is 0 where there are no Kronecker factors.
+            layers_only: whether M⁻¹ v is 0 where there are no Kronecker factors; a warning says how much that is.
         """
         layers = self._damped(self._layers(A), A, like, preconditions=preconditions)
         rest = _outside(layers, A.shapes or ())
+        if rest and layers_only:
+            left_out = sum(math.prod(shape) for _, shape in rest)
+            warnings.warn(
+                f"{type(self).__name__} leaves out {left_out} of {len(like)} parameters, in {len(rest)} tensors "
+                "that are not of linear or convolutional layers; layers_only=False counts them by a diagonal.",
+                UserWarning,
+                stacklevel=2,
+            )
         if not rest or layers_only:
             return lambda v: _solved_by_layers(layers, v, torch.zeros_like(v)), 0
         index = torch.cat([torch.arange(start, start + math.prod(shape)) for start, shape in rest]).to(like.device)

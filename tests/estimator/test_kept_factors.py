@@ -1,17 +1,16 @@
 """Kronecker factors that are used for several outer steps."""
 
 from functools import partial
-from importlib.util import find_spec
 
 import pytest
 import torch
-from layered_problems import apart, linear, mlp, supervised
+from layered_problems import NEEDS_CURVLINOPS, apart, linear, mlp, supervised
 
 import hypergrad as hg
 from hypergrad.callback.state_saver import StateSaver
 from hypergrad.problem.supervised import layered
 
-pytestmark = pytest.mark.skipif(find_spec("curvlinops") is None, reason="needs the extra curvature")
+pytestmark = NEEDS_CURVLINOPS
 
 
 @pytest.fixture

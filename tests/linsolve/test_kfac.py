@@ -1,10 +1,9 @@
 """K-FAC and EK-FAC as solvers and as preconditioners, against the dense solve."""
 
-from importlib.util import find_spec
-
 import pytest
 import torch
 from layered_problems import (
+    NEEDS_CURVLINOPS,
     K,
     N,
     P,
@@ -24,7 +23,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 import hypergrad as hg
 from hypergrad.core.autodiff import flatten
 
-pytestmark = pytest.mark.skipif(find_spec("curvlinops") is None, reason="needs the extra curvature")
+pytestmark = NEEDS_CURVLINOPS
 
 
 @pytest.mark.parametrize("loss", [mse_loss, nn.MSELoss(reduction="sum")], ids=["mean", "sum"])

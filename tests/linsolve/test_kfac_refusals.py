@@ -1,11 +1,11 @@
 """What K-FAC and EK-FAC do not serve, and what they say."""
 
 import sys
-from importlib.util import find_spec
 
 import pytest
 import torch
 from layered_problems import (
+    NEEDS_CURVLINOPS,
     K,
     P,
     curvature,
@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy, mse_loss, one_hot
 import hypergrad as hg
 from hypergrad.core.errors import IndefiniteError
 
-pytestmark = pytest.mark.skipif(find_spec("curvlinops") is None, reason="needs the extra curvature")
+pytestmark = NEEDS_CURVLINOPS
 
 
 class Scaled(nn.Module):

@@ -1,11 +1,11 @@
 """Kronecker factors against second moments by hand, and against curvlinops."""
 
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
 import torch
 from layered_problems import (
+    NEEDS_CURVLINOPS,
     K,
     N,
     P,
@@ -27,7 +27,7 @@ from hypergrad.core.kronecker import KroneckerSettings
 from hypergrad.problem.oracle import Oracle
 from hypergrad.product.reverse import Reverse
 
-pytestmark = pytest.mark.skipif(find_spec("curvlinops") is None, reason="needs the extra curvature")
+pytestmark = NEEDS_CURVLINOPS
 
 
 def test_the_factors_are_second_moments_by_hand():
