@@ -57,7 +57,7 @@ IMPORTED = ["hypergrad", "sklearn.datasets", "torch._dynamo", "torch.distributed
 """What most ranks need and is slow to import."""
 
 
-def run(module: str, world: int = 2, function: str = "cases", seconds: int = 300) -> Results:
+def run(module: str, world: int = 2, function: str = "cases", seconds: int = 300, *, forks: bool = True) -> Results:
     """The results of all cases of a module on `world` processes of gloo, from one launch in each process of the tests.
 
     Args:
@@ -65,19 +65,22 @@ def run(module: str, world: int = 2, function: str = "cases", seconds: int = 300
         world: the number of processes.
         function: in that module, without arguments; returns the cases by name, the same names on all ranks.
         seconds: for all cases, after which every rank prints where it stands, and ends.
+        forks: whether ranks are forks, of which torchrun keeps each one until all have returned, with its connections.
     """
-    return _launch(module, world, function, seconds)
+    return _launch(module, world, function, seconds, forks)
 
 
 @cache
-def _launch(module: str, world: int, function: str, seconds: int) -> Results:
+def _launch(module: str, world: int, function: str, seconds: int, forks: bool) -> Results:
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(IMPORTED)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "output")
         output.touch()
         environment = os.environ | {"OMP_NUM_THREADS": "1"}  # that of the server is of when it started
-        arguments = (module, function, folder, str(seconds))
+        environment["PYTHONPATH"] = os.pathsep.join(map(str, PATHS))
+        how = ("--start-method=fork", "--run-path") if forks else ()
+        arguments = (*how, __file__, module, function, folder, str(seconds))
         process = server.Process(target=_torchrun, args=(environment, world, output, *arguments))
         process.start()
         process.join(seconds + 30)
@@ -98,7 +101,7 @@ def _torchrun(environment: dict[str, str], world: int, output: Path, *arguments:
         os.dup2(file.fileno(), 2)
     os.environ.update(environment)
     sys.path[:0] = map(str, PATHS)
-    main(["--standalone", f"--nproc-per-node={world}", "--start-method=fork", "--run-path", __file__, *arguments])
+    main(["--standalone", f"--nproc-per-node={world}", *arguments])
 
 
 def _read(path: Path) -> dict[str, Any]:

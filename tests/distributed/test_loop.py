@@ -97,6 +97,8 @@ def test_each_rank_goes_on_with_its_own_random_streams():
 
 @pytest.mark.slow
 def test_an_evaluation_that_fails_on_one_rank_is_not_a_rejected_step():
-    first, second = ranks.run("loop_cases", function="slow_cases", seconds=SECONDS).of("evaluation fails on one")
+    first, second = ranks.run("loop_cases", function="slow_cases", seconds=SECONDS, forks=False).of(
+        "evaluation fails on one"
+    )
     assert "NonFiniteError: on purpose" in second[1]
     assert first[0] == "RankError"
