@@ -15,10 +15,24 @@ from hypergrad.taylor import (
     multilinear,
     piecewise,
     softmax,
+    special,
 )
 from hypergrad.taylor.polynomial import Polynomial
 
-RULES = (algebraic, analytic, collective, gradient, linear, loss, matrix, moment, multilinear, piecewise, softmax)
+RULES = (
+    algebraic,
+    analytic,
+    collective,
+    gradient,
+    linear,
+    loss,
+    matrix,
+    moment,
+    multilinear,
+    piecewise,
+    softmax,
+    special,
+)
 """The modules whose import registers the rules."""
 
 __all__ = ["RULES", "Polynomial"]

@@ -6,18 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hypergrad.taylor.analytic import solve
 from hypergrad.taylor.names import CannotExpandError
 from hypergrad.taylor.polynomial import Polynomial, coefs_of, degree_of, rule_for
-from hypergrad.taylor.series import Coefficients, convolve, integer_power, power, quotient, squared, times
-
-_LARGEST_POWER = 16
-"""Largest integer power by repeated squaring, which is right at 0 too. A judgement: at most 7 products."""
-
-
-def _shaped(coefs: Coefficients) -> Polynomial:
-    """All coefficients in the shape of c₀, which is larger after a sum with a larger constant."""
-    shape = coefs[0].shape
-    return Polynomial([c if c is None or c.shape == shape else c.expand(shape) for c in coefs])
+from hypergrad.taylor.series import convolve, integer_power, power, power_at_zero_too, quotient, squared, times
 
 
 @rule_for("add", "sub", "subtract", "__add__", "__radd__", "__sub__")
@@ -29,13 +21,13 @@ def add(func: Callable, x: Any, y: Any, *, alpha: float = 1) -> Polynomial:
     for a, b in zip(coefs_of(x, degree), coefs_of(y, degree), strict=True):
         scaled = b if b is None or scale == 1 else -b if scale == -1 else scale * b
         sums.append(scaled if a is None else a if scaled is None else a + scaled)
-    return _shaped(sums)
+    return Polynomial(sums)
 
 
 @rule_for("rsub", "__rsub__")
-def rsub(func: Callable, x: Any, y: Any) -> Polynomial:
-    """y − x."""
-    return add(torch.sub, y, x)
+def rsub(func: Callable, x: Any, y: Any, *, alpha: float = 1) -> Polynomial:
+    """y − α x."""
+    return add(torch.sub, y, x, alpha=alpha)
 
 
 @rule_for("mul", "multiply", "__mul__", "__rmul__")
@@ -72,18 +64,34 @@ def rdiv(func: Callable, x: Polynomial, y: Any = 1) -> Polynomial:
 
 @rule_for("pow", "__pow__", "float_power", "sqrt", "rsqrt", "square")
 def pow_(func: Callable, x: Any, exponent: Any = None) -> Any:
-    """xᵖ for a constant exponent, or exp(p log x) for one that varies."""
+    """xᵖ."""
     exponent = {"sqrt": 0.5, "rsqrt": -0.5, "square": 2}.get(func.__name__, exponent)
-    if not isinstance(x, Polynomial) or isinstance(exponent, Tensor):
-        return torch.exp(exponent * torch.log(x))
+    if func.__name__ == "float_power":
+        x, exponent = (value.double() if isinstance(value, Tensor) else value for value in (x, exponent))
+    if isinstance(exponent, Polynomial):
+        return _exponential(x, exponent)
+    if isinstance(exponent, Tensor):
+        return Polynomial(power_at_zero_too(x.coefs, exponent))
     if exponent == 0:
         return torch.ones_like(x.coefs[0])
-    if float(exponent).is_integer() and 0 < exponent <= _LARGEST_POWER:
-        return Polynomial(integer_power(x.coefs, int(exponent)))
-    return Polynomial(power(x.coefs, exponent))
+    if exponent > 1:
+        is_integer = float(exponent).is_integer()
+        return Polynomial(integer_power(x.coefs, int(exponent)) if is_integer else power_at_zero_too(x.coefs, exponent))
+    return x if exponent == 1 else Polynomial(power(x.coefs, exponent))
 
 
 @rule_for("__rpow__")
 def rpow(func: Callable, x: Polynomial, base: Any) -> Any:
-    """baseˣ = exp(x log base)."""
-    return torch.exp(x * torch.log(torch.as_tensor(base, dtype=x.dtype)))
+    """baseˣ."""
+    return _exponential(base, x)
+
+
+def _exponential(base: Any, x: Polynomial) -> Polynomial:
+    """y = baseˣ, from y′ = y (x log base)′; 0ˣ is constant, as PyTorch has it."""
+    if not isinstance(base, Tensor):
+        base = torch.as_tensor(base, dtype=x.dtype, device=x.device)
+    b0, x0 = base.coefs[0] if isinstance(base, Polynomial) else base, x.coefs[0]
+    if base is b0:
+        base = torch.where(base == 0, 1, base)
+    logarithm: Any = x * torch.log(base)
+    return Polynomial(solve(logarithm.coefs, torch.pow(b0, x0), lambda y, k: y[k]))

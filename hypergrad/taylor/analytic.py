@@ -11,9 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hypergrad.taylor.names import name_of
 from hypergrad.taylor.polynomial import Polynomial, rule_for
 from hypergrad.taylor.series import Coefficients, convolve, convolved, quotient, squared, times
 
+_SATURATED = 20
+"""Where the sigmoid is 1 to 2e-9; the threshold of `softplus` by default."""
 Next = Callable[[list[Any], int], Tensor | None]
 """(y₀ … y_k, k) ↦ u_k."""
 
@@ -65,7 +68,7 @@ def _one(x: Coefficients) -> list[Any]:
 @rule_for("exp", "expm1", "exp2")
 def exp(func: Callable, x: Polynomial) -> Any:
     """y′ = y x′."""
-    if func.__name__ == "exp2":
+    if name_of(func) == "exp2":
         return torch.exp(x * math.log(2))
     y = _exp(x.coefs)
     return Polynomial([func(x.coefs[0]), *y[1:]])
@@ -74,9 +77,9 @@ def exp(func: Callable, x: Polynomial) -> Any:
 @rule_for("log", "log1p", "log2", "log10")
 def log(func: Callable, x: Polynomial) -> Polynomial:
     """y′ = x′ / x, with 1 + x for `log1p`."""
-    c0 = x.coefs[0]
-    base = {"log2": math.log(2), "log10": math.log(10)}.get(func.__name__, 1.0)
-    shift = c0 + 1 if func.__name__ == "log1p" else c0 * base
+    c0, name = x.coefs[0], name_of(func)
+    base = {"log2": math.log(2), "log10": math.log(10)}.get(name, 1.0)
+    shift = c0 + 1 if name == "log1p" else c0 * base
     scaled = [shift, *[None if c is None else c * base for c in x.coefs[1:]]]
     return integrate(x.coefs, func(c0), quotient(_one(x.coefs), scaled))
 
@@ -100,9 +103,11 @@ def tanh(func: Callable, x: Polynomial) -> Polynomial:
 
 @rule_for("softplus")
 def softplus(func: Callable, x: Polynomial, beta: float = 1, threshold: float = 20) -> Polynomial:
-    """y′ = σ(β x) x′."""
+    """y′ = σ(β x) x′, or y = x where β x is above the threshold."""
     scaled = x.coefs if beta == 1 else [None if c is None else beta * c for c in x.coefs]
-    return integrate(x.coefs, func(x.coefs[0], beta, threshold), _sigmoid(scaled))
+    smooth = integrate(x.coefs, func(x.coefs[0], beta, threshold), _sigmoid(scaled))
+    # Above the default threshold σ is 1 to 2e-9, and where it is not needed there is no selection.
+    return smooth if threshold >= _SATURATED else torch.where(scaled[0] > threshold, x, smooth)  # type: ignore[return-value]
 
 
 @rule_for("logsigmoid", "log_sigmoid")

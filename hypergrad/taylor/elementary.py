@@ -10,7 +10,7 @@ from torch._functorch.pyfunctorch import (
 )
 from torch.overrides import TorchFunctionMode
 
-from hypergrad.taylor.names import CannotExpandError, functions_named
+from hypergrad.taylor.names import CannotExpandError, applied, functions_named
 
 _COMPOSED: dict[Callable, Callable[..., Any]] = {}
 _WRONG = {
@@ -56,7 +56,7 @@ class Elementary(TorchFunctionMode):
         rule = _COMPOSED.get(func)
         if rule is not None:
             try:
-                return rule(func, *args, **(kwargs or {}))
+                return applied(rule, func, args, kwargs)
             except CannotExpandError:  # with these arguments
                 pass
         return func(*args, **(kwargs or {}))

@@ -35,29 +35,74 @@ def constant(func: Callable, *args: Any, **kwargs: Any) -> Any:
 
 
 @rule_for(
-    *("sum", "mean", "nansum", "view", "reshape", "view_as", "reshape_as", "transpose", "t", "adjoint", "T", "mT"),
+    *("sum", "mean", "view", "reshape", "view_as", "reshape_as", "transpose", "t", "adjoint", "T", "mT"),
     *("permute", "movedim", "moveaxis", "swapaxes", "swapdims", "squeeze", "unsqueeze", "flatten", "unflatten"),
     *("ravel", "expand", "expand_as", "broadcast_to", "repeat", "repeat_interleave", "tile", "__getitem__"),
     *("index_select", "gather", "take", "take_along_dim", "narrow", "select", "diag", "diagonal", "trace", "tril"),
     *("triu", "diag_embed", "flip", "roll", "rot90", "cumsum", "clone", "contiguous", "positive", "__pos__", "neg"),
-    *("negative", "__neg__", "to", "double", "float", "type_as", "sum_to_size", "unfold", "pad", "avg_pool1d"),
+    *("negative", "__neg__", "to", "double", "float", "type_as", "sum_to_size", "unfold", "avg_pool1d"),
     *("avg_pool2d", "adaptive_avg_pool2d", "interpolate", "masked_select", "chunk", "split", "tensor_split", "unbind"),
-    *("__iter__", "diff", "alias", "nll_loss", "triu_indices", "broadcast_tensors"),
+    *("__iter__", "alias", "nll_loss"),
 )
 def linear(func: Callable, x: Any, *args: Any, **kwargs: Any) -> Any:
     """f(x) = Σ f(cᵢ) tⁱ, for a function that is linear in its first argument and may return several tensors.
+
+    A conversion to integers, among them, is constant.
 
     Raises:
         CannotExpandError: if another argument is a polynomial.
     """
     if not isinstance(x, Polynomial) or any(isinstance(arg, Polynomial) for arg in (*args, *kwargs.values())):
         raise CannotExpandError(getattr(func, "__name__", str(func)))
-    images: list[Any] = [None if c is None else func(c, *args, **kwargs) for c in x.coefs]
-    first = images[0]
+    first = func(x.coefs[0], *args, **kwargs)
+    if isinstance(first, Tensor) and not first.is_floating_point():
+        return first
+    images: list[Any] = [first, *[None if c is None else func(c, *args, **kwargs) for c in x.coefs[1:]]]
+    x.may_share = True
     if isinstance(first, Tensor):
-        return Polynomial(images)
-    parts = [Polynomial([None if image is None else image[i] for image in images]) for i in range(len(first))]
+        return _sharing(images)
+    parts = [_sharing([None if image is None else image[i] for image in images]) for i in range(len(first))]
     return type(first)(parts) if isinstance(first, tuple | list) else iter(parts)
+
+
+def _sharing(coefs: list[Any]) -> Polynomial:
+    found = Polynomial(coefs)
+    found.may_share = True
+    return found
+
+
+@rule_for("pad")
+def pad(func: Callable, x: Any, pad: Any, mode: str = "constant", value: float | None = None) -> Polynomial:
+    """x with more entries around it, which have the value in c₀ alone."""
+    first = func(x.coefs[0], pad, mode, value)
+    return Polynomial([first, *[None if c is None else func(c, pad, mode) for c in x.coefs[1:]]])
+
+
+@rule_for("diff")
+def diff(func: Callable, x: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Any:
+    """Differences of neighbours along a dimension, of x between what comes before and after it."""
+    pieces = [piece for piece in (prepend, x, append) if piece is not None]
+    whole: Any = torch.cat(pieces, dim) if len(pieces) > 1 else x
+    return Polynomial([None if c is None else torch.diff(c, n, dim) for c in whole.coefs])
+
+
+@rule_for("nansum")
+def nansum(func: Callable, x: Any, *args: Any, **kwargs: Any) -> Any:
+    """Σ x without the entries whose c₀ is NaN."""
+    return x.masked_fill(x.isnan(), 0).sum(*args, **kwargs)
+
+
+@rule_for("broadcast_tensors")
+def broadcast_tensors(func: Callable, *tensors: Any) -> tuple[Any, ...]:
+    """All tensors in one shape; a constant stays one."""
+    shape = torch.broadcast_shapes(*(x.shape for x in tensors))
+    return tuple(x.expand(shape) for x in tensors)
+
+
+@rule_for("dropout", "dropout1d", "dropout2d", "dropout3d")
+def dropout(func: Callable, x: Any, *args: Any, **kwargs: Any) -> Any:
+    """x times one mask."""
+    return x * func(torch.ones_like(x.coefs[0]), *args, **kwargs)
 
 
 @rule_for("cat", "concat", "concatenate", "stack", "hstack", "vstack", "column_stack")

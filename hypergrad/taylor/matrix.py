@@ -12,6 +12,11 @@ from hypergrad.taylor.names import CannotExpandError
 from hypergrad.taylor.polynomial import Polynomial, coefs_of, degree_of, rule_for
 from hypergrad.taylor.series import Coefficients, convolved
 
+_LARGEST_SINGULAR = 16
+"""Rows of a matrix whose determinant has derivatives where it is singular. A judgement: rounding grows with them."""
+_SINGULAR = 1e-10
+"""Determinants, relative to the product of the lengths of the rows, that count as zero."""
+
 
 def _solved(A: Coefficients, b: Coefficients) -> list[Any]:
     """x = A⁻¹ b from A x = b: x_k = A₀⁻¹ (b_k − Σ_{i<k} A_{k−i} x_i)."""
@@ -47,10 +52,10 @@ def solve(func: Callable, A: Any, b: Any, *, left: bool = True) -> Polynomial:
     degree = degree_of(A, b)
     column = [None if c is None else c[:, None] if is_vector else c for c in coefs_of(b, degree)]
     x = _solved(coefs_of(A, degree), column)
-    return Polynomial([None if c is None else c[:, 0] if is_vector else c for c in x])
+    return Polynomial([None if c is None else c[..., 0] if is_vector else c for c in x])
 
 
-@rule_for("logdet", "slogdet", "det")
+@rule_for("logdet", "slogdet")
 def logdet(func: Callable, A: Polynomial) -> Any:
     """(log |det A|)′ = tr(A⁻¹ A′), for each matrix of a batch."""
     sign, value = torch.linalg.slogdet(A.coefs[0])
@@ -63,15 +68,36 @@ def logdet(func: Callable, A: Polynomial) -> Any:
     logarithm = Polynomial(coefs)
     if func.__name__.endswith("slogdet"):
         return torch.return_types.linalg_slogdet((sign, logarithm))  # type: ignore[attr-defined]
-    return logarithm + torch.log(sign) if func.__name__.endswith("logdet") else sign * torch.exp(logarithm)
+    return logarithm + torch.log(sign)
 
 
 def _over(total: Tensor | None, k: int) -> Tensor | None:
     return None if total is None else total / k
 
 
+@rule_for("det")
 @composed_of_elementary("det")
-def det(func: Callable, A: Tensor) -> Tensor:
-    """± exp(log |det A|), with right higher derivatives, unlike PyTorch's, except at a singular A."""
-    sign, logarithm = torch.linalg.slogdet(A)
-    return sign * torch.exp(logarithm)
+def det(func: Callable, A: Any) -> Any:
+    """± exp(log |det A|), or, for a singular A of up to 16 rows, by products alone.
+
+    Its higher derivatives are right, unlike PyTorch's.
+    """
+    n = A.shape[-1]
+    if n > _LARGEST_SINGULAR:
+        sign, logarithm = torch.linalg.slogdet(A)
+        return sign * torch.exp(logarithm)
+    A0 = (A.coefs[0] if isinstance(A, Polynomial) else A).detach()
+    # Rows at right angles have a determinant of the product of their lengths.
+    is_singular = torch.linalg.det(A0).abs() <= _SINGULAR * torch.linalg.vector_norm(A0, dim=-1).prod(-1)
+    eye = torch.eye(n, dtype=A.dtype, device=A.device)
+    sign, logarithm = torch.linalg.slogdet(torch.where(is_singular[..., None, None], eye, A))
+    return torch.where(is_singular, _det_by_products(A, eye), sign * torch.exp(logarithm))
+
+
+def _det_by_products(A: Any, eye: Tensor) -> Any:
+    """The last coefficient of the characteristic polynomial, by the recursion of Faddeev and Le Verrier."""
+    M, c = A, -A.diagonal(dim1=-2, dim2=-1).sum(-1)
+    for k in range(2, A.shape[-1] + 1):
+        M = A @ (M + c[..., None, None] * eye)
+        c = -M.diagonal(dim1=-2, dim2=-1).sum(-1) / k
+    return c * (-1) ** A.shape[-1]

@@ -3,15 +3,18 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch.nn import functional
 
 from hypergrad.taylor.elementary import composed_of_elementary
 from hypergrad.taylor.names import CannotExpandError
-from hypergrad.taylor.polynomial import rule_for
+from hypergrad.taylor.polynomial import Polynomial, rule_for
 
 
 @rule_for("var", "std")
-def var(func: Callable, x: Any, dim: Any = None, *, correction: float = 1, keepdim: bool = False, **other: Any) -> Any:
+def var(
+    func: Callable, x: Any, dim: Any = None, *, correction: float | None = 1, keepdim: bool = False, **other: Any
+) -> Any:
     """The variance, or its square root.
 
     Raises:
@@ -24,8 +27,8 @@ def var(func: Callable, x: Any, dim: Any = None, *, correction: float = 1, keepd
     count = 1
     for d in dims:
         count *= x.shape[d]
-    value = (gap * gap).sum(dims, keepdim=keepdim) / (count - correction)
-    return value if func.__name__ == "var" else value.sqrt()
+    value = (gap * gap).sum(dims, keepdim=keepdim) / (count - (1 if correction is None else correction))
+    return value if func.__name__ == "var" else _root(value, gap, dims, keepdim)
 
 
 @rule_for("layer_norm")
@@ -85,14 +88,28 @@ def _affine(y: Any, weight: Any, bias: Any) -> Any:
 
 
 @rule_for("norm", "vector_norm")
-def norm(func: Callable, x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False, **other: Any) -> Any:
-    """The Euclidean norm.
+def norm(func: Callable, x: Any, ord: Any = None, dim: Any = None, keepdim: bool = False, **other: Any) -> Any:
+    """The Euclidean norm, over all entries or along dimensions.
 
     Raises:
-        CannotExpandError: for other norms.
+        CannotExpandError: for other norms, among them those of a matrix by `torch.linalg.norm`.
     """
     ord = other.pop("p", ord)
-    if ord not in (2, "fro", None) or any(value is not None for value in other.values()):
+    is_spectral = func is torch.linalg.norm and ord == 2 and (x.ndim if dim is None else _count(dim)) != 1
+    if is_spectral or ord not in (2, "fro", None) or any(value is not None for value in other.values()):
         raise CannotExpandError(f"{func.__name__} of order {ord}")
-    square = x * x
-    return (square.sum() if dim is None else square.sum(dim, keepdim=keepdim)).sqrt()
+    dims = tuple(range(x.ndim)) if dim is None else dim
+    # No dimensions at all are all of them, which sums in the order of torch's own sum.
+    square = (x * x).sum() if dim is None and not keepdim else (x * x).sum(dims, keepdim=keepdim)
+    return _root(square, x, dims, keepdim)
+
+
+def _count(dim: Any) -> int:
+    return 1 if isinstance(dim, int) else len(dim)
+
+
+def _root(square: Any, x: Polynomial, dims: Any, keepdim: bool) -> Any:
+    """The root of a sum of squares of x; where x stays zero on all of the path, so does the root."""
+    size: Any = sum(c * c for c in x.coefs if c is not None)
+    still = size.sum(dims, keepdim=keepdim) == 0
+    return torch.where(still, 0, torch.where(still, 1, square).sqrt())

@@ -40,7 +40,11 @@ def nested_derivatives(function: Callable[[Tensor], Any], order: int, like: Tens
 
     found, derivative = [], floats
     for k in range(order + 1):
-        found.append(derivative(like.new_zeros(())))
+        # What is drawn at random, such as a mask, is the same at all orders.
+        with torch.random.fork_rng([like.device] if like.is_cuda else [], enabled=k < order):
+            found.append(derivative(like.new_zeros(())))
+        if not found[0]:  # there are only constants
+            return [whole(())] * (order + 1)
         if k < order:
             derivative = _derivative_of(derivative)
     return [whole(values) for values in found]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from hypergrad.core.errors import NoTaylorRuleWarning
-from hypergrad.taylor.names import CannotExpandError, functions_named
+from hypergrad.taylor.names import CannotExpandError, applied, functions_named, name_of
 from hypergrad.taylor.nested import nested_derivatives
 from hypergrad.taylor.series import Coefficients
 
@@ -20,7 +20,11 @@ Rule = Callable[..., Any]
 RULES: dict[Callable, Rule] = {}
 """The rule of each function of PyTorch that has one."""
 
-_READS = ("item", "tolist", "numpy", "__float__", "__int__", "__complex__", "__index__", "__array__", "__format__")
+_REFUSED = (
+    *("item", "tolist", "numpy", "__float__", "__int__", "__complex__", "__index__", "__array__", "__format__"),
+    *("__setitem__", "__delitem__", "__set__"),
+)
+"""Methods that read a value, or change one in place."""
 
 
 class Polynomial(Tensor):
@@ -35,7 +39,8 @@ class Polynomial(Tensor):
     by nested reverse mode, with its name in a warning. Reading a value, or changing one in place, is refused.
 
     Attributes:
-        coefs: c₀, …, c_K.
+        coefs: c₀, …, c_K, all in the shape and dtype of c₀.
+        may_share: whether it may be a view, or have one, as results of functions such as `reshape`.
 
     Raises:
         CannotExpandError: (from functions of a Polynomial) if a value is read or changed in place.
@@ -45,6 +50,7 @@ class Polynomial(Tensor):
     """
 
     coefs: Coefficients
+    may_share: bool
 
     @staticmethod
     def __new__(cls, coefs: Coefficients) -> "Polynomial":
@@ -53,17 +59,27 @@ class Polynomial(Tensor):
         return torch.Tensor._make_wrapper_subclass(cls, c0.shape, dtype=c0.dtype, device=c0.device)  # type: ignore[attr-defined]
 
     def __init__(self, coefs: Coefficients) -> None:
-        self.coefs = coefs
+        c0 = coefs[0]
+        shape, dtype = c0.shape, c0.dtype
+        # A sum with a larger constant has a larger c₀ alone, and a sum with one of higher precision another dtype.
+        self.coefs = [
+            c if c is None or (c.shape == shape and c.dtype == dtype) else c.to(dtype).expand(shape) for c in coefs
+        ]
+        self.may_share = False
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"Polynomial of degree {len(self.coefs) - 1} and shape {tuple(self.coefs[0].shape)}"
 
     @classmethod
     def __torch_function__(cls, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if kwargs and kwargs.get("inplace"):
+            return _in_place(func, *args, **kwargs)
+        if kwargs and kwargs.get("out") is not None:
+            raise CannotExpandError(f"{name_of(func)} with out")
         rule = RULES.get(func)
         if rule is not None:
             try:
-                return rule(func, *args, **kwargs) if kwargs else rule(func, *args)
+                return applied(rule, func, args, kwargs)
             except CannotExpandError:
                 pass
         return by_nesting(func, *args, **(kwargs or {}))
@@ -101,7 +117,7 @@ def by_nesting(func: Callable, *args: Any, **kwargs: Any) -> Any:
         CannotExpandError: if the function reads a value or changes one in place.
     """
     name = getattr(func, "__name__", str(func))
-    if name in _READS or (name.endswith("_") and not name.endswith("__")) or name.startswith("__i") or "out" in kwargs:
+    if name in _REFUSED or (name.endswith("_") and not name.endswith("__")) or name.startswith("__i"):
         raise CannotExpandError(name)
     leaves, structure = pytree.tree_flatten((args, kwargs))
     degree = degree_of(*leaves)
@@ -126,6 +142,18 @@ def by_nesting(func: Callable, *args: Any, **kwargs: Any) -> Any:
         return Polynomial([term / math.factorial(k) for k, term in enumerate(terms)])
 
     return pytree.tree_map(collect, *derivatives)
+
+
+def _in_place(func: Callable, x: Any, *args: Any, **kwargs: Any) -> "Polynomial":
+    """A function with `inplace=True`: x has its result afterwards.
+
+    Raises:
+        CannotExpandError: if other tensors may share the values of x.
+    """
+    if not isinstance(x, Polynomial) or x.may_share:
+        raise CannotExpandError(f"{func.__name__} in place on a tensor that may be a view or have one")
+    x.coefs = func(x, *args, **kwargs | {"inplace": False}).coefs
+    return x
 
 
 def _evaluate(coefs: Coefficients, t: Tensor) -> Tensor:

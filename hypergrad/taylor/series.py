@@ -63,6 +63,23 @@ def power(a: Coefficients, exponent: float) -> list[Any]:
     return c
 
 
+def power_at_zero_too(a: Coefficients, exponent: Any) -> list[Any]:
+    """c = aᵖ = Σ_j (p over j) a₀^{p−j} (a − a₀)ʲ, as far as it is finite at a₀ = 0; p may be a tensor of exponents."""
+    step: list[Any] = [None, *a[1:]]
+    c: list[Any] = [a[0] ** exponent, *[None] * (len(a) - 1)]
+    binomial: Any = torch.as_tensor(exponent, dtype=a[0].dtype, device=a[0].device)
+    p, powers = binomial, step
+    for j in range(1, len(a)):
+        # Where the factor is 0, a₀^{p−j} is infinite at 0, and so is its derivative.
+        factor = binomial * a[0] ** torch.where(binomial == 0, 0, p - j)
+        for k in range(j, len(a)):
+            term = None if powers[k] is None else factor * powers[k]
+            c[k] = term if c[k] is None else c[k] if term is None else c[k] + term
+        binomial = binomial * (p - j) / (j + 1)
+        powers = convolve(times, powers, step)
+    return c
+
+
 def integer_power(a: Coefficients, exponent: int) -> Coefficients:
     """aᵖ by repeated squaring, which is right at a₀ = 0 too; p ≥ 1."""
     if exponent == 1:

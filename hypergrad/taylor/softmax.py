@@ -1,12 +1,13 @@
 """Taylor rules of softmax, its logarithm, and log Σ exp."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from hypergrad.taylor.analytic import derivative, integral
-from hypergrad.taylor.names import CannotExpandError
+from hypergrad.taylor.names import CannotExpandError, name_of
 from hypergrad.taylor.polynomial import Polynomial, rule_for
 from hypergrad.taylor.series import Coefficients, convolved, times
 
@@ -40,7 +41,9 @@ def softmax(func: Callable, x: Polynomial, dim: int | None = None, *args: Any, *
     """
     if dim is None:
         raise CannotExpandError(f"{func.__name__} without dim")
-    return _softmax(x.coefs, dim)[func.__name__ == "log_softmax"]
+    for dtype in (*args, *kwargs.values()):
+        x = x.to(dtype) if isinstance(dtype, torch.dtype) else x  # type: ignore[assignment]
+    return _softmax(x.coefs, dim)[name_of(func) == "log_softmax"]
 
 
 @rule_for("logsumexp")
@@ -54,3 +57,11 @@ def logsumexp(func: Callable, x: Polynomial, dim: Any, keepdim: bool = False) ->
         raise CannotExpandError("logsumexp over several dimensions")
     total = _softmax(x.coefs, dim)[2]
     return total if keepdim else total.squeeze(dim)
+
+
+@rule_for("logcumsumexp")
+def logcumsumexp(func: Callable, x: Any, dim: int) -> Any:
+    """log Σ exp x up to each place along a dimension; a sum for each place, as derivatives of PyTorch's are NaN."""
+    rows = x.movedim(dim, -1)
+    later = torch.ones(rows.shape[-1], rows.shape[-1], dtype=torch.bool, device=x.device).triu(1)
+    return rows.unsqueeze(-2).masked_fill(later, -math.inf).logsumexp(-1).movedim(-1, dim)
