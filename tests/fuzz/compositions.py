@@ -136,7 +136,7 @@ class Composition:
         for sign in (-1, 1):
             try:
                 values = [here, *[at(sign * i) for i in range(1, SIDE + 1)]]
-                sides.append([_coefficients(v, sign * H, self.degree) for v in zip(*values, strict=True)])
+                sides.append([coefficients_of(v, sign * H, self.degree) for v in zip(*values, strict=True)])
             except (ZeroDivisionError, ValueError, OutsideError):
                 sides.append(None)
         return Exact(here[-1], sides[0], sides[1], self.degree)
@@ -190,5 +190,6 @@ def _weights() -> list[list[Any]]:
 _WEIGHTS = _weights()
 
 
-def _coefficients(values: Sequence[Any], h: Any, degree: int) -> list[Any]:
+def coefficients_of(values: Sequence[Any], h: Any, degree: int) -> list[Any]:
+    """The coefficients of the polynomial through the values at 0, h, 2 h, …."""
     return [sum(w * v for w, v in zip(_WEIGHTS[k], values, strict=True)) / h**k for k in range(degree + 1)]

@@ -36,9 +36,12 @@ def real(function: Callable) -> Callable:
 
 
 exp, log, tanh, sin, cos, sqrt = (each(f) for f in (mp.exp, real(mp.log), mp.tanh, mp.sin, mp.cos, real(mp.sqrt)))
-erf, atan, lgamma, digamma, i0 = (
-    each(f) for f in (mp.erf, mp.atan, mp.loggamma, mp.digamma, lambda v: mp.besseli(0, v))
-)
+erf, atan, i0 = (each(f) for f in (mp.erf, mp.atan, lambda v: mp.besseli(0, v)))
+
+
+def polygamma(n: int) -> Callable[[Array], Array]:
+    """Derivative n of the digamma function."""
+    return each(lambda v: mp.psi(n, v))
 
 
 def softplus(x: Array, beta: float = 1, threshold: float = 20) -> Array:
@@ -118,3 +121,15 @@ def image(function: Callable[[torch.Tensor], torch.Tensor], x: Array) -> Array:
     constant = function(torch.zeros(x.shape, dtype=torch.float64))
     columns = [exact(function(unit) - constant) for unit in units]
     return exact(constant) + sum(v * column for v, column in zip(x.ravel(), columns, strict=True))
+
+
+def gradient(function: Callable[[Array], Any], x: Array, step: Any) -> Array:
+    """Of a scalar function, by central differences."""
+    units = [eye(x.size)[i].reshape(x.shape) * step for i in range(x.size)]
+    return np.array([(function(x + u) - function(x - u)) / (2 * step) for u in units], dtype=object).reshape(x.shape)
+
+
+def jacobian(function: Callable[[Array], Array], x: Array, step: Any) -> Array:
+    """Of a vector, by central differences; a column for each entry of x."""
+    units = [eye(x.size)[i].reshape(x.shape) * step for i in range(x.size)]
+    return np.stack([(function(x + u) - function(x - u)) / (2 * step) for u in units], axis=1)

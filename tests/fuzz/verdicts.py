@@ -47,16 +47,23 @@ def coefficients(value: Any, degree: int) -> list[Tensor]:
     return [torch.zeros_like(coefs[0]) if c is None else c for c in coefs]
 
 
-def _rounding(case: Composition, degree: int) -> list[float]:
-    """How far the coefficients move if all inputs move by a few units in the last place."""
+def _rounding(case: Composition) -> list[float]:
+    """How far the coefficients move if those of all inputs and results move by a few units in the last place."""
     generator = torch.Generator().manual_seed(0)
+
+    def moved(value: Any) -> Any:
+        if not isinstance(value, Polynomial):
+            return value
+        noise = 4e-16 * torch.randn(len(value.coefs), *value.shape, generator=generator)
+        return Polynomial([None if c is None else c * (1 + e) for c, e in zip(value.coefs, noise, strict=True)])
+
     found = []
     for _ in range(3):
-        x, y = (
-            [None if v is None else v * (1 + 4e-16 * torch.randn(2, 3, generator=generator)) for v in path]
-            for path in (case.x, case.y)
-        )
-        found.append(coefficients(case.of_tensors(Polynomial(x), Polynomial(y)), degree))
+        x, y = (moved(Polynomial(path)) for path in (case.x, case.y))
+        for name in case.names:
+            alone = Composition((name,), case.x, case.y, case.c)
+            x, y = moved(alone.of_tensors(x, y)), x
+        found.append(coefficients(x, case.degree))
     return [float(max((a - b).abs().max() for a in each for b in each)) for each in zip(*found, strict=True)]
 
 
@@ -77,7 +84,7 @@ def verdict(case: Composition) -> Verdict:
         warnings.simplefilter("ignore", NoTaylorRuleWarning)
         try:
             found = coefficients(case.of_tensors(Polynomial(case.x), Polynomial(case.y), met), case.degree)
-            rounding = _rounding(case, case.degree)
+            rounding = _rounding(case)
         except CannotExpandError as error:
             return REFUSED, str(error)
         except Exception as error:

@@ -1,0 +1,136 @@
+"""Operations entry by entry, on tensors and in numbers of 70 digits; see `torch_operations`."""
+
+import exact_arrays as m
+import mpmath
+import numpy as np
+import torch
+from mpmath import mp
+from operands import MASK, TMASK, Operation
+from torch import special
+from torch.nn import functional
+
+ELEMENTWISE: dict[str, tuple[Operation, Operation]] = {
+    "exp": (lambda x, y, c: torch.exp(x), lambda x, y, c: m.exp(x)),
+    "expm1": (lambda x, y, c: x.expm1(), lambda x, y, c: m.exp(x) - 1),
+    "exp2": (lambda x, y, c: torch.exp2(x), lambda x, y, c: m.exp(x * mp.log(2))),
+    "log": (lambda x, y, c: torch.log(x * x + 1), lambda x, y, c: m.log(x * x + 1)),
+    "log-plain": (lambda x, y, c: x.log(), lambda x, y, c: m.log(x)),
+    "log1p": (lambda x, y, c: torch.log1p(x * x), lambda x, y, c: m.log(1 + x * x)),
+    "log2": (lambda x, y, c: torch.log2(x * x + 2), lambda x, y, c: m.log(x * x + 2) / mp.log(2)),
+    "log10": (lambda x, y, c: torch.log10(x * x + 2), lambda x, y, c: m.log(x * x + 2) / mp.log(10)),
+    "sqrt": (lambda x, y, c: torch.sqrt(x), lambda x, y, c: m.sqrt(x)),
+    "sqrt-safe": (lambda x, y, c: (x * x + 1e-3).sqrt(), lambda x, y, c: m.sqrt(x * x + mpmath.mpf(1e-3))),
+    "rsqrt": (lambda x, y, c: torch.rsqrt(x * x + 1), lambda x, y, c: 1 / m.sqrt(x * x + 1)),
+    "pow-half": (lambda x, y, c: x**0.5, lambda x, y, c: m.sqrt(x)),
+    "pow-1.5": (lambda x, y, c: x**1.5, lambda x, y, c: m.sqrt(x) * x),
+    "pow-4.5": (lambda x, y, c: x.pow(4.5), lambda x, y, c: m.sqrt(x) * x**4),
+    "pow-tensor": (lambda x, y, c: x ** torch.tensor([2.0, 3.0, 1.0]), lambda x, y, c: x ** np.array([2, 3, 1])),
+    "pow-scalar-tensor": (lambda x, y, c: x ** torch.tensor(3), lambda x, y, c: x**3),
+    "pow-polynomial": (lambda x, y, c: (x * x + 1) ** y, lambda x, y, c: m.exp(y * m.log(x * x + 1))),
+    "rpow": (lambda x, y, c: 2.5**x, lambda x, y, c: m.exp(x * mp.log(mpmath.mpf(2.5)))),
+    "torch-pow-number": (lambda x, y, c: torch.pow(2.5, x), lambda x, y, c: m.exp(x * mp.log(mpmath.mpf(2.5)))),
+    "zero-to-the": (
+        lambda x, y, c: torch.zeros_like(c) ** (x * x + 0.5) + y,
+        lambda x, y, c: y * 1,
+    ),
+    "square": (lambda x, y, c: torch.square(x), lambda x, y, c: x * x),
+    "reciprocal": (lambda x, y, c: torch.reciprocal(x), lambda x, y, c: 1 / x),
+    "tanh": (lambda x, y, c: torch.tanh(x), lambda x, y, c: m.tanh(x)),
+    "sinh": (lambda x, y, c: torch.sinh(x), lambda x, y, c: m.each(mp.sinh)(x)),
+    "cosh": (lambda x, y, c: torch.cosh(x), lambda x, y, c: m.each(mp.cosh)(x)),
+    "special-exp2": (lambda x, y, c: special.exp2(x), lambda x, y, c: m.exp(x * mp.log(2))),
+    "special-expm1": (lambda x, y, c: special.expm1(x), lambda x, y, c: m.exp(x) - 1),
+    "special-log1p": (lambda x, y, c: special.log1p(x * x), lambda x, y, c: m.log(1 + x * x)),
+    "special-log-softmax": (lambda x, y, c: special.log_softmax(x, 1), lambda x, y, c: m.log(m.softmax(x))),
+    "float-power": (lambda x, y, c: x.float_power(3), lambda x, y, c: x**3),
+    "sigmoid": (lambda x, y, c: torch.sigmoid(x), lambda x, y, c: 1 / (1 + m.exp(-x))),
+    "softplus": (lambda x, y, c: functional.softplus(x), lambda x, y, c: m.softplus(x)),
+    "softplus-threshold": (
+        lambda x, y, c: functional.softplus(x, 2.0, 0.7),
+        lambda x, y, c: m.softplus(x, 2, 0.7),
+    ),
+    "logsigmoid": (lambda x, y, c: functional.logsigmoid(x), lambda x, y, c: -m.softplus(-x)),
+    "sin": (lambda x, y, c: x.sin(), lambda x, y, c: m.sin(x)),
+    "cos": (lambda x, y, c: torch.cos(x), lambda x, y, c: m.cos(x)),
+    "tan": (lambda x, y, c: torch.tan(x / 4), lambda x, y, c: m.each(mp.tan)(x / 4)),
+    "atan": (lambda x, y, c: torch.atan(x), lambda x, y, c: m.atan(x)),
+    "asin": (lambda x, y, c: torch.asin(torch.tanh(x)), lambda x, y, c: m.each(mp.asin)(m.tanh(x))),
+    "asinh": (lambda x, y, c: torch.asinh(x), lambda x, y, c: m.each(mp.asinh)(x)),
+    "atan2": (lambda x, y, c: torch.atan2(x, y), lambda x, y, c: np.frompyfunc(mp.atan2, 2, 1)(x, y)),
+    "hypot": (lambda x, y, c: torch.hypot(x, y), lambda x, y, c: m.sqrt(x * x + y * y)),
+    "erf": (lambda x, y, c: torch.erf(x), lambda x, y, c: m.erf(x)),
+    "erfc": (lambda x, y, c: special.erfc(x), lambda x, y, c: 1 - m.erf(x)),
+    # lgamma and digamma are absent: PyTorch's trigamma, their derivative, is right to 5e-10 only.
+    "polygamma-2": (lambda x, y, c: special.polygamma(2, x * x + 1), lambda x, y, c: m.polygamma(2)(x * x + 1)),
+    "polygamma-3": (lambda x, y, c: special.polygamma(3, x * x + 1), lambda x, y, c: m.polygamma(3)(x * x + 1)),
+    "i0": (lambda x, y, c: special.i0(x), lambda x, y, c: m.i0(x)),
+    "i1": (lambda x, y, c: special.i1(x), lambda x, y, c: m.each(lambda v: mp.besseli(1, v))(x)),
+    "sinc": (lambda x, y, c: torch.sinc(x), lambda x, y, c: m.each(lambda v: mp.sincpi(v))(x)),
+    "logaddexp": (lambda x, y, c: torch.logaddexp(x, y), lambda x, y, c: m.log(m.exp(x) + m.exp(y))),
+    "xlogy": (lambda x, y, c: torch.xlogy(x, y * y + 1), lambda x, y, c: x * m.log(y * y + 1)),
+    "gelu": (lambda x, y, c: functional.gelu(x), lambda x, y, c: x * (1 + m.erf(x / mp.sqrt(2))) / 2),
+    "silu": (lambda x, y, c: functional.silu(x), lambda x, y, c: x / (1 + m.exp(-x))),
+    "mish": (lambda x, y, c: functional.mish(x), lambda x, y, c: x * m.tanh(m.softplus(x))),
+    "elu": (lambda x, y, c: functional.elu(x), lambda x, y, c: m.choose(x > 0, x, m.exp(x) - 1)),
+    "selu-celu": (lambda x, y, c: functional.celu(x, 0.5), lambda x, y, c: m.choose(x > 0, x, (m.exp(2 * x) - 1) / 2)),
+    "softsign": (lambda x, y, c: functional.softsign(x), lambda x, y, c: x / (1 + abs(x))),
+    "glu": (
+        lambda x, y, c: functional.glu(torch.cat([x, y], 1)),
+        lambda x, y, c: (lambda z: z[:, :3] / (1 + m.exp(-z[:, 3:])))(np.concatenate([x, y], 1)),
+    ),
+    "relu": (lambda x, y, c: torch.relu(x), lambda x, y, c: m.choose(x > 0, x, 0 * x)),
+    "relu-inplace": (
+        lambda x, y, c: (lambda h: functional.relu(h, inplace=True) + h)(x + c),
+        lambda x, y, c: 2 * m.choose(x + c > 0, x + c, 0 * x),
+    ),
+    "relu-squared": (lambda x, y, c: torch.relu(x) ** 2, lambda x, y, c: m.choose(x > 0, x, 0 * x) ** 2),
+    "leaky-relu": (
+        lambda x, y, c: functional.leaky_relu(x, 0.25),
+        lambda x, y, c: m.choose(x > 0, x, x / 4),
+    ),
+    "hardtanh": (lambda x, y, c: functional.hardtanh(x), lambda x, y, c: m.clamp(x, -1, 1)),
+    "clamp": (lambda x, y, c: x.clamp(-0.5, 1.0), lambda x, y, c: m.clamp(x, mpmath.mpf(-0.5), 1)),
+    "clamp-min": (lambda x, y, c: torch.clamp(x, min=0.0), lambda x, y, c: m.choose(x < 0, 0 * x, x)),
+    "clamp-tensor": (
+        lambda x, y, c: x[:1].clamp(min=c),
+        lambda x, y, c: m.choose(x[:1] < c, c, x[:1]),
+    ),
+    "clamp-polynomial": (
+        lambda x, y, c: torch.clamp(x, max=y[0]),
+        lambda x, y, c: m.choose(x > y[0], y[0], x),
+    ),
+    "where": (lambda x, y, c: torch.where(c > 0, x, y), lambda x, y, c: m.choose(c > 0, x, y)),
+    "where-broadcast": (
+        lambda x, y, c: torch.where(TMASK[0], x[0, 0], torch.ones(2, 3)),
+        lambda x, y, c: m.choose(MASK[0], x[0, 0], m.exact(np.ones((2, 3)))),
+    ),
+    "where-scalar-condition": (
+        lambda x, y, c: torch.where(TMASK[0, 0], x[0, 0], c),
+        lambda x, y, c: m.choose(MASK[0, 0], x[0, 0], c),
+    ),
+    "where-method": (lambda x, y, c: c.where(TMASK, x), lambda x, y, c: m.choose(MASK, c, x)),
+    "where-data": (
+        lambda x, y, c: torch.where(x > y, torch.exp(x), y * 2),
+        lambda x, y, c: m.choose(x > y, m.exp(x), y * 2),
+    ),
+    "masked-fill": (lambda x, y, c: x.masked_fill(TMASK, 1.5), lambda x, y, c: m.choose(MASK, mpmath.mpf(1.5), x)),
+    "masked-select": (lambda x, y, c: x.masked_select(TMASK), lambda x, y, c: x[MASK]),
+    "masked-scatter": (
+        lambda x, y, c: x.masked_scatter(TMASK, y),
+        lambda x, y, c: (lambda z: (z.__setitem__(MASK, y.ravel()[: MASK.sum()]), z)[1])(x.copy()),
+    ),
+    "maximum": (lambda x, y, c: torch.maximum(x, y), lambda x, y, c: m.choose(x > y, x, y)),
+    "minimum-constant": (lambda x, y, c: torch.min(c, x), lambda x, y, c: m.choose(x < c, x, c)),
+    "amax": (lambda x, y, c: x.amax(1), lambda x, y, c: x.max(1)),
+    "sign": (lambda x, y, c: torch.sign(x) * y, lambda x, y, c: m.each(mp.sign)(x) * y),
+    "round": (lambda x, y, c: x.round() * y + x.floor(), lambda x, y, c: m.each(mp.nint)(x) * y + m.each(mp.floor)(x)),
+    "frac": (lambda x, y, c: x.frac(), lambda x, y, c: x - m.each(lambda v: mp.sign(v) * mp.floor(abs(v)))(x)),
+    "remainder": (lambda x, y, c: torch.remainder(x, 0.75), lambda x, y, c: x - m.each(mp.floor)(x / 0.75) * 0.75),
+    "to-int": (
+        lambda x, y, c: (x * 3).to(torch.int64) * y,
+        lambda x, y, c: m.each(lambda v: mpmath.mpf(int(v)))(x * 3) * y,
+    ),
+    "long": (lambda x, y, c: x.long() + y, lambda x, y, c: m.each(lambda v: mpmath.mpf(int(v)))(x) + y),
+    "double": (lambda x, y, c: x.double().to(torch.float64).type_as(c), lambda x, y, c: x),
+    "detach": (lambda x, y, c: (x > 0).double() * y, lambda x, y, c: (x > 0) * y),
+}
