@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import IO
 
 _MARK = ".part"
 """The end of the names of unfinished files."""
-
+_UNFINISHED = re.compile(rf"\.\d+-[0-9a-f]+{re.escape(_MARK)}$")
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -58,10 +59,11 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     _sync(path.parent)
 
 
-def remove_unfinished(folder: Path, pattern: str) -> None:
-    """Remove what killed processes left; `pattern` is a glob for the names of the finished files."""
-    for path in folder.glob(f"{pattern}.*{_MARK}"):
-        path.unlink(missing_ok=True)
+def remove_unfinished(folder: Path) -> None:
+    """Remove the unfinished files that killed processes left in a folder."""
+    for path in folder.glob(f"*{_MARK}"):
+        if _UNFINISHED.search(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:

@@ -1,5 +1,7 @@
 """The numbers of a run as TensorBoard events."""
 
+import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ from hypergrad.callback.landscape import landscape, require_drawable
 from hypergrad.callback.picture import picture
 from hypergrad.core.errors import described
 from hypergrad.core.hyperparameter import Hyperparameter
+
+_EVENTS = re.compile(r"(events\.out\.tfevents\.)(\d+)(\..*)")
 
 
 class TensorBoard(Callback):
@@ -56,6 +60,7 @@ class TensorBoard(Callback):
             return
         if run.resumed_at is not None:
             # Events after the state from which the run resumes are no longer shown.
+            _put_before_now(self.folder)
             self._writer = self._make_writer(run.resumed_at + 1)
             return
         self._writer = self._make_writer(None)
@@ -112,6 +117,20 @@ class TensorBoard(Callback):
             picture(start[name], shape)
         if self.points is not None:
             require_drawable(run)
+
+
+def _put_before_now(folder: Path) -> None:
+    """Rename files of events whose time is not before this second, so that their order is that of the run.
+
+    TensorBoard reads them in the order of their names, which begin with the second of their start. A run may be
+    resumed within a second, or with a clock that was set back.
+    """
+    found = [(path, match) for path in sorted(folder.iterdir()) if (match := _EVENTS.fullmatch(path.name))]
+    now, count = int(time.time()), len(found)
+    if not found or int(found[-1][1][2]) < now:
+        return
+    for i, (path, match) in enumerate(found):
+        path.rename(path.with_name(f"{match[1]}{now - count + i:010d}{match[3]}"))
 
 
 def _is_positive(space: Hyperparameter) -> bool:
