@@ -19,7 +19,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """A context that writes a file of a run; if the disk is full, the error names the file and says what to do.
+    """A context that writes a file of a run; an error of the disk names the file, and says what to do.
 
     Raises:
         OSError: with the same number as the error of the disk.
@@ -30,13 +30,14 @@ def writing(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError) as error:
         # torch's writer hides the error of the disk behind its own.
         of_disk = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(of_disk, OSError) or of_disk.errno not in _FULL or of_disk.filename is not None:
+        if not isinstance(of_disk, OSError) or (of_disk.errno not in _FULL and of_disk.filename is not None):
             raise
         free = shutil.disk_usage(path.parent).free
+        remedy = f", and {free:,} bytes are free there. Free some space" if of_disk.errno in _FULL else ""
         raise OSError(
             of_disk.errno,
-            f"{of_disk.strerror}: {path} could not be written, and {free:,} bytes are free there. Free some space; a "
-            f"run goes on from its last state by the same call of hg.fit, or by resume={path.parent}",
+            f"{of_disk.strerror}: {path} could not be written{remedy}; a run goes on from its last state by the same "
+            f"call of hg.fit, or by resume={path.parent}",
         ) from error
 
 
@@ -48,15 +49,16 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """
     unfinished = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_MARK}")
     try:
-        with writing(path), unfinished.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        with writing(path):
+            with unfinished.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+            _sync(path.parent)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
 
 
 def remove_unfinished(folder: Path) -> None:

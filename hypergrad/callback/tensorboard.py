@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hypergrad.callback.atomic import writing
 from hypergrad.callback.base import Callback, Record, Result, Run
 from hypergrad.callback.landscape import landscape, require_drawable
 from hypergrad.callback.picture import picture
@@ -51,13 +52,50 @@ class TensorBoard(Callback):
         return (self.folder,)
 
     def on_start(self, run: Run) -> None:
-        import yaml
-
         self._run, self._spaces = run, run.problem.hyperparameters()
         self._shapes = run.problem.pictures() | self.images
         self._require(run)
-        if not run.is_first:
+        if run.is_first:
+            with writing(self._events):
+                self._begin(run)
+
+    def on_step(self, record: Record) -> None:
+        if not self._run.is_first:
             return
+        with writing(self._events):
+            self._add(record)
+            self._writer.flush()
+
+    def on_end(self, result: Result) -> None:
+        from torch.utils.tensorboard.summary import hparams
+
+        drawn = None if self.points is None else landscape(self._run, result, self.points)  # on all ranks
+        if not self._run.is_first:
+            return
+        losses = {tag: x for tag, x in result.last.scalars().items() if tag.startswith(("loss/", "run/"))}
+        with writing(self._events):
+            if drawn is not None:
+                self._writer.add_image("landscape", drawn.image(), result.last.step, dataformats="HWC")
+            for summary in hparams(_flat(self._run.config), losses):
+                self._writer._get_file_writer().add_summary(summary)
+            self._writer.close()
+
+    def on_error(self, error: BaseException, last: Record | None) -> None:
+        if not self._run.is_first:
+            return
+        with writing(self._events):
+            self._writer.add_text("error", described(error))
+            self._writer.close()
+
+    @property
+    def _events(self) -> Path:
+        """What the files of events are called in errors."""
+        return self.folder / "events.out.tfevents.*"
+
+    def _begin(self, run: Run) -> None:
+        """Open a file, and write the config to the first one of a run."""
+        import yaml
+
         if run.resumed_at is not None:
             # Events after the state from which the run resumes are no longer shown.
             _put_before_now(self.folder)
@@ -67,9 +105,8 @@ class TensorBoard(Callback):
         text = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
         self._writer.add_text("config", f"```yaml\n{text}```")
 
-    def on_step(self, record: Record) -> None:
-        if not self._run.is_first:
-            return
+    def _add(self, record: Record) -> None:
+        """Add the numbers, histograms and images of a record."""
         for tag, value in record.scalars().items():
             self._writer.add_scalar(tag, value, record.step)
         for name, value in record.hparams.items():
@@ -80,26 +117,6 @@ class TensorBoard(Callback):
             image = picture(value, self._shapes.get(name), logarithmic=_is_positive(self._spaces[name]))
             if image is not None:
                 self._writer.add_images(f"image/{name}", image, record.step)
-        self._writer.flush()
-
-    def on_end(self, result: Result) -> None:
-        from torch.utils.tensorboard.summary import hparams
-
-        drawn = None if self.points is None else landscape(self._run, result, self.points)  # on all ranks
-        if not self._run.is_first:
-            return
-        if drawn is not None:
-            self._writer.add_image("landscape", drawn.image(), result.last.step, dataformats="HWC")
-        losses = {tag: x for tag, x in result.last.scalars().items() if tag.startswith(("loss/", "run/"))}
-        for summary in hparams(_flat(self._run.config), losses):
-            self._writer._get_file_writer().add_summary(summary)
-        self._writer.close()
-
-    def on_error(self, error: BaseException, last: Record | None) -> None:
-        if not self._run.is_first:
-            return
-        self._writer.add_text("error", described(error))
-        self._writer.close()
 
     def _require(self, run: Run) -> None:
         """Require that the images and the landscape can be drawn.

@@ -26,16 +26,17 @@ class Moments:
 
     Args:
         folder: the folder.
-        act: what happens at a call, given its number from 0, its name, and what does a part of it (for a write, half).
+        act: what happens at a call, given its number from 0, its name, what does a part of it (for a write, half), and
+            the path for which the operating system would name it in an error, or None.
     """
 
-    def __init__(self, folder: Path, act: Callable[[int, str, Callable[[], object]], None]) -> None:
+    def __init__(self, folder: Path, act: Callable[[int, str, Callable[[], object], Any], None]) -> None:
         self.folder, self.act, self.count = str(folder), act, 0
 
-    def reach(self, name: str, part: Callable[[], object] = lambda: None) -> None:
+    def reach(self, name: str, part: Callable[[], object] = lambda: None, path: Any = None) -> None:
         """Count a call that is about to be made."""
         number, self.count = self.count, self.count + 1
-        self.act(number, name, part)
+        self.act(number, name, part, path)
 
     def install(self) -> None:
         """Count from here on, to the end of the process."""
@@ -53,7 +54,7 @@ class Moments:
     def _counted(self, name: str, call: Any, counts: Callable[[Any], bool]) -> Any:
         def counted(first: Any, *rest: Any, **named: Any) -> Any:
             if counts(first):
-                self.reach(name)
+                self.reach(name, path=None if isinstance(first, int) else first)
             return call(first, *rest, **named)
 
         return counted
@@ -74,7 +75,7 @@ class Moments:
         def opened(file: Any, mode: str = "r", buffering: int = -1, *text: Any, **named: Any) -> Any:
             if not set(mode) & set("wax+") or not self._is_inside(file):
                 return original(file, mode, buffering, *text, **named)
-            self.reach("open")
+            self.reach("open", path=file)
             raw = Raw(file, mode.replace("t", "").replace("b", ""))
             if buffering == 0:
                 return raw
@@ -107,9 +108,9 @@ def in_a_child(work: Callable[[], object], folder: Path, act: Callable[..., None
             sys.stdout = sys.stderr = io.TextIOWrapper(io.FileIO(os.dup(2), "w"), write_through=True)
             counted = os.open(f"{log}.calls", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 
-            def noted(number: int, name: str, part: Callable[[], object]) -> None:
+            def noted(number: int, name: str, part: Callable[[], object], path: Any) -> None:
                 os.pwrite(counted, b"%12d" % (number + 1), 0)
-                act(number, name, part)
+                act(number, name, part, path)
 
             Moments(folder, noted).install()
             work()
@@ -125,14 +126,14 @@ def in_a_child(work: Callable[[], object], folder: Path, act: Callable[..., None
     return End(by, -1 if by else os.WEXITSTATUS(status), calls, log.read_text())
 
 
-def nothing(number: int, name: str, part: Callable[[], object]) -> None:
+def nothing(number: int, name: str, part: Callable[[], object], path: Any) -> None:
     """Count only."""
 
 
 def killed(at: int) -> Callable[..., None]:
     """SIGKILL before a call, or in the middle of it if it is a write."""
 
-    def act(number: int, name: str, part: Callable[[], object]) -> None:
+    def act(number: int, name: str, part: Callable[[], object], path: Any) -> None:
         if number == at:
             part()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -143,7 +144,7 @@ def killed(at: int) -> Callable[..., None]:
 def signalled(at: int, number_of_signal: int, again_after: int | None = None) -> Callable[..., None]:
     """A signal before a call, and perhaps once more some calls later."""
 
-    def act(number: int, name: str, part: Callable[[], object]) -> None:
+    def act(number: int, name: str, part: Callable[[], object], path: Any) -> None:
         if number == at or (again_after is not None and number == at + again_after):
             os.kill(os.getpid(), number_of_signal)
 
@@ -153,9 +154,9 @@ def signalled(at: int, number_of_signal: int, again_after: int | None = None) ->
 def full(at: int, until: int | None = None, kind: int = errno.ENOSPC) -> Callable[..., None]:
     """The disk is full from a call on, until another one: writes are cut in the middle, and nothing new is made."""
 
-    def act(number: int, name: str, part: Callable[[], object]) -> None:
+    def act(number: int, name: str, part: Callable[[], object], path: Any) -> None:
         if at <= number and (until is None or number < until) and name in ("open", "write", "mkdir", "fsync"):
             part()
-            raise OSError(kind, os.strerror(kind))
+            raise OSError(kind, os.strerror(kind), path and os.fsdecode(path))
 
     return act

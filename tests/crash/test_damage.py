@@ -14,7 +14,9 @@ from folder_runs import evidence, require_same, tuned
 import hypergrad as hg
 from hypergrad.callback import state_file
 
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader", "ignore:.*was written again", "ignore:.*written again")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This DataLoader", "ignore:.*was written again", "ignore:.*written again"
+)
 
 SEED, NAME, STEPS = 18, "batches and dropout", 4
 LAST = "state-000003.pt"
@@ -39,18 +41,19 @@ def longer(ended) -> dict[str, Any]:
 
 def verdict(folder: Path, longer: dict[str, Any]) -> str:
     """How a run goes on: to the same bits, or not at all, with a message; anything else fails."""
-    before = {path.name: path.read_bytes() for path in folder.glob("state-*")}
+    before, said = {path.name: path.read_bytes() for path in folder.glob("state-*")}, ""
     try:
         tuned(NAME, folder, STEPS)
     except hg.CheckpointError as error:
-        text = str(error)
-        assert str(folder) in text
-        assert "can be read" in text
-        assert len(text) < 700
-        assert {path.name: path.read_bytes() for path in folder.glob("state-*")} == before, "a state was lost"
-        return "refused"
-    require_same(evidence(folder), longer, str(folder))
-    return "the same bits"
+        said = str(error)
+    if not said:
+        require_same(evidence(folder), longer, str(folder))
+        return "the same bits"
+    assert str(folder) in said
+    assert "can be read" in said
+    assert len(said) < 700
+    assert {path.name: path.read_bytes() for path in folder.glob("state-*")} == before, "a state was lost"
+    return "refused"
 
 
 def flips(path: Path, count: int, seed: int = SEED) -> Iterator[tuple[int, bytes]]:
@@ -67,8 +70,6 @@ def state_of(folder: Path) -> str | dict[str, Any]:
     try:
         return state_file.read(folder / LAST)
     except hg.CheckpointError as error:
-        assert f"{folder}" in str(error)
-        assert "state-000002.pt" in str(error) or "No other state" in str(error)
         return str(error)
 
 
@@ -81,6 +82,9 @@ def flipped(ended: Path, tmp_path: Path, name: str, count: int) -> dict[str, int
         found = state_of(folder)
         if isinstance(found, dict):
             require_same(found, whole, f"bit {place} of {name}")
+        else:
+            assert str(folder) in found
+            assert "state-000002.pt" in found or "No other state" in found
         counts["the same bits" if isinstance(found, dict) else "refused"] += 1
     return counts
 
@@ -164,12 +168,10 @@ def _foreign(path: Path, name: str) -> None:
         torch.save(torch.nn.Linear(2, 2), path)
     elif name == "old torch file":
         torch.save({"step": 3}, path, _use_new_zipfile_serialization=False)
-    elif name == "another experiment":
+    else:
         tuned("lbfgsb", path.parent / "other")
         shutil.copy(path.parent / "other" / LAST, path)
         shutil.rmtree(path.parent / "other")
-    else:
-        raise ValueError(name)
 
 
 @pytest.mark.parametrize("name", ["pickle", "text", "tensor", "module", "old torch file", "another experiment"])
@@ -191,7 +193,7 @@ def test_every_file_truncated_at_twenty_lengths(ended, longer, tmp_path):
     counts: dict[tuple[str, str], int] = {}
     for path in sorted(ended.iterdir()):
         for part in range(20):
-            folder = shutil.copytree(ended, tmp_path / f"{path.name}-{part}")
+            folder = shutil.copytree(ended, tmp_path / str(part))
             (folder / path.name).write_bytes(_truncated(part / 20)(path.read_bytes()))
             key = (path.name, verdict(folder, longer))
             counts[key] = counts.get(key, 0) + 1
@@ -203,7 +205,7 @@ def test_every_file_truncated_at_twenty_lengths(ended, longer, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["metrics.jsonl", "summary.json", "labels.json", "hparams.yaml", "model.pt"])
 def test_a_flipped_bit_in_any_other_file_does_not_stop_a_run(ended, longer, tmp_path, name):
-    for place, content in flips(ended / name, 20):
-        folder = shutil.copytree(ended, tmp_path / str(place), dirs_exist_ok=True)
+    for number, (_, content) in enumerate(flips(ended / name, 20)):
+        folder = shutil.copytree(ended, tmp_path / str(number))
         (folder / name).write_bytes(content)
         assert verdict(folder, longer) == "the same bits"
