@@ -24,11 +24,15 @@ def writing(path: Path) -> Iterator[None]:
     Raises:
         OSError: with the same number as the error of the disk.
         RuntimeError: another error of torch's writer.
+
+    Also raised, by what it calls: KeyboardInterrupt if Ctrl-C or SIGTERM came while torch wrote.
     """
     try:
         yield
     except (OSError, RuntimeError) as error:
-        # torch's writer hides the error of the disk behind its own.
+        # torch's writer hides the error of the disk, or the interrupt, behind its own.
+        if isinstance(error.__context__, KeyboardInterrupt) and not isinstance(error, OSError):
+            raise error.__context__ from None
         of_disk = error if isinstance(error, OSError) else error.__context__
         if not isinstance(of_disk, OSError) or (of_disk.errno not in _FULL and of_disk.filename is not None):
             raise
