@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -11,31 +12,36 @@ from typing import IO
 
 _MARK = ".part"
 """The end of the names of unfinished files."""
-
+_UNFINISHED = re.compile(rf"\.\d+-[0-9a-f]+{re.escape(_MARK)}$")
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """A context that writes a file of a run; if the disk is full, the error names the file and says what to do.
+    """A context that writes a file of a run; an error of the disk names the file, and says what to do.
 
     Raises:
         OSError: with the same number as the error of the disk.
         RuntimeError: another error of torch's writer.
+
+    Also raised, by what it calls: KeyboardInterrupt if Ctrl-C or SIGTERM came while torch wrote.
     """
     try:
         yield
     except (OSError, RuntimeError) as error:
-        # torch's writer hides the error of the disk behind its own.
+        # torch's writer hides the error of the disk, or the interrupt, behind its own.
+        if isinstance(error.__context__, KeyboardInterrupt) and not isinstance(error, OSError):
+            raise error.__context__ from None
         of_disk = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(of_disk, OSError) or of_disk.errno not in _FULL or of_disk.filename is not None:
+        if not isinstance(of_disk, OSError) or (of_disk.errno not in _FULL and of_disk.filename is not None):
             raise
         free = shutil.disk_usage(path.parent).free
+        remedy = f", and {free:,} bytes are free there. Free some space" if of_disk.errno in _FULL else ""
         raise OSError(
             of_disk.errno,
-            f"{of_disk.strerror}: {path} could not be written, and {free:,} bytes are free there. Free some space; a "
-            f"run goes on from its last state by the same call of hg.fit, or by resume={path.parent}",
+            f"{of_disk.strerror}: {path} could not be written{remedy}; a run goes on from its last state by the same "
+            f"call of hg.fit, or by resume={path.parent}",
         ) from error
 
 
@@ -47,21 +53,23 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """
     unfinished = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_MARK}")
     try:
-        with writing(path), unfinished.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        with writing(path):
+            with unfinished.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+            _sync(path.parent)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
 
 
-def remove_unfinished(folder: Path, pattern: str) -> None:
-    """Remove what killed processes left; `pattern` is a glob for the names of the finished files."""
-    for path in folder.glob(f"{pattern}.*{_MARK}"):
-        path.unlink(missing_ok=True)
+def remove_unfinished(folder: Path) -> None:
+    """Remove the unfinished files that killed processes left in a folder."""
+    for path in folder.glob(f"*{_MARK}"):
+        if _UNFINISHED.search(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:

@@ -4,7 +4,7 @@ Each file of this folder is one callback, or what callbacks share. It imports es
 loop calls callbacks; they do not know it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ class Run:
             that those that evaluate the problem do so on all; what writes or shows does so on the first.
         best: returns the best record so far, or None before the first one; also while the run goes on. It is None if
             rows of hyperparameters are spread over processes.
+        rows: returns the records so far of a resumed run, as rows of `metrics.jsonl` with the numbers that are not
+            finite, but without hyperparameters whose rows are spread over processes.
     """
 
     outer_steps: int
@@ -42,6 +44,7 @@ class Run:
     resumed_at: int | None = None
     is_first: bool = True
     best: "Callable[[], Record | None]" = field(default=lambda: None, repr=False)
+    rows: Callable[[], Iterable[dict[str, Any]]] = field(default=tuple, repr=False)
 
 
 class Callback:

@@ -3,10 +3,12 @@
 import json
 import math
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from hypergrad.callback.atomic import remove_unfinished, replacing, writing
+from hypergrad.callback.atomic import replacing, writing
 from hypergrad.callback.base import MOST_ENTRIES, Callback, Record, Run, claim
 
 
@@ -31,38 +33,67 @@ class JSONLines(Callback):
         return (self.folder,)
 
     def on_start(self, run: Run) -> None:
-        self._writes = run.is_first
+        self._writes, self._labelled = run.is_first, False
         if not self._writes:
             return
         claim(self.path, run)
         if run.resumed_at is not None:
-            self._keep_until(run.resumed_at)
+            self._restore(run)
 
     def on_step(self, record: Record) -> None:
         if not self._writes:
             return
-        row: dict[str, object] = {"step": record.step}
-        # JSON has no NaN: an undefined number is null.
-        row |= {tag: x if math.isfinite(x) else None for tag, x in record.scalars().items()}
+        row: dict[str, object] = {"step": record.step, **record.scalars()}
         for name, value in record.hparams.items():
             if value.ndim > 0 and value.numel() <= MOST_ENTRIES:
                 row[f"hparam/{name}"] = value.tolist()
-        if record.labels and not self._labels.exists():
-            self._labels.write_text(json.dumps({name: list(labels) for name, labels in record.labels.items()}) + "\n")
+        if record.labels and not self._labelled:
+            names = {name: list(labels) for name, labels in record.labels.items()}
+            with replacing(self._labels) as file:
+                file.write((json.dumps(names) + "\n").encode())
+            self._labelled = True
         with writing(self.path), self.path.open("a") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+            file.write(_line(row))
             file.flush()
             os.fsync(file.fileno())
 
-    def _keep_until(self, step: int) -> None:
-        """Drop the lines after the state from which the run resumes: they are written again, with the same numbers."""
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        # A run that was killed while writing may leave an incomplete last line.
-        kept = "".join(f"{line}\n" for line in lines if line.endswith("}") and _step(line) <= step)
-        remove_unfinished(self.folder, self.path.name)
+    def _restore(self, run: Run) -> None:
+        """Keep the lines up to the state from which the run resumes; those after it are written again.
+
+        A line that is missing, or holds other numbers than the state, as after a crash of the machine, is written
+        again from the state.
+        """
+        before = self.path.read_bytes().split(b"\n") if self.path.exists() else []
+        found = {row["step"]: (row, line) for line in before if (row := _parsed(line))}
+        kept, repaired = [], 0
+        for row in run.rows():
+            line = _line(row)
+            there, text = found.get(row["step"], ({}, b""))
+            is_same = json.loads(line).items() <= there.items()
+            repaired += bool(before) and not is_same
+            # What is there may hold more: hyperparameters whose rows are spread over processes.
+            kept.append(text.decode() + "\n" if is_same else line)
+        if repaired:
+            warnings.warn(
+                f"{self.path} lacked {repaired} of {len(kept)} records, or held other numbers in them; they were "
+                "written again from the state of the run.",
+                UserWarning,
+                stacklevel=2,
+            )
         with replacing(self.path) as file:
-            file.write(kept.encode())
+            file.write("".join(kept).encode())
 
 
-def _step(line: str) -> int:
-    return int(json.loads(line)["step"])
+def _line(row: Mapping[str, object]) -> str:
+    """A row as a line of JSON, which has no NaN: a number that is not finite is null."""
+    finite = {key: None if isinstance(x, float) and not math.isfinite(x) else x for key, x in row.items()}
+    return json.dumps(finite, allow_nan=False) + "\n"
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    """The row in a line; empty if it is damaged, or incomplete, as a killed run may leave the last one."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return {}
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else {}

@@ -2,8 +2,10 @@
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
 
@@ -27,6 +29,19 @@ def table_rows(
         for row, values in zip(rows, flat.tolist(), strict=True):
             row.update(zip(columns, values, strict=True))
     return rows
+
+
+def recorded_rows(
+    history: Sequence[dict[str, float]], paths: Mapping[str, Sequence[Tensor]]
+) -> Iterator[dict[str, Any]]:
+    """The rows of a history, with each hyperparameter of one or more dimensions as a (nested) list `hparam/NAME`.
+
+    Args:
+        history: a row for each record.
+        paths: hyperparameters, one tensor for each record.
+    """
+    for i, row in enumerate(history):
+        yield row | {f"hparam/{name}": path[i].tolist() for name, path in paths.items() if path[i].ndim > 0}
 
 
 def as_csv(rows: list[dict[str, float]]) -> str:

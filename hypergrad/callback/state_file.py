@@ -1,6 +1,9 @@
 """The state of a run as files: written whole or not at all; an error says what is wrong with a file."""
 
 import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from hypergrad.core.placement import placed
 _FORMAT, _VERSION = "hypergrad state", 3
 _WITH_HISTORY = 2
 """The version whose files hold the history themselves."""
+_SUM = "checksum of rows"
+"""The entry with the checksum of the records in the history; earlier releases wrote none."""
 _NAME = re.compile(r"state-(\d+)\.pt")
 
 
@@ -37,8 +42,9 @@ def write(history: HistoryFile, state: dict[str, Any], keep: int) -> Path:
     # On the CPU, so that it can be read on a machine without the device of the run.
     content = {key: value for key, value in state.items() if key not in ("history", "trajectory")}
     content = placed(stacked(content), "cpu")
-    with replacing(path) as file:
-        torch.save({"format": _FORMAT, "version": _VERSION, **content, "rows": history.rows}, file)
+    about = {"format": _FORMAT, "version": _VERSION, "rows": history.rows, _SUM: history.checksum}
+    with replacing(path) as file, _checksums():
+        torch.save(content | about, file)
     ours = [known for known in found(folder) if step_of(known) <= state["step"]]
     for known in found(folder):
         # A file of a later step remains from before the run was resumed at an earlier one.
@@ -68,8 +74,8 @@ def read(source: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no state.
-        CheckpointError: if it is truncated, not a state of hypergrad, or of another version; the message names an
-            earlier one in the folder that can be read.
+        CheckpointError: if it is truncated or damaged, not a state of hypergrad, or of another version; the message
+            names an earlier one in the folder that can be read.
     """
     path = Path(source)
     if path.is_dir():
@@ -92,14 +98,33 @@ def read(source: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{error} No other state in {path.parent} can be read.") from None
 
 
+@contextmanager
+def _checksums() -> Iterator[None]:
+    """Files with the checksums by which `_load` finds damage, also where the process has turned them off."""
+    getter = getattr(torch.serialization, "get_crc32_options", lambda: True)  # they are always there before torch 2.6
+    if getter():
+        yield
+        return
+    torch.serialization.set_crc32_options(True)
+    try:
+        yield
+    finally:
+        torch.serialization.set_crc32_options(False)
+
+
 def _load(path: Path) -> dict[str, Any]:
     try:
+        # torch itself does not look at the checksums: a flipped bit would be another number.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
         state = torch.load(path, weights_only=True, map_location="cpu")
     except PermissionError:
         raise
     except Exception as error:  # torch raises many kinds at a file that it did not write
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:120]
         raise CheckpointError(f"{path} cannot be read: it is truncated, or no state of a run ({reason}).") from None
+    if damaged is not None:
+        raise CheckpointError(f"{path} is damaged: it is no longer what was written, by the checksum of {damaged}.")
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise CheckpointError(f"{path} is not the state of a run of hypergrad.")
     if FOLDER in state:
@@ -111,9 +136,9 @@ def _load(path: Path) -> dict[str, Any]:
             f"{path} is of version {state.get('version')} of the format, and this hypergrad reads versions "
             f"{_WITH_HISTORY} and {_VERSION}; continue it with the hypergrad that wrote it."
         )
-    history, trajectory = read_history(path.parent, state["rows"], state["hparams"])
+    history, trajectory = read_history(path.parent, state["rows"], state["hparams"], state.get(_SUM))
     return {
-        **{key: unstacked(value) for key, value in state.items() if key != "rows"},
+        **{key: unstacked(value) for key, value in state.items() if key not in ("rows", _SUM)},
         "history": history,
         "trajectory": trajectory,
     }

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hypergrad.callback.atomic import remove_unfinished
 from hypergrad.callback.base import Callback, Record, Result, Run
 from hypergrad.callback.history_file import HistoryFile
 from hypergrad.callback.shard_folder import FOLDER, folder_of, remove_orphans, without_rows, write_shards
@@ -48,12 +47,11 @@ class StateSaver(Callback):
         if not self._writes:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        remove_unfinished(self.folder, "state-*.pt")
         remove_orphans(self.folder)
         states = found(self.folder)
         if states and run.resumed_at is None:
             raise FileExistsError(f"{states[-1]} belongs to another run; choose another folder, or resume it.")
-        self._history = HistoryFile(self.folder, self._seen)
+        self._history = HistoryFile(self.folder, resumes=run.resumed_at is not None)
 
     def on_state(self, step: int, state: dict[str, Any]) -> None:
         before, self._seen, self._latest = self._seen, step, state

@@ -63,6 +63,8 @@ class Summary(Callback):
         self._writes = run.is_first
         if self._writes:
             claim(self.folder / "summary.json", run)
+            # That of an earlier part of the run would be taken for the result, if this part is killed.
+            (self.folder / "summary.json").unlink(missing_ok=True)
         self._problem, self._lowest = run.problem, None
 
     def on_step(self, record: Record) -> None:

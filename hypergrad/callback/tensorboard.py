@@ -1,14 +1,19 @@
 """The numbers of a run as TensorBoard events."""
 
+import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hypergrad.callback.atomic import writing
 from hypergrad.callback.base import Callback, Record, Result, Run
 from hypergrad.callback.landscape import landscape, require_drawable
 from hypergrad.callback.picture import picture
 from hypergrad.core.errors import described
 from hypergrad.core.hyperparameter import Hyperparameter
+
+_EVENTS = re.compile(r"(events\.out\.tfevents\.)(\d+)(\..*)")
 
 
 class TensorBoard(Callback):
@@ -47,24 +52,61 @@ class TensorBoard(Callback):
         return (self.folder,)
 
     def on_start(self, run: Run) -> None:
-        import yaml
-
         self._run, self._spaces = run, run.problem.hyperparameters()
         self._shapes = run.problem.pictures() | self.images
         self._require(run)
-        if not run.is_first:
+        if run.is_first:
+            with writing(self._events):
+                self._begin(run)
+
+    def on_step(self, record: Record) -> None:
+        if not self._run.is_first:
             return
+        with writing(self._events):
+            self._add(record)
+            self._writer.flush()
+
+    def on_end(self, result: Result) -> None:
+        from torch.utils.tensorboard.summary import hparams
+
+        drawn = None if self.points is None else landscape(self._run, result, self.points)  # on all ranks
+        if not self._run.is_first:
+            return
+        losses = {tag: x for tag, x in result.last.scalars().items() if tag.startswith(("loss/", "run/"))}
+        with writing(self._events):
+            if drawn is not None:
+                self._writer.add_image("landscape", drawn.image(), result.last.step, dataformats="HWC")
+            for summary in hparams(_flat(self._run.config), losses):
+                self._writer._get_file_writer().add_summary(summary)
+            self._writer.close()
+
+    def on_error(self, error: BaseException, last: Record | None) -> None:
+        if not self._run.is_first:
+            return
+        with writing(self._events):
+            self._writer.add_text("error", described(error))
+            self._writer.close()
+
+    @property
+    def _events(self) -> Path:
+        """What the files of events are called in errors."""
+        return self.folder / "events.out.tfevents.*"
+
+    def _begin(self, run: Run) -> None:
+        """Open a file, and write the config to the first one of a run."""
+        import yaml
+
         if run.resumed_at is not None:
             # Events after the state from which the run resumes are no longer shown.
+            _put_before_now(self.folder)
             self._writer = self._make_writer(run.resumed_at + 1)
             return
         self._writer = self._make_writer(None)
         text = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
         self._writer.add_text("config", f"```yaml\n{text}```")
 
-    def on_step(self, record: Record) -> None:
-        if not self._run.is_first:
-            return
+    def _add(self, record: Record) -> None:
+        """Add the numbers, histograms and images of a record."""
         for tag, value in record.scalars().items():
             self._writer.add_scalar(tag, value, record.step)
         for name, value in record.hparams.items():
@@ -75,26 +117,6 @@ class TensorBoard(Callback):
             image = picture(value, self._shapes.get(name), logarithmic=_is_positive(self._spaces[name]))
             if image is not None:
                 self._writer.add_images(f"image/{name}", image, record.step)
-        self._writer.flush()
-
-    def on_end(self, result: Result) -> None:
-        from torch.utils.tensorboard.summary import hparams
-
-        drawn = None if self.points is None else landscape(self._run, result, self.points)  # on all ranks
-        if not self._run.is_first:
-            return
-        if drawn is not None:
-            self._writer.add_image("landscape", drawn.image(), result.last.step, dataformats="HWC")
-        losses = {tag: x for tag, x in result.last.scalars().items() if tag.startswith(("loss/", "run/"))}
-        for summary in hparams(_flat(self._run.config), losses):
-            self._writer._get_file_writer().add_summary(summary)
-        self._writer.close()
-
-    def on_error(self, error: BaseException, last: Record | None) -> None:
-        if not self._run.is_first:
-            return
-        self._writer.add_text("error", described(error))
-        self._writer.close()
 
     def _require(self, run: Run) -> None:
         """Require that the images and the landscape can be drawn.
@@ -112,6 +134,20 @@ class TensorBoard(Callback):
             picture(start[name], shape)
         if self.points is not None:
             require_drawable(run)
+
+
+def _put_before_now(folder: Path) -> None:
+    """Rename files of events whose time is not before this second, so that their order is that of the run.
+
+    TensorBoard reads them in the order of their names, which begin with the second of their start. A run may be
+    resumed within a second, or with a clock that was set back.
+    """
+    found = [(path, match) for path in sorted(folder.iterdir()) if (match := _EVENTS.fullmatch(path.name))]
+    now, count = int(time.time()), len(found)
+    if not found or int(found[-1][1][2]) < now:
+        return
+    for i, (path, match) in enumerate(found):
+        path.rename(path.with_name(f"{match[1]}{now - count + i:010d}{match[3]}"))
 
 
 def _is_positive(space: Hyperparameter) -> bool:

@@ -24,8 +24,8 @@ class ScoreFolder:
         self.folder = folder
         self._blocks = folder / "blocks"
         self._blocks.mkdir(parents=True, exist_ok=True)
-        remove_unfinished(folder, "*")
-        remove_unfinished(self._blocks, "*")
+        remove_unfinished(folder)
+        remove_unfinished(self._blocks)
 
     def params(self, key: str, train: Callable[[], Tensors]) -> Tensors:
         """The trained parameters: those of before, or else those that `train` returns.

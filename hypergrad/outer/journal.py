@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from sys import intern
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hypergrad.callback.base import MOST_ENTRIES, OUTER_LOSS, Record, Result
 from hypergrad.callback.prefix import Prefix
+from hypergrad.callback.rows import recorded_rows
 from hypergrad.callback.trained_model import TrainedModel
 from hypergrad.core.autodiff import Tensors, detach
 from hypergrad.core.errors import DivergenceError, HypergradError, NonFiniteError, NotConvergedWarning
@@ -85,8 +86,11 @@ class Journal:
 
     def records(self) -> tuple[Record, Record, Record]:
         """The first, the last and the best record."""
-        first, last, best = self._records
-        return first, last, best
+        return self._records[0], self._records[1], self._records[2]
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The records so far as rows of `metrics.jsonl`."""
+        return recorded_rows(self.history, self._paths)
 
     def whole_records(self) -> list[Record]:
         """The first, the last and the best record with all rows of λ, on all ranks."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from hypergrad.callback.atomic import remove_unfinished, writing
 from hypergrad.callback.base import Callback
 from hypergrad.core.errors import FolderInUseError
 from hypergrad.core.ranks import ALONE
@@ -60,7 +61,9 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         since = datetime.now().astimezone().isoformat(timespec="seconds")
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
-        (folder / OWNER).write_text(json.dumps(owner) + "\n")
+        with writing(folder / OWNER):
+            (folder / OWNER).write_text(json.dumps(owner) + "\n")
+        remove_unfinished(folder)
         yield
     finally:
         (folder / OWNER).unlink(missing_ok=True)

@@ -172,8 +172,7 @@ class Trainer:
         """
         if on_interrupt not in ("raise", "return"):
             raise ValueError(f'on_interrupt must be "raise" or "return", but it is {on_interrupt!r}.')
-        device = next(iter(self.problem.init_params().values())).device
-        matrices = matrix_products(self.precision, device)
+        matrices = matrix_products(self.precision, next(iter(self.problem.init_params().values())).device)
         peers = self.problem.peers
         agreement = Agreement(peers, rejects=self.acceptance is not None)
         with (
@@ -190,6 +189,7 @@ class Trainer:
             run = Run(
                 *(self.outer_steps, self.evaluated, self.estimator, config, resumed_at, peers.is_first),
                 lambda: loop.journal.best,
+                loop.journal.rows,
             )
             try:
                 with running(self.callbacks, run, loop.journal):
