@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_with_path
 
 from hypergrad.core.errors import CheckpointError
 from hypergrad.core.row_shard import Rows
+from hypergrad.core.torch_internals.trees import tree_map_with_path
 
 _KEY, FOLDER = "key among the shards", "shards"
 """An entry of a state file in the place of rows, and the entry that names the folder."""

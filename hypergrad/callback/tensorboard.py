@@ -12,6 +12,7 @@ from hypergrad.callback.landscape import landscape, require_drawable
 from hypergrad.callback.picture import picture
 from hypergrad.core.errors import described
 from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.core.torch_internals.objects import add_summary
 
 _EVENTS = re.compile(r"(events\.out\.tfevents\.)(\d+)(\..*)")
 
@@ -77,7 +78,7 @@ class TensorBoard(Callback):
             if drawn is not None:
                 self._writer.add_image("landscape", drawn.image(), result.last.step, dataformats="HWC")
             for summary in hparams(_flat(self._run.config), losses):
-                self._writer._get_file_writer().add_summary(summary)
+                add_summary(self._writer, summary)
             self._writer.close()
 
     def on_error(self, error: BaseException, last: Record | None) -> None:

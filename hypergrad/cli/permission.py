@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from hypergrad.core.torch_internals.operations import OPERATIONS
+
 _PLAIN = {
     *(f"builtins.{name}" for name in ("bool", "complex", "dict", "float", "frozenset", "int", "list", "range")),
     *("builtins.set", "builtins.slice", "builtins.str", "builtins.tuple"),
@@ -31,7 +33,7 @@ _HOMES = (
 _NOT_OURS = ("hypergrad.cli", "hypergrad.run", "hypergrad.outer.lock")
 """Parts of this library that are no parts of an experiment."""
 _TABLE = "hypergrad.run.Comparison"
-_OPERATIONS: Any = getattr(torch._C, "_VariableFunctions")  # noqa: B009 (torch's stubs do not have it)
+_OPERATIONS: Any = OPERATIONS
 """Holds the operations on tensors that `torch` shows."""
 _WRITES = {"from_file"}
 """Operations on tensors that do more than compute."""

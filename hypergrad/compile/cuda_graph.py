@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hypergrad.core.torch_internals.operations import foreach_copy_
+
 
 def common_gpu(tensors: Sequence[Tensor]) -> torch.device | None:
     """The GPU that holds all of the tensors; None if there is none, or if one of them is elsewhere."""
@@ -77,7 +79,7 @@ class Replay:
 
 def _copy(to: list[Tensor], tensors: Sequence[Tensor]) -> None:
     if to:
-        torch._foreach_copy_(to, list(tensors))  # pyright: ignore[reportPrivateImportUsage]
+        foreach_copy_(to, list(tensors))
 
 
 def replaying(

@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
-from torch._subclasses import FakeTensorMode
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from hypergrad.compile.rewriting import drop_aliases, drop_logarithms, lift_constants
 from hypergrad.compile.splitting import split_by_argument
 from hypergrad.compile.tracing import CannotCompileError, in_one_line, trace_without_writes
+from hypergrad.core.torch_internals.tracing import FakeTensorMode
 
 SHORT_CALLS: Mapping[str, Any] = {"cpp.min_chunk_size": 2**14}
 """Settings for calls of microseconds. A judgement: waking a second thread pays only for loops that are longer."""
@@ -56,9 +56,7 @@ def compile_with_inductor(
         CannotCompileError: if there is no compiler, or the function cannot be compiled.
     """
     # Imported here, because the import of Inductor takes seconds, and that of sympy half a second.
-    from torch._functorch.compile_utils import fx_graph_cse
-    from torch._inductor import config
-    from torch._inductor.decomposition import select_decomp_table
+    from hypergrad.core.torch_internals.inductor import config, fx_graph_cse, select_decomp_table
 
     try:
         table = {**select_decomp_table(), torch.ops.aten.mm.default: _small_product}
@@ -81,8 +79,7 @@ def compile_with_inductor(
 
 def compile_graph(graph: fx.GraphModule, arguments: Sequence[Tensor]) -> Callable[[list[Tensor]], Sequence[Tensor]]:
     """Inductor's code for a graph, a function of a list of tensors like the fake ones that are given."""
-    from torch._guards import TracingContext, detect_fake_mode, tracing
-    from torch._inductor.compile_fx import compile_fx_inner
+    from hypergrad.core.torch_internals.inductor import TracingContext, compile_fx_inner, detect_fake_mode, tracing
 
     # Without this context, which knows whether a size is a symbol, Inductor keeps no graph for the next process.
     with tracing(TracingContext(detect_fake_mode(arguments))):
@@ -92,7 +89,7 @@ def compile_graph(graph: fx.GraphModule, arguments: Sequence[Tensor]) -> Callabl
 
 def _fake_run(graph: fx.GraphModule, arguments: Sequence[Tensor]) -> list[Tensor]:
     """Find the shapes and strides of all values of a graph, and make its results contiguous; return fake arguments."""
-    from torch.fx.experimental.symbolic_shapes import ShapeEnv  # here, because it imports sympy
+    from hypergrad.core.torch_internals.inductor import ShapeEnv  # here, because it imports sympy
 
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
     fake: list[Tensor] = [mode.from_tensor(tensor, static_shapes=True) for tensor in arguments]

@@ -12,10 +12,11 @@ from hypergrad.compile.rewriting import call_functions
 from hypergrad.compile.splitting import dependents, first_half
 from hypergrad.compile.thin_products import is_thin
 from hypergrad.compile.tracing import trace
+from hypergrad.core.torch_internals.operations import SOFTMAX_BACKWARDS
 
 _ATEN = torch.ops.aten
 _DECOMPOSED = [
-    *(_ATEN._log_softmax_backward_data, _ATEN._softmax_backward_data, _ATEN.logit_backward, _ATEN.softplus_backward),
+    *(*SOFTMAX_BACKWARDS, _ATEN.logit_backward, _ATEN.softplus_backward),
     *(_ATEN.gelu_backward, _ATEN.silu_backward, _ATEN.sigmoid_backward, _ATEN.tanh_backward, _ATEN.mish_backward),
     *(_ATEN.elu_backward, _ATEN.hardswish_backward, _ATEN.log_sigmoid_backward, _ATEN.native_layer_norm_backward),
 ]

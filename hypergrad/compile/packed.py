@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from hypergrad.core.torch_internals.trees import tree_flatten, tree_unflatten
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from hypergrad.core.torch_internals.tracing import TorchDispatchMode
 
 
 class SharedMatrices(TorchDispatchMode):

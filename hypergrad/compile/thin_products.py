@@ -5,6 +5,8 @@ from typing import Any, cast
 import torch
 from torch import fx
 
+from hypergrad.core.torch_internals.operations import UNSAFE_VIEW
+
 _ATEN = torch.ops.aten
 _THIN = 32
 """Most columns of a thin product. Measured at 10 (91 against 129 µs, see benchmarks); the limit is a judgement."""
@@ -80,7 +82,7 @@ def _needed(node: fx.Node) -> set[fx.Node]:
 def turn_thin_products(traced: fx.GraphModule) -> None:
     """Form all products with few columns as (Bᵀ Aᵀ)ᵀ; what is computed from them then has transposed strides too."""
     for node in traced.graph.nodes:
-        if node.target in (_ATEN.view.default, _ATEN._unsafe_view.default):  # its argument may have other strides now
+        if node.target in (_ATEN.view.default, UNSAFE_VIEW):  # its argument may have other strides now
             node.target = _ATEN.reshape.default
         elif is_thin(node):
             with traced.graph.inserting_before(node):

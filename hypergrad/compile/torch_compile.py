@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from hypergrad.compile.tracing import CannotCompileError, in_one_line
+from hypergrad.core.torch_internals.trees import tree_leaves
 
 
 def compile_checked(function: Callable[..., Any], arguments: Sequence[Any]) -> Callable[..., Any]:

@@ -7,12 +7,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
-from torch._decomp import get_decompositions
-from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from hypergrad.compile.rewriting import lift_constants
 from hypergrad.compile.thin_products import join_thin_products, turn_thin_products
+from hypergrad.core.torch_internals.tracing import OpOverload, disable_proxy_modes_tracing, get_decompositions, make_fx
+from hypergrad.core.torch_internals.trees import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 _ATEN = torch.ops.aten
 
@@ -49,7 +48,7 @@ def trace(function: Callable[..., Any], arguments: Sequence[Tensor], decomposed:
     except Exception as error:  # a user's own model may raise anything under a tracer
         raise CannotCompileError(in_one_line(error)) from error
     for node in traced.graph.nodes:
-        if isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags:
+        if isinstance(node.target, OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags:
             raise CannotCompileError(f"it draws random numbers by {node.target}")
     traced.graph.eliminate_dead_code()
     traced.recompile()

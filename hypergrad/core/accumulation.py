@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _functorch  # type: ignore[attr-defined]
 
 from hypergrad.core.autodiff import GRADIENTS, outside_autocast
 from hypergrad.core.cost import Spent, account, charging
 from hypergrad.core.formats import autocasts, coarsest
+from hypergrad.core.torch_internals.transforms import peek_interpreter_stack
 
 Outputs = tuple[Tensor | None, ...]
 """What a function returns; None for an output that is zero because nothing depends on its input."""
@@ -57,7 +57,7 @@ def accumulated_loss(summands: Sequence[Callable[..., Tensor]], inputs: Sequence
 
 
 def _is_transformed(inputs: Sequence[Any]) -> bool:
-    return _functorch.peek_interpreter_stack() is not None or any(type(x) in GRADIENTS for x in inputs)
+    return peek_interpreter_stack() is not None or any(type(x) in GRADIENTS for x in inputs)
 
 
 def _total(summands: Sequence[Summand], inputs: Sequence[Tensor]) -> Outputs:

@@ -8,15 +8,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C import _dispatch_key_parse, _dispatch_keys  # type: ignore[attr-defined]
 
 from hypergrad.core.order import are_plain
+from hypergrad.core.torch_internals.transforms import add_batch_dim, is_batched, remove_batch_dim
 
 GROUPS: dict[str, dist.ProcessGroup] = {}
 """The groups by name: an operation of torch takes no group as an argument."""
 REHEARSAL = "rehearsal"
 """The name of a group that is not there."""
-_BATCHED = _dispatch_key_parse("Batched")
 _LEVEL = 1
 """The level of a batched backward pass that is in no other one."""
 
@@ -80,18 +79,13 @@ _all_reduce.register_vmap(_each_column)
 @torch.library.impl("hypergrad::all_reduce", "Batched")
 def _all_columns(x: Tensor, group: str) -> Tensor:
     """The rule for `is_grads_batched`, which does not know that of `torch.vmap` and would send column by column."""
-    inner = torch._remove_batch_dim(x, _LEVEL, 1, 0)  # type: ignore[attr-defined]
-    if _is_batched(inner):
+    inner = remove_batch_dim(x, _LEVEL)
+    if is_batched(inner):
         raise NotImplementedError("A batched backward pass inside another one cannot be summed over processes.")
-    return torch._add_batch_dim(_all_reduce(inner, group), 0, _LEVEL)  # type: ignore[attr-defined]
-
-
-def _is_batched(x: Tensor) -> bool:
-    """Whether x is a batch inside a backward pass with `is_grads_batched`."""
-    return _dispatch_keys(x).has(_BATCHED)
+    return add_batch_dim(_all_reduce(inner, group), _LEVEL)
 
 
 def all_reduced(bucket: Tensor, group: str) -> Tensor:
     """The sum over the ranks of a group of a new tensor, which is changed in place where it is a plain one."""
-    plain = are_plain((bucket,)) and not _is_batched(bucket)
+    plain = are_plain((bucket,)) and not is_batched(bucket)
     return _reduce(bucket, group) if plain else _all_reduce(bucket, group)

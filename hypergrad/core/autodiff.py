@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _functorch  # type: ignore[attr-defined]
 from torch.autograd.graph import Node
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from hypergrad.core.cost import spend
 from hypergrad.core.formats import autocasts
 from hypergrad.core.order import differentiated, first_order
+from hypergrad.core.torch_internals.tracing import TorchDispatchMode
+from hypergrad.core.torch_internals.transforms import get_unwrapped, is_functorch_wrapped_tensor, peek_interpreter_stack
 
 Tensors = dict[str, Tensor]
 """Named tensors: the parameters w, or the hyperparameters λ."""
@@ -58,14 +58,14 @@ def leaves(tensors: Tensors) -> Tensors:
 
 def base_of(x: Tensor) -> Tensor:
     """The tensor under all transforms of `torch.func`, with the graph of `torch.autograd`."""
-    while _functorch.is_functorch_wrapped_tensor(x):
-        x = _functorch.get_unwrapped(x)
+    while is_functorch_wrapped_tensor(x):
+        x = get_unwrapped(x)
     return x
 
 
 def inside_transform() -> bool:
     """Whether a transform of `torch.func` is at work."""
-    return _functorch.peek_interpreter_stack() is not None
+    return peek_interpreter_stack() is not None
 
 
 def nodes_before(tensors: Iterable[Tensor]) -> set[Node]:

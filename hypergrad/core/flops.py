@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+
+from hypergrad.core.torch_internals.tracing import TorchDispatchMode
 
 
 class FlopCounter(TorchDispatchMode):

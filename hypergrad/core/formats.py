@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hypergrad.core.torch_internals.objects import outputs_of
+
 TF32 = 2.0**-10
 """ε of tf32, whose products of matrices have 10 bits after the leading one."""
 _ON_TENSOR_CORES = ("Addmm", "Addbmm", "Baddbmm", "Bmm", "Convolution", "CudnnConvolution", "Linear", "Mm")
@@ -31,7 +33,7 @@ def coarsest(value: Tensor, name: str) -> float:
     for node in _nodes(value):
         hidden = getattr(node, "hidden", None)
         eps = eps if hidden is None else max(eps, hidden(name))
-        for of_output in node._input_metadata:  # of the backward operation, so the output of the operation itself
+        for of_output in outputs_of(node):  # of the backward operation, so the output of the operation itself
             if of_output.dtype == torch.float16:
                 raise ValueError(_half(name))
             if of_output.dtype.is_floating_point:

@@ -11,6 +11,7 @@ from torch import Tensor
 from hypergrad.core.autodiff import GRADIENTS, Tensors, leaves
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.order import first_order
+from hypergrad.core.torch_internals.operations import DisableTorchFunctionSubclass
 
 
 class LocalShard(Tensor):
@@ -32,7 +33,7 @@ class LocalShard(Tensor):
     @staticmethod
     def of(x: Tensor, ranks: Ranks, *, is_own: bool = False) -> "LocalShard":
         """The shard with the entries of x, which are not copied."""
-        with torch._C.DisableTorchFunctionSubclass():
+        with DisableTorchFunctionSubclass():
             shard = x.as_subclass(LocalShard)
         shard.ranks, shard.is_own = ranks, is_own
         return shard
@@ -40,7 +41,7 @@ class LocalShard(Tensor):
     @classmethod
     def __torch_function__(cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs, like = func.__name__, kwargs or {}, next(_shards((args, kwargs)))
-        with torch._C.DisableTorchFunctionSubclass():
+        with DisableTorchFunctionSubclass():
             if name in _REDUCTIONS:
                 return _REDUCTIONS[name](like, func, args, kwargs)
             if name in _PLAIN:
@@ -60,7 +61,7 @@ class LocalShard(Tensor):
 
 def plain(x: Tensor) -> Tensor:
     """The entries of this rank as an ordinary tensor, which is not a copy."""
-    with torch._C.DisableTorchFunctionSubclass():
+    with DisableTorchFunctionSubclass():
         return x.as_subclass(Tensor)
 
 

@@ -6,9 +6,9 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch._C import _functorch  # type: ignore[attr-defined]
-from torch.autograd import forward_ad
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+from hypergrad.core.torch_internals.tracing import get_proxy_mode
+from hypergrad.core.torch_internals.transforms import forward_ad_level, peek_interpreter_stack
 
 T = TypeVar("T")
 _PLAIN = {Tensor, nn.Parameter}
@@ -70,8 +70,8 @@ def is_first_order(like: Tensor | None) -> bool:
 def are_plain(tensors: Iterable[Tensor]) -> bool:
     """Whether operations on tensors are computed at once: no transform of `torch.func`, trace or forward mode."""
     return (
-        _functorch.peek_interpreter_stack() is None
-        and forward_ad._current_level < 0
+        peek_interpreter_stack() is None
+        and forward_ad_level() < 0
         and get_proxy_mode() is None
         and all(type(x) in _PLAIN for x in tensors)
     )

@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+
+from hypergrad.core.torch_internals.trees import tree_map
 
 
 def placed(content: Any, device: torch.device | str) -> Any:

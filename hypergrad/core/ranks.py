@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import distributed_c10d
 from torch.distributed.distributed_c10d import Store
 
 from hypergrad.core.errors import RankError
+from hypergrad.core.torch_internals.objects import default_store
 
 T = TypeVar("T")
 
@@ -190,7 +190,7 @@ def first_to_fail(rank: int, message: str, *, store: Store | None = None, run: s
         store: where all processes look; by default that of torch.distributed, which must be initialised.
         run: what failed, if there is more than one run.
     """
-    store = distributed_c10d._get_default_store() if store is None else store
+    store = default_store() if store is None else store
     try:
         first, said = json.loads(store.compare_set(_BLAMED + run, "", json.dumps([rank, message])))
     except (RuntimeError, ValueError):

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_map, tree_structure
 
+from hypergrad.core.torch_internals.trees import tree_map, tree_structure
 from hypergrad.data.array import as_labels
 from hypergrad.data.batch import keys
 from hypergrad.data.source import Part, read

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from hypergrad.core.seed import seed_of
+from hypergrad.core.torch_internals.objects import end_workers
 from hypergrad.data.batch import Examples, as_examples, keys, no_examples, noted, require_examples
 from hypergrad.data.checked_rows import require_each
 from hypergrad.data.collation import collated
@@ -167,7 +168,7 @@ class PassReader:
     def close(self) -> None:
         """End the process."""
         if self._running is not None:
-            self._running._shutdown_workers()
+            end_workers(self._running)
         self._running = None
 
     def _ahead(self, step: int) -> Iterator[Passage]:

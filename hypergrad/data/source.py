@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 from torch.utils.data import (
     DataLoader,
     Dataset,
@@ -17,6 +16,7 @@ from torch.utils.data import (
     default_collate,
 )
 
+from hypergrad.core.torch_internals.trees import tree_map
 from hypergrad.data.array import is_pandas
 from hypergrad.data.batch import (
     Examples,

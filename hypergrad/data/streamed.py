@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
+from hypergrad.core.torch_internals.trees import tree_map
 from hypergrad.data.array import as_labels
 from hypergrad.data.batch import Examples
 from hypergrad.data.checked_rows import require_each

@@ -6,8 +6,8 @@ from itertools import count, tee
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
+from hypergrad.core.torch_internals.trees import tree_map
 from hypergrad.data.announced import Announced
 from hypergrad.data.batch import Examples
 from hypergrad.data.checked_rows import CheckedRows

@@ -6,9 +6,9 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
 
+from hypergrad.core.torch_internals.trees import tree_leaves, tree_map
 from hypergrad.data.batch import Examples, as_examples, described, is_named, is_pair, no_examples
 from hypergrad.data.checked_rows import CheckedRows
 from hypergrad.data.collation import Collation

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+
+from hypergrad.core.torch_internals.trees import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 
 class Inputs(nn.Module):

@@ -7,6 +7,7 @@ from typing import Any, Self
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from hypergrad.core.torch_internals.objects import end_workers
 from hypergrad.data.batch import Examples
 from hypergrad.data.rows import Rows
 from hypergrad.data.sending import AsHere, died, is_of_death, sending
@@ -85,7 +86,7 @@ class Workers:
         """End the processes; the next run starts new ones."""
         if self._batches is not None:
             # What its deletion would do, but the trace of an error may refer to it for long.
-            self._batches._shutdown_workers()
+            end_workers(self._batches)
         self._stop()
 
     def _begin(self, plan: Iterable[Key]) -> tuple[object, Iterator[Any]]:

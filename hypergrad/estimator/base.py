@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Self
 
 from torch import Tensor
-from torch.utils._pytree import keystr, tree_flatten_with_path
 from typing_extensions import TypeVar
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.display import assigned, on_screen
 from hypergrad.core.errors import NonFiniteError, UnusedHyperparameterError
+from hypergrad.core.torch_internals.trees import keystr, tree_flatten_with_path
 from hypergrad.estimator.report import AdjointReport, ErrorBar, SamplingReport, UnrollingReport, flat
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.returned import require_scalar

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from hypergrad.core.autodiff import Tensors, detach, flatten, unflatten
+from hypergrad.core.torch_internals.trees import tree_map
 from hypergrad.core.validation import require_compile, require_instance, require_int
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
 from hypergrad.estimator.differentiated_run import DifferentiatedRun

@@ -13,6 +13,7 @@ from hypergrad.core.autodiff import Tensors, leaves
 from hypergrad.core.collectives import Ranks, Traffic
 from hypergrad.core.cost import Spent, charging
 from hypergrad.core.flops import FlopCounter
+from hypergrad.core.torch_internals.modules import set_submodules, submodules_of
 from hypergrad.core.validation import require_int
 from hypergrad.estimator.rank_plan import ABOUT, AT_MOST, EXACT, Effort, Part
 from hypergrad.problem.base import InnerProblem
@@ -119,7 +120,7 @@ def _shared(problem: InnerProblem, world: int) -> InnerProblem:
         problem = problem.problem
     elif isinstance(problem, Wrapper) and any(isinstance(part, DataParallel) for part in problem.modules()):
         other = copy(problem)
-        other._modules = problem._modules | {"problem": _shared(problem.problem, world)}
+        set_submodules(other, submodules_of(problem) | {"problem": _shared(problem.problem, world)})
         return other
     elif problem.is_spread:
         raise ValueError(

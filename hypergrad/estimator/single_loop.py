@@ -6,11 +6,11 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from hypergrad.core.autodiff import Tensors, unflatten
 from hypergrad.core.cost import Spent, charging
 from hypergrad.core.status import Status
+from hypergrad.core.torch_internals.trees import tree_leaves
 from hypergrad.core.validation import require_compile, require_instance
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient
 from hypergrad.estimator.linearization import require_dependence

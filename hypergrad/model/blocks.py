@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from hypergrad.core.accumulation import Outputs, accumulated
 from hypergrad.core.autodiff import inside_transform, nodes_before
+from hypergrad.core.torch_internals.objects import version_of
+from hypergrad.core.torch_internals.trees import TreeSpec, tree_flatten, tree_unflatten
 from hypergrad.model.copying import parts_of
 from hypergrad.model.places import Places
 from hypergrad.model.requirements import layer
@@ -177,7 +178,7 @@ class _Call:
 
     def __call__(self, *tensors: Tensor) -> Outputs:
         """The tensors that the block returns; the first call is the original one, all others are in backward."""
-        block, versions = self.block, [x._version for x in tensors]
+        block, versions = self.block, [version_of(x) for x in tensors]
         held = dict(zip(block.names, tensors, strict=False))
         given = iter(tensors[len(held) :])
         args, kwargs = tree_unflatten(
@@ -203,7 +204,7 @@ def _require_unchanged(block: _Block, versions: Sequence[int], tensors: Sequence
     Raises:
         ValueError: if it did.
     """
-    if versions != [x._version for x in tensors]:
+    if versions != [version_of(x) for x in tensors]:
         raise ValueError(
             f"{block.title} changes its inputs in place, so it cannot be computed again in backward. Leave it out of "
             "recompute, or let it compute new tensors, for example with inplace=False."

@@ -4,12 +4,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
-import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.seed import seed_of
+from hypergrad.core.torch_internals.modules import forward_hooks_of, forward_pre_hooks_of
+from hypergrad.core.torch_internals.operations import (
+    CUDNN_SWITCH,
+    ONEDNN_SWITCH,
+    SDP_SWITCHES,
+    recomputation,
+    set_recomputation,
+)
 
 
 class FunctionOfParameters(Protocol):
@@ -112,7 +119,7 @@ class watched(TorchFunctionMode):  # noqa: N801 (a context manager)
 
 
 def _is_foreign(part: nn.Module) -> bool:
-    hooks = part._forward_hooks or part._forward_pre_hooks
+    hooks = forward_hooks_of(part) or forward_pre_hooks_of(part)
     return not type(part).__module__.startswith("torch.nn.") or "forward" in vars(part) or bool(hooks)
 
 
@@ -158,10 +165,6 @@ class seeded:  # noqa: N801 (a context manager, made for each call)
             generator.set_state(state)
 
 
-_CHECKPOINT: Any = torch.utils.checkpoint
-_C: Any = torch._C
-
-
 class _Plain:
     @staticmethod
     def apply(function: Any, preserve: bool, *args: Any) -> Any:
@@ -172,22 +175,11 @@ def _plain(*args: Any, **kwargs: Any) -> Iterator[None]:
     yield
 
 
-def _recompute_by(functions: tuple[Any, Any]) -> None:
-    _CHECKPOINT.CheckpointFunction, _CHECKPOINT._checkpoint_without_reentrant_generator = functions
-
-
-_NO_RECOMPUTATION: Setting = (
-    lambda: (_CHECKPOINT.CheckpointFunction, _CHECKPOINT._checkpoint_without_reentrant_generator),
-    _recompute_by,
-    (_Plain, _plain),
-)
+_NO_RECOMPUTATION: Setting = (recomputation, set_recomputation, (_Plain, _plain))
 # The fast paths of nn.MultiheadAttention and nn.TransformerEncoderLayer give other values than in training, such as
 # zeros for padding, and are for evaluation without a graph only.
 _NO_FAST_PATH: Setting = (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled, False)
-_FORMULA: tuple[Setting, ...] = tuple(
-    (getattr(_C, f"_get_{kernel}_sdp_enabled"), getattr(_C, f"_set_sdp_use_{kernel}"), kernel == "math")
-    for kernel in ("flash", "mem_efficient", "cudnn", "overrideable", "math")
-)
+_FORMULA: tuple[Setting, ...] = tuple((*switch, kernel == "math") for kernel, switch in SDP_SWITCHES.items())
 # The context managers of torch also set precisions, and warn if there is no Intel GPU.
-_NO_CUDNN: Setting = (_C._get_cudnn_enabled, _C._set_cudnn_enabled, False)
-_NO_ONEDNN: Setting = (_C._get_mkldnn_enabled, _C._set_mkldnn_enabled, False)
+_NO_CUDNN: Setting = (*CUDNN_SWITCH, False)
+_NO_ONEDNN: Setting = (*ONEDNN_SWITCH, False)

@@ -7,10 +7,12 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+
+from hypergrad.core.torch_internals.modules import BUFFERS, PARAMETERS, SUBMODULES, submodules_of
+from hypergrad.core.torch_internals.trees import tree_leaves
 
 M = TypeVar("M", bound=nn.Module)
-_TABLES = {"_parameters", "_buffers", "_modules"}
+_TABLES = {PARAMETERS, BUFFERS, SUBMODULES}
 
 
 def copied(module: M) -> M:
@@ -54,7 +56,7 @@ def parts_of(module: nn.Module) -> Iterator[nn.Module]:
         if id(part) not in seen:
             seen.add(id(part))
             yield part
-            inner = [*part._modules.values(), *tree_leaves(own_state(part))]
+            inner = [*submodules_of(part).values(), *tree_leaves(own_state(part))]
             waiting += [x for x in reversed(inner) if isinstance(x, nn.Module)]
 
 

@@ -13,6 +13,7 @@ from hypergrad.core.cost import spend
 from hypergrad.core.errors import NonFiniteError
 from hypergrad.core.kronecker import KroneckerSettings, Layer, eigh
 from hypergrad.core.operator import CannotApproximateError
+from hypergrad.core.torch_internals.modules import parameters_of
 from hypergrad.model.criterion import Criterion
 from hypergrad.model.known_loss import torch_class
 from hypergrad.model.loss_setting import setting
@@ -137,7 +138,7 @@ def _served(module: nn.Module, names: dict[int, str], called: _Called) -> dict[s
     """
     keepers: dict[int, int] = {}
     for part in module.modules():
-        for p in part._parameters.values():
+        for p in parameters_of(part).values():
             keepers[id(p)] = keepers.get(id(p), 0) + 1
     found: dict[str, tuple[str, str | None]] = {}
     counts: dict[str, int] = {}
@@ -146,7 +147,7 @@ def _served(module: nn.Module, names: dict[int, str], called: _Called) -> dict[s
         is_plain = type(part) is nn.Conv2d and part.groups == 1 and part.padding_mode == "zeros"
         if not (type(part) is nn.Linear or is_plain):
             continue
-        weight, bias = part._parameters["weight"], part._parameters["bias"]
+        weight, bias = parameters_of(part)["weight"], parameters_of(part)["bias"]
         if id(weight) not in names or any(keepers[id(p)] > 1 for p in (weight, bias) if p is not None):
             continue
         found[name] = names[id(weight)], None if bias is None else names.get(id(bias))

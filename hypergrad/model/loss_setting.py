@@ -6,7 +6,9 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+
+from hypergrad.core.torch_internals.modules import set_submodules, submodules_of
+from hypergrad.core.torch_internals.trees import tree_leaves
 
 
 class PartialLoss(nn.Module):
@@ -49,7 +51,7 @@ class PartialLoss(nn.Module):
         """This loss with other settings; it shares the tensors."""
         other = copy(self)
         if isinstance(self.function, nn.Module):
-            other._modules = {**self._modules, "function": changed(self.function, **settings)}
+            set_submodules(other, submodules_of(self) | {"function": changed(self.function, **settings)})
         else:
             other._keywords = self._keywords | settings
         return other

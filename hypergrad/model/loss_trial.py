@@ -7,6 +7,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
+from hypergrad.core.torch_internals.objects import version_of
 from hypergrad.data.parts import require_classes
 from hypergrad.data.source import Part
 from hypergrad.data.tables import Split
@@ -119,7 +120,7 @@ def _try(criterion: Criterion, z: Tensor, y: Tensor, name: str, unusual: bool) -
     if elsewhere:  # there, an index out of range ends the process
         tried, z, y = deepcopy(criterion).cpu(), z.cpu(), y.cpu()
     z, y = z.clone(), y.clone()
-    versions = z._version, y._version
+    versions = version_of(z), version_of(y)
     held = {known: buffer.clone() for known, buffer in tried.named_buffers()}
     try:
         value = _value(tried, z, y)
@@ -133,7 +134,7 @@ def _try(criterion: Criterion, z: Tensor, y: Tensor, name: str, unusual: bool) -
         ) from error
     criterion.converts = tried.converts
     changed = [known for known, buffer in tried.named_buffers() if not torch.equal(buffer, held[known])]
-    if (z._version, y._version) != versions or changed:
+    if (version_of(z), version_of(y)) != versions or changed:
         what = f"its buffer {changed[0].removeprefix('loss.')!r}" if changed else "the outputs or targets"
         raise ValueError(f"The loss must change nothing, but it changes {what} in place. Let it work on a copy.")
     _require_function(tried, z, y, value)

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from hypergrad.core.autodiff import Tensors, nodes_before
+from hypergrad.core.torch_internals.trees import tree_leaves
 from hypergrad.model.pure_module import PureModule
 from hypergrad.model.requirements import layer
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.core.torch_internals.modules import parameters_of
 from hypergrad.model.calling import FunctionOfParameters
 from hypergrad.model.criterion import Criterion
 from hypergrad.model.requirements import layer
@@ -62,7 +63,7 @@ def _other_use(module: nn.Module, embedding: nn.Embedding) -> str:
     """Where the weight gets a gradient for the row of padding too."""
     for part in module.modules():
         same = isinstance(part, nn.Embedding) and part.padding_idx == embedding.padding_idx
-        if not same and any(p is embedding.weight for p in part._parameters.values()):
+        if not same and any(p is embedding.weight for p in parameters_of(part).values()):
             return f"is a weight of a {type(part).__name__} too"
     return ""
 

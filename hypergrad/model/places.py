@@ -4,8 +4,9 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
+from hypergrad.core.torch_internals.modules import BUFFERS, PARAMETERS, buffers_of, parameters_of
+from hypergrad.core.torch_internals.trees import tree_leaves, tree_map
 from hypergrad.model.copying import own_state, parts_of
 
 
@@ -45,7 +46,7 @@ class Places:
         self._written: list[_Place] = []
         self._slots: dict[str, list[_Slot]] | None = None
         for part in parts_of(module):
-            tables = [("_parameters", part._parameters), ("_buffers", part._buffers), ("", own_state(part))]
+            tables = [(PARAMETERS, parameters_of(part)), (BUFFERS, buffers_of(part)), ("", own_state(part))]
             for table, entries in tables:
                 for key, value in entries.items():
                     if id(value) in names:

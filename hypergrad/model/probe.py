@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from hypergrad.core.autodiff import Tensors, leaves
+from hypergrad.core.torch_internals.trees import tree_leaves
 from hypergrad.model.calling import FunctionOfParameters
 from hypergrad.model.requirements import layer
 from hypergrad.model.trial import require_gradient

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from hypergrad.core.autodiff import Tensors, leaves
 from hypergrad.core.order import is_first_order
+from hypergrad.core.torch_internals.trees import tree_leaves, tree_map_only
 from hypergrad.model.batch_statistics import Moments, normalizing_by
 from hypergrad.model.blocks import Blocks, Recompute, blocks_of
 from hypergrad.model.calling import Kernels, Settings, seeded, watched

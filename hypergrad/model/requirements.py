@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from hypergrad.core.torch_internals.modules import COMPILED, buffers_of, gradient_hooks_of, parameters_of, submodules_of
+
 _PARALLEL = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
 _REAL = (torch.float32, torch.float64)
 
@@ -30,7 +32,7 @@ def require_servable(module: nn.Module) -> None:
         reason = _kind(part)
         if reason:
             raise TypeError(f"{layer(module, part)} cannot be a function of its parameters: {reason}")
-        for name, x in [*part._parameters.items(), *part._buffers.items()]:
+        for name, x in [*parameters_of(part).items(), *buffers_of(part).items()]:
             reason = (
                 "" if x is None else _without_values(x) or (_untrainable(x) if x.requires_grad else "") or _hooked(x)
             )
@@ -51,7 +53,7 @@ def _kind(part: nn.Module) -> str:
     kind = type(part)
     if isinstance(part, torch.jit.ScriptModule):
         return "it is compiled by TorchScript. Pass the Python module from which it was made."
-    if "_orig_mod" in part._modules:
+    if COMPILED in submodules_of(part):
         return (
             "torch.compile made it, and the gradient of what that compiles cannot be differentiated. Pass the module "
             "from which it was made, its `_orig_mod`; compile=true of an estimator compiles training steps."
@@ -65,7 +67,7 @@ def _kind(part: nn.Module) -> str:
 
 
 def _hooked(x: Tensor) -> str:
-    hooks = [*(x._backward_hooks or ()), *(getattr(x, "_post_accumulate_grad_hooks", None) or ())]
+    hooks = gradient_hooks_of(x)
     if not hooks:
         return ""
     return (

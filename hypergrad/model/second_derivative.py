@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
-from torch.utils._pytree import tree_map_only
 
 from hypergrad.compile.tracing import untraced
 from hypergrad.core.autodiff import Tensors, detach, leaves, nodes_before, outside_autocast
 from hypergrad.core.formats import coarsest
 from hypergrad.core.order import differentiated
+from hypergrad.core.torch_internals.trees import tree_map_only
 from hypergrad.model.copying import copied
 from hypergrad.model.criterion import Criterion
 from hypergrad.model.lost_gradient import Evaluated, Recording, refusal

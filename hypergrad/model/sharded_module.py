@@ -13,6 +13,7 @@ from hypergrad.core.autodiff import Tensors
 from hypergrad.core.collectives import Ranks
 from hypergrad.core.local_shard import LocalShard, plain
 from hypergrad.core.row_shard import RowShard
+from hypergrad.core.torch_internals.modules import buffers_of
 from hypergrad.model.batch_statistics import Moments, normalizing_by
 from hypergrad.model.blocks import blocks_of
 from hypergrad.model.calling import seeded
@@ -146,9 +147,9 @@ class ShardedModule(PureModule):
     def _cast_buffers(self, dtype: torch.dtype | None) -> None:
         """Let buffers have the format of gathered parameters, which FSDP2 leaves to its user."""
         for part in self.module.modules() if dtype is not None else ():
-            for name, x in part._buffers.items():
+            for name, x in buffers_of(part).items():
                 if x is not None and x.is_floating_point():
-                    part._buffers[name] = x.to(dtype)
+                    buffers_of(part)[name] = x.to(dtype)
 
     def _local(self) -> Tensors:
         return {name: self._sharded(name).to_local() for name in self._trained}

@@ -4,8 +4,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
+from hypergrad.core.torch_internals.modules import buffers_of
+from hypergrad.core.torch_internals.trees import tree_leaves
 from hypergrad.model.copying import own_state, parts_of
 from hypergrad.model.requirements import layer
 
@@ -72,4 +73,4 @@ def _reason(x: Any, memory: dict[int, str]) -> str:
 
 
 def _attributes(part: nn.Module) -> dict[str, Any]:
-    return own_state(part) | part._buffers
+    return own_state(part) | buffers_of(part)

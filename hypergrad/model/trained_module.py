@@ -6,16 +6,16 @@ from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.core.torch_internals.modules import NormBase
 from hypergrad.model.convention import arguments
 from hypergrad.model.copying import copied
 
 
-def keeps_averages(part: nn.Module) -> TypeGuard[_NormBase]:
+def keeps_averages(part: nn.Module) -> TypeGuard[NormBase]:
     """Whether a module is a normalisation that would update running averages when it is called."""
-    return isinstance(part, _NormBase) and part.training and part.track_running_stats
+    return isinstance(part, NormBase) and part.training and part.track_running_stats
 
 
 class ModuleTemplate:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.formats import coarsest
+from hypergrad.core.torch_internals.objects import version_of
+from hypergrad.core.torch_internals.trees import tree_flatten, tree_leaves, tree_map_only
 from hypergrad.data.tree import take
 from hypergrad.model.calling import FunctionOfParameters, seeded
 from hypergrad.model.copying import own_state, parts_of
@@ -41,7 +42,7 @@ def try_out(model: FunctionOfParameters, X: Any, seed: int, *, probe: bool) -> t
     draws = changes = False
     state: dict[tuple[nn.Module, str], Any] = {}
     before = {name: x.clone() for name, x in model.module.named_buffers()}
-    versions = {name: x._version for name, x in model.module.named_parameters()}
+    versions = {name: version_of(x) for name, x in model.module.named_parameters()}
     for step in (0, None):
         outputs: list[Tensor] = []
         for call in range(2):
@@ -123,7 +124,7 @@ def _state(device: torch.device) -> Tensor:
 def _same(found: Any, wanted: Any) -> bool:
     """Whether all tensors have the same values, and none was written to."""
     pairs = zip(tree_leaves(found), tree_leaves(wanted), strict=True)
-    return all(x._version == 0 and torch.equal(x, y) for x, y in pairs if isinstance(x, Tensor))
+    return all(version_of(x) == 0 and torch.equal(x, y) for x, y in pairs if isinstance(x, Tensor))
 
 
 def _require_tensor(module: nn.Module, output: Any) -> Tensor:
@@ -162,7 +163,7 @@ def _require_unchanged(model: FunctionOfParameters, w: Tensors, before: Tensors,
     """
     own = model.params()
     for name, p in model.module.named_parameters():
-        if p._version != versions[name] or name in own and not torch.equal(w[name], own[name]):
+        if version_of(p) != versions[name] or name in own and not torch.equal(w[name], own[name]):
             raise ValueError(
                 f"A call of the model changes the parameter {name!r} of its {_owner(model, name)}, but {_REMEDY}; "
                 "leave that to the solver, or compute a changed copy in forward (torch.nn.utils.parametrize)."

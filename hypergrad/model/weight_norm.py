@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.weight_norm import WeightNorm
+
+from hypergrad.core.torch_internals import modules
 
 
 def write_out_weight_norm(module: nn.Module) -> None:
@@ -15,11 +16,11 @@ def write_out_weight_norm(module: nn.Module) -> None:
     """
     for part in module.modules():
         for name, child in part.named_children():
-            if isinstance(child, _WeightNorm):
-                part._modules[name] = _ByPlainOperations(child.dim)
-        for key, hook in part._forward_pre_hooks.items():
+            if isinstance(child, modules.WeightNorm):
+                modules.submodules_of(part)[name] = _ByPlainOperations(child.dim)
+        for key, hook in modules.forward_pre_hooks_of(part).items():
             if isinstance(hook, WeightNorm):
-                part._forward_pre_hooks[key] = _HookOfPlainOperations(hook.name, hook.dim)
+                modules.forward_pre_hooks_of(part)[key] = _HookOfPlainOperations(hook.name, hook.dim)
 
 
 def weight(v: Tensor, g: Tensor, dim: int) -> Tensor:

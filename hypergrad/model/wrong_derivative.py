@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
 from hypergrad.core.autodiff import Tensors, leaves
+from hypergrad.core.torch_internals.trees import TreeSpec, tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 from hypergrad.model.probe import slopes
 from hypergrad.model.pure_module import PureModule
 from hypergrad.model.requirements import layer

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.placement import placed
+from hypergrad.core.torch_internals.trees import tree_leaves
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient
 from hypergrad.outer.spread import Spread
 from hypergrad.problem.base import InnerProblem

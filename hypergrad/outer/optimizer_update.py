@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from hypergrad.compile.tracing import CannotCompileError
 from hypergrad.core.autodiff import Tensors
+from hypergrad.core.torch_internals.objects import has_step_hooks
 from hypergrad.outer.update_rules import RULES, Group
 
 
@@ -26,7 +27,7 @@ class OptimizerUpdate:
         if type(optimizer) not in RULES:
             known = ", ".join(kind.__name__ for kind in RULES)
             raise CannotCompileError(f"the optimiser is {type(optimizer).__name__}, and compiled ones are {known}")
-        if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+        if has_step_hooks(optimizer):
             raise CannotCompileError("the optimiser has hooks, which are not functions of tensors")
         self.optimizer, self.u, self.rule = optimizer, u, RULES[type(optimizer)]
         places = {id(x): k for k, group in enumerate(optimizer.param_groups) for x in group["params"]}

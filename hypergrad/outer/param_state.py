@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map, tree_map_with_path
 
 from hypergrad.callback.shard_folder import FOLDER, is_entry, key_of, read_shards
 from hypergrad.core.autodiff import Tensors, flatten, unflatten
 from hypergrad.core.errors import CheckpointError
 from hypergrad.core.local_shard import LocalShard, plain
 from hypergrad.core.row_shard import Rows, RowShard
+from hypergrad.core.torch_internals.trees import tree_map, tree_map_with_path
 
 Shards = Mapping[str, RowShard]
 """The parameters of which each process has some rows, by name; none where all are whole."""

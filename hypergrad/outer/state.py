@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_leaves
 
 from hypergrad.core.errors import CheckpointError
 from hypergrad.core.hyperparameter import shown
 from hypergrad.core.local_shard import plain
 from hypergrad.core.ranks import Peers, digest
 from hypergrad.core.row_shard import Rows
+from hypergrad.core.torch_internals.trees import tree_leaves
 from hypergrad.outer.param_state import SHARDED
 from hypergrad.problem.base import InnerProblem
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.formats import TF32, allows_tf32, setting_of
 from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.core.torch_internals.trees import tree_map_only
 from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.wrapper import Wrapper
 

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from hypergrad.core.torch_internals.modules import buffers_of, set_buffers, set_submodules, submodules_of
 from hypergrad.data.tree import held, joined, take
 from hypergrad.problem.base import InnerProblem
 
@@ -27,6 +28,6 @@ def on_rows(problem: P, train: Tensor, dev: Tensor) -> P:
     rows = {"": train, "_dev": dev}
     found = {f"{name}{at}": held(take(pool, rows[at])) for name, pool in pools.items() for at in rows}
     buffers = {name: x for name, x in found.items() if isinstance(x, Tensor)}
-    other._buffers = problem._buffers | buffers
-    other._modules = problem._modules | {name: x for name, x in found.items() if name not in buffers}
+    set_buffers(other, buffers_of(problem) | buffers)
+    set_submodules(other, submodules_of(problem) | {name: x for name, x in found.items() if name not in buffers})
     return other

@@ -12,6 +12,7 @@ from hypergrad.core.collectives import Ranks
 from hypergrad.core.kronecker import Kronecker
 from hypergrad.core.ranks import Peers
 from hypergrad.core.row_shard import RowShard
+from hypergrad.core.torch_internals.modules import set_submodules, submodules_of
 from hypergrad.problem.base import InnerProblem, Parts
 from hypergrad.problem.batch_place import BatchPlace
 
@@ -61,7 +62,7 @@ class Wrapper(InnerProblem):
     def around(self, problem: InnerProblem) -> Self:
         """The same wrapper around another problem, which has the same hyperparameters."""
         other = copy(self)
-        other._modules = self._modules | {"problem": problem}
+        set_submodules(other, submodules_of(self) | {"problem": problem})
         return other
 
     def init_params(self) -> Tensors:

@@ -5,20 +5,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.pyfunctorch import (
-    TransformType,  # type: ignore[reportPrivateImportUsage]
+from torch.autograd import Function
+
+from hypergrad.core.torch_internals.transforms import (
+    TransformType,
+    forward_ad_level,
     retrieve_all_functorch_interpreters,
     temporarily_clear_interpreter_stack,
 )
-from torch.autograd import Function, forward_ad
-
 from hypergrad.sensitivity.optimum import Optimum
 
 
 def differentiations() -> int:
     """How many differentiating transforms are active: an upper bound on the orders of derivative they can form."""
     kinds = [interpreter.key() for interpreter in retrieve_all_functorch_interpreters()]
-    is_dual = forward_ad._current_level >= 0 and TransformType.Jvp not in kinds
+    is_dual = forward_ad_level() >= 0 and TransformType.Jvp not in kinds
     return sum(kind != TransformType.Vmap for kind in kinds) + int(is_dual)
 
 

@@ -7,7 +7,15 @@ import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
-from hypergrad.solver.all_tensors import EACH, shared
+from hypergrad.core.torch_internals.operations import (
+    foreach_add,
+    foreach_clamp_min,
+    foreach_div,
+    foreach_mul,
+    foreach_sqrt,
+    foreach_sub,
+)
+from hypergrad.solver.all_tensors import shared
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.solver.coefficient import Coefficient, Coefficients, ranged
 from hypergrad.solver.weight_decay import decayed
@@ -76,12 +84,12 @@ def _adapted_at_once(state: State, d: Tensors, coefficients: Sequence[float | Te
     names = list(state["params"])
     w, m, v = ([state[group][name] for name in names] for group in ("params", "first_moment", "second_moment"))
     g = [d[name] for name in names]
-    m = EACH._foreach_add(EACH._foreach_mul(m, beta1), EACH._foreach_mul(g, 1 - beta1))
-    v = EACH._foreach_add(EACH._foreach_mul(v, beta2), EACH._foreach_mul(EACH._foreach_mul(g, g), 1 - beta2))
-    root = EACH._foreach_sqrt(EACH._foreach_clamp_min(v, torch.finfo(v[0].dtype).tiny))
-    spread = EACH._foreach_add(EACH._foreach_div(root, (1 - beta2 ** (t + 1)) ** 0.5), eps)
-    moved = EACH._foreach_mul(m, lr / (1 - beta1 ** (t + 1)))
-    w = EACH._foreach_sub(w, EACH._foreach_div(moved, spread))
+    m = foreach_add(foreach_mul(m, beta1), foreach_mul(g, 1 - beta1))
+    v = foreach_add(foreach_mul(v, beta2), foreach_mul(foreach_mul(g, g), 1 - beta2))
+    root = foreach_sqrt(foreach_clamp_min(v, torch.finfo(v[0].dtype).tiny))
+    spread = foreach_add(foreach_div(root, (1 - beta2 ** (t + 1)) ** 0.5), eps)
+    moved = foreach_mul(m, lr / (1 - beta1 ** (t + 1)))
+    w = foreach_sub(w, foreach_div(moved, spread))
     groups = {"params": w, "first_moment": m, "second_moment": v}
     return {group: dict(zip(names, tensors, strict=True)) for group, tensors in groups.items()}
 

@@ -1,17 +1,15 @@
 """Arithmetic on all tensors of a state, by one operation where no graph is kept: on a GPU each one is a launch."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.order import are_plain
+from hypergrad.core.torch_internals.operations import foreach_add
 from hypergrad.solver.coefficient import Coefficients
 
-EACH: Any = torch
-"""Where the operations on lists of tensors are, which torch's own optimisers use too."""
 _FEW = 3
 """Tensors up to which an operation for each is as fast on a CPU, where there are no launches: measured."""
 
@@ -26,7 +24,7 @@ def scaled_sums(xs: Tensors, c: Mapping[str, float | Tensor], ys: Tensors, sign:
     number = next(iter(c.values()), 0.0)
     is_free = not isinstance(number, Tensor) and not torch.is_grad_enabled()
     if is_free and not _are_few(xs) and are_plain(xs.values()):
-        sums = EACH._foreach_add(list(xs.values()), [ys[name] for name in xs], alpha=sign * number)
+        sums = foreach_add(list(xs.values()), [ys[name] for name in xs], alpha=sign * number)
         return dict(zip(xs, sums, strict=True))
     return {name: _scaled_sum(x, c[name], ys[name], sign) for name, x in xs.items()}
 

@@ -4,12 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._functorch.pyfunctorch import (
-    TransformType,  # type: ignore[reportPrivateImportUsage]
-    retrieve_all_functorch_interpreters,
-)
 from torch.overrides import TorchFunctionMode
 
+from hypergrad.core.torch_internals.transforms import TransformType, retrieve_all_functorch_interpreters
 from hypergrad.taylor.names import CannotExpandError, applied, functions_named
 
 _COMPOSED: dict[Callable, Callable[..., Any]] = {}

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hypergrad.core.torch_internals.operations import DisableTorchFunctionSubclass
 from hypergrad.taylor.names import CannotExpandError
 from hypergrad.taylor.polynomial import Polynomial, coefs_of, degree_of, rule_for
 
@@ -17,7 +18,7 @@ from hypergrad.taylor.polynomial import Polynomial, coefs_of, degree_of, rule_fo
 )
 def metadata(func: Callable, *args: Any, **kwargs: Any) -> Any:
     """Shape, dtype and other properties that do not depend on values."""
-    with torch._C.DisableTorchFunctionSubclass():
+    with DisableTorchFunctionSubclass():
         return func(*args, **kwargs)
 
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 
-_NAMESPACES = (torch, torch.Tensor, torch.nn.functional, torch.special, torch.linalg, torch._C._nn)  # type: ignore[attr-defined]
+from hypergrad.core.torch_internals.operations import NN_OPERATIONS
+
+_NAMESPACES = (torch, torch.Tensor, torch.nn.functional, torch.special, torch.linalg, NN_OPERATIONS)
 
 
 class CannotExpandError(Exception):

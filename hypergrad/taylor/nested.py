@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from hypergrad.core.torch_internals.trees import tree_flatten, tree_unflatten
 from hypergrad.taylor.elementary import Elementary
 
 

@@ -5,11 +5,11 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from hypergrad.core.errors import NoTaylorRuleWarning
+from hypergrad.core.torch_internals import trees
+from hypergrad.core.torch_internals.objects import without_entries
 from hypergrad.taylor.names import CannotExpandError, applied, functions_named, name_of
 from hypergrad.taylor.nested import nested_derivatives
 from hypergrad.taylor.series import Coefficients
@@ -56,7 +56,7 @@ class Polynomial(Tensor):
     def __new__(cls, coefs: Coefficients) -> "Polynomial":
         c0 = coefs[0]
         # Metadata only: a module accepts it as a tensor, and nothing can compute with c₀ alone by mistake.
-        return torch.Tensor._make_wrapper_subclass(cls, c0.shape, dtype=c0.dtype, device=c0.device)  # type: ignore[attr-defined]
+        return without_entries(cls, c0)
 
     def __init__(self, coefs: Coefficients) -> None:
         c0 = coefs[0]
@@ -119,12 +119,12 @@ def by_nesting(func: Callable, *args: Any, **kwargs: Any) -> Any:
     name = getattr(func, "__name__", str(func))
     if name in _REFUSED or (name.endswith("_") and not name.endswith("__")) or name.startswith("__i"):
         raise CannotExpandError(name)
-    leaves, structure = pytree.tree_flatten((args, kwargs))
+    leaves, structure = trees.tree_flatten((args, kwargs))
     degree = degree_of(*leaves)
 
     def along(t: Tensor) -> Any:
         at = [_evaluate(leaf.coefs, t) if isinstance(leaf, Polynomial) else leaf for leaf in leaves]
-        args, kwargs = pytree.tree_unflatten(at, structure)
+        args, kwargs = trees.tree_unflatten(at, structure)
         return func(*args, **kwargs)
 
     like = next(leaf for leaf in leaves if isinstance(leaf, Polynomial)).coefs[0]
@@ -141,7 +141,7 @@ def by_nesting(func: Callable, *args: Any, **kwargs: Any) -> Any:
             return terms[0]
         return Polynomial([term / math.factorial(k) for k, term in enumerate(terms)])
 
-    return pytree.tree_map(collect, *derivatives)
+    return trees.tree_map(collect, *derivatives)
 
 
 def _in_place(func: Callable, x: Any, *args: Any, **kwargs: Any) -> "Polynomial":

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
+
+from hypergrad.core.torch_internals.trees import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from hypergrad.compile.cache import Identity, WeakCache
 from hypergrad.compile.loop import Loop
 from hypergrad.compile.tracing import CannotCompileError, Nested, trace_nested
 from hypergrad.core.autodiff import Tensors, detach, jvp, leaves
+from hypergrad.core.torch_internals.trees import tree_leaves
 from hypergrad.problem.precision import epsilon_of
 from hypergrad.solver.base import State
 from hypergrad.training.batches import Batches

@@ -6,13 +6,13 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from hypergrad.compile.inductor import InductorProgram, compile_with_inductor
 from hypergrad.compile.loop import Loop
 from hypergrad.compile.torch_compile import require_same
 from hypergrad.compile.tracing import Nested, trace_nested
 from hypergrad.core.autodiff import Tensors, detach, leaves
+from hypergrad.core.torch_internals.trees import tree_leaves, tree_unflatten
 from hypergrad.problem.oracle import Oracle
 from hypergrad.problem.precision import epsilon_of
 from hypergrad.solver.base import State

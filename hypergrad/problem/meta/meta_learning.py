@@ -11,6 +11,7 @@ from torch.func import vmap
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.seed import seed_of
+from hypergrad.core.torch_internals.modules import buffers_of, set_buffers
 from hypergrad.core.validation import require_int, require_real
 from hypergrad.data.own_rows import OwnRows, own_rows, rows_of
 from hypergrad.data.tables import Split
@@ -118,7 +119,7 @@ class MetaLearning(InnerProblem):
             name: torch.cat([x, self.get_buffer(name)[self.tasks_per_step :]])
             for name, x in _named(drawn, self.X_support).items()
         }
-        other._buffers = self._buffers | stacks
+        set_buffers(other, buffers_of(self) | stacks)
         return other
 
     def settings(self) -> dict[str, object]:

@@ -10,6 +10,7 @@ from torch.distributions import constraints
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.hyperparameter import Hyperparameter
+from hypergrad.core.torch_internals.modules import buffers_of, set_buffers, set_submodules, submodules_of
 from hypergrad.data.frames import as_splits
 from hypergrad.data.tables import Split, Splits, require_parts
 from hypergrad.problem.sparse.design import Design, as_matrix, rows_of
@@ -107,8 +108,8 @@ class SparseLinear(L1Problem):
     def on_examples(self, train: Tensor, dev: Tensor) -> "SparseLinear":
         other, y = copy(self), self.pooled_targets()
         designs = [self.X, self.X_dev]
-        other._modules = self._modules | {"X": rows_of(designs, train), "X_dev": rows_of(designs, dev)}
-        other._buffers = self._buffers | {"y": y[train], "y_dev": y[dev]}
+        set_submodules(other, submodules_of(self) | {"X": rows_of(designs, train), "X_dev": rows_of(designs, dev)})
+        set_buffers(other, buffers_of(self) | {"y": y[train], "y_dev": y[dev]})
         return other
 
     def on_support(self, params: Tensors, support: Tensors) -> OnSupport:

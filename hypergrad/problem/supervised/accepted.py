@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.loss import _Loss
 
+from hypergrad.core.torch_internals.modules import CALL, Loss
 from hypergrad.data.tree import named, shapes
 from hypergrad.model.pure_module import PureModule
 from hypergrad.model.requirements import require_servable
@@ -21,7 +21,7 @@ def require_module(model: Any, loss: Any) -> None:
 
     Also raised, by what it calls: TypeError or ValueError if the module cannot be served.
     """
-    if isinstance(model, _Loss) or isinstance(loss, nn.Module) and not isinstance(model, nn.Module):
+    if isinstance(model, Loss) or isinstance(loss, nn.Module) and not isinstance(model, nn.Module):
         raise TypeError(
             f"The model must be a torch.nn.Module that maps inputs to outputs, but it is the loss {_named(model)}; "
             "model and loss are swapped."
@@ -70,7 +70,7 @@ def _failed(error: BaseException) -> str | None:
         frame, code = trace.tb_frame, trace.tb_frame.f_code
         module = frame.f_locals.get("self")
         # A call whose arguments do not fit fails before `forward` begins.
-        runs = code.co_name in ("_call_impl", "forward")
+        runs = code.co_name in (CALL, "forward")
         if runs and isinstance(module, nn.Module) and not isinstance(module, PureModule):
             inputs = [frame.f_locals.get(name) for name in code.co_varnames[1:]] if code.co_name == "forward" else []
             got = [f", which got {shapes(x)}," for x in inputs if isinstance(x, Tensor)]

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from hypergrad.core.seed import seed_of
+from hypergrad.core.torch_internals.trees import tree_map
 from hypergrad.core.validation import require_int
 from hypergrad.data.minibatch import scheduled
 from hypergrad.data.own_rows import own_rows

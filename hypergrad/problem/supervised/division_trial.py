@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hypergrad.core.torch_internals.modules import BatchNorm
 from hypergrad.data.tree import take
 from hypergrad.model.batch_statistics import moments_of
 from hypergrad.model.criterion import Criterion, Fraction
@@ -107,7 +108,7 @@ def _by_same_moments(problem: JudgedProblem, X: Any) -> Callable[[slice], Tensor
 
 def batch_statistics(module: nn.Module) -> str:
     """The name of a layer that normalises by the statistics of its batch; "" if there is none."""
-    layers = (nn.modules.batchnorm._BatchNorm,)
+    layers = (BatchNorm,)
     return next(
         (name for name, part in module.named_modules() if isinstance(part, layers) and part.running_mean is None), ""
     )

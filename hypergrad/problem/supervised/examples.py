@@ -7,11 +7,12 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.device import sent
 from hypergrad.core.seed import seed_of
+from hypergrad.core.torch_internals.modules import buffers_of
+from hypergrad.core.torch_internals.trees import tree_map
 from hypergrad.core.validation import require_instance, require_int
 from hypergrad.data.minibatch import scheduled
 from hypergrad.data.parts import cast
@@ -165,7 +166,7 @@ class ExampleProblem(PartedProblem):
         if self.examples is not None:
             raise ValueError("The problem is already on some examples of another; call on_examples of that one.")
         other = (on_streamed_rows if self._streamed.keys() & set(POOL) else on_rows)(self, train, dev)
-        other._buffers["examples"] = train
+        buffers_of(other)["examples"] = train
         return other
 
     def joined(self, hparams: Tensors) -> tuple[InnerProblem, Tensors]:

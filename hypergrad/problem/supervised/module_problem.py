@@ -8,6 +8,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from hypergrad.core.autodiff import Tensors
+from hypergrad.core.torch_internals.modules import set_submodules, submodules_of
 from hypergrad.model.convention import OUTPUTS
 from hypergrad.model.pure_module import PureModule
 from hypergrad.problem.base import InnerProblem
@@ -21,7 +22,7 @@ class ModuleProblem(InnerProblem):
     def with_model(self, model: PureModule) -> Self:
         """The same problem, which trains another module in the place of its own."""
         other = copy(self)
-        other._modules = self._modules | {"model": model}
+        set_submodules(other, submodules_of(self) | {"model": model})
         return other
 
     @abstractmethod

@@ -3,8 +3,8 @@
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
+from hypergrad.core.torch_internals.trees import tree_map
 from hypergrad.model.criterion import Fraction
 from hypergrad.problem.supervised.examples import Batch
 

@@ -4,8 +4,9 @@ from copy import copy
 from typing import Any, TypeVar
 
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
+from hypergrad.core.torch_internals.modules import buffers_of, set_buffers, set_submodules, submodules_of
+from hypergrad.core.torch_internals.trees import tree_map
 from hypergrad.data.batch import Examples
 from hypergrad.data.pooled_rows import PooledRows
 from hypergrad.data.rows import ArrayRows, Rows
@@ -35,8 +36,8 @@ def on_streamed_rows(problem: P, train: Tensor, dev: Tensor) -> P:
     pool, streaming = [_rows(old, name) for name in POOL], old.streaming.again()
     held = {f"{letter}{suffix}" for letter in ("X", "y", "reader") for suffix in ("", "_dev")}
     other: Any = copy(problem)
-    other._buffers = {name: x for name, x in problem._buffers.items() if name not in held}
-    other._modules = {name: part for name, part in problem._modules.items() if name not in held}
+    set_buffers(other, {name: x for name, x in buffers_of(problem).items() if name not in held})
+    set_submodules(other, {name: part for name, part in submodules_of(problem).items() if name not in held})
     other._streamed = dict(old._streamed)
     before = next(part for part in map(old.streamed, POOL) if part is not None)
     for name, positions in zip(POOL, (train, dev), strict=True):

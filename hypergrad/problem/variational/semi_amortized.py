@@ -12,6 +12,7 @@ from hypergrad.core.collectives import Ranks
 from hypergrad.core.device import sent
 from hypergrad.core.hyperparameter import Hyperparameter
 from hypergrad.core.seed import seed_of
+from hypergrad.core.torch_internals.modules import buffers_of, set_buffers
 from hypergrad.core.validation import require_int
 from hypergrad.data.minibatch import rows_of_step
 from hypergrad.data.own_rows import OwnRows, own_rows
@@ -153,7 +154,7 @@ class SemiAmortized(InnerProblem):
             number: of the outer step, ≥ 0; the draws depend on it.
         """
         other = copy(self)
-        other._buffers = self._buffers | {"images": images}
+        set_buffers(other, buffers_of(self) | {"images": images})
         other.num_test, other.number = num_test, number
         return other
 
