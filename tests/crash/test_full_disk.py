@@ -1,4 +1,4 @@
-"""A disk that fills up, is read-only, or allows no larger files: nothing that was saved is lost, and the file is named."""
+"""A disk that is full, read-only, or allows no larger files: nothing that was saved is lost, and the file is named."""
 
 import errno
 import os
@@ -60,7 +60,7 @@ def test_disks_that_fail_at_many_calls(kind, length, tmp_path, cache):
     moments = random.Random(f"{SEED} {kind} {length}")
     failed = 0
     for number, name in enumerate([*RUNS][:10]):
-        whole, calls = undisturbed(name, tmp_path / name, cache)
+        whole, calls = undisturbed(name, tmp_path, cache)
         at = moments.randrange(calls)
         until = None if length is None else at + length
         failed += fill_and_go_on(name, at, tmp_path / str(number), whole, until=until, kind=kind)
