@@ -37,7 +37,7 @@ def fill_and_go_on(name: str, at: int, folder: Path, whole: dict[str, Any], *, u
         said = next(line for line in reversed(end.said.splitlines()) if re.match(r"[\w.]*Error: ", line))
         assert said.startswith(f"OSError: [Errno {kind}] {os.strerror(kind)}: "), f"{where}: {said}"
         assert str(folder) in said, f"{where}: {said}"
-        state_file.found(folder) and state_file.read(folder)
+        assert all(state_file.read(path) for path in state_file.found(folder))
     again = run(name, folder, nothing)
     assert again.code == 0, f"{where}: {again.said}"
     require_same(evidence(folder), whole, where)

@@ -7,7 +7,7 @@ import re
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -82,7 +82,7 @@ def test_a_signal_while_torch_writes_a_state_is_an_interrupt(tmp_path, monkeypat
             self.file.flush()
 
     save = torch.save
-    monkeypatch.setattr(torch, "save", lambda content, file: save(content, File(file)))
+    monkeypatch.setattr(torch, "save", lambda content, file: save(content, cast(Any, File(file))))
     assert tuned(NAME, tmp_path).stopped == "interrupted"
     assert fired
     assert state_file.read(tmp_path)["step"] == 0
