@@ -58,8 +58,8 @@ class HistoryFile:
         ]
         text = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
         with writing(self.path), self.path.open("r+b" if self.path.exists() else "wb") as file:
-            file.truncate(known.bytes)  # what an append that failed has left
-            file.seek(known.bytes)
+            file.truncate(known.size)  # what an append that failed has left
+            file.seek(known.size)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -71,11 +71,11 @@ class _Part:
     """The beginning of a file: its lines, its bytes, and their CRC-32."""
 
     rows: int = 0
-    bytes: int = 0
+    size: int = 0
     checksum: int = 0
 
     def longer(self, text: bytes, rows: int) -> "_Part":
-        return _Part(self.rows + rows, self.bytes + len(text), zlib.crc32(text, self.checksum))
+        return _Part(self.rows + rows, self.size + len(text), zlib.crc32(text, self.checksum))
 
 
 def _common(lines: Sequence[bytes], history: Sequence[dict[str, float]]) -> _Part:

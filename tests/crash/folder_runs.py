@@ -50,7 +50,7 @@ def network(dropout: float = 0.3, rate: bool = True, **settings: Any) -> hg.Supe
     model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Dropout(dropout), nn.Linear(4, 3)).double()
     tuned: dict[str, Any] = {"l2": hg.L2(init=1e-2, per="tensor")}
     tuned |= {"rate": hg.Hyperparameter(0.1, constraint=hg.positive)} if rate else {}
-    data = {"train": table(1, 40), "dev": table(2, 12), "test": table(3, 12)}
+    data: dict[str, Any] = {"train": table(1, 40), "dev": table(2, 12), "test": table(3, 12)}
     return hg.Supervised(model=model, loss=cross_entropy, hyperparameters=tuned, batch_size=8, **data | settings)
 
 
@@ -133,3 +133,10 @@ def require_same(a: Any, b: Any, where: str = "") -> None:
     else:
         same = torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b or (a != a and b != b)
         assert same, f"{where}: {str(a)[:200]} and {str(b)[:200]}"
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """The whole rows of `metrics.jsonl`, without wall time."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    rows = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [{key: value for key, value in row.items() if key != "run/seconds"} for row in rows]

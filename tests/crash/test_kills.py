@@ -22,13 +22,15 @@ def undisturbed(name: str, folder: Path, cache: dict[str, tuple[dict[str, Any], 
     if name not in cache:
         if not cache:
             tuned(name, folder / "warm")  # imports and first calls draw random numbers, open files and take seconds
-        end = run(name, folder / "whole", nothing)
+        end = run(name, folder / f"whole {name}", nothing)
         assert end.code == 0, end.said
-        cache[name] = evidence(folder / "whole"), end.calls
+        cache[name] = evidence(folder / f"whole {name}"), end.calls
     return cache[name]
 
 
 def run(name: str, folder: Path, act: Any, **settings: Any) -> End:
+    """A run, or the rest of it, in another process."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     return in_a_child(lambda: tuned(name, folder, **settings), folder, act, folder.with_suffix(".log"))
 
 
