@@ -1,5 +1,6 @@
 """Taylor rules of variances, normalisations and norms."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypergrad.taylor.polynomial import Polynomial, rule_for
 
 
 @rule_for("var", "std")
+@composed_of_elementary("std")
 def var(
     func: Callable, x: Any, dim: Any = None, *, correction: float | None = 1, keepdim: bool = False, **other: Any
 ) -> Any:
@@ -20,7 +22,7 @@ def var(
     Raises:
         CannotExpandError: with the deprecated argument.
     """
-    if other or isinstance(dim, bool):
+    if other or isinstance(dim, bool) or x.is_complex():
         raise CannotExpandError(f"{func.__name__} with unbiased")
     dims = tuple(range(x.ndim)) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
     gap = x - x.mean(dims, keepdim=True)
@@ -88,6 +90,7 @@ def _affine(y: Any, weight: Any, bias: Any) -> Any:
 
 
 @rule_for("norm", "vector_norm")
+@composed_of_elementary("norm", "vector_norm")
 def norm(func: Callable, x: Any, ord: Any = None, dim: Any = None, keepdim: bool = False, **other: Any) -> Any:
     """The Euclidean norm, over all entries or along dimensions.
 
@@ -96,7 +99,12 @@ def norm(func: Callable, x: Any, ord: Any = None, dim: Any = None, keepdim: bool
     """
     ord = other.pop("p", ord)
     is_spectral = func is torch.linalg.norm and ord == 2 and (x.ndim if dim is None else _count(dim)) != 1
-    if is_spectral or ord not in (2, "fro", None) or any(value is not None for value in other.values()):
+    if (
+        is_spectral
+        or x.is_complex()
+        or ord not in (2, "fro", None)
+        or any(value is not None for value in other.values())
+    ):
         raise CannotExpandError(f"{func.__name__} of order {ord}")
     dims = tuple(range(x.ndim)) if dim is None else dim
     # No dimensions at all are all of them, which sums in the order of torch's own sum.
@@ -108,8 +116,13 @@ def _count(dim: Any) -> int:
     return 1 if isinstance(dim, int) else len(dim)
 
 
-def _root(square: Any, x: Polynomial, dims: Any, keepdim: bool) -> Any:
-    """The root of a sum of squares of x; where x stays zero on all of the path, so does the root."""
-    size: Any = sum(c * c for c in x.coefs if c is not None)
+def _root(square: Any, x: Any, dims: Any, keepdim: bool) -> Any:
+    """The root of a sum of squares of x; where x stays zero on all of the path, so does the root.
+
+    Of a tensor the derivatives are zero where it is, as PyTorch has it. Its own rules fail in some nestings.
+    """
+    size = (
+        functools.reduce(torch.add, [c * c for c in x.coefs if c is not None]) if isinstance(x, Polynomial) else x * x
+    )
     still = size.sum(dims, keepdim=keepdim) == 0
     return torch.where(still, 0, torch.where(still, 1, square).sqrt())

@@ -13,7 +13,13 @@ from hypergrad.taylor.series import Coefficients, convolved, times
 
 
 def _softmax(x: Coefficients, dim: int) -> tuple[Polynomial, Polynomial, Polynomial]:
-    """softmax p, its logarithm q and s = log Σ exp x, from s′ = Σ p x′, q = x − s and p′ = p q′."""
+    """softmax p, its logarithm q and s = log Σ exp x, from s′ = Σ p x′, q = x − s and p′ = p q′.
+
+    x is relative to the path of its largest entry, whose q is tiny where p is near 1: x − s would lose all its digits.
+    """
+    largest = x[0].argmax(dim, keepdim=True)
+    tops = [None if c is None else c.gather(dim, largest) for c in x[1:]]
+    x = [x[0], *[None if c is None or top is None else c - top for c, top in zip(x[1:], tops, strict=True)]]
     p: list[Any] = [torch.softmax(x[0], dim)]
     q: list[Any] = [torch.log_softmax(x[0], dim)]
     s: list[Any] = [torch.logsumexp(x[0], dim, keepdim=True)]
@@ -24,7 +30,8 @@ def _softmax(x: Coefficients, dim: int) -> tuple[Polynomial, Polynomial, Polynom
         value = x[k] if shift is None else -shift if x[k] is None else x[k] - shift
         if value is not None and value.shape != q[0].shape:
             value = value.expand(q[0].shape)
-        s.append(shift)
+        top = tops[k - 1]
+        s.append(shift if top is None else top if shift is None else shift + top)
         q.append(value)
         dq.append(None if value is None else k * value)
         total = convolved(times, dq, p, k - 1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hypergrad.taylor.elementary import composed_of_elementary
+from hypergrad.taylor.moment import norm
 from hypergrad.taylor.names import CannotExpandError, name_of
 from hypergrad.taylor.polynomial import rule_for
 
@@ -23,6 +24,20 @@ def sinc(func: Callable, x: Any) -> Any:
     z = math.pi * torch.where(is_zero, 1.0, x)
     squared = -((math.pi * x) ** 2)
     return torch.where(is_zero, _series(squared, lambda n: math.factorial(2 * n + 1)), torch.sin(z) / z)
+
+
+@composed_of_elementary("pow", "__pow__")
+def power(func: Callable, x: Any, exponent: Any) -> Tensor:
+    """xᵖ for tensors; at p = 0 exp(p log x), as PyTorch has a derivative by x and p of 0 there.
+
+    Raises:
+        CannotExpandError: if one is a number, or of integers.
+    """
+    if not all(isinstance(value, Tensor) and value.is_floating_point() for value in (x, exponent)):
+        raise CannotExpandError(f"{func.__name__} of numbers or integers")
+    by_logarithm = (x > 0) & (exponent == 0)
+    near = torch.exp(torch.where(by_logarithm, exponent, 0) * torch.log(torch.where(by_logarithm, x, 1)))
+    return torch.where(by_logarithm, near, func(torch.where(by_logarithm, 1, x), exponent))
 
 
 @composed_of_elementary("i0", "i1")
@@ -53,4 +68,16 @@ def cdist(func: Callable, x: Any, y: Any, p: float = 2.0, *ignored: Any, **other
     """
     if p != 2:
         raise CannotExpandError(f"cdist with p={p}")
-    return torch.linalg.vector_norm(x.unsqueeze(-2) - y.unsqueeze(-3), dim=-1)
+    return norm(torch.linalg.vector_norm, x.unsqueeze(-2) - y.unsqueeze(-3), dim=-1)
+
+
+@composed_of_elementary("pairwise_distance")
+def pairwise_distance(func: Callable, x: Any, y: Any, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Any:
+    """‖x − y + ε‖ of each pair of rows.
+
+    Raises:
+        CannotExpandError: for other norms than the Euclidean one.
+    """
+    if p != 2:
+        raise CannotExpandError(f"pairwise_distance with p={p}")
+    return norm(torch.linalg.vector_norm, x - y + eps, dim=-1, keepdim=keepdim)

@@ -54,7 +54,7 @@ ELEMENTWISE: dict[str, tuple[Operation, Operation]] = {
     "cos": (lambda x, y, c: torch.cos(x), lambda x, y, c: m.cos(x)),
     "tan": (lambda x, y, c: torch.tan(x / 4), lambda x, y, c: m.each(mp.tan)(x / 4)),
     "atan": (lambda x, y, c: torch.atan(x), lambda x, y, c: m.atan(x)),
-    "asin": (lambda x, y, c: torch.asin(torch.tanh(x)), lambda x, y, c: m.each(mp.asin)(m.tanh(x))),
+    "asin": (lambda x, y, c: torch.asin(torch.tanh(x) / 2), lambda x, y, c: m.each(mp.asin)(m.tanh(x) / 2)),
     "asinh": (lambda x, y, c: torch.asinh(x), lambda x, y, c: m.each(mp.asinh)(x)),
     "atan2": (lambda x, y, c: torch.atan2(x, y), lambda x, y, c: np.frompyfunc(mp.atan2, 2, 1)(x, y)),
     "hypot": (lambda x, y, c: torch.hypot(x, y), lambda x, y, c: m.sqrt(x * x + y * y)),

@@ -10,10 +10,10 @@ from typing import Any
 import exact_arrays as m
 import mpmath
 import torch
+from composition_verdicts import OUTSIDE, REFUSED, RIGHT, TRACEBACK, WRONG, Verdict
 from compositions import SIDE, Composition, H, OutsideError, coefficients_of
 from torch import Tensor
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
-from verdicts import OUTSIDE, REFUSED, RIGHT, TRACEBACK, WRONG, Verdict
 
 import hypergrad as hg
 

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from composition_verdicts import TRACEBACK, WRONG, Verdict, verdict
 from compositions import Composition
 from optimum_cases import optimum_verdict
 from torch_operations import OPERATIONS
-from verdicts import TRACEBACK, WRONG, Verdict, verdict
 
 SEED = 4
 

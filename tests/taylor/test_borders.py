@@ -186,3 +186,10 @@ def test_an_optimum_of_a_loss_that_changes_in_place(function):
         first, second = hg.TaylorExpansion(order=2).at(objective, hp, hp).derivatives(C)
     torch.testing.assert_close(first, C)
     torch.testing.assert_close(second, torch.zeros(3))
+
+
+def test_a_softmax_near_one_keeps_its_digits():
+    """Coefficients of 1/(1 + e^{−z}), z = 25 + 300 t, from its other side e^{−z}/(1 + e^{−z})."""
+    x: Any = Polynomial([torch.tensor([25.0, 0.0]), torch.tensor([300.0, 0.0]), None, None, None])
+    near, far = torch.stack(x.softmax(0).coefs[1:]).T.tolist()
+    assert near == pytest.approx([-v for v in far], rel=1e-12)

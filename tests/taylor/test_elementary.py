@@ -161,3 +161,65 @@ def test_an_optimum_behind_a_layer_norm_in_place():
     torch.testing.assert_close(found, truth, rtol=1e-5, atol=1e-7)
     by_argmin = hg.append_jvp(hg.append_jvp(hg.argmin(objective, solve(hp0), hp0)))(hp0, one, one)
     torch.testing.assert_close(by_argmin, truth, rtol=1e-5, atol=1e-7)
+
+
+def test_a_power_with_exponent_zero_has_a_mixed_derivative():
+    """∂²/∂b∂p bᵖ = 1/b at p = 0, where PyTorch has 0."""
+
+    def value(z):
+        return torch.tensor([2.0, 2.0]) @ torch.stack([z[0] ** z[1], torch.pow(z[0], z[1] * z[0])])
+
+    z, d, e = torch.tensor([1.5, 0.0]), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    truth = 2 / 1.5 + 2 * (1 + math.log(1.5))
+    assert hg.append_jvp(hg.append_jvp(value))(z, d, e).item() == pytest.approx(truth, rel=1e-12)
+    assert hessian(value)(z)[0, 1].item() != pytest.approx(truth, rel=1e-3)  # PyTorch is still wrong, or this can go
+
+
+def test_bessel_functions_and_sinc_at_zero():
+    for function, order, truth in [
+        (torch.special.i0, 4, 3 / 8),
+        (torch.special.i1, 3, 3 / 8),
+        (torch.sinc, 2, -(math.pi**2) / 3),
+    ]:
+        for _ in range(order):
+            function = hg.append_jvp(function)
+        assert function(torch.tensor(0.0), *[torch.tensor(1.0)] * order).item() == pytest.approx(truth, rel=1e-12)
+
+
+@pytest.mark.parametrize("function", [logdet, det])
+def test_reverse_mode_over_forward_mode_is_refused_for_them_too(function):
+    """PyTorch's is silently wrong; forward mode over reverse mode is right."""
+    along = hg.append_jvp(function)
+    with pytest.raises(NotImplementedError, match="reverse mode over forward mode"):
+        grad(lambda w: along(w, D))(W0)
+    w = W0.clone().requires_grad_()
+    with pytest.raises(NotImplementedError, match="reverse mode over forward mode"):
+        along(w, D)
+    assert hg.append_jvp(lambda w: grad(function)(w) @ D)(W0, D).item() == pytest.approx(
+        central(function, 2, 1e-3), rel=1e-5
+    )
+    torch_has = grad(lambda w: jvp(function, (w,), (D,))[1])(W0) @ D
+    assert torch_has.item() != pytest.approx(central(function, 2, 1e-3), rel=1e-3)  # or this can go
+
+
+def test_norms_have_derivatives_in_every_nesting():
+    """Those of PyTorch fail in some, with "modified by an inplace operation"."""
+
+    def function(w):
+        z = X * w
+        return z.norm() + z.std() + torch.nn.functional.pairwise_distance(z, z.flip(0)).sum() + torch.cdist(z, X).sum()
+
+    truth = hessian(lambda w: function_by_hand(X * w))(W0)
+    by_argmin = torch.func.vmap(lambda d: hg.append_jvp(lambda w: grad(function)(w))(W0, d))(torch.eye(4))
+    torch.testing.assert_close(by_argmin, truth, rtol=1e-9, atol=1e-9)
+
+
+def function_by_hand(z):
+    def root(square):
+        return square.clamp_min(1e-300).sqrt()
+
+    gap = z - z.mean()
+    far = z - z.flip(0) + 1e-6
+    apart = z[:, None] - X[None]
+    squares = (z * z).sum(), (gap * gap).sum() / (z.numel() - 1), (far * far).sum(1), (apart * apart).sum(2)
+    return sum(root(square).sum() for square in squares)
