@@ -105,8 +105,7 @@ class _NewtonStep:
         here, v = self.here, self.adjoint
         H = here.inner.product
         self.inverse = inverse = Inverse.of(H, here.df_dw, self.seen, self.outside, self.budget)
-        is_coarse = estimated.point.oracle.problem is not here.point.oracle.problem
-        self.first = _gradient(estimated if is_coarse else here, v)
+        self.first = _gradient(estimated, v)  # its mixed product too may be inexact
         vanishing = self._effect(here, [self._random() * v for _ in range(_SAMPLES)])
         eps = torch.finfo(v.dtype).eps
         self.rounding = eps * (_ROUNDING * vanishing + _norm(self.first))
