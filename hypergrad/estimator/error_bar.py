@@ -105,7 +105,7 @@ class _NewtonStep:
         here, v = self.here, self.adjoint
         H = here.inner.product
         self.inverse = inverse = Inverse.of(H, here.df_dw, self.seen, self.outside, self.budget)
-        self.first = _gradient(estimated, v)  # its mixed product too may be inexact
+        self.first = _gradient(estimated, v)
         vanishing = self._effect(here, [self._random() * v for _ in range(_SAMPLES)])
         eps = torch.finfo(v.dtype).eps
         self.rounding = eps * (_ROUNDING * vanishing + _norm(self.first))
@@ -171,13 +171,17 @@ class _NewtonStep:
             objection = self.here.point.objection(far.point.params)
             if objection:
                 raise UnresolvedError(objection)
-            first, bent = at.inner.evaluation.grad_norm, _norm(far.inner.phi - left - xi + outside)
+            first, bent = at.inner.evaluation.grad_norm, far.inner.phi - left - xi + outside
             self.inverse = inverse.moved(far.inner.product)
-            if bent <= _QUADRATIC_REGIME * first + 2 * noise * math.sqrt(len(w)) or _norm(x) <= _SHORT * _norm(w):
+            # ‖φ‖ hides what is left along small curvatures, and the length of the next step shows it.
+            is_local = _norm(bent) <= _QUADRATIC_REGIME * first + 2 * noise * math.sqrt(len(w))
+            again = self.inverse.rough(bent)[0]
+            is_local = is_local and _norm(again) <= _QUADRATIC_REGIME * _norm(x) + 2 * _norm(shaken)
+            if is_local or _norm(x) <= _SHORT * _norm(w):
                 return far, noise
-            left_over, at = bent / first, far
+            left_over, at = max(_norm(bent) / first, _norm(again) / _norm(x)), far
             x, left = self.inverse.rough(far.inner.phi) if inverse.is_whole else self.inverse.further(far.inner.phi)
-        raise UnresolvedError(f"a Newton step leaves {left_over:.2g} of the inner gradient, too far to be local")
+        raise UnresolvedError(f"a Newton step leaves {left_over:.2g} of the way to a minimum, too far to be local")
 
     def _adjoint_error(self, far: Linearization, noise: float) -> tuple[float, float]:
         """How far the hypergradient moves, with what rounding may add, and what the rest of φ may add."""

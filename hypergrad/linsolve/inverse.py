@@ -161,8 +161,11 @@ def _decomposed(H: Tensor, dtype: torch.dtype) -> Subspace:
     """A matrix, decomposed in double precision.
 
     Raises:
+        UnresolvedError: if it is not finite.
         IndefiniteError: if it is not positive definite.
     """
+    if not H.isfinite().all():
+        raise UnresolvedError("products with the Hessian are NaN or infinite where a Newton step leads")
     H = H.double()
     values, U = torch.linalg.eigh((H + H.T) / 2)
     if values[0] <= -10 * torch.finfo(dtype).eps * values[-1] or values[-1] <= 0:

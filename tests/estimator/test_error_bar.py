@@ -311,3 +311,43 @@ def test_the_error_of_differences_is_unknown_where_torch_has_no_second_derivativ
     estimator = hg.Implicit(inner_steps=0, product=hg.CentredDifferences())
     stats = estimator.estimate(problem, problem.init_hparams(), problem.init_params()).stats
     assert str(stats["error_status"]) == "unknown: the inner loss cannot be differentiated twice"
+
+
+def test_the_bar_knows_the_error_of_mixed_products_by_differences():
+    """At l = 0 the Hessian is 1 and its differences exact, and those of ∂φ/∂l are off by (100 h)²/6 of it."""
+    problem = OneTensor(
+        lambda w, p: ((w - 0.5).square() / 2 + p * (100 * w).cos()).sum(), lambda w: w.sum(), torch.tensor([0.5]), 0.0
+    )
+    found, bar = bar_of(problem, product=hg.CentredDifferences(step=1e-3))
+    error = abs(found - 100 * math.sin(50))
+    assert error > 1e-3 * abs(found)
+    assert error <= bar <= 10 * error
+
+
+def test_a_long_next_step_is_not_hidden_by_a_small_gradient():
+    """a²/2 + log cosh b / 10⁴ from (1, 1): ‖φ‖ falls 10⁴-fold, while b goes from 1 to −0.81 where the minimum is 0.
+
+    The outer loss b − 0.148 b²/2 has nearly the same hypergradient (1 − 0.148 b) cosh² b at both, and 1 at the minimum.
+    """
+    flat = 1e-4
+
+    def inner_loss(w, p):
+        return w[0].square() / 2 + flat * (w[1].cosh().log() - p * w[1])
+
+    problem = OneTensor(inner_loss, lambda w: w[1] - 0.148 * w[1].square() / 2, torch.ones(2), 0.0)
+    found, bar = bar_of(problem, linsolve=hg.Dense())
+    assert abs(found - 1) > 0.9
+    assert abs(found - 1) <= bar <= 10 * abs(found - 1)
+
+
+def test_the_error_is_unknown_where_the_hessian_ends():
+    """The Newton step of log cosh from 20 leads to −10¹⁶, where torch's logaddexp has no second derivative."""
+
+    def inner_loss(w, p):
+        zero = torch.zeros_like(w)
+        return (torch.logaddexp(w, zero) + torch.logaddexp(-w, zero)).sum() - p * w.sum()
+
+    problem = OneTensor(inner_loss, lambda w: w.sum(), torch.tensor([20.0, 30.0]), 0.0)
+    found = hg.Implicit(inner_steps=0, linsolve=hg.Dense())
+    stats = found.estimate(problem, problem.init_hparams(), problem.init_params()).stats
+    assert str(stats["error_status"]).startswith("unknown: products with the Hessian are NaN or infinite")
