@@ -172,6 +172,8 @@ def vjp(output: Tensor, inputs: Tensors) -> Callable[[Tensor], Tensor]:
         input that the output does not depend on contributes zeros.
     """
     ins = tuple(inputs.values())
+    if not output.requires_grad:  # a constant
+        return lambda V: V.new_zeros((sum(x.numel() for x in ins), *V.shape[1:]))
     pull = partial(torch.autograd.grad, output, ins, retain_graph=True, allow_unused=True)
 
     def product(V: Tensor) -> Tensor:
@@ -232,7 +234,7 @@ def jvp(
     pairs = [(x, tangents[k]) for k, x in zip(movable, pulled, strict=True) if x is not None]
     for k, x in zip(movable, pulled, strict=True):
         uses[k] = x is not None
-    if pairs:
+    if pairs and num > 0:
         xs, zs = zip(*pairs, strict=True)
         found = torch.autograd.grad(xs, vs, zs, is_grads_batched=True, allow_unused=True)
         for k, product in zip(reached, found, strict=True):

@@ -14,6 +14,16 @@ Matvec = Callable[[Tensor], Tensor]
 """v ↦ A v, of shape (n,), for square A; it must return a new tensor and not change its argument."""
 
 
+def columns_of(matvec: Matvec) -> Matvec:
+    """V ↦ A V on matrices of shape (n, k), in one batched call of a matvec that `torch.vmap` can transform."""
+
+    def product(V: Tensor) -> Tensor:
+        # Not by out_dims=1: torch then fails on a product that does not depend on its vector, as where A = 0.
+        return torch.vmap(matvec, in_dims=1)(V).T
+
+    return product
+
+
 class CannotApproximateError(Exception):
     """There is no cheaper operator; the message says why."""
 

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+import torch
+
 
 def require_int(owner: object, name: str, *, least: int) -> None:
     """Require that field `name` of `owner` is an integer ≥ `least`.
@@ -46,6 +48,26 @@ def require_real(
         raise ValueError(f"{type(owner).__name__}.{name} must be below {below:g}, but it is {value:g}.")
     if most is not None and not value <= most:
         raise ValueError(f"{type(owner).__name__}.{name} must be at most {most:g}, but it is {value:g}.")
+
+
+def require_representable(where: str, value: float, dtype: torch.dtype) -> None:
+    """Require that a number stays finite, and not zero if it is not, in the dtype of the parameters.
+
+    Args:
+        where: what an error calls the number.
+        value: the number.
+        dtype: of the parameters.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    rounded = torch.tensor(value, dtype=torch.float64).to(dtype).item()
+    if not math.isfinite(rounded) or (rounded == 0) != (value == 0):
+        limits = torch.finfo(dtype)
+        raise ValueError(
+            f"{where} = {value:g} is {rounded:g} in {dtype}, the dtype of the parameters, whose numbers lie between "
+            f"{limits.tiny:.0e} and {limits.max:.0e}. Change the units of the loss or the parameters, or use float64."
+        )
 
 
 def require_compile(owner: object) -> None:

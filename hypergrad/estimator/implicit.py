@@ -8,7 +8,13 @@ from torch import Tensor
 from hypergrad.core.autodiff import Tensors, detach
 from hypergrad.core.errors import IndefiniteError
 from hypergrad.core.operator import Operator
-from hypergrad.core.validation import require_compile, require_instance, require_int, require_real
+from hypergrad.core.validation import (
+    require_compile,
+    require_instance,
+    require_int,
+    require_real,
+    require_representable,
+)
 from hypergrad.estimator.base import HypergradEstimator, Hypergradient, add_terms
 from hypergrad.estimator.error_bar import error_bar
 from hypergrad.estimator.implicit_plan import LEAST_BUDGET, plan_implicit
@@ -27,6 +33,7 @@ from hypergrad.linsolve.neumann import Neumann
 from hypergrad.linsolve.recording import Recording
 from hypergrad.problem.base import InnerProblem, Restriction
 from hypergrad.problem.oracle import Oracle
+from hypergrad.problem.precision import require_parameters
 from hypergrad.product.base import Product
 from hypergrad.product.reverse import Reverse
 from hypergrad.solver.base import InnerSolver
@@ -121,6 +128,9 @@ class Implicit(HypergradEstimator):
         carry: Any = None,
     ) -> Hypergradient:
         require_by_differences(self, problem)
+        like = next(iter(params.values()))
+        require_parameters(like, type(problem).__name__)
+        require_representable("Implicit.damping", self.damping, like.dtype)
         self.solver.require_used(problem)
         if problem.is_smooth and any(isinstance(value, str) for value in self.solver.coefficients().values()):
             before = Oracle(problem, hparams, problem.inner_batch(inner_step))

@@ -84,7 +84,7 @@ class CG(Krylov):
             width, numbers = len(met) // steps, read(met)
             for step, along in enumerate(directions):
                 curvature, *measured = numbers[step * width : (step + 1) * width]
-                _require_positive(curvature, along, count)
+                _require_positive(curvature, along, count, rz)
                 count += 1
                 x.add_(along, alpha=rz / curvature)
                 previous = rz
@@ -158,14 +158,16 @@ def _sizes(A: Operator, p: Tensor, measured: Sequence[float], products: int) -> 
     return rz, residual
 
 
-def _require_positive(curvature: float, p: Tensor, step: int) -> None:
-    """Require that the curvature pᵀAp is positive.
+def _require_positive(curvature: float, p: Tensor, step: int, rz: float) -> None:
+    """Require that the curvature pᵀAp is positive, and the length rᵀM⁻¹r/pᵀAp of the step a number of the dtype.
 
     Raises:
         NonFiniteError: if it is NaN or infinite.
-        IndefiniteError: if it is not positive.
+        IndefiniteError: if it is not positive, or the step too long because of no curvature.
     """
     if not abs(curvature) < float("inf"):
         raise NonFiniteError(bad_product(step + 1))
     if curvature <= 0:
         raise IndefiniteError(negative_curvature(curvature / torch.dot(p, p).item(), step))
+    if rz / torch.finfo(p.dtype).max >= curvature:
+        raise IndefiniteError(negative_curvature(0.0, step))

@@ -103,7 +103,7 @@ class Dense(LinearSolver):
         if self.definite:
             raise IndefiniteError(
                 f"Cholesky needs a positive definite matrix, but the smallest eigenvalue is {least:.2e}. Solve the "
-                f"inner problem further, or add damping larger than {max(-least, 0.0):.2e}."
+                f"inner problem further, or add damping larger than {max(0.0 - least, 0.0):.2e}."
             )
         return Factor(H, *_lu(H), self.tol, f"LU, because Cholesky failed: the smallest eigenvalue is {least:.2e}")
 

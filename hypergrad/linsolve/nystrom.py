@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from hypergrad.core.errors import IndefiniteError, NonFiniteError
-from hypergrad.core.operator import Matvec, Operator
+from hypergrad.core.length import length
+from hypergrad.core.operator import Matvec, Operator, columns_of
 from hypergrad.core.status import Status
 from hypergrad.core.validation import require_int, require_real
 from hypergrad.linsolve.base import LinearSolution, LinearSolver, Preconditioner, SolveCost, bad_product
@@ -80,7 +81,7 @@ class Nystrom(LinearSolver, Preconditioner):
         if not Y.isfinite().all():
             raise NonFiniteError(bad_product(int((~Y.isfinite()).any(0).nonzero()[0]) + 1))
         # A small shift keeps rounding from making the factorisation of a semidefinite core fail.
-        shift = torch.finfo(like.dtype).eps * torch.linalg.matrix_norm(Y).item()
+        shift = torch.finfo(like.dtype).eps * length(Y)
         Y = Y + shift * basis
         half = torch.linalg.solve_triangular(_cholesky(basis.T @ Y, shift), Y.T, upper=False).T
         U, root, _ = torch.linalg.svd(half, full_matrices=False)
@@ -106,7 +107,7 @@ def _small_basis(n: int, rank: int) -> Tensor:
 
 def _products(product: Matvec, V: Tensor) -> tuple[Tensor]:
     """A V for a compiled A."""
-    return (torch.vmap(product, in_dims=1, out_dims=1)(V),)
+    return (columns_of(product)(V),)
 
 
 def _cholesky(core: Tensor, shift: float) -> Tensor:
@@ -121,6 +122,6 @@ def _cholesky(core: Tensor, shift: float) -> Tensor:
         least = torch.linalg.eigvalsh(core)[0].item()
         raise IndefiniteError(
             f"The Nyström approximation needs a positive definite matrix, but met curvature {least:.2e}. Solve the "
-            f"inner problem further, or add damping larger than {max(-least, shift):.2e}."
+            f"inner problem further, or add damping larger than {max(0.0 - least, shift):.2e}."
         )
     return factor

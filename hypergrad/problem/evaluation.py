@@ -3,12 +3,12 @@
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import NonFiniteError
 from hypergrad.core.hyperparameter import shown
+from hypergrad.core.length import length
 
 _GROWTH = 1e4
 """If the gradient norm and the loss rise and the norm by more than this factor, a run blew up though still finite.
@@ -31,7 +31,7 @@ class InnerEvaluation:
     @classmethod
     def of(cls, loss: Tensor, grad: Tensor) -> "InnerEvaluation":
         """From the loss, shape (), and its gradient, flat."""
-        return cls(loss=loss.item(), grad_norm=torch.linalg.vector_norm(grad.detach()).item())
+        return cls(loss=loss.item(), grad_norm=length(grad.detach()))
 
     @property
     def is_finite(self) -> bool:

@@ -136,5 +136,6 @@ def _quotients(ahead: _Gradients, behind: _Gradients, width: Tensor) -> tuple[Te
     mixed: dict[str, Tensor | None] = {}
     for name, a in ahead.wrt_hp.items():
         b = behind.wrt_hp[name]
-        mixed[name] = None if a is None or b is None else (a - b) / width
+        # A tensor of shape () over another one would take the dtype of `width`.
+        mixed[name] = None if a is None or b is None else ((a - b) / width).to(a)
     return (ahead.wrt_w - behind.wrt_w) / width, mixed

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hypergrad.compile.cache import WeakCache
 from hypergrad.core.autodiff import Tensors, flatten, unflatten
-from hypergrad.core.operator import Operator
+from hypergrad.core.operator import Operator, columns_of
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation, require_finite
 from hypergrad.problem.oracle import Oracle
@@ -53,7 +53,7 @@ class ForwardOverReverse(Product):
         require_finite(evaluation, oracle.hparams)
         operator = Operator(
             product,
-            torch.vmap(product, in_dims=1, out_dims=1),
+            columns_of(product),
             shapes_of(params),
             dtype=w.dtype,
             inaccuracy=None if inexact is None else lambda: inexact,

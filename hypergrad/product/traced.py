@@ -14,7 +14,7 @@ from hypergrad.compile.packed import Packed
 from hypergrad.compile.tracing import CannotCompileError
 from hypergrad.core.autodiff import Tensors, flatten, leaves, vjp
 from hypergrad.core.flops import FlopCounter
-from hypergrad.core.operator import CannotApproximateError, Operator
+from hypergrad.core.operator import CannotApproximateError, Operator, columns_of
 from hypergrad.core.validation import require_instance, require_real
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.oracle import Oracle
@@ -97,7 +97,7 @@ class Traced(Product):
         near = replace(
             exact.product,
             matvec=lambda v: trace.product(*shared, v),
-            columns=torch.vmap(lambda v: trace.product(*shared, v), in_dims=1, out_dims=1),
+            columns=columns_of(lambda v: trace.product(*shared, v)),
             dtype=dtype,
             name=f"a trace of the product in {str(dtype).removeprefix('torch.')}",
             approximate=None,

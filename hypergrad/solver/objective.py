@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors, flatten, unflatten
+from hypergrad.core.length import length
 from hypergrad.problem.oracle import Oracle
 from hypergrad.solver.base import State
 
@@ -33,7 +34,7 @@ def point_entries(point: LineSearchPoint) -> Tensors:
 def stored_loss_and_norm(state: State) -> tuple[float, float] | None:
     """The loss and gradient norm in a state that may keep them."""
     point = state.get("point")
-    return None if point is None else (point["loss"].item(), torch.linalg.vector_norm(point["grad"]).item())
+    return None if point is None else (point["loss"].item(), length(point["grad"]))
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 from inspect import signature
 
+import torch
+
 from hypergrad.core.autodiff import Tensors
-from hypergrad.core.validation import require_real
+from hypergrad.core.validation import require_real, require_representable
 from hypergrad.solver.coefficient import Coefficient, Range, root
 from hypergrad.solver.schedule import Schedule
 
@@ -86,6 +88,8 @@ def require_fitting(
     Raises:
         ValueError: if a schedule is longer than the run, a name is not that of a hyperparameter, its shape is none of
             (), (T,), (1, G) and (T, G), or one of its values is out of range.
+
+    Also raised, by what it calls: ValueError if a number is infinite or zero in the dtype of λ.
     """
     layer = value
     while isinstance(layer, Schedule):
@@ -96,6 +100,8 @@ def require_fitting(
             )
         layer = layer.base
     if not isinstance(layer, str):
+        for x in list(hparams.values())[:1]:  # which have the dtype of the parameters
+            require_representable(where, layer, x.dtype)
         return
     where = f"{where} = {layer!r}"
     if layer not in hparams:
@@ -118,3 +124,23 @@ def require_fitting(
                 f"{where} must be {limits}, but it holds {met:.4g}; give the hyperparameter a constraint that keeps it "
                 "there, such as hg.positive, hg.unit_interval or hg.interval(a, b)."
             )
+
+
+def require_finite_squares(solver: object, state: dict[str, Tensors], grad_norm: float) -> None:
+    """Require that the squares of the gradient that some solvers keep are finite; else the steps would be 0.
+
+    Args:
+        solver: for its name.
+        state: at the start of training.
+        grad_norm: of the inner gradient there.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    dtype = next(iter(state["params"].values())).dtype
+    if {"second_moment", "sum_of_squares"} & state.keys() and grad_norm > torch.finfo(dtype).max ** 0.5:
+        raise ValueError(
+            f"{type(solver).__name__} squares the gradient, whose norm of {grad_norm:.1e} at the start of training is "
+            f"too large for that in {dtype}: training would stand still. Change the unit of the inner loss, or compute "
+            "in float64."
+        )

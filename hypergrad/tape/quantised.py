@@ -18,6 +18,8 @@ from hypergrad.tape.deterministic import deterministic
 from hypergrad.training.dynamics import Dynamics, Stretch
 from hypergrad.training.step_inputs import changing_coefficients
 
+_DIGITS = 2**10
+"""Multiples of the smallest fixed-point number that the largest parameter has at least: three digits, a judgement."""
 _UNREAD = 256
 """Steps after which the range of the numbers is checked: rarely for a GPU, and soon enough to end a bad run."""
 
@@ -45,7 +47,8 @@ class QuantisedMomentum:
     def __init__(self, dynamics: Dynamics, state: State, *, fraction_bits: int, max_denominator: int) -> None:
         self.dynamics, self.bits, self.max_denominator = dynamics, fraction_bits, max_denominator
         self.dtypes = {name: x.dtype for name, x in state["params"].items()}
-        self.w, self.v = ({k: to_fixed(x, self.bits) for k, x in state[g].items()} for g in ("params", "velocity"))
+        _require_resolved(state["params"], self.bits)
+        self.w, self.v = ({k: _begun(k, x, self.bits) for k, x in state[g].items()} for g in ("params", "velocity"))
         self.origin = dict(self.w), dict(self.v)
         self.device = next(iter(self.w.values())).device
         self._host = {name: x.detach().cpu() for name, x in dynamics.hparams.items()}
@@ -190,6 +193,31 @@ def rational(decay: float, max_denominator: int) -> Fraction:
             "momentum such as 0.9, or another tape, such as Checkpoint."
         )
     return ratio
+
+
+def _require_resolved(params: Tensors, bits: int) -> None:
+    """Require parameters that are not lost in the multiples of 2^−bits.
+
+    Raises:
+        ValueError: if they are.
+    """
+    largest = max((torch.linalg.vector_norm(x, torch.inf).item() for x in params.values() if x.numel()), default=0.0)
+    if 0 < largest < _DIGITS * 2.0**-bits:
+        raise ValueError(
+            f"The reversible tape keeps multiples of 2^-{bits} = {2.0**-bits:.1e}, but the largest parameter at the "
+            f"start is {largest:.1e}, so that few of its digits or none would be left. Change the unit of the "
+            "parameters, or use a tape that keeps floating-point numbers, such as Checkpoint."
+        )
+
+
+def _begun(name: str, x: Tensor, bits: int) -> Tensor:
+    try:
+        return to_fixed(x, bits)
+    except FixedPointOverflowError as error:
+        raise FixedPointOverflowError(
+            f"The start of training has in {name!r} {error}. Lower the tape's fraction_bits: each bit less doubles the "
+            "largest number. Or change the unit of the parameters."
+        ) from None
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from hypergrad.core.arithmetic import LARGEST_DENOMINATOR
-from hypergrad.core.errors import HypergradError, ReversalError
+from hypergrad.core.errors import FixedPointOverflowError, HypergradError, ReversalError
 from hypergrad.core.validation import require_int
 from hypergrad.solver.base import InnerSolver, State
 from hypergrad.solver.momentum import Momentum
@@ -67,7 +67,7 @@ class Reversible(Tape):
     def cost(self, dynamics: Dynamics, footprint: Footprint, steps: range) -> TapeCost | None:
         try:
             bits = self.start(dynamics, footprint.start).bits_lost(steps)
-        except ValueError:  # another solver, or a decay outside (0, 1)
+        except (ValueError, FixedPointOverflowError):  # another solver, a decay outside (0, 1), or numbers out of range
             return None
         integers = sum(x.numel() for x in footprint.start["params"].values()) * _INTEGERS * 8
         return TapeCost(memory=integers + bits // 8 + footprint.state + footprint.graph, gradients=2 * len(steps))

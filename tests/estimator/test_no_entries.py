@@ -49,6 +49,27 @@ def test_a_hyperparameter_without_entries(estimator, kind):
     torch.testing.assert_close(found.grad["l2"], without.grad["l2"], rtol=1e-8, atol=1e-12)
 
 
+class OnlyNone(hg.Quadratic):
+    """Has no other hyperparameter."""
+
+    def hyperparameters(self):
+        return {"none": hg.Hyperparameter(torch.zeros(0))}
+
+    def inner_loss(self, params, hparams, batch):
+        found = super().inner_loss(params, {"penalty": torch.tensor(0.1), "shift": torch.zeros(3)}, batch)
+        return found + hparams["none"].sum() * params["a"].sum()
+
+    def outer_loss(self, params, hparams, batch):
+        return params["a"].square().sum()
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
+def test_nothing_but_a_hyperparameter_without_entries(estimator):
+    problem = OnlyNone()
+    found = estimator.estimate(problem, problem.init_hparams(), problem.init_params())
+    assert found.grad["none"].shape == (0,)
+
+
 @pytest.mark.parametrize("max_grad_norm", [None, 0.1])
 def test_the_outer_loop_moves_the_others(max_grad_norm):
     problem = WithNone(synthetic(0), l2=0.3)

@@ -9,10 +9,16 @@ import numpy as np
 import torch
 from choices import Choices
 from torch import Tensor
-from torch.nn.functional import huber_loss, softplus
+from torch.nn.functional import huber_loss
 
 import hypergrad as hg
 from hypergrad.core.autodiff import Tensors, flatten, unflatten
+
+
+def softplus(z: Tensor) -> Tensor:
+    """log(1 + eᶻ); that of torch is linear from z = 20 on, with a slope that is 2e-9 off."""
+    return torch.logaddexp(z, torch.zeros_like(z))
+
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "squares": lambda z, y: (z - y).square() / 2,
@@ -79,8 +85,8 @@ def draw_spec(choices: Choices, *, unrolled: bool) -> Spec:
         sizes = (choices.integer(1, 3), choices.integer(1, 4), choices.integer(1, 3))
     possible = (*PARTS, "start", "lr") if unrolled else PARTS
     parts = tuple(dict.fromkeys(choices.one(possible) for _ in range(choices.integer(1, 3))))
-    extreme = choices.one((0, 0, 0, 0, 1))
-    scales = tuple(choices.one((0, -30, 30, -10, 10)) * extreme for _ in range(3))
+    dtype = choices.one(("float64", "float64", "float64", "float32", "float32", "bfloat16"))
+    scales = _draw_scales(choices, dtype) if choices.one((False, False, False, False, True)) else (0, 0, 0)
     return Spec(
         family,
         sizes,
@@ -91,10 +97,20 @@ def draw_spec(choices: Choices, *, unrolled: bool) -> Spec:
         choices.one((-1, -1, -3, -6, -12)),
         choices.one(("distance", "dev", "linear")),
         choices.one((False, True)),
-        (scales[0], scales[1], scales[2]),
-        choices.one(("float64", "float64", "float64", "float32", "float32", "bfloat16")),
+        scales,
+        dtype,
         choices.integer(0, 2**16),
     )
+
+
+def _draw_scales(choices: Choices, dtype: str) -> tuple[int, int, int]:
+    """Extreme units; in float32 of one quantity, because products of two would leave the range of the format."""
+    if dtype == "float64":
+        inner, outer, unit = (choices.one((0, -30, 30, -10, 10)) for _ in range(3))
+        return inner, outer, unit
+    k = choices.integer(0, 2)
+    size = choices.one((-10, 10) if k == 2 else (-10, 10, -30, 30))
+    return (size * (k == 0), size * (k == 1), size * (k == 2))
 
 
 def spectrum(kind: str, log_condition: int, n: int) -> np.ndarray:

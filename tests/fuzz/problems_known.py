@@ -109,10 +109,17 @@ class Known:
         direct = {name: outer * x if spec.direct else 0 * x for name, x in hp.items()}
         return outer / unit * slope, direct
 
-    def jacobian(self, w: Array, hp: dict[str, Array]) -> Array:
-        """∂φ/∂w."""
+    def is_at_kink(self, w: Array, hp: dict[str, Array]) -> bool:
+        """Whether φ has no derivative at w, as far as the directions of the entries show."""
+        if self.spec.is_smooth:
+            return False
+        ahead, behind = (self.jacobian(w, hp, s) for s in (1, -1))
+        return norm(ahead - behind) > mp.mpf(10) ** -15 * norm(ahead)
+
+    def jacobian(self, w: Array, hp: dict[str, Array], way: int = 1) -> Array:
+        """∂φ/∂w, by differences in one of the two ways."""
         here = self.phi(w, hp)
-        step = (STEP if w.dtype == object else ROUGH_STEP) * max(norm(w), self.units[2])
+        step = way * (STEP if w.dtype == object else ROUGH_STEP) * max(norm(w), self.units[2])
         return np.stack([(self.phi(moved(w, k, step), hp) - here) / step for k in range(len(w))], 1)
 
     def mixed(self, w: Array, hp: dict[str, Array]) -> Array:
@@ -127,7 +134,7 @@ class Known:
     def hypergradient(self, w: Array, hp: dict[str, Array]) -> Array | None:
         """dF/dλ at a stationary point w, flat; None if the Hessian is singular."""
         outer, direct = self.outer(w, hp)
-        v = solve(self.jacobian(w, hp), outer)
+        v = None if self.is_at_kink(w, hp) else solve(self.jacobian(w, hp), outer)
         return None if v is None else flat(direct) - v @ self.mixed(w, hp)
 
     def stationary(self, w: Array, hp: dict[str, Array]) -> Array | None:
@@ -135,7 +142,9 @@ class Known:
         with np.errstate(all="ignore"):
             rough = replace(self, data=_floats(self.data), units=tuple(float(x) for x in self.units))
             start = rough._newton(w.astype(float), _floats(hp), 1e-9, 50)
-        return None if start is None else self._newton(exact(start), hp, 1e-40, 8)
+        if start is not None:
+            return self._newton(exact(start), hp, 1e-40, 8)
+        return self._newton(w, hp, 1e-40, 25) if self.spec.is_smooth else None
 
     def _newton(self, w: Array, hp: dict[str, Array], tol: float, most: int) -> Array | None:
         """Newton's method, with shorter steps where ‖φ‖ would grow."""
@@ -200,7 +209,7 @@ def _floats(arrays: dict[str, Array]) -> dict[str, Array]:
 
 def shaken(x: Array, eps: float, rng: np.random.Generator) -> Array:
     """x with another relative error in each entry."""
-    return x * (1 + eps * exact(rng.standard_normal(x.shape)))
+    return np.asarray(x * (1 + eps * exact(rng.standard_normal(x.shape))), dtype=object)
 
 
 def moved(x: Array, k: int, step: Any) -> Array:
