@@ -56,8 +56,7 @@ def configured(cfg: DictConfig, *keys: str) -> Any:
 
     From here on, the config has the public names of what it names, as `hypergrad.Ridge`.
 
-    Also raised, by what it calls: ValueError if it names an object of this library that does not exist; TypeError if a
-    value has another type than its function or class declares.
+    Also raised, by what it calls: ValueError for an unknown name of hypergrad; TypeError for a value of another type.
     """
     for (*way, last), target in targets(OmegaConf.to_container(cfg)):
         node: Any = cfg
@@ -225,9 +224,8 @@ def _one_run(
         try:
             if is_sweep and not sweeps:
                 sys.exit("error: this command needs a single config; leave out -m.")
-            config = plain(cfg)
-            screen(config, permission)  # again, as in a sweep another process may have composed it
-            require_settings(config)
+            screen(plain(cfg), permission)  # again, as in a sweep another process may have composed it
+            require_settings(plain(cfg))
             require_sharing(shares=shares, is_spread=bool(cfg.get("distributed")))
             show = traced if raises else explain
             with processes(device=str(cfg.device), timeout=cfg.rank_timeout, show=show):

@@ -37,7 +37,7 @@ def _value(node: Any, key: Any) -> Any:
 def unresolved(node: Any) -> str:
     """The first key of a config whose interpolation has no value, such as "solver.lr"; "" if there is none."""
     for key in node if isinstance(node, DictConfig) else range(len(node)):
-        part = node._get_node(key, validate_access=False)
+        part: Any = node._get_node(key, validate_access=False)
         if part._is_interpolation():
             try:
                 node[key]
