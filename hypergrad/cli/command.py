@@ -19,14 +19,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from hypergrad.callback.base import Callback
+from hypergrad.cli.argument_types import require_types
 from hypergrad.cli.composition import composed
 from hypergrad.cli.device import require_device
 from hypergrad.cli.explain import explain
 from hypergrad.cli.permission import Permission
 from hypergrad.cli.resume import resumed
-from hypergrad.cli.screening import plain, screen
+from hypergrad.cli.run_settings import require_settings
+from hypergrad.cli.screening import plain, screen, unresolved
 from hypergrad.cli.settings import options_first, own_settings
 from hypergrad.cli.sharing import require_sharing
 from hypergrad.cli.target import targets
@@ -53,7 +56,7 @@ def configured(cfg: DictConfig, *keys: str) -> Any:
 
     From here on, the config has the public names of what it names, as `hypergrad.Ridge`.
 
-    Also raised, by what it calls: ValueError if it names an object of this library that does not exist.
+    Also raised, by what it calls: ValueError for an unknown name of hypergrad; TypeError for a value of another type.
     """
     for (*way, last), target in targets(OmegaConf.to_container(cfg)):
         node: Any = cfg
@@ -63,6 +66,7 @@ def configured(cfg: DictConfig, *keys: str) -> Any:
     part: Any = cfg
     for key in keys:
         part = part.get(key)
+    require_types(plain(part), *keys)
     return instantiate(part)
 
 
@@ -221,11 +225,14 @@ def _one_run(
             if is_sweep and not sweeps:
                 sys.exit("error: this command needs a single config; leave out -m.")
             screen(plain(cfg), permission)  # again, as in a sweep another process may have composed it
+            require_settings(plain(cfg))
             require_sharing(shares=shares, is_spread=bool(cfg.get("distributed")))
             show = traced if raises else explain
             with processes(device=str(cfg.device), timeout=cfg.rank_timeout, show=show):
                 return task(cfg)
         except Exception as error:
+            if isinstance(error, InterpolationResolutionError) and (key := unresolved(cfg)):
+                error.add_note(f"This is the value of {key}; give it another one, or the key that it refers to.")
             if raises or not is_sweep:
                 raise
             # `Comparison` counts this run as failed.

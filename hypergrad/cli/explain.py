@@ -8,6 +8,8 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf.errors import InterpolationResolutionError
+
 from hypergrad.core.errors import HypergradError, RankError
 
 _FOOTER = "HYDRA_FULL_ERROR=1 shows the traceback."
@@ -85,11 +87,13 @@ def _config_key(causes: list[BaseException]) -> str:
 def _choices(cause: BaseException) -> str:
     """The choices, for a misspelt config key or keyword argument."""
     parent = getattr(cause, "parent_node", None)
+    if isinstance(cause, InterpolationResolutionError):
+        return ""
     if parent is not None and hasattr(parent, "keys"):
         wrong, known = str(getattr(cause, "key", "")), [str(key) for key in parent.keys() if key != "hydra"]  # noqa: SIM118
         if "outer_steps" in known:
             known.append("experiment")  # a group at the top level without a key in the config
-        inside = [f"{name}.{wrong}" for name in known if wrong in _keys(parent.get(name))]
+        inside = [f"{name}.{wrong}" for name in known if wrong in _keys(parent._get_node(name, validate_access=False))]
         if inside:
             return f"Did you mean {' or '.join(inside)}?"
         return _suggestion(wrong, known)

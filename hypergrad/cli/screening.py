@@ -3,7 +3,7 @@
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from hypergrad.cli.permission import Permission
 
@@ -32,6 +32,24 @@ def _value(node: Any, key: Any) -> Any:
         return node[key]
     except OmegaConfBaseException:
         return str(node._get_node(key)._value())
+
+
+def unresolved(node: Any) -> str:
+    """The first key of a config whose interpolation has no value, such as "solver.lr"; "" if there is none."""
+    for key in node if isinstance(node, DictConfig) else range(len(node)):
+        part: Any = node._get_node(key, validate_access=False)
+        if part._is_interpolation():
+            try:
+                node[key]
+            except InterpolationResolutionError:
+                return part._get_full_key(None)
+            except OmegaConfBaseException:
+                continue
+        elif (
+            OmegaConf.is_config(part) and not part._is_none() and not part._is_missing() and (found := unresolved(part))
+        ):
+            return found
+    return ""
 
 
 def screen(config: Any, permission: Permission, *keys: str) -> None:

@@ -1,0 +1,40 @@
+"""The keys of the primary config that no object checks."""
+
+import math
+from typing import Any
+
+_SCALAR = (str, int, float)
+_SETTINGS: dict[str, tuple[tuple[type, ...], str]] = {
+    "name": (_SCALAR, "text"),
+    "seed": ((int,), "an integer"),
+    "folds": ((int, type(None)), "an integer or null"),
+    "any_world": ((bool,), "true or false"),
+    "rank_timeout": ((int, float), "a number"),
+}
+_WIDEST = 2**63
+"""Of a seed that torch takes."""
+
+
+def require_settings(config: dict[str, Any]) -> None:
+    """Require that the settings of a run have their types and ranges.
+
+    Args:
+        config: the composed config as nested dicts.
+
+    Raises:
+        TypeError: if one has another type.
+        ValueError: if one is out of range, or is missing.
+    """
+    for key, (kinds, expected) in _SETTINGS.items():
+        if key not in config:
+            raise ValueError(f"The config has no {key}, which every run needs; leave ~{key} out.")
+        value = config[key]
+        if isinstance(value, str) and value.startswith("${"):
+            continue  # whoever reads it says that it has no value
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise TypeError(f"{key} must be {expected}, but it is {value!r} of type {type(value).__name__}.")
+    if isinstance(config["seed"], int) and abs(config["seed"]) >= _WIDEST:
+        raise ValueError(f"seed must be an integer of at most 63 bits, but it is {config['seed']}.")
+    timeout = config["rank_timeout"]
+    if not isinstance(timeout, str) and not (math.isfinite(timeout) and timeout > 0):
+        raise ValueError(f"rank_timeout must be a finite number of seconds above 0, but it is {timeout}.")
