@@ -25,3 +25,7 @@ def test_joined_recordings_forget_only_what_does_not_fit(before, after):
     kept = range(max(0, before + after - MOST), before + after)
     assert [int(v.argmax()) for v in both.vectors] == list(kept)
     assert [float(Av.max()) for Av in both.products] == [i + 1 for i in kept]
+
+
+def test_products_can_be_read_before_the_vectors():
+    assert [float(Av.max()) for Av in recorded(0, 3).products] == [1, 2, 3]

@@ -32,10 +32,13 @@ LINEAR = {
     "pad": lambda x: functional.pad(x, (1, 1)),
     "linear": lambda x: functional.linear(X, torch.outer(x, x), x),
     "conv1d": lambda x: functional.conv1d(X[None, :1], x[None, None, :2], x[:1]),
+    "conv1d-channels": lambda x: functional.conv1d(X[None, :1], x.reshape(2, 1, 2), x[:2]),
     "detach": lambda x: x.detach() * x,
     "methods": lambda x: x.mul(2).add(x, alpha=3).sub(1).neg(),
     "rsub": lambda x: 1 - x,
     "comparison": lambda x: (x > 0) * x,
+    "einsum-one": lambda x: torch.einsum("ij->i", X * x),
+    "masked-fill": lambda x: (X * x).masked_fill(X > 0, 2.0),
 }
 ANALYTIC = {
     "exp": torch.exp,
@@ -78,17 +81,25 @@ COMPOSITE = {
     "cross-entropy-smoothed-probabilities": lambda x: functional.cross_entropy(
         X * x, torch.softmax(X, 1), weight=X[0] ** 2, label_smoothing=0.3
     ),
+    "cross-entropy-ignored": lambda x: functional.cross_entropy((X * x)[:, :3], IGNORED, ignore_index=7),
+    "cross-entropy-images": lambda x: functional.cross_entropy(
+        (X * x)[:, :3].reshape(2, 3, 3), Y.reshape(2, 3), weight=X[0, :3] ** 2, label_smoothing=0.3
+    ),
     "softmax": lambda x: torch.softmax(X * x, 1),
     "logsumexp": lambda x: torch.logsumexp(X * x, 1),
     "bce": lambda x: functional.binary_cross_entropy_with_logits(
         X @ x, (Y > 0).double(), weight=X[:, 0] ** 2, pos_weight=torch.tensor(2.0)
     ),
     "mse": lambda x: functional.mse_loss(X @ x, X[:, 0]),
+    "l1-sum": lambda x: functional.l1_loss(X @ x, X[:, 0], reduction="sum"),
+    "smooth-l1-zero": lambda x: functional.smooth_l1_loss(X @ x, X[:, 0], beta=0.0),
     "relu": lambda x: torch.relu(x) ** 2,
     "leaky-relu": lambda x: functional.leaky_relu(x, 0.1),
     "clamp": lambda x: x.clamp(-0.1, 0.2) * x,
+    "clamp-by-polynomials": lambda x: X.clamp(-0.3 - x * x, 0.2 + x * x),
     "abs": abs,
     "max": lambda x: x.max(),
+    "min": lambda x: x.min(),
     "maximum": lambda x: torch.maximum(x, X[0]),
     "var": lambda x: (X * x).var(0),
     "std": lambda x: (X * x).std(),
@@ -142,6 +153,36 @@ def test_rules_agree_with_nested_jvp(function, which):
     require_coefficients(function(Polynomial(coefs)), expected(function, coefs))
 
 
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_value_and_slope_are_those_of_torch(function):
+    """Not by `nested_derivatives`, which computes losses and normalisations by the same rules."""
+    coefs = path("dense")
+    truth = torch.func.jvp(function, (coefs[0],), (coefs[1],))
+    require_coefficients(Polynomial(function(Polynomial(coefs)).coefs[:2]), truth)
+
+
+def test_has_the_dtype_of_its_coefficients():
+    assert Polynomial([torch.zeros(2, dtype=torch.float32), None]).dtype == torch.float32
+
+
+def test_integers_of_a_function_without_a_rule_are_those_at_the_start():
+    coefs = path("dense")
+    with pytest.warns(hg.NoTaylorRuleWarning, match="sort"):
+        values, indices = torch.sort(Polynomial(coefs))
+    require_coefficients(values, [c[coefs[0].argsort()] for c in coefs])
+    assert torch.equal(indices, coefs[0].argsort())
+
+
+def test_a_loss_weighs_its_examples_though_its_rule_does_not():
+    def function(x):
+        return functional.mse_loss(X @ x, X[:, 0], weight=X[:, 1] ** 2)
+
+    with pytest.warns(hg.NoTaylorRuleWarning, match="mse_loss"):
+        found = function(Polynomial(path("dense")))
+    by_hand = expected(lambda x: (X[:, 1] ** 2 * (X @ x - X[:, 0]) ** 2).sum() / (X[:, 1] ** 2).sum(), path("dense"))
+    require_coefficients(found, by_hand)
+
+
 def huber(gap):
     return torch.where(gap.abs() < 0.3, gap * gap / 2, 0.3 * (gap.abs() - 0.15)).mean()
 
@@ -176,13 +217,14 @@ def test_a_module_takes_it_for_its_parameter():
     require_coefficients(function(Polynomial(path("dense"))), expected(function, path("dense")))
 
 
-def test_a_function_without_a_rule_is_expanded_with_a_warning():
+@pytest.mark.parametrize("which", PATHS)
+def test_a_function_without_a_rule_is_expanded_with_a_warning(which):
     def function(x):
         return torch.special.i0(x)
 
     with pytest.warns(hg.NoTaylorRuleWarning, match="special_i0 has no Taylor rule"):
-        found = function(Polynomial(path("dense")))
-    require_coefficients(found, expected(function, path("dense")))
+        found = function(Polynomial(path(which)))
+    require_coefficients(found, expected(function, path(which)))
 
 
 @pytest.mark.parametrize("read", [lambda x: x.sum().item(), lambda x: x.add_(1), lambda x: x.tolist()])
