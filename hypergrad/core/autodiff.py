@@ -172,6 +172,9 @@ def vjp(output: Tensor, inputs: Tensors) -> Callable[[Tensor], Tensor]:
         input that the output does not depend on contributes zeros.
     """
     ins = tuple(inputs.values())
+    if not output.requires_grad:  # a constant
+        size = sum(x.numel() for x in ins)
+        return lambda V: V.new_zeros(size, *V.shape[1:])
     pull = partial(torch.autograd.grad, output, ins, retain_graph=True, allow_unused=True)
 
     def product(V: Tensor) -> Tensor:
