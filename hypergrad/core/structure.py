@@ -13,7 +13,7 @@ def by_name(argument: str, given: Any) -> tuple[Tensors, Callable[[Tensors], Any
     """The tensors by name, and the map back to the caller's structure.
 
     Raises:
-        TypeError: if it is not a tensor, list, tuple or mapping, or holds anything but floating-point tensors.
+        TypeError: if it is not a tensor, list, tuple or mapping, or holds anything but dense floating-point tensors.
         ValueError: if it is empty.
     """
     if isinstance(given, Tensor):
@@ -39,6 +39,12 @@ def by_name(argument: str, given: Any) -> tuple[Tensors, Callable[[Tensors], Any
             raise TypeError(
                 f"{argument} must hold floating-point tensors, but {name!r} is of {met}; keep what is not "
                 "differentiated, such as buffers, inside the losses."
+            )
+        if value.is_meta:
+            raise TypeError(f"{argument} must hold values, but {name!r} is on the device meta, which has none.")
+        if value.layout != torch.strided:
+            raise TypeError(
+                f"{argument} must hold dense tensors, but {name!r} has the layout {value.layout}; use to_dense()."
             )
     return named, back
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -9,12 +10,17 @@ def require_scalar(value: Any, name: str) -> Tensor:
     """The given loss, after a check that it is a tensor with one entry.
 
     Raises:
-        TypeError: if it is not a tensor.
+        TypeError: if it is not a tensor, or a complex or sparse one.
         ValueError: if it has another shape.
     """
     if not isinstance(value, Tensor):
         raise TypeError(
             f"{name} must return a tensor of shape (), but it returned {value!r} of {type(value).__name__}."
+        )
+    if value.is_complex() or value.layout != torch.strided:
+        raise TypeError(
+            f"{name} must return a dense tensor of real numbers, but its dtype is {value.dtype} and its layout "
+            f"{value.layout}; take its .real, or its to_dense()."
         )
     if value.numel() != 1:
         raise ValueError(

@@ -58,7 +58,8 @@ def argmin(
         The function from λ to w, in the structures given here.
 
     Raises:
-        ValueError: if `at` or `order` is none of the above.
+        ValueError: if `at`, `order` or `tol` is none of the above.
+        TypeError: if `linsolve` is no linear solver.
 
     Also raised, by what it calls: NotOptimalError if φ(w₀, λ₀) is not zero.
     """
@@ -66,6 +67,10 @@ def argmin(
         raise ValueError(f'argmin\'s at must be "raise" or "resolve", but it is {at!r}.')
     if isinstance(order, bool) or not isinstance(order, int) or order < 0:
         raise ValueError(f"argmin's order must be an integer ≥ 0, but it is {order!r}.")
+    if not isinstance(linsolve, LinearSolver):
+        raise TypeError(f"argmin's linsolve must be a LinearSolver, such as hg.CG(), but it is {linsolve!r}.")
+    if tol is not None and (isinstance(tol, bool) or not isinstance(tol, int | float) or not tol >= 0):
+        raise ValueError(f"argmin's tol must be a number ≥ 0 or None, but it is {tol!r}.")
     optimum = Optimum.at(inner, params, hparams, linsolve=linsolve, tol=tol, inner_step=inner_step)
     return Argmin(optimum, at == "resolve", order, tol)
 

@@ -12,6 +12,7 @@ from hypergrad.core.errors import NotOptimalError
 from hypergrad.core.structure import by_name
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.function_problem import FunctionProblem, RootProblem
+from hypergrad.problem.returned import require_scalar
 from hypergrad.product.base import Stationarity
 
 
@@ -33,7 +34,11 @@ def as_problem(
     to_params: Callable[[Tensors], Any],
     to_hparams: Callable[[Tensors], Any],
 ) -> InnerProblem:
-    """The inner problem on named tensors; `to_params` and `to_hparams` lead to the caller's structures."""
+    """The inner problem on named tensors; `to_params` and `to_hparams` lead to the caller's structures.
+
+    Raises:
+        TypeError: if it is neither a problem nor a function.
+    """
     if isinstance(inner, InnerProblem):
         return inner
     if isinstance(inner, Root):
@@ -41,7 +46,12 @@ def as_problem(
         named = lambda w, hp: by_name("params", phi(to_params(w), to_hparams(hp)))[0]  # noqa: E731
         return RootProblem(named, params, hparams)
     loss = inner
-    given = lambda w, hp: loss(to_params(w), to_hparams(hp))  # noqa: E731
+    if isinstance(loss, type) or not callable(loss):
+        raise TypeError(
+            f"The inner problem must be an InnerProblem, a loss g(w, λ) or hg.Root(φ), but it is {loss!r}; of a class, "
+            "make an object."
+        )
+    given = lambda w, hp: require_scalar(loss(to_params(w), to_hparams(hp)), "The inner loss")  # noqa: E731
     return FunctionProblem(given, given, params, hparams)
 
 

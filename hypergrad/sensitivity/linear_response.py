@@ -56,9 +56,17 @@ class Response:
         return Expansion(self.optimum, 1).derivatives(direction)[0]
 
     def vjp(self, cotangent: Any) -> Any:
-        """(dw*/dλ)ᵀ u for u shaped as w, by one solve for any number of hyperparameters."""
+        """(dw*/dλ)ᵀ u for u shaped as w, by one solve for any number of hyperparameters.
+
+        Raises:
+            ValueError: if u has other shapes.
+        """
         u, _ = by_name("cotangent", cotangent)
-        return self.optimum.to_hparams(self.named_vjp(flatten(u)))
+        params = self.optimum.params
+        wanted, met = ([tuple(x.shape) for x in xs.values()] for xs in (params, u))
+        if met != wanted:
+            raise ValueError(f"A cotangent must have the shapes of the parameters, {wanted}, but it has {met}.")
+        return self.optimum.to_hparams(self.named_vjp(flatten(u).to(flatten(params))))
 
     def jacobian(self) -> Tensor:
         """dw*/dλ on flat vectors, shape (n, d), by min(n, d) solves."""

@@ -78,12 +78,20 @@ def append_jvp(function: Callable[..., Tensor], num_base_args: int = 1) -> Calla
     Returns:
         The function with one (or `num_base_args`) more directions.
 
+    Raises:
+        ValueError: if `num_base_args` is none of these.
+
+    Also raised, by the result: TypeError or ValueError if its arguments and directions are no tensors of one shape.
+
     Source: Giordano, `_append_jvp` of vittles (2019).
     """
+    if isinstance(num_base_args, bool) or not isinstance(num_base_args, int) or num_base_args < 1:
+        raise ValueError(f"append_jvp's num_base_args must be an integer ≥ 1, but it is {num_base_args!r}.")
 
     def with_direction(*arguments: Any) -> Tensor:
         given, directions = arguments[:-num_base_args], arguments[-num_base_args:]
         base, rest = given[:num_base_args], given[num_base_args:]
+        _require_tensors(base, directions, num_base_args)
 
         def at(*x: Tensor) -> Tensor:
             with Elementary():
@@ -92,3 +100,23 @@ def append_jvp(function: Callable[..., Tensor], num_base_args: int = 1) -> Calla
         return torch.func.jvp(at, base, directions)[1]
 
     return with_direction
+
+
+def _require_tensors(base: tuple[Any, ...], directions: tuple[Any, ...], count: int) -> None:
+    """Require as many dense tensors as there are directions of their shapes.
+
+    Raises:
+        TypeError: if there are others, or fewer.
+        ValueError: if a direction has another shape.
+    """
+    if len(base) < count:
+        raise TypeError(f"append_jvp needs {count} arguments and {count} directions, but it met {len(base)} arguments.")
+    for x, d in zip(base, directions, strict=True):
+        for value in (x, d):
+            if not isinstance(value, Tensor) or not value.is_floating_point() or value.layout != torch.strided:
+                met = f"{value.dtype}, {value.layout}" if isinstance(value, Tensor) else type(value).__name__
+                raise TypeError(f"append_jvp differentiates by dense floating-point tensors, but it met {met}.")
+        if x.shape != d.shape:
+            raise ValueError(
+                f"append_jvp needs a direction of shape {tuple(x.shape)}, as its argument, but it met {tuple(d.shape)}."
+            )
