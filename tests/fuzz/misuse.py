@@ -169,7 +169,8 @@ def call_argmin(inner: Any, outer: Any, w: Any, hp: Any, direction: Any, options
 
 
 def expansion(inner: Any, outer: Any, w: Any, hp: Any, direction: Any, options: dict[str, Any]) -> Any:
-    return hg.TaylorExpansion(**{"order": 2} | options).at(inner, w, hp).derivatives(direction)[0]
+    settings: dict[str, Any] = {"order": 2} | options
+    return hg.TaylorExpansion(**settings).at(inner, w, hp).derivatives(direction)[0]
 
 
 def prediction(inner: Any, outer: Any, w: Any, hp: Any, direction: Any, options: dict[str, Any]) -> Any:
@@ -186,7 +187,8 @@ def adjoint(inner: Any, outer: Any, w: Any, hp: Any, direction: Any, options: di
 
 def root(inner: Any, outer: Any, w: Any, hp: Any, direction: Any, options: dict[str, Any]) -> Any:
     inner = hg.Root(inner if inner is not g else lambda w, hp: w - A * hp)
-    return hg.TaylorExpansion(**{"order": 2} | options).at(inner, w, hp).derivatives(direction)[0]
+    settings: dict[str, Any] = {"order": 2} | options
+    return hg.TaylorExpansion(**settings).at(inner, w, hp).derivatives(direction)[0]
 
 
 def directional(inner: Any, outer: Any, w: Any, hp: Any, direction: Any, options: dict[str, Any]) -> Any:
