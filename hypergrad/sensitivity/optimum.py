@@ -155,9 +155,11 @@ class Optimum:
 
 
 def _is_shaped_as(like: Tensors, given: Tensors) -> bool:
-    """Whether all tensors have the shapes of `like`, or all have the same axis in front of them."""
+    """Whether all tensors have the shapes of `like`, or all have the same axis in front, of at least one entry."""
     if given.keys() != like.keys():
         return False
     pairs = [(given[name].shape, x.shape) for name, x in like.items()]
     in_front = {met[: len(met) - len(shape)] for met, shape in pairs}
+    if (0,) in in_front:
+        return False
     return all(met[len(met) - len(shape) :] == shape for met, shape in pairs) and in_front in ({()}, {pairs[0][0][:1]})

@@ -165,11 +165,12 @@ def argmin(inner: Any, outer: Any, w: Any, hp: Any, direction: Any, options: dic
 
 
 def call_argmin(inner: Any, outer: Any, w: Any, hp: Any, direction: Any, options: dict[str, Any]) -> Any:
-    return hg.argmin(inner, W, L, **options)(hp)
+    return hg.argmin(inner, W.clone(), L, **options)(hp)
 
 
 def expansion(inner: Any, outer: Any, w: Any, hp: Any, direction: Any, options: dict[str, Any]) -> Any:
-    return hg.TaylorExpansion(**{"order": 2} | options).at(inner, w, hp).derivatives(direction)[0]
+    settings: dict[str, Any] = {"order": 2} | options
+    return hg.TaylorExpansion(**settings).at(inner, w, hp).derivatives(direction)[0]
 
 
 def prediction(inner: Any, outer: Any, w: Any, hp: Any, direction: Any, options: dict[str, Any]) -> Any:
@@ -186,7 +187,8 @@ def adjoint(inner: Any, outer: Any, w: Any, hp: Any, direction: Any, options: di
 
 def root(inner: Any, outer: Any, w: Any, hp: Any, direction: Any, options: dict[str, Any]) -> Any:
     inner = hg.Root(inner if inner is not g else lambda w, hp: w - A * hp)
-    return hg.TaylorExpansion(**{"order": 2} | options).at(inner, w, hp).derivatives(direction)[0]
+    settings: dict[str, Any] = {"order": 2} | options
+    return hg.TaylorExpansion(**settings).at(inner, w, hp).derivatives(direction)[0]
 
 
 def directional(inner: Any, outer: Any, w: Any, hp: Any, direction: Any, options: dict[str, Any]) -> Any:
@@ -211,11 +213,12 @@ def draw(seed: int, number: int) -> tuple[str, dict[str, Any], str]:
     """A call, its arguments, and what is misused."""
     rng = random.Random(f"misuse {seed}/{number}")
     call = rng.choice(list(CALLS))
+    w, hp = W.clone(), L.clone()  # a loss may change its arguments in place
     arguments: dict[str, Any] = {
         "inner": g,
         "outer": f,
-        "w": W,
-        "hp": L,
+        "w": w,
+        "hp": hp,
         "direction": torch.ones_like(L),
         "options": {},
     }
@@ -227,7 +230,8 @@ def draw(seed: int, number: int) -> tuple[str, dict[str, Any], str]:
         return call, arguments | {"options": {key: value}}, f"{key}={value!r}"
     pool = LOSSES if place in ("inner", "outer") else VALUES
     name = rng.choice(list(pool))
-    return call, arguments | {place: pool[name]}, f"{place}: {name}"
+    value = pool[name]
+    return call, arguments | {place: value.clone() if type(value) is Tensor else value}, f"{place}: {name}"
 
 
 def misuse_verdict(seed: int, number: int) -> Verdict:

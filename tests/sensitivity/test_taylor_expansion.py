@@ -247,3 +247,9 @@ def test_data_weights_by_a_loss_of_torch():
     truth = hg.TaylorExpansion(order=3).at(logistic_objective, solve(ones), ones).derivatives(delta)
     for a, b in zip(found, truth, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_no_directions_at_all_are_refused():
+    expansion = hg.TaylorExpansion().at(lambda w, hp: (w - hp).square().sum(), torch.ones(2), torch.ones(()))
+    with pytest.raises(ValueError, match="A direction must have the shapes"):
+        expansion.derivatives(torch.ones(0))
