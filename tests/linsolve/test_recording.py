@@ -27,5 +27,9 @@ def test_joined_recordings_forget_only_what_does_not_fit(before, after):
     assert [float(Av.max()) for Av in both.products] == [i + 1 for i in kept]
 
 
-def test_products_can_be_read_before_the_vectors():
-    assert [float(Av.max()) for Av in recorded(0, 3).products] == [1, 2, 3]
+def test_products_read_before_the_vectors_are_without_those_of_zero():
+    recording = Recording()
+    A = recording.watch(Operator(torch.tensor([2.0, 3.0], dtype=torch.float64).mul))
+    for v in torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]], dtype=torch.float64):
+        A(v)
+    assert [float(Av.max()) for Av in recording.products] == [2, 3]

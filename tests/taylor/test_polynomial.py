@@ -175,7 +175,7 @@ def test_integers_of_a_function_without_a_rule_are_those_at_the_start():
 
 def test_a_loss_weighs_its_examples_though_its_rule_does_not():
     def function(x):
-        return functional.mse_loss(X @ x, X[:, 0], weight=X[:, 1] ** 2)
+        return functional.mse_loss(X @ x, X[:, 0], weight=X[:, 1] ** 2)  # pyright: ignore[reportCallIssue]
 
     with pytest.warns(hg.NoTaylorRuleWarning, match="mse_loss"):
         found = function(Polynomial(path("dense")))
