@@ -33,8 +33,6 @@ _HOMES = (
 _NOT_OURS = ("hypergrad.cli", "hypergrad.run", "hypergrad.outer.lock")
 """Parts of this library that are no parts of an experiment."""
 _TABLE = "hypergrad.run.Comparison"
-_OPERATIONS: Any = OPERATIONS
-"""Holds the operations on tensors that `torch` shows."""
 _WRITES = {"from_file"}
 """Operations on tensors that do more than compute."""
 
@@ -98,7 +96,7 @@ class Permission:
             return False
         home = getattr(found, "__module__", None)
         if inspect.isbuiltin(found) and (home is None or home.startswith("torch._C")):
-            return found.__self__ is _OPERATIONS or getattr(found.__self__, "__name__", "").startswith("torch._C")
+            return found.__self__ is OPERATIONS or getattr(found.__self__, "__name__", "").startswith("torch._C")
         home = home if isinstance(home, str) else type(found).__module__
         if _is_below(home, ("hypergrad",)):
             return not _is_below(home, _NOT_OURS) and not home.endswith("__main__")
@@ -157,4 +155,4 @@ def _is_tensor_operation(name: str) -> bool:
     found = getattr(torch, name, None)
     if isinstance(found, torch.dtype) or found is None:
         return True
-    return found is getattr(_OPERATIONS, name, None) and name not in _WRITES
+    return found is getattr(OPERATIONS, name, None) and name not in _WRITES

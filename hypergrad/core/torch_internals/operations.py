@@ -7,6 +7,7 @@ from torch.utils import checkpoint
 
 _C: Any = torch._C
 _ATEN: Any = torch.ops.aten
+_T: Any = torch
 _CHECKPOINT: Any = checkpoint
 
 DisableTorchFunctionSubclass = _C.DisableTorchFunctionSubclass
@@ -22,11 +23,10 @@ SOFTMAX_BACKWARDS = (_ATEN._log_softmax_backward_data, _ATEN._softmax_backward_d
 traced."""
 UNSAFE_VIEW = _ATEN._unsafe_view.default
 """The reshape that a matrix product ends with in a trace. When it goes, leave it out."""
-FOREACH = {
-    name: getattr(torch, f"_foreach_{name}") for name in ("add", "sub", "mul", "div", "sqrt", "clamp_min", "copy_")
-}
-"""Operations on lists of tensors by one kernel, which torch's own optimisers use. When one goes, write a loop."""
-(foreach_add, foreach_sub, foreach_mul, foreach_div, foreach_sqrt, foreach_clamp_min, foreach_copy_) = FOREACH.values()
+foreach_add, foreach_sub, foreach_mul, foreach_div = _T._foreach_add, _T._foreach_sub, _T._foreach_mul, _T._foreach_div
+"""Arithmetic on lists of tensors by one kernel, which torch's own optimisers use too. When one goes, write a loop."""
+foreach_sqrt, foreach_clamp_min, foreach_copy_ = _T._foreach_sqrt, _T._foreach_clamp_min, _T._foreach_copy_
+"""More of them."""
 SDP_SWITCHES = {
     kernel: (getattr(_C, f"_get_{kernel}_sdp_enabled"), getattr(_C, f"_set_sdp_use_{kernel}"))
     for kernel in ("flash", "mem_efficient", "cudnn", "overrideable", "math")
