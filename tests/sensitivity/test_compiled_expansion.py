@@ -6,18 +6,18 @@ import weakref
 import pytest
 import torch
 from optima import LOGISTIC, SEED, logistic_objective, seed_objective
-from torch._inductor import compile_fx
 
 import hypergrad as hg
 from hypergrad.compile.cache import WeakCache
 from hypergrad.compile.inductor import InductorProgram
+from hypergrad.core.torch_internals import inductor
 from hypergrad.sensitivity import compiled_expansion
 
 
 @pytest.fixture
 def as_traced(monkeypatch):
     """Runs the trace without a compiler."""
-    monkeypatch.setattr(compile_fx, "compile_fx_inner", lambda graph, inputs: lambda tensors: graph(*tensors))
+    monkeypatch.setattr(inductor, "compile_fx_inner", lambda graph, inputs: lambda tensors: graph(*tensors))
 
 
 def both(objective, w0, hpar0, **settings):
@@ -92,7 +92,7 @@ def no_compiler(*args, **kwargs):
         (seed_objective, lambda m: m.setattr(compiled_expansion, "_LARGEST_DENSE", 3), "inverse Hessian"),
         (
             seed_objective,
-            lambda monkeypatch: monkeypatch.setattr(compile_fx, "compile_fx_inner", no_compiler),
+            lambda monkeypatch: monkeypatch.setattr(inductor, "compile_fx_inner", no_compiler),
             "RuntimeError",
         ),
     ],
