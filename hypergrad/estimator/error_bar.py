@@ -228,8 +228,7 @@ class _NewtonStep:
 def _rms(vectors: list[Tensor]) -> float:
     """The root mean square of the norms."""
     sizes = read([torch.linalg.vector_norm(x.double()) for x in vectors])
-    if not min(sizes) > _TINY:
-        sizes = [_norm(x) for x in vectors]
+    sizes = sizes if min(sizes) > _TINY else [_norm(x) for x in vectors]
     unit = 2.0 ** (math.frexp(max(sizes))[1] - 1)  # a power of two, by which division is exact
     return unit * math.sqrt(sum((size / unit) ** 2 for size in sizes) / len(sizes))
 

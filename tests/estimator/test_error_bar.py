@@ -364,6 +364,6 @@ def test_a_bar_of_numbers_whose_squares_are_zero():
         problem = kind(size=6, condition=100, seed=1)
         estimator = hg.Implicit(inner_steps=0, linsolve=hg.CG(tol=1e-2))
         found = estimator.estimate(problem, problem.init_hparams(), problem.init_params())
-        bars.append(found.error_bar.estimate)
+        bars.append(float(found.stats["error_estimate"]))
     assert bars[1] == pytest.approx(bars[0] * 2.0**-700, rel=1e-6, abs=0)
     assert bars[1] > 0
