@@ -92,9 +92,20 @@ class Operator:
             compile=None if compiled is None else compile_shifted,
             matvec=shift(self.matvec),
             columns=None if self.columns is None else shift(self.columns),
-            approximate=None if make is None else lambda: make().shifted(damping),
+            approximate=None if make is None else lambda: _shifted_near(make(), damping),
             kronecker=None if self.kronecker is None else self.kronecker.shifted(damping),
         )
+
+
+def _shifted_near(near: Operator, damping: float) -> Operator:
+    """An approximate operator plus damping · I.
+
+    Raises:
+        CannotApproximateError: if its format, which may be coarser than that of the exact one, cannot hold the damping.
+    """
+    if near.dtype is not None and abs(damping) > torch.finfo(near.dtype).max:
+        raise CannotApproximateError(f"a damping of {damping:.1e} is infinite in {near.name}")
+    return near.shifted(damping)
 
 
 @cache  # one function for each f: compiled functions are found again by it

@@ -14,7 +14,7 @@ from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation, blew_up, require_finite
 from hypergrad.problem.parts import accumulated_outer_loss
 from hypergrad.solver.base import InnerSolver, State
-from hypergrad.solver.requirements import require_finite_squares
+from hypergrad.solver.requirements import require_normal_squares
 from hypergrad.tape.base import Tape, Trajectory
 from hypergrad.training.divergence import explain_divergence
 from hypergrad.training.dynamics import Dynamics
@@ -78,7 +78,7 @@ class DifferentiatedRun:
             start = solver.start(problem, params, hparams)
         begin = dynamics.oracle(0).evaluate(solver.params(start))
         require_finite(begin, hparams)
-        require_finite_squares(solver, start, begin.grad_norm)
+        require_normal_squares(solver, start, hparams, begin.grad_norm)
         return cls(dynamics, params, steps, begin)
 
     def only(self, name: str) -> "DifferentiatedRun":

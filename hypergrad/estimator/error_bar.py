@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import flatten, unflatten
 from hypergrad.core.errors import HypergradError
+from hypergrad.core.length import length
 from hypergrad.core.local_shard import standard_normal
 from hypergrad.core.operator import Operator
 from hypergrad.estimator.linearization import Linearization
@@ -36,6 +37,8 @@ _NEGLIGIBLE = 0.5
 """What the solves leave may have an effect of this part of the distance: a judgement."""
 _STEPS = 6
 """Newton steps within which φ must become linear: a judgement."""
+_TINY = 1e-150
+"""Below, squares are not normal numbers in float64."""
 _DISAGREE = 0.1
 """Between differences and second derivatives, relative. A judgement: so much is no longer a small inexactness."""
 
@@ -225,11 +228,13 @@ class _NewtonStep:
 def _rms(vectors: list[Tensor]) -> float:
     """The root mean square of the norms."""
     sizes = read([torch.linalg.vector_norm(x.double()) for x in vectors])
-    return math.sqrt(sum(size**2 for size in sizes) / len(sizes))
+    sizes = sizes if min(sizes) > _TINY else [_norm(x) for x in vectors]
+    unit = 2.0 ** (math.frexp(max(sizes))[1] - 1)  # a power of two, by which division is exact
+    return unit * math.sqrt(sum((size / unit) ** 2 for size in sizes) / len(sizes))
 
 
 def _norm(x: Tensor) -> float:
-    return torch.linalg.vector_norm(x.double()).item()
+    return length(x.double())
 
 
 def _indirect(at: Linearization, adjoint: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from hypergrad.estimator.report import UnrollingReport
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.second_derivatives import require_second_derivatives
 from hypergrad.solver.base import InnerSolver, State, require_differentiable
+from hypergrad.solver.coefficient import root
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.tape.footprint import measure
 from hypergrad.training.jvp_steps import JvpSteps, compile_jvp_steps, eager_seconds, jvp_step
@@ -77,6 +78,7 @@ class Forward(HypergradEstimator):
     ) -> Hypergradient:
         require_second_derivatives(problem, "Forward")
         run = DifferentiatedRun.of(problem, self.solver, hparams, params, inner_step, self.inner_steps)
+        _require_normal_products(run)
         flow = _Flow(run)
         if self.online and carry is not None:
             flow.resume(carry)
@@ -198,6 +200,28 @@ class _Flow:
     def _arrive(self, before: State, after: State) -> None:
         self.state, self.tangents, uses = jvp_step(before, after, self.hparams, self.tangents, self.directions)
         self.used |= {name for name, is_used in uses.items() if is_used}
+
+
+def _require_normal_products(run: DifferentiatedRun) -> None:
+    """Require that H Z does not underflow before it is multiplied by a large learning rate that is tuned.
+
+    Z = ∂w/∂lr is about as large as the gradient, and H at most about 1/lr.
+
+    Raises:
+        ValueError: if it does.
+    """
+    lr, hparams = root(run.dynamics.solver.coefficients().get("lr", 0.0)), run.dynamics.hparams
+    if not isinstance(lr, str):
+        return
+    limits, grad_norm = torch.finfo(hparams[lr].dtype), run.begin.grad_norm
+    if 0 < grad_norm < limits.tiny**0.5 / limits.eps:
+        rate = hparams[lr].max().item()
+        if rate > 1 / limits.eps and grad_norm / rate < limits.tiny / limits.eps:
+            raise ValueError(
+                f"Forward multiplies second derivatives of about 1/lr by ∂w/∂lr, which is about the inner gradient. At "
+                f"{lr} = {rate:.1e} and a gradient norm of {grad_norm:.1e} the product is 0 in {hparams[lr].dtype}. "
+                "Change the unit of the inner loss, use Unrolled, or compute in float64."
+            )
 
 
 def _shapes(content: Any) -> Any:

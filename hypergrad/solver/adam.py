@@ -99,6 +99,7 @@ def root_of_second_moment(v: Tensor) -> Tensor:
 
     v is 0 only if all gradients were 0, and then the mean m is 0 too. There the slope of the step −lr m/(√v + eps) in
     √v is ∝ m = 0, so its derivative is the finite one through m. Without this rule autograd would compute 0 · ∞. Below
-    the smallest normal number, which is negligible beside eps, the root is constant.
+    the smallest normal number the root is constant; `require_normal_squares` sees to it that this is negligible
+    beside eps.
     """
     return v.clamp_min(torch.finfo(v.dtype).tiny).sqrt()

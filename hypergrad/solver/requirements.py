@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 from inspect import signature
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.validation import require_real, require_representable
@@ -24,6 +26,9 @@ _CONTRACT = {
     "largest_lr": "largest_lr(self, curvature, values)",
 }
 """The methods that a training step calls, and how to define them."""
+
+_TIMES_ROOT = 32.0
+"""A gradient below so many roots of the smallest normal number has a mean square, times 1 − β₂ = 1e-3, that is none."""
 
 _EARLIER_PARAMETERS = {"problem", "hparams", "first_step"}
 """Parameters of these methods in earlier versions."""
@@ -126,21 +131,36 @@ def require_fitting(
             )
 
 
-def require_finite_squares(solver: object, state: dict[str, Tensors], grad_norm: float) -> None:
-    """Require that the squares of the gradient that some solvers keep are finite; else the steps would be 0.
+def require_normal_squares(solver: Any, state: dict[str, Tensors], hparams: Tensors, grad_norm: float) -> None:
+    """Require that the format can hold the squares of the gradient that some solvers keep.
+
+    If they are infinite, the steps are 0. If they are 0, the root of their mean is not |d|, which matters unless both
+    are negligible beside eps.
 
     Args:
-        solver: for its name.
+        solver: with its name and coefficients.
         state: at the start of training.
+        hparams: λ.
         grad_norm: of the inner gradient there.
 
     Raises:
-        ValueError: if they are not.
+        ValueError: if it cannot.
     """
+    if not {"second_moment", "sum_of_squares"} & state.keys():
+        return
     dtype = next(iter(state["params"].values())).dtype
-    if {"second_moment", "sum_of_squares"} & state.keys() and grad_norm > torch.finfo(dtype).max ** 0.5:
+    limits, remedy = torch.finfo(dtype), "Change the unit of the inner loss"
+    squares = f"{type(solver).__name__} squares the gradient, whose norm of {grad_norm:.1e} at the start of training is"
+    if grad_norm > limits.max**0.5:
         raise ValueError(
-            f"{type(solver).__name__} squares the gradient, whose norm of {grad_norm:.1e} at the start of training is "
-            f"too large for that in {dtype}: training would stand still. Change the unit of the inner loss, or compute "
-            "in float64."
+            f"{squares} too large for that in {dtype}: training would stand still. {remedy}, or compute in float64."
         )
+    least = _TIMES_ROOT * limits.tiny**0.5
+    if 0 < grad_norm < least and "eps" in solver.coefficients():
+        eps = solver.values_at(hparams, 0)["eps"]
+        eps = eps.min().item() if isinstance(eps, Tensor) else eps
+        if eps < least / limits.eps:
+            raise ValueError(
+                f"{squares} too small for that in {dtype}, where the square is 0, and eps = {eps:.1e} does not hide "
+                f"it. {remedy}, set eps to {least / limits.eps:.0e} or more, or compute in float64."
+            )

@@ -12,7 +12,7 @@ from hypergrad.core.validation import require_compile, require_instance, require
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation, blew_up, require_finite
 from hypergrad.solver.base import InnerSolver, State
-from hypergrad.solver.requirements import require_finite_squares
+from hypergrad.solver.requirements import require_normal_squares
 from hypergrad.training.compile_choice import Ledger
 from hypergrad.training.compile_steps import compile_steps, eager_seconds
 from hypergrad.training.divergence import explain_divergence
@@ -95,7 +95,7 @@ class Training:
         dynamics, state = Dynamics(problem, solver, hparams, first_step), solver.start(problem, params, hparams)
         start = dynamics.oracle(0).evaluate(solver.params(state))
         require_finite(start, hparams)
-        require_finite_squares(solver, state, start.grad_norm)
+        require_normal_squares(solver, state, hparams, start.grad_norm)
         goal = self.tol * dynamics.oracle(0).evaluate(problem.init_params()).grad_norm if self.tol > 0 else 0.0
         dynamics, remark, ledger = self._with_compiled_steps(dynamics, state)
         run = _Run(dynamics, goal, state, start)

@@ -351,3 +351,19 @@ def test_the_error_is_unknown_where_the_hessian_ends():
     found = hg.Implicit(inner_steps=0, linsolve=hg.Dense())
     stats = found.estimate(problem, problem.init_hparams(), problem.init_params()).stats
     assert str(stats["error_status"]).startswith("unknown: products with the Hessian are NaN or infinite")
+
+
+class OfAnotherUnit(hg.Quadratic):
+    def outer_loss(self, params, hparams, batch):
+        return 2.0**-700 * super().outer_loss(params, hparams, batch)
+
+
+def test_a_bar_of_numbers_whose_squares_are_zero():
+    bars = []
+    for kind in (hg.Quadratic, OfAnotherUnit):
+        problem = kind(size=6, condition=100, seed=1)
+        estimator = hg.Implicit(inner_steps=0, linsolve=hg.CG(tol=1e-2))
+        found = estimator.estimate(problem, problem.init_hparams(), problem.init_params())
+        bars.append(float(found.stats["error_estimate"]))
+    assert bars[1] == pytest.approx(bars[0] * 2.0**-700, rel=1e-6, abs=0)
+    assert bars[1] > 0

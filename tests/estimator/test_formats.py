@@ -1,5 +1,7 @@
 """Numbers that the dtype of the parameters cannot hold are refused by name."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -97,3 +99,49 @@ def test_the_bar_covers_what_differences_leave_out_of_the_mixed_product():
     error = abs(found.grad["l"].item() + 1 / 3)
     assert error == pytest.approx(0.1**2 / 9, rel=1e-3)
     assert error <= float(found.stats["error_estimate"]) <= 10 * error
+
+
+class Small(Square):
+    def inner_loss(self, params, hparams, batch):
+        return 1e-30 * super().inner_loss(params, hparams, batch)
+
+
+SQUARING = [hg.Adam, partial(hg.AdamW, weight_decay=0.0), hg.Adagrad, hg.RMSprop]
+
+
+@pytest.mark.parametrize("solver", SQUARING)
+@pytest.mark.parametrize("kind", [hg.Unrolled, hg.Forward, hg.Implicit])
+def test_gradients_whose_squares_are_zero(solver, kind):
+    problem = Small(torch.float32)
+    with pytest.raises(ValueError, match=r"norm of .*e-30 .* too small for that .* eps = 1.0e-15 .* 3e-11 or more"):
+        kind(solver=solver(eps=1e-15), inner_steps=3).estimate(problem, problem.init_hparams(), problem.init_params())
+
+
+@pytest.mark.parametrize("solver", SQUARING)
+def test_squares_that_are_zero_beside_a_large_eps(solver):
+    found, wanted = (
+        hg
+        .Forward(solver=solver(eps=1e-10, lr=1e20), inner_steps=3)
+        .estimate(problem, problem.init_hparams(), problem.init_params())
+        .grad["l"]
+        for problem in (Small(torch.float32), Small(torch.float64))
+    )
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=0)
+
+
+class SmallWithRate(Small):
+    def hyperparameters(self):
+        return {**super().hyperparameters(), "lr": hg.Hyperparameter(1e29)}
+
+
+def test_a_large_rate_that_is_tuned_by_forward_mode():
+    problem, solver = SmallWithRate(torch.float32), hg.GradientDescent(lr="lr")
+    given = problem, problem.init_hparams(), problem.init_params()
+    with pytest.raises(ValueError, match=r"At lr = 1.0e\+29 and a gradient norm of .*e-30 .* use Unrolled"):
+        hg.Forward(solver=solver, inner_steps=3).estimate(*given)
+    double = SmallWithRate(torch.float64)
+    found = hg.Unrolled(solver=solver, inner_steps=3).estimate(*given).grad
+    exact = hg.Forward(solver=solver, inner_steps=3)
+    wanted = exact.estimate(double, double.init_hparams(), double.init_params()).grad
+    for name in found:
+        torch.testing.assert_close(found[name].double(), wanted[name], rtol=1e-5, atol=0)

@@ -87,6 +87,15 @@ def test_damping_holds_for_the_approximation_too():
     assert (found.x - torch.linalg.solve(A + torch.eye(N), rhs())).norm() <= 1e-8 * found.x.norm()
 
 
+def test_damping_that_the_format_of_the_approximation_cannot_hold():
+    A, damping = spd(SPECTRA["spread"]), 1e70
+    found = hg.CG(tol=1e-10).solve(near(A).shifted(damping), rhs())
+    assert (
+        found.remark == "iterated on the exact product, because a damping of 1.0e+70 is infinite in the rounded matrix"
+    )
+    torch.testing.assert_close(found.x, rhs() / damping)
+
+
 def inexact(A: torch.Tensor, error: float) -> hg.Operator:
     """A with products that have a random relative error."""
     generator = torch.Generator().manual_seed(0)
