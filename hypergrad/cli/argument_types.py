@@ -13,6 +13,13 @@ _OURS = ("hypergrad.", "torch.")
 _WIDEST = 2**63
 """Of an integer that torch can hold."""
 _NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "text", Path: "a path", type(None): "null"}
+_WAYS: dict[str, Any] = {
+    "_target_": str,
+    "_convert_": Literal["none", "partial", "object", "all"],
+    "_recursive_": bool,
+    "_partial_": bool,
+}
+"""How Hydra builds an object."""
 _UNKNOWN = ("${", "???")
 """The beginnings of values that are not known yet; whoever builds the config says so."""
 
@@ -34,6 +41,7 @@ def require_types(config: Any, *keys: str) -> None:
         return
     owner = _owner(config.get("_target_"))
     hints = {} if owner is None else _hints(owner)
+    _require_known_ways(config, *keys)
     for key, value in config.items():
         hint, default = hints.get(key, (Any, None))
         if not (_fits(value, hint) or (type(value) is type(default) and value == default)):
@@ -42,6 +50,18 @@ def require_types(config: Any, *keys: str) -> None:
                 f"{value!r} of type {type(value).__name__}{_too_wide(value)}."
             )
         require_types(value, *keys, str(key))
+
+
+def _require_known_ways(config: dict[str, Any], *keys: str) -> None:
+    """Require that the keys by which Hydra is told how to build an object have values that it knows.
+
+    Raises:
+        TypeError: if one has not.
+    """
+    for key, known in _WAYS.items():
+        value = config.get(key)
+        if value is not None and not _fits(value, known):
+            raise TypeError(f"{'.'.join((*keys, key))} must be {_described(known)}, but it is {value!r}.")
 
 
 def _owner(target: Any) -> Any:

@@ -26,6 +26,7 @@ from hypergrad.cli.argument_types import require_types
 from hypergrad.cli.composition import composed
 from hypergrad.cli.device import require_device
 from hypergrad.cli.explain import explain
+from hypergrad.cli.given import given, name_given
 from hypergrad.cli.permission import Permission
 from hypergrad.cli.resume import resumed
 from hypergrad.cli.run_settings import require_settings
@@ -67,7 +68,11 @@ def configured(cfg: DictConfig, *keys: str) -> Any:
     for key in keys:
         part = part.get(key)
     require_types(plain(part), *keys)
-    return instantiate(part)
+    try:
+        return instantiate(part)
+    except Exception as error:
+        name_given(error, *keys)
+        raise
 
 
 @contextmanager
@@ -100,7 +105,7 @@ def configured_problem(cfg: DictConfig) -> Iterator[InnerProblem]:
         problem = configured(cfg, "problem")
         if not isinstance(problem, InnerProblem):
             raise TypeError(f"problem must be an InnerProblem, but {cfg.problem._target_} returned a {type(problem)}.")
-        if _was_given("seed") and not is_seeded and torch.equal(start, torch.get_rng_state()):
+        if given("seed") and not is_seeded and torch.equal(start, torch.get_rng_state()):
             warnings.warn(
                 f"seed={cfg.seed} changes nothing: {cfg.problem._target_} draws no random numbers when it is built, "
                 "and its config does not refer to ${seed}.",
@@ -115,12 +120,6 @@ def configured_problem(cfg: DictConfig) -> Iterator[InnerProblem]:
             yield in_precision(whole, cfg.precision)
     finally:
         torch.set_default_dtype(before)
-
-
-def _was_given(key: str) -> bool:
-    """Whether the command line sets a key."""
-    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
-    return any(override.split("=")[0].lstrip("+") == key for override in given)
 
 
 def _is_seeded(cfg: DictConfig) -> bool:

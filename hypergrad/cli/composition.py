@@ -39,6 +39,7 @@ def composed(permission: Permission, launch: Launch | None, arguments: list[str]
         if permission.resumed is not None:
             screen_resumed(config["hydra"])
         if "hydra" in cfg:
+            _require_verbosity(config["hydra"].get("verbose"))
             with read_write(cfg), open_dict(cfg):
                 _place(cfg, launch, has_folder=any(text.startswith("hydra.run.dir=") for text in arguments))
         return cfg
@@ -48,6 +49,16 @@ def composed(permission: Permission, launch: Launch | None, arguments: list[str]
         yield
     finally:
         ConfigLoaderImpl.load_configuration = compose
+
+
+def _require_verbosity(verbose: Any) -> None:
+    """Require what Hydra takes for `hydra.verbose`; it breaks off at other types without a message.
+
+    Raises:
+        TypeError: if it is something else.
+    """
+    if not isinstance(verbose, bool | str | list):
+        raise TypeError(f"hydra.verbose must be true, false or names of loggers, but it is {verbose!r}.")
 
 
 def _place(cfg: DictConfig, launch: Launch | None, *, has_folder: bool) -> None:

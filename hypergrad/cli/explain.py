@@ -47,17 +47,35 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 def _first_line(error: BaseException, causes: list[BaseException]) -> str:
     root = causes[-1]
+    if type(error).__name__ == "OverrideParseException":
+        return _unread(error)
     # An error of this library may have been raised again with a longer message.
-    says_most = error if _is_about_config(error) or isinstance(error, HypergradError | RankError) else root
+    is_longest = _is_about_config(error) or isinstance(error, HypergradError | RankError)
+    says_most = error if is_longest else next(filter(_is_raised_here, causes), root)
     message = str(says_most).strip()
-    if not message or isinstance(root, KeyError | AttributeError | ImportError) and not _is_about_config(error):
+    if not message or isinstance(says_most, KeyError | AttributeError | ImportError) and not _is_about_config(error):
         message = f"{type(root).__name__}: {message}"
-    if isinstance(root, ModuleNotFoundError) and (missing := _attribute(root)):
+    if isinstance(says_most, ModuleNotFoundError) and (missing := _attribute(says_most)):
         message = missing
-    elif isinstance(root, ModuleNotFoundError):
+    elif isinstance(says_most, ModuleNotFoundError):
         message += ". `python -m` looks in the current folder: run it in the folder that holds the module."
     key = _config_key(causes)
     return f"{key}: {message}" if key else message
+
+
+def _unread(error: Any) -> str:
+    """The message for an argument that Hydra cannot read, whose own message may leave the argument out."""
+    why = str(error).removeprefix(f"Error parsing override '{error.override}'\n").strip().splitlines()[0]
+    return (
+        f"{error.override!r} cannot be read as KEY=VALUE: {why}. A value with special characters needs quotes, once "
+        "for Hydra and once for the shell: KEY=\"'a=b'\"."
+    )
+
+
+def _is_raised_here(error: BaseException) -> bool:
+    """Whether this library raised an error, and not only let it pass."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].filename.startswith(_LIBRARIES[-1])
 
 
 def _attribute(error: ModuleNotFoundError) -> str:
@@ -97,6 +115,10 @@ def _choices(cause: BaseException) -> str:
         if inside:
             return f"Did you mean {' or '.join(inside)}?"
         return _suggestion(wrong, known)
+    if "looks like a config group override" in str(cause):
+        return "To set a value, leave out @ and what follows it."
+    if "Additional config directory" in str(cause):
+        return "--config-dir must name a folder that exists."
     options, wrong = getattr(cause, "options", None), str(getattr(cause, "missing_cfg_file", "")).rpartition("/")[2]
     if options and (near := difflib.get_close_matches(wrong, options, n=1)):
         return f"Did you mean {near[0]!r}?"

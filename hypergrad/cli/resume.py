@@ -7,6 +7,7 @@ import yaml
 
 from hypergrad.callback.state_file import read
 from hypergrad.cli.settings import options_and_others
+from hypergrad.core.errors import CheckpointError
 
 AUTO = "auto"
 """`resume=auto` goes on in the folder of the run if it holds a state, and begins there otherwise."""
@@ -34,7 +35,10 @@ def resumed(arguments: list[str]) -> tuple[list[str], Path | None]:
     if not chosen or chosen[-1] in ("", "null", AUTO):
         return arguments, None
     source = Path(chosen[-1]).resolve()
-    read(source)
+    try:
+        read(source)
+    except (FileNotFoundError, CheckpointError) as error:
+        raise type(error)(f"resume: {error}") from error
     folder = source if source.is_dir() else source.parent
     given = [argument for argument in others if not argument.startswith(_OURS)]
     overrides = continued(folder, given)

@@ -6,6 +6,7 @@ from typing import Any
 _SCALAR = (str, int, float)
 _SETTINGS: dict[str, tuple[tuple[type, ...], str]] = {
     "name": (_SCALAR, "text"),
+    "resume": ((str, type(None)), "the folder of a run, or auto, or null"),
     "seed": ((int,), "an integer"),
     "folds": ((int, type(None)), "an integer or null"),
     "any_world": ((bool,), "true or false"),

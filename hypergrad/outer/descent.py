@@ -19,6 +19,7 @@ from hypergrad.outer.objective import OuterObjective
 from hypergrad.outer.requirements import require_comparable, require_same_loss
 from hypergrad.outer.spread_requirements import require_entrywise
 from hypergrad.outer.suggested_sgd import SuggestedSGD
+from hypergrad.outer.torch_settings import explained_division, require_numbers
 
 
 class Descent:
@@ -34,6 +35,8 @@ class Descent:
     Raises:
         TypeError: if `optimizer` does not return a torch.optim.Optimizer, or `scheduler` a scheduler.
         ValueError: if there is a scheduler for an optimiser without a learning rate.
+
+    Also raised, by what it calls: ValueError if a setting of the optimiser or the scheduler is NaN.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Descent:
                 f"Trainer.optimizer must make a torch.optim.Optimizer, but it made {self.optimizer!r}; "
                 "give a class or a functools.partial of one, such as functools.partial(torch.optim.Adam, lr=0.1)."
             )
+        require_numbers("optimizer", self.optimizer, self.optimizer.defaults)
         require_entrywise(objective.spread, self.optimizer)
         require_same_loss(objective.problem, self.optimizer)
         require_comparable(objective.estimator, self.optimizer)
@@ -67,6 +71,8 @@ class Descent:
                 f"Trainer.scheduler must make a scheduler of torch.optim.lr_scheduler, but it made {self.scheduler!r}; "
                 "give a class or a functools.partial of one."
             )
+        if scheduler:
+            require_numbers("scheduler", self.scheduler, vars(self.scheduler))
 
     def step(self, record: Record, until: int) -> Record | None:
         """Outer steps from a record to the next, that of step `until`; None if the acceptance rejects every step.
@@ -114,7 +120,8 @@ class Descent:
     def step_scheduler(self) -> None:
         """A step of the scheduler where the loss is not known."""
         if self.scheduler is not None and not isinstance(self.scheduler, ReduceLROnPlateau):
-            self.scheduler.step()
+            with explained_division(self.scheduler):
+                self.scheduler.step()
 
     def _require_finite(self, record: Record, until: int) -> None:
         """Require that u is finite after the steps from a record on.
@@ -153,7 +160,7 @@ class Descent:
     def _schedule(self, record: Record) -> None:
         """A step of the scheduler; one that waits for a lower dev loss takes none where that was not evaluated."""
         if not isinstance(self.scheduler, ReduceLROnPlateau):
-            self.scheduler.step()
+            self.step_scheduler()
         elif record.dev_loss is not None:
             self.scheduler.step(record.dev_loss)
 
