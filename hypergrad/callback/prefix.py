@@ -10,10 +10,10 @@ class Prefix(Sequence[Any]):
     A copy at each step of a run would make k steps cost O(k²).
 
     Args:
-        entries: a list to which entries are only ever appended.
+        entries: a list, or another sequence, to which entries are only ever appended.
     """
 
-    def __init__(self, entries: list[Any]) -> None:
+    def __init__(self, entries: Sequence[Any]) -> None:
         self._entries, self._length = entries, len(entries)
 
     def __len__(self) -> int:

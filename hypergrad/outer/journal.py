@@ -4,11 +4,9 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
-from sys import intern
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from hypergrad.callback.base import MOST_ENTRIES, OUTER_LOSS, Record, Result
 from hypergrad.callback.prefix import Prefix
@@ -22,6 +20,7 @@ from hypergrad.core.ranks import ALONE
 from hypergrad.estimator.base import Hypergradient
 from hypergrad.estimator.inexact import inexactness
 from hypergrad.outer.agreement import Agreement
+from hypergrad.outer.kept import KeptScalars, KeptTensors
 from hypergrad.outer.labels import Labels
 from hypergrad.outer.ledger import Ledger
 from hypergrad.outer.objective import OuterObjective
@@ -67,11 +66,11 @@ class Journal:
         self.monitor, self.compares, self.looseness = monitor, compares, looseness
         self.device = next(iter(like.values())).device
         self.ledger = Ledger(labels or {})
-        self.history: list[dict[str, float]] = []
+        self.history = KeptScalars()
         self._warned: set[str] = set()
         self.spread = spread or Spread({})
         kept = [name for name, x in like.items() if x.numel() <= MOST_ENTRIES and name not in self.spread.shards]
-        self._paths: dict[str, list[Tensor]] = {name: [] for name in kept}
+        self._paths = {name: KeptTensors() for name in kept}
         self._records: tuple[Record, ...] = ()
 
     @property
@@ -146,8 +145,7 @@ class Journal:
             )
         is_lower = now is not None and (least is None or now < least or self._is_loose(best, record))
         is_best = is_lower or not self.compares
-        # All rows share their tags, which are made anew in each record.
-        self.history.append({"step": record.step, **{intern(tag): x for tag, x in record.scalars().items()}})
+        self.history.append({"step": record.step, **record.scalars()})
         for name, path in self._paths.items():
             path.append(record.hparams[name])
         # Last, so that an interrupt leaves a row too many and never one too few.
@@ -164,7 +162,7 @@ class Journal:
             best=best,
             stopped=stopped,
             history=self.history[:rows],
-            trajectory={name: torch.stack(path[:rows]) for name, path in self._paths.items()},
+            trajectory={name: path.stacked(rows) for name, path in self._paths.items()},
             final_model=final_model,
             monitor=self.monitor,
         )
@@ -181,9 +179,9 @@ class Journal:
 
     def restore(self, state: dict[str, Any], problem_at: Callable[[int], InnerProblem]) -> None:
         """Go back to a state; `problem_at` returns the problem of an outer step."""
-        self.history = list(state["history"])
+        self.history = KeptScalars(state["history"])
         kept = {name: path for name, path in state["trajectory"].items() if name not in self.spread.shards}
-        self._paths = {name: list(placed(path[:], self.device)) for name, path in kept.items()}
+        self._paths = {name: KeptTensors(placed(path[:], self.device)) for name, path in kept.items()}
         records = (_as_record(content, self.device, problem_at) for content in state["records"])
         self._records = tuple(self.spread.restored(record) for record in records)
         self._warned = set(state["warned"])
