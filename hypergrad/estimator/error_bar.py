@@ -108,7 +108,7 @@ class _NewtonStep:
         here, v = self.here, self.adjoint
         H = here.inner.product
         self.inverse = inverse = Inverse.of(H, here.df_dw, self.seen, self.outside, self.budget)
-        self.first = _gradient(estimated, v)
+        self.first = estimated.gradient(v)
         vanishing = self._effect(here, [self._random() * v for _ in range(_SAMPLES)])
         eps = torch.finfo(v.dtype).eps
         self.rounding = eps * (_ROUNDING * vanishing + _norm(self.first))
@@ -203,14 +203,24 @@ class _NewtonStep:
             spread = [inverse.spread(self._random()) for _ in range(_SAMPLES)]
             effect, wide = self._effect(far, spread), _rms(spread) / root
             floor = effect * (unsure + slope * wide * noise) + self.rounding
-            moved = _norm(_gradient(far, v + epsilon) - self.first) + floor
+            moved = _norm(far.gradient(v + epsilon) - self.first) + floor
             remains = _GENERIC * effect * _norm(rest) / root
             if remains <= _NEGLIGIBLE * moved:
                 break
             more, rest = inverse.further(rest)
             epsilon = epsilon + more
         behind = 0.0 if inverse.is_whole else _GENERIC * effect * slope * wide * _norm(far.inner.phi) / root
+        if _norm(far.inner.phi) > 3 * noise * root:  # more than the disturbance and rounding
+            moved = max(moved, _norm(self._after_next(far, v + epsilon) - self.first) + floor)
         return moved + remains, behind
+
+    def _after_next(self, far: Linearization, v: Tensor) -> Tensor:
+        """The hypergradient after one more step of both unknowns, where both ends of the first may be equally wrong."""
+        inverse, params = self._inverse, far.point.params
+        w = flatten(params) - inverse.rough(far.inner.phi)[0]
+        there = Linearization.at(replace(far.point, params=unflatten(w, params)))
+        self.extra += 1
+        return there.gradient(v + inverse.rough(there.df_dw - there.inner.product(v))[0])
 
     @property
     def _inverse(self) -> Inverse:
@@ -222,7 +232,7 @@ class _NewtonStep:
 
     def _effect(self, at: Linearization, vectors: list[Tensor]) -> float:
         """The root mean square of ‖(∂φ/∂λ)ᵀ x‖."""
-        return _rms([_indirect(at, x) for x in vectors])
+        return _rms([at.flat_indirect(x) for x in vectors])
 
 
 def _rms(vectors: list[Tensor]) -> float:
@@ -235,16 +245,3 @@ def _rms(vectors: list[Tensor]) -> float:
 
 def _norm(x: Tensor) -> float:
     return length(x.double())
-
-
-def _indirect(at: Linearization, adjoint: Tensor) -> Tensor:
-    """−(∂φ/∂λ)ᵀ v, flat."""
-    hparams, terms = at.point.oracle.hparams, at.indirect(adjoint)
-    return flatten({k: torch.zeros_like(hparams[k]) if x is None else x for k, x in terms.items()}).detach()
-
-
-def _gradient(at: Linearization, adjoint: Tensor) -> Tensor:
-    """The hypergradient, flat."""
-    hparams = at.point.oracle.hparams
-    direct = flatten({k: torch.zeros_like(hparams[k]) if x is None else x for k, x in at.direct.items()})
-    return direct.detach() + _indirect(at, adjoint)

@@ -58,6 +58,17 @@ class Linearization:
         """−(∂φ/∂λ)ᵀ v by name; None if φ does not depend on a hyperparameter."""
         return self.inner.mixed(-adjoint)
 
+    def flat_indirect(self, adjoint: Tensor) -> Tensor:
+        """−(∂φ/∂λ)ᵀ v, flat."""
+        hparams, terms = self.point.oracle.hparams, self.indirect(adjoint)
+        return flatten({k: torch.zeros_like(hparams[k]) if x is None else x for k, x in terms.items()}).detach()
+
+    def gradient(self, adjoint: Tensor) -> Tensor:
+        """The hypergradient with this adjoint, flat."""
+        hparams = self.point.oracle.hparams
+        direct = flatten({k: torch.zeros_like(hparams[k]) if x is None else x for k, x in self.direct.items()})
+        return direct.detach() + self.flat_indirect(adjoint)
+
 
 def require_dependence(point: Point, hint: str) -> None:
     """Refuse to tune what the solution does not depend on, such as a coefficient of the solver, before any step.

@@ -367,3 +367,18 @@ def test_a_bar_of_numbers_whose_squares_are_zero():
         bars.append(float(found.stats["error_estimate"]))
     assert bars[1] == pytest.approx(bars[0] * 2.0**-700, rel=1e-6, abs=0)
     assert bars[1] > 0
+
+
+@pytest.mark.parametrize("away", [1e-1, 1e-2, 1e-3])
+def test_a_step_along_a_symmetry_whose_ends_are_equally_wrong(away):
+    """(a − λ − b²)²/2 + b²/2 is even in b; from (λ − b², b) the Newton step leads to the same a, which is off by b²."""
+
+    def inner_loss(w, p):
+        return (w[0] - p - w[1].square()).square() / 2 + w[1].square() / 2
+
+    start = torch.tensor([3.0 - away**2, away])
+    problem = OneTensor(inner_loss, lambda w: (w[0] - 1).square() / 2, start, 3.0)
+    found, bar = bar_of(problem, linsolve=hg.Dense())
+    error = abs(found - 2)
+    assert error == pytest.approx(away**2, rel=1e-3)
+    assert error <= bar <= 10 * error
