@@ -50,11 +50,6 @@ def kill_and_go_on(name: str, at: int, folder: Path, whole: dict[str, Any]) -> E
     return cut
 
 
-@pytest.fixture(scope="module")
-def cache() -> dict[str, tuple[dict[str, Any], int]]:
-    return {}
-
-
 QUICK = {"batches and dropout": 3, "retrain": 1, "single loop": 1}
 """Kills in CI."""
 

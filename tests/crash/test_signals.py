@@ -24,11 +24,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 SEED, NAME = 18, "batches and dropout"
 
 
-@pytest.fixture(scope="module")
-def cache() -> dict[str, tuple[dict[str, Any], int]]:
-    return {}
-
-
 def signal_and_go_on(at: int, kind: int, again_after: int | None, folder: Path, whole: dict[str, Any]) -> str:
     """Send a signal at a call, and perhaps a second one; then go on. How the first part ended."""
     end = run(NAME, folder, signalled(at, kind, again_after))
