@@ -15,7 +15,7 @@ from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.estimator.dev_loss import train_and_evaluate
 from hypergrad.outer.journal import Journal
 from hypergrad.outer.labels import entry_labels
-from hypergrad.outer.lifecycle import running
+from hypergrad.outer.lifecycle import end, running
 from hypergrad.outer.lock import folders, locked
 from hypergrad.problem.base import InnerProblem
 
@@ -55,15 +55,13 @@ def search(
     trials = _Trials(problem, estimator, method, budget)
     config = config or {"method": repr(method)}
     run = Run(budget.trials or 0, problem, estimator, config, best=lambda: trials.journal.best)
-    with locked(folders(callbacks)):
-        with running(callbacks, run, trials.journal):
-            for record in trials.records():
-                trials.journal.add(record)
-                for callback in callbacks:
-                    callback.on_step(record)
+    with locked(folders(callbacks)), running(callbacks, run, trials.journal) as started:
+        for record in trials.records():
+            trials.journal.add(record)
+            for callback in callbacks:
+                callback.on_step(record)
         result = trials.journal.result("budget")
-        for callback in callbacks:
-            callback.on_end(result)
+        end(started, result)
     return result
 
 

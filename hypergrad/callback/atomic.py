@@ -5,7 +5,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -51,7 +51,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
     Its name until then is its own, so that two processes never write to the same unfinished file.
     """
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_MARK}")
+    unfinished = _unfinished(path)
     try:
         with writing(path):
             with unfinished.open("wb") as file:
@@ -65,11 +65,45 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def replace_together(writers: Mapping[Path, Callable[[IO[bytes]], object]]) -> None:
+    """Replace files of one folder that belong together; after an error of a writer, all are unchanged.
+
+    All are on disk before the first takes its name. The last file is missing until the others have theirs, so that
+    a process that is killed in between never leaves it beside files that it does not belong to.
+
+    Args:
+        writers: what writes a file, by its path.
+
+    Also raised, by what it calls: OSError if the disk is full or cannot be written; the error of a writer.
+    """
+    unfinished, last = {path: _unfinished(path) for path in writers}, [*writers][-1]
+    try:
+        for path, write in writers.items():
+            with writing(path), unfinished[path].open("wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+        with writing(last):
+            last.unlink(missing_ok=True)
+            for path, written in unfinished.items():
+                written.replace(path)
+            _sync(last.parent)
+    except BaseException:
+        for written in unfinished.values():
+            written.unlink(missing_ok=True)
+        raise
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove the unfinished files that killed processes left in a folder."""
     for path in folder.glob(f"*{_MARK}"):
         if _UNFINISHED.search(path.name):
             path.unlink(missing_ok=True)
+
+
+def _unfinished(path: Path) -> Path:
+    """A name for a file until it is whole, which no other process has."""
+    return path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_MARK}")
 
 
 def _sync(folder: Path) -> None:

@@ -71,7 +71,7 @@ class Callback:
         """After the last step."""
 
     def on_error(self, error: BaseException, last: Record | None) -> None:
-        """When an error or Ctrl-C ends the run; `last` is the last record, if there is one."""
+        """When an error or Ctrl-C ends the run before `on_end` has returned; `last` is the last record, if any."""
 
 
 def claim(path: Path, run: Run) -> None:

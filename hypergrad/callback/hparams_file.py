@@ -1,13 +1,14 @@
 """Hyperparameters as plain values, and as a file that people and programs read."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
 
-from hypergrad.callback.atomic import replacing
+from hypergrad.callback.atomic import replace_together
 from hypergrad.core.autodiff import Tensors
 
 HPARAMS_FILE, _LARGE = "hparams.yaml", "hparams.pt"
@@ -26,9 +27,13 @@ def plain(hparams: Tensors) -> dict[str, Any]:
 
 
 def save_hparams(
-    folder: Path, hparams: Tensors, labels: Mapping[str, tuple[str, ...]], about: Mapping[str, Any]
+    folder: Path,
+    hparams: Tensors,
+    labels: Mapping[str, tuple[str, ...]],
+    about: Mapping[str, Any],
+    beside: Mapping[str, Callable[[IO[bytes]], object]],
 ) -> None:
-    """Write `hparams.yaml`, and `hparams.pt` if one of them has more than 1000 entries.
+    """Write `hparams.yaml`, and `hparams.pt` if one of them has more than 1000 entries, and files that belong to it.
 
     A scalar is a number, a vector with labels a number for each label, and anything else a list. `load_hparams` reads
     them back, bit for bit.
@@ -38,18 +43,17 @@ def save_hparams(
         hparams: λ in natural units.
         labels: names of the entries of a vector, by hyperparameter; may be empty.
         about: plain values that describe λ, by name; they come first.
+        beside: what writes the other files, by their names. There is no `hparams.yaml` while only some are replaced.
     """
     folder.mkdir(parents=True, exist_ok=True)
     large = {name: x.detach().cpu() for name, x in hparams.items() if _is_large(x)}
     small = {name: _readable(x, labels.get(name, ())) for name, x in hparams.items() if name not in large}
-    if large:
-        with replacing(folder / _LARGE) as file:
-            torch.save(large, file)
     values = {name: small.get(name, _LARGE) for name in hparams}
     dtype = next(iter(hparams.values())).dtype
     described = {**about, "dtype": str(dtype).removeprefix("torch."), "hparams": values}
-    with replacing(folder / HPARAMS_FILE) as file:
-        file.write((_HEAD + _as_yaml(described)).encode())
+    text = (_HEAD + _as_yaml(described)).encode()
+    files = {**beside, **({_LARGE: partial(torch.save, large)} if large else {}), HPARAMS_FILE: lambda f: f.write(text)}
+    replace_together({folder / name: write for name, write in files.items()})
 
 
 def load_hparams(source: str | Path) -> Tensors:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from hypergrad.core.errors import CheckpointError
@@ -19,6 +20,8 @@ from hypergrad.core.torch_internals.trees import tree_map_with_path
 
 _KEY, FOLDER = "key among the shards", "shards"
 """An entry of a state file in the place of rows, and the entry that names the folder."""
+_SUMS = "checksums of shards"
+"""The entry with the checksums of the files in the folder; earlier releases wrote none."""
 
 
 def folder_of(state_file: Path) -> Path:
@@ -46,10 +49,13 @@ def without_rows(state: Any) -> tuple[Any, dict[str, Rows]]:
     return tree_map_with_path(entry, state), rows
 
 
-def write_shards(state_file: Path, rows: Mapping[str, Rows]) -> None:
+def write_shards(state_file: Path, rows: Mapping[str, Rows]) -> dict[str, Any]:
     """Write the rows of a state file to come, at the same time on all processes that have them.
 
     An earlier state of this name is removed first.
+
+    Returns:
+        What the state must hold for `read_shards`.
 
     Raises:
         OSError: on all of them, if one cannot write; nothing of it is left.
@@ -57,30 +63,44 @@ def write_shards(state_file: Path, rows: Mapping[str, Rows]) -> None:
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.state_dict_saver import save  # here, because it takes half a second
 
-    ranks = next(iter(rows.values())).shard.ranks
+    from hypergrad.callback.checked_shards import CheckedWriter
+
+    ranks, folder = next(iter(rows.values())).shard.ranks, folder_of(state_file)
     if ranks.rank == 0:
         remove(state_file)  # the others write only after rank 0 has told them what
+    writer = CheckedWriter(folder)
     try:
-        save(_as_dtensors(rows), checkpoint_id=folder_of(state_file), process_group=ranks.group)
+        save(_as_dtensors(rows), storage_writer=writer, process_group=ranks.group)
     except CheckpointException as error:
         if ranks.rank == 0:
             remove(state_file)
         rank, (reason, _) = min(error.failures.items())
         raise OSError(
-            f"{folder_of(state_file)} could not be written, because of rank {rank}: {reason}. All ranks write there, "
+            f"{folder} could not be written, because of rank {rank}: {reason}. All ranks write there, "
             f"so they must all see the folder and have space. The run goes on by resume={state_file.parent}"
         ) from error
+    found: list[Any] = [None] * ranks.world
+    dist.all_gather_object(found, writer.checksums, group=ranks.group)
+    return {FOLDER: folder.name, _SUMS: {name: x for own in found for name, x in own.items()}}
 
 
-def read_shards(folder: Path, into: Mapping[str, Rows | Tensor]) -> None:
+def read_shards(state: Mapping[str, Any], into: Mapping[str, Rows | Tensor]) -> None:
     """Fill rows and whole tensors in place, at the same time on all processes that have some of them.
 
+    Args:
+        state: that was read from a file.
+        into: the rows and tensors, by their keys.
+
     Raises:
-        CheckpointError: if a file of the folder is missing, or cannot be read.
+        CheckpointError: if a file of the folder is missing or damaged, or cannot be read.
     """
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.state_dict_loader import load
 
+    from hypergrad.callback.checked_shards import CheckedReader
+
+    folder = Path(state[FOLDER])
+    reader = CheckedReader(folder, state.get(_SUMS, {}))
     rows = {key: x for key, x in into.items() if isinstance(x, Rows)}
     whole = {key: x for key, x in into.items() if isinstance(x, Tensor)}
     group = next(iter(rows.values())).shard.ranks.group if rows else None
@@ -88,10 +108,11 @@ def read_shards(folder: Path, into: Mapping[str, Rows | Tensor]) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
             wanted = {**_as_dtensors(rows), **whole}
-            load(wanted, checkpoint_id=folder, process_group=group, no_dist=not rows)
+            load(wanted, storage_reader=reader, process_group=group, no_dist=not rows)
     except (OSError, RuntimeError, CheckpointException) as error:
+        reason = reader.damage or str(error).strip().splitlines()[-1][:200]
         raise CheckpointError(
-            f"{folder} cannot be read: {str(error).strip().splitlines()[-1][:200]}. It belongs to the state file of "
+            f"{folder} cannot be read: {reason}. It belongs to the state file of "
             "the same name, and all ranks read it: put it where they all can, or resume an earlier state-NNNNNN.pt."
         ) from error
 

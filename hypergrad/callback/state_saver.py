@@ -6,7 +6,7 @@ from typing import Any
 
 from hypergrad.callback.base import Callback, Record, Result, Run
 from hypergrad.callback.history_file import HistoryFile
-from hypergrad.callback.shard_folder import FOLDER, folder_of, remove_orphans, without_rows, write_shards
+from hypergrad.callback.shard_folder import remove_orphans, without_rows, write_shards
 from hypergrad.callback.state_file import found, path_of, write
 
 
@@ -71,9 +71,7 @@ class StateSaver(Callback):
             return
         state, rows = without_rows(self._latest)
         if rows:
-            file = path_of(self.folder, state["step"])
-            write_shards(file, rows)
-            state[FOLDER] = folder_of(file).name
+            state |= write_shards(path_of(self.folder, state["step"]), rows)
         if self._writes:
             write(self._history, state, self.keep)
         self._latest = None

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
 
-from hypergrad.callback.atomic import replacing
 from hypergrad.callback.hparams_file import save_hparams
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.display import assigned, on_screen
@@ -57,6 +57,9 @@ class TrainedModel:
         `torch.load("model.pt", weights_only=True)` is a state_dict for `load_state_dict` of the user's module, on the
         CPU; if the problem trains no module, it holds `params`.
 
+        The two are replaced together: a process that is killed in between leaves no `hparams.yaml`, and a full disk
+        those that were there.
+
         Args:
             folder: created when missing.
             writes: whether to write. Of ranks that each hold shards of the parameters, all must call it, and the first
@@ -65,17 +68,17 @@ class TrainedModel:
         states = self.problem.state_dicts(self.params, self.hparams)
         if not writes or (self.problem.param_shards() and not self.problem.peers.is_first):
             return
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, state in states.items():
-            with replacing(folder / f"{name}.pt") as file:
-                torch.save(_on_cpu(state), file)
-        about: dict[str, Any] = {"origin": self.origin, "models": [f"{name}.pt" for name in states]}
+        models = {f"{name}.pt": partial(_write, state) for name, state in states.items()}
+        about: dict[str, Any] = {"origin": self.origin, "models": [*models]}
         changed = self.problem.changes_inputs()
         if changed:
             about["inputs"] = f"The models expect inputs that are changed by {', '.join(changed)}."
         about |= {"losses": {name: float(value) for name, value in self.losses.items()}}
-        save_hparams(folder, self.tuned or self.hparams, self.labels, about)
+        save_hparams(Path(folder), self.tuned or self.hparams, self.labels, about, models)
+
+
+def _write(state: Mapping[str, Any], file: IO[bytes]) -> None:
+    torch.save(_on_cpu(state), file)
 
 
 def _on_cpu(state: Mapping[str, Any]) -> Mapping[str, Any]:

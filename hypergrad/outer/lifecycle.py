@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from hypergrad.callback.base import Callback, Run
+from hypergrad.callback.base import Callback, Result, Run
 from hypergrad.core.ranks import Peers
 from hypergrad.outer.agreement import Agreement
 from hypergrad.outer.journal import Journal
@@ -12,8 +12,10 @@ from hypergrad.outer.termination import asking, terminable
 
 
 @contextmanager
-def running(callbacks: Sequence[Callback], run: Run, journal: Journal) -> Iterator[None]:
+def running(callbacks: Sequence[Callback], run: Run, journal: Journal) -> Iterator[list[Callback]]:
     """Start the callbacks; if an error or a signal ends the block, call `on_error` of those that did start.
+
+    The block gets them, for `end`.
 
     Also raised, by what it calls: the error that ended the block, after `on_error` of the callbacks.
     """
@@ -26,7 +28,7 @@ def running(callbacks: Sequence[Callback], run: Run, journal: Journal) -> Iterat
                     for callback in callbacks:
                         callback.on_start(run)
                         started.append(callback)
-                yield
+                yield started
         except BaseException as raised:
             error = agreement.cause(raised)
             for callback in started:
@@ -39,6 +41,13 @@ def running(callbacks: Sequence[Callback], run: Run, journal: Journal) -> Iterat
             if error is raised:
                 raise
             raise error from raised
+
+
+def end(started: list[Callback], result: Result) -> None:
+    """Call `on_end` of the callbacks, and remove each one from the list then, so that it hears of no later error."""
+    while started:
+        started[0].on_end(result)
+        del started[0]
 
 
 @contextmanager

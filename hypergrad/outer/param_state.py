@@ -1,13 +1,12 @@
 """The state of a run, of whose parameters each process may have a shard."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hypergrad.callback.shard_folder import FOLDER, is_entry, key_of, read_shards
+from hypergrad.callback.shard_folder import is_entry, key_of, read_shards
 from hypergrad.core.autodiff import Tensors, flatten, unflatten
 from hypergrad.core.errors import CheckpointError
 from hypergrad.core.local_shard import LocalShard, plain
@@ -72,7 +71,7 @@ def _read(state: dict[str, Any], shards: Shards, device: torch.device | str) -> 
             into[key_of(x)] = _empty(x, shards, device)
 
     _each(state, lambda tree: tree_map(ask, tree, is_leaf=is_entry))
-    read_shards(Path(state[FOLDER]), into)
+    read_shards(state, into)
     found = {key: x if isinstance(x, Tensor) else LocalShard.of(x.own, x.shard.ranks) for key, x in into.items()}
 
     def own(x: Any) -> Any:

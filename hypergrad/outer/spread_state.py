@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -69,7 +68,7 @@ def with_own(
     carry = map_carry(state["adjoint"], partial(_named, like=state["hparams"], leaf=asked))
     state = _each(state, names, asked)
     if into:
-        read_shards(Path(state[FOLDER]), into)
+        read_shards(state, into)
     return _each(state, names, found) | {"adjoint": map_carry(carry, partial(_part, leaf=found))}
 
 

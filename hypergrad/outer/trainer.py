@@ -20,7 +20,7 @@ from hypergrad.outer.compiled_descent import CompiledDescent, compiles
 from hypergrad.outer.descent import Descent
 from hypergrad.outer.journal import Journal
 from hypergrad.outer.labels import entry_labels
-from hypergrad.outer.lifecycle import blaming, running, shown_once
+from hypergrad.outer.lifecycle import blaming, end, running, shown_once
 from hypergrad.outer.lock import folders, locked
 from hypergrad.outer.loop import Loop
 from hypergrad.outer.objective import OuterObjective
@@ -192,11 +192,10 @@ class Trainer:
                 loop.journal.rows,
             )
             try:
-                with running(self.callbacks, run, loop.journal):
+                with running(self.callbacks, run, loop.journal) as started:
                     result = loop.run()
-                with agreement.together():
-                    for callback in self.callbacks:
-                        callback.on_end(result)
+                    with agreement.together():
+                        end(started, result)
             except KeyboardInterrupt as error:
                 # The context of an interrupt is another one if it came while the callbacks saved.
                 is_second = isinstance(error.__context__, KeyboardInterrupt)

@@ -40,7 +40,7 @@ LABELS = {"labelled": ("age", "on", "1"), "twice": ("same", "same")}
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 def test_hyperparameters_come_back_bit_for_bit(dtype, tmp_path):
     hparams = hparams_of(dtype)
-    save_hparams(tmp_path, hparams, LABELS, {"origin": "outer step 3"})
+    save_hparams(tmp_path, hparams, LABELS, {"origin": "outer step 3"}, {})
     for source in (tmp_path, tmp_path / "hparams.yaml", str(tmp_path)):
         found = hg.load_hparams(source)
         assert list(found) == list(hparams)
@@ -57,7 +57,7 @@ def test_hyperparameters_come_back_bit_for_bit(dtype, tmp_path):
 
 def test_the_file_is_read_by_people(tmp_path):
     hparams = {name: hparams_of()[name] for name in ("third", "labelled", "matrix")}
-    save_hparams(tmp_path, hparams, LABELS, {})
+    save_hparams(tmp_path, hparams, LABELS, {}, {})
     assert (tmp_path / "hparams.yaml").read_text().splitlines()[1:] == [
         "dtype: float64",
         "hparams:",

@@ -23,11 +23,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 SEED = 18
 
 
-@pytest.fixture(scope="module")
-def cache() -> dict[str, tuple[dict[str, Any], int]]:
-    return {}
-
-
 def fill_and_go_on(name: str, at: int, folder: Path, whole: dict[str, Any], *, until: int | None, kind: int) -> bool:
     """Fill the disk at a call, and perhaps free it some calls later; then go on with room. Whether the run failed."""
     end = run(name, folder, full(at, until, kind))

@@ -1,14 +1,19 @@
 """A run that is killed in the middle of any call that changes a file goes on, by the same call, to the same bits."""
 
+import itertools
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from folder_runs import RUNS, evidence, require_same, tuned
-from moments import End, in_a_child, killed, nothing
+from moments import End, full, in_a_child, killed, nothing
 
+import hypergrad as hg
 from hypergrad.callback import state_file
+from hypergrad.callback.trained_model import TrainedModel
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore"
@@ -45,11 +50,6 @@ def kill_and_go_on(name: str, at: int, folder: Path, whole: dict[str, Any]) -> E
     return cut
 
 
-@pytest.fixture(scope="module")
-def cache() -> dict[str, tuple[dict[str, Any], int]]:
-    return {}
-
-
 QUICK = {"batches and dropout": 3, "retrain": 1, "single loop": 1}
 """Kills in CI."""
 
@@ -77,3 +77,29 @@ def test_a_run_killed_at_every_call(tmp_path, cache):
     whole, calls = undisturbed(name, tmp_path, cache)
     ends = [kill_and_go_on(name, at, tmp_path / str(at), whole) for at in range(calls)]
     print(f"{name}: {sum(end.signal == 9 for end in ends)} kills, at each of {calls} calls")
+
+
+def saved(x: float, folder: Path) -> None:
+    """Save a model in which all numbers are the same."""
+    hparams = {"many": torch.full((1001,), x), "one": torch.tensor(x)}
+    TrainedModel(hparams, {"w": torch.full((3,), x)}, hg.Quadratic(size=3), {}, "a test").save(folder)
+
+
+@pytest.mark.parametrize("how", [killed, full])
+def test_a_save_that_breaks_off_never_leaves_files_of_two_models(how, tmp_path):
+    """The last of them, hparams.yaml, is missing until all are those of the new one."""
+    found = []
+    for at in itertools.count():
+        folder = tmp_path / str(at)
+        saved(1.0, folder)
+        end = in_a_child(partial(saved, 2.0, folder), folder, how(at), tmp_path / "log")
+        if (folder / "hparams.yaml").exists():
+            tensors = hg.load_hparams(folder) | torch.load(folder / "model.pt", weights_only=True)
+            numbers = {x for tensor in tensors.values() for x in tensor.flatten().tolist()}
+            assert len(numbers) == 1, (at, numbers)
+            found += numbers
+        else:
+            found.append(None)
+        if end.code == 0:
+            break
+    assert [*dict.fromkeys(found)] == ([1.0, None, 2.0] if how is killed else [1.0, 2.0])

@@ -11,21 +11,17 @@ from typing import Any, cast
 
 import pytest
 import torch
-from folder_runs import evidence, require_same, tuned
+from folder_runs import ADAM, IMPLICIT, evidence, require_same, tuned
 from moments import in_a_child, killed, nothing, signalled
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_kills import run, undisturbed
 
+import hypergrad as hg
 from hypergrad.callback import state_file
 from hypergrad.table.read import read_run
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 SEED, NAME = 18, "batches and dropout"
-
-
-@pytest.fixture(scope="module")
-def cache() -> dict[str, tuple[dict[str, Any], int]]:
-    return {}
 
 
 def signal_and_go_on(at: int, kind: int, again_after: int | None, folder: Path, whole: dict[str, Any]) -> str:
@@ -87,6 +83,39 @@ def test_a_signal_while_torch_writes_a_state_is_an_interrupt(tmp_path, monkeypat
     assert fired
     assert state_file.read(tmp_path)["step"] == 0
     assert tuned(NAME, tmp_path).last.step == 3
+
+
+class AtTheEnd(hg.Callback):
+    """Is asked to end by SIGTERM when the steps are done, and notes what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def on_end(self, result: hg.Result) -> None:
+        self.heard.append("end")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_error(self, error: BaseException, last: hg.Record | None) -> None:
+        self.heard.append(type(error).__name__)
+        print(self.heard)
+
+
+def test_a_signal_at_the_end_saves_what_is_not_saved_yet(tmp_path):
+    """Callbacks whose end was before hear nothing, and the others save what was reached."""
+    folder, before = tmp_path / "run", AtTheEnd()
+    callbacks = [hg.ModelSaver(folder), before, hg.StateSaver(folder, every=100), hg.Summary(folder)]
+
+    def work() -> None:
+        hg.Trainer(
+            problem=hg.Quadratic(size=3), estimator=IMPLICIT, optimizer=ADAM, outer_steps=3, callbacks=callbacks
+        ).fit()
+
+    end = in_a_child(work, tmp_path, nothing, tmp_path / "log")
+    assert (end.signal, end.code) == (0, 3), end.said
+    assert "['end', 'Terminated']" in end.said
+    assert state_file.read(folder)["step"] == 3
+    assert read_run(folder).status == "interrupted"
+    assert (folder / "model.pt").exists()
 
 
 def test_a_clock_that_was_set_back_changes_nothing(tmp_path, monkeypatch, cache):

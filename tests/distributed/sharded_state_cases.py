@@ -176,6 +176,24 @@ def files() -> list[Any]:
     return [sorted(one.name for one in path.iterdir()), w, *map(str, entries)]
 
 
+def damaged() -> dict[str, str]:
+    """What is said of a state with a flipped bit in a file of its shards, and of one with the file of another state."""
+    path, found = leave("f2sa"), dict[str, str]()
+    for name in ("nothing", "__1_0.distcp", ".metadata", "__0_0.distcp"):
+        run = folder() / f"damaged-{name}"
+        if dist.get_rank() == 0:
+            file = shutil.copytree(path, run) / f"state-00000{STOPPED}.shards" / name
+            if name == "__0_0.distcp":
+                shutil.copy(run / f"state-00000{STOPPED - 1}.shards" / name, file)
+            elif name != "nothing":
+                content = bytearray(file.read_bytes())
+                content[len(content) // 2] ^= 1
+                file.write_bytes(content)
+        dist.barrier()
+        found[name] = said(partial(fit, "f2sa", problem(), resume=run, outer_steps=STOPPED))
+    return found
+
+
 def rank_without_space() -> list[Any]:
     """What all ranks say if one of them cannot write at step 2, and the names that are left in the folder."""
     path, before = folder() / "full", FileSystemWriter.write_data
@@ -258,6 +276,7 @@ def cases() -> dict[str, Callable[[], Any]]:
         **{f"unsharded, {kind}": partial(unsharded, kind) for kind in KINDS},
         **{f"cut, {kind}": partial(cut, kind) for kind in KINDS},
         "files": files,
+        "damaged": damaged,
         "rank without space": rank_without_space,
         "asked to end": asked_to_end,
         "state dicts": state_dicts,

@@ -43,6 +43,14 @@ def test_each_rank_writes_its_own_rows_and_what_stands_in_several_places_once():
         assert entries == [str(entry) for entry in wanted]
 
 
+@pytest.mark.parametrize("name", ["__0_0.distcp", "__1_0.distcp", ".metadata"])
+def test_a_file_of_shards_that_is_not_what_was_written_is_named_on_all_ranks(name):
+    for said in found("damaged"):
+        assert said["nothing"] == "nothing"
+        assert "state-000002.shards cannot be read: " in said[name]
+        assert f"{name} is no longer what was written, by its checksum. It belongs to the state file" in said[name]
+
+
 def test_a_rank_without_space_leaves_the_state_before_and_one_message():
     for said, names in found("rank without space"):
         assert "state-000002.shards could not be written, because of rank 1: [Errno 28] No space left" in said
