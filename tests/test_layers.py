@@ -37,7 +37,7 @@ ORDER = [
 """A file may import from its own level and from those before it."""
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
-HYDRA = {*(("cli", name) for name in ("command", "composition", "explain", "screening")), ("run",)}
+HYDRA = {*(("cli", name) for name in ("command", "composition", "explain", "given", "screening")), ("run",)}
 FAMILIES = {
     "effect",
     "task",
