@@ -281,7 +281,6 @@ CHECKS: dict[str, Callable[[], object]] = {
     "operations.NN_OPERATIONS": lambda: hasattr(operations.NN_OPERATIONS, "gelu"),
     "operations.SOFTMAX_BACKWARDS": lambda: len(operations.SOFTMAX_BACKWARDS) == 2,
     "operations.UNSAFE_VIEW": lambda: isinstance(operations.UNSAFE_VIEW, tracing.OpOverload),
-    "operations.FOREACH": lambda: len(operations.FOREACH) == 7,
     "operations.foreach_add": lambda: foreach_is("add", [5, 10], 1),
     "operations.foreach_sub": lambda: foreach_is("sub", [3, 8], 1),
     "operations.foreach_mul": lambda: foreach_is("mul", [8, 18], 2),
