@@ -29,7 +29,7 @@ from hypergrad.cli.explain import explain
 from hypergrad.cli.given import given, name_given
 from hypergrad.cli.permission import Permission
 from hypergrad.cli.resume import resumed
-from hypergrad.cli.run_settings import require_settings
+from hypergrad.cli.run_settings import require_problem, require_settings
 from hypergrad.cli.screening import plain, screen, unresolved
 from hypergrad.cli.settings import options_first, own_settings
 from hypergrad.cli.sharing import require_sharing
@@ -80,10 +80,11 @@ def configured_problem(cfg: DictConfig) -> Iterator[InnerProblem]:
     """The problem that a config names, on its device; its dtype is torch's default inside the context.
 
     Raises:
-        ValueError: if the config names no problem, or an unknown dtype.
+        ValueError: if the config names an unknown dtype.
         TypeError: if `problem` is not an InnerProblem.
 
-    Also raised, by what it calls: ValueError if the device is not here, or the folds are out of range.
+    Also raised, by what it calls: ValueError if there is no problem or no such device, or the folds are out of
+    range.
     """
     if cfg.dtype not in _DTYPES:
         remedy = "; for losses in bfloat16 give precision=bf16-mixed or bf16-true" if "16" in str(cfg.dtype) else ""
@@ -92,11 +93,8 @@ def configured_problem(cfg: DictConfig) -> Iterator[InnerProblem]:
         require_precision(cfg.precision)
     launch = launched()
     device = require_device(cfg.device if launch is None else launch.device(str(cfg.device)), _DTYPES[cfg.dtype])
-    if cfg.get("problem") is None:
-        raise ValueError(
-            "No problem is configured: choose experiment=ridge, or your own experiment with --config-dir. Its file "
-            "begins with `# @package _global_` and has a key `problem`."
-        )
+    config: Any = OmegaConf.to_container(cfg)
+    require_problem(config.get("problem"))
     before = torch.get_default_dtype()
     torch.set_default_dtype(_DTYPES[cfg.dtype])
     try:

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from hypergrad.cli.given import given
+
 _SCALAR = (str, int, float)
 _SETTINGS: dict[str, tuple[tuple[type, ...], str]] = {
     "name": (_SCALAR, "text"),
@@ -39,3 +41,23 @@ def require_settings(config: dict[str, Any]) -> None:
     timeout = config["rank_timeout"]
     if not isinstance(timeout, str) and not (math.isfinite(timeout) and timeout > 0):
         raise ValueError(f"rank_timeout must be a finite number of seconds above 0, but it is {timeout}.")
+
+
+def require_problem(problem: Any) -> None:
+    """Require that a config says what its problem is.
+
+    Args:
+        problem: its part of the config, as plain values.
+
+    Raises:
+        ValueError: if there is none.
+        TypeError: if it is no mapping.
+    """
+    if problem is None:
+        chosen = f" by {' '.join(given('experiment'))}" * bool(given("experiment"))
+        raise ValueError(
+            f"No problem is configured{chosen}: choose experiment=ridge, or your own experiment with --config-dir. Its "
+            "file begins with `# @package _global_` and has a key `problem`."
+        )
+    if not isinstance(problem, dict):
+        raise TypeError(f"problem must be a mapping with a key _target_, as hypergrad.Ridge, but it is {problem!r}.")
