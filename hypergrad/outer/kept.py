@@ -30,7 +30,7 @@ class KeptScalars(Sequence[Any]):
         """Keep a row."""
         tags, start = tuple(row), len(self._values)
         self._values.extend(row.values())
-        self._tags.append(self._shared.setdefault(tags, tags))
+        self._tags[len(self) :] = [self._shared.setdefault(tags, tags)]  # in place of what an interrupt left
         self._starts.append(start)  # last: an interrupt before it leaves a row that is not counted
 
     def __len__(self) -> int:
