@@ -12,6 +12,9 @@ from compositions import Composition
 from optimum_cases import optimum_verdict
 from torch_operations import OPERATIONS
 
+# torch says so of batched backward passes that it computes one by one, to the same numbers.
+pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+
 SEED = 4
 
 
