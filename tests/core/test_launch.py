@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from torch.distributed.distributed_c10d import HashStore
+from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUsage]
 
 from hypergrad.core.launch import Launch, _leave_error_file, is_first_to_fail, launched, processes
 from hypergrad.core.ranks import ALONE
