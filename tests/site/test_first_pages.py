@@ -87,6 +87,6 @@ def test_the_formula_is_that_of_flesch():
     assert reading_ease(text) == pytest.approx(206.835 - 1.015 * 9 / 2 - 84.6 * 10 / 9)
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *START], ids=name)
+@pytest.mark.parametrize("page", FIRST, ids=name)
 def test_the_prose_is_easy_to_read(page):
     assert reading_ease(prose(page.read_text())) > EASY
