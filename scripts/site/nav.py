@@ -30,7 +30,7 @@ def filled(nav: list[Nav], pages: dict[str, str]) -> list[Nav]:
         if item.endswith("#"):
             return [item[:-1], *listed(pages[item[:-1]])]
         if "*" in item:
-            return [page for page in sorted(pages) if fnmatch(page, item) and page not in taken]
+            return [page for page in pages if fnmatch(page, item) and page not in taken]
         return [item] if item in pages else []
 
     return entries(nav)
