@@ -1,0 +1,51 @@
+"""Pages that lie outside docs/ become pages of the site, and links to all other files links to the repository."""
+
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+MIRRORED = ("CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/README.md", "experiments/**/*.md", "experiments/**/*.png")
+LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=(?:#[^)\s]*)?\))")
+"""The path in `](path#anchor)`, unless it has a scheme."""
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Adds the files to those of the site; mkdocs calls it."""
+    from mkdocs.structure.files import File
+
+    for path in mirrored():
+        files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """The Markdown of a page with its links as they are on the site; mkdocs calls it."""
+    path = Path(page.file.abs_src_path or ROOT / "docs" / page.file.src_uri).relative_to(ROOT).as_posix()
+    return relinked(markdown, path, set(files.src_uris), config.repo_url)
+
+
+def mirrored() -> list[str]:
+    """The files outside docs/ that the site has."""
+    return sorted(path.relative_to(ROOT).as_posix() for pattern in MIRRORED for path in ROOT.glob(pattern))
+
+
+def relinked(markdown: str, path: str, site: set[str], repository: str) -> str:
+    """The Markdown of the file `path` of the repository, with its relative links as they are on the site."""
+    here = posixpath.dirname(_on_site(path))
+
+    def target(link: re.Match[str]) -> str:
+        to = posixpath.normpath(posixpath.join(posixpath.dirname(path), link[1]))
+        if _on_site(to) in site:
+            return posixpath.relpath(_on_site(to), here)
+        if (ROOT / to).exists():
+            return f"{repository}/{'tree' if (ROOT / to).is_dir() else 'blob'}/main/{to}"
+        return link[1]
+
+    return LINK.sub(target, markdown)
+
+
+def _on_site(path: str) -> str:
+    """Where a file of the repository stands on the site, if it does."""
+    return "index.md" if path == "README.md" else path.removeprefix("docs/")
