@@ -8,6 +8,8 @@ An `InnerProblem` says what is trained and tuned, a `HypergradEstimator` forms d
 # In the form that says to type checkers that a name is public (PEP 484), so that each is written once.
 from types import ModuleType as _ModuleType
 
+__version__ = "0.2.0"  # setup.cfg reads it here, so it stays a plain string
+
 from hypergrad.outer.acceptance import Acceptance as Acceptance
 from hypergrad.solver.adagrad import Adagrad as Adagrad
 from hypergrad.solver.adam import Adam as Adam

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import hypergrad
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -40,6 +42,7 @@ def pip(*arguments: str) -> None:
 
 
 def test_the_wheel_carries_every_file(wheel):
+    assert wheel.name.startswith(f"torch_hypergrad-{hypergrad.__version__}-")
     shipped = set(zipfile.ZipFile(wheel).namelist())
     code = {str(path.relative_to(ROOT)) for path in (ROOT / "hypergrad").rglob("*.py")}
     configs = {f"hypergrad/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.yaml")}
