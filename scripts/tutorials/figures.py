@@ -1,4 +1,4 @@
-"""The pictures of the tutorials, drawn from their own results; `make.py` calls this."""
+"""The pictures of the tutorials, drawn from their own results; `__main__.py` calls this."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torch import Tensor
 from hypergrad.plot.panel import publication
 from hypergrad.table.read import read_run
 
-_FOLDER = Path(__file__).resolve().parent / "img"
+_FOLDER = Path(__file__).resolve().parents[2] / "docs" / "tutorials" / "img"
 Names = dict[str, Any]
 """The variables of a tutorial after its last piece of code."""
 
