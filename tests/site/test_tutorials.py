@@ -9,7 +9,7 @@ import pytest
 from scripts.tutorials import __main__ as tutorials
 from scripts.tutorials import notebooks
 
-LONG = {"augmentation", "interrupted", "meta_learning", "several_processes", "stochastic_loop", "sweeps", "tuning"}
+LONG = {"augmentation", "interrupted", "meta_learning", "several_processes", "stochastic_loop", "tuning"}
 """More than ten seconds of one core."""
 EXTRAS = {"sweeps": "optuna"}
 """What a page needs that the tests can do without."""
