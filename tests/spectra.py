@@ -39,7 +39,7 @@ SOLVERS: dict[str, hg.LinearSolver] = {
     "cg-nystrom": hg.CG(max_iter=5000, tol=1e-10, preconditioner=hg.Nystrom(rank=8)),
     "minres": hg.MINRES(max_iter=5000, tol=1e-10),
     "gmres": hg.GMRES(max_iter=5000, tol=1e-10),
-    "gmres-restarted": hg.GMRES(max_iter=20_000, tol=1e-10, restart=15),
+    "gmres-restarted": hg.GMRES(max_iter=20_000, tol=1e-10, restart=18),
 }
 ITERATIVE = {name: solver for name, solver in SOLVERS.items() if not isinstance(solver, hg.Dense)}
 EVERY_SOLVER = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+import hypergrad
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 GROUPS = {
     "experiment": "A run that is ready to start; its keys are those of the other groups.",
@@ -36,7 +38,6 @@ GROUPS = {
     "hydra/launcher": "How the runs of a sweep are started.",
 }
 """What each group chooses, in order."""
-SAID = {"_target_": "what is built", "_partial_": "more arguments are given later", "defaults": "what this extends"}
 INTRODUCTION = """A run is composed of one option of each group, as in
 `python -m hypergrad.run experiment=digits estimator=unrolled solver=momentum solver.lr=0.02`. Below are the groups with
 their options, and then the keys that belong to no group."""
@@ -73,43 +74,79 @@ def _option(path: Path, repository: str) -> str:
     """The section of one YAML file."""
     text = path.read_text()
     place = path.relative_to(CONFIGS).with_suffix("").as_posix()
-    title = f"{path.relative_to(CONFIGS).parent.as_posix()}={path.stem}" if "/" in place else "The primary config"
-    comment = " ".join(line.lstrip("# ") for line in _top(text) if not line.startswith("# @package"))
-    file = f"[`configs/{place}.yaml`]({repository}/blob/main/configs/{place}.yaml)"
-    return "\n\n".join(filter(None, [f"## {title}", comment, f"In {file}.", "\n".join(keys(text))]))
+    title = f"{path.parent.relative_to(CONFIGS).as_posix()}={path.stem}" if "/" in place else "Keys of no group"
+    top = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    comment = " ".join(line.lstrip("# ") for line in top if not line.startswith("# @package"))
+    file = f"File: [`configs/{place}.yaml`]({repository}/blob/main/configs/{place}.yaml)"
+    return "\n\n".join(filter(None, [f"## {title}", comment, "\n".join(items(path)), file]))
 
 
-def _top(text: str) -> list[str]:
-    """The comment at the top of a file."""
-    return list(takewhile(lambda line: line.startswith("#"), text.splitlines()))
-
-
-def keys(text: str) -> Iterator[str]:
+def items(path: Path) -> Iterator[str]:
     """A list item for each key of a YAML file, with its default and its meaning."""
-    for key, value, meaning in described(text):
+    for key, value, meaning in keys(path):
+        *above, name = key.split(".")
         default = f" = `{value}`" if value else ""
-        yield f"{'    ' * key.count('.')}- `{key}`{default}" + (f": {meaning}" if meaning else "")
+        yield f"{'    ' * len(above)}- `{name}`{default}" + (f": {meaning}" if meaning else "")
 
 
-def described(text: str) -> Iterator[tuple[str, str, str]]:
+@cache
+def keys(path: Path) -> tuple[tuple[str, str, str], ...]:
     """(dotted key, default, meaning) of each key of a YAML file."""
+    text = path.read_text()
     node = yaml.compose(text)
-    if node is not None:
-        yield from _described(node, text.splitlines(), "", {})
+    return tuple(_keys(node, text.splitlines(), "", _composed(path))) if node else ()
 
 
-def _described(node: Any, lines: list[str], above: str, known: dict[str, str]) -> Iterator[tuple[str, str, str]]:
-    entries = {key.value: value for key, value in node.value}
-    target = entries["_target_"].value if "_target_" in entries else ""
-    known = meanings(target) if target else known
+def _composed(path: Path) -> dict[str, str]:
+    """The meanings of the dotted keys that a file changes in what it is composed of."""
+    defaults = (yaml.safe_load(path.read_text()) or {}).get("defaults", [])
+    parts = [(path.with_name(f"{one}.yaml"), "") for one in defaults if isinstance(one, str)]
+    if path.parent.name == "experiment":
+        parts.append((CONFIGS / "config.yaml", ""))
+        defaults = [*yaml.safe_load(parts[-1][0].read_text())["defaults"], *defaults]
+    groups = [item for one in defaults if isinstance(one, dict) for item in one.items()]
+    for group, option in groups:
+        group = group.removeprefix("override").strip(" /")
+        parts += (
+            [(CONFIGS / group / f"{option}.yaml", f"{group}.")]
+            if isinstance(option, str) and group != "experiment"
+            else []
+        )
+    found = {}
+    for part, above in parts:
+        if part.exists() and part != path:
+            found |= {f"{above}{key}": meaning for key, _, meaning in keys(part)}
+    return found
+
+
+def _keys(node: Any, lines: list[str], above: str, composed: dict[str, str]) -> Iterator[tuple[str, str, str]]:
+    targets = [value.value for key, value in node.value if key.value == "_target_"]
+    known = meanings(targets[0]) if targets else {}
     for key, value in node.value:
         name = f"{above}{key.value}"
+        said = known.get(key.value) or composed.get(name, "")
         comment = _comment(lines, key.start_mark.line)
-        said = SAID.get(key.value) or "; ".join(filter(None, [known.get(key.value, ""), comment]))
-        inside = isinstance(value, yaml.MappingNode) and value.value
-        yield name, "" if inside else _flow(value), said
-        if inside:
-            yield from _described(value, lines, f"{name}.", {})
+        is_nested = isinstance(value, yaml.MappingNode) and bool(value.value)
+        yield name, "" if is_nested else _flow(value), _meaning(key, value) or _joined(said, comment)
+        if is_nested:
+            yield from _keys(value, lines, f"{name}.", composed)
+
+
+def _meaning(key: Any, value: Any) -> str:
+    """The meaning of a key of Hydra's own, else ""."""
+    if key.value == "_target_":
+        name = value.value
+        is_public = hasattr(hypergrad, name.removeprefix("hypergrad."))
+        return f"what is built, [{name}][]" if is_public else "what is built"
+    own = {"_partial_": "more arguments are given later", "defaults": "what it is composed of", "_convert_": "to what"}
+    return own.get(key.value, "")
+
+
+def _joined(said: str, comment: str) -> str:
+    """What a docstring says, and then the comment in the YAML."""
+    if not said or not comment:
+        return said or comment
+    return f"{said} {comment[0].upper()}{comment[1:]}" if said.endswith(".") else f"{said}; {comment}"
 
 
 def _flow(node: Any) -> str:
@@ -140,7 +177,8 @@ def meanings(target: str) -> dict[str, str]:
     for owner in built.__mro__[:-1] if inspect.isclass(built) else (built,):
         for text in (owner.__doc__, vars(owner).get("__init__", owner).__doc__):
             found = {**arguments(inspect.cleandoc(text or "")), **found}
-    return found
+    passed_on = re.match(r"of `(\w+)`", found.get("settings", ""))
+    return {**meanings(f"{built.__module__}.{passed_on[1]}"), **found} if passed_on else found
 
 
 def arguments(docstring: str) -> dict[str, str]:

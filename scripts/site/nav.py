@@ -30,7 +30,7 @@ def filled(nav: list[Nav], pages: dict[str, str]) -> list[Nav]:
         if item.endswith("#"):
             return [item[:-1], *listed(pages[item[:-1]])]
         if "*" in item:
-            return [page for page in sorted(pages) if fnmatch(page, item) and page not in taken]
+            return [page for page in pages if fnmatch(page, item) and page not in taken]
         return [item] if item in pages else []
 
     return entries(nav)
@@ -49,6 +49,6 @@ def listed(markdown: str) -> list[Nav]:
     """One section for each heading of a page, with the pages that its list items begin with."""
     _, *parts = re.split(r"^## (.+)$", markdown, flags=re.MULTILINE)
     return [
-        {title: re.findall(r"^- \[[^\]]*\]\(([^)#]+)\)", part, flags=re.MULTILINE)}
+        {title: re.findall(r"^- \[[^\]]*\]\(([^)#]+)[)#]", part, flags=re.MULTILINE)}
         for title, part in zip(parts[::2], parts[1::2], strict=True)
     ]

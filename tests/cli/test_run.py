@@ -306,24 +306,29 @@ def test_a_sweep_marks_what_did_not_converge(tmp_path):
     assert any("inner_steps=2000," in row and " yes " in row for row in rows)
 
 
-def block(language: str, holds: str) -> str:
-    """The one block of README in a language that holds a text."""
-    found = re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
-    (block,) = (text for text in found if holds in text)
+def blocks(page: str, language: str = "python") -> list[str]:
+    """The blocks of a page in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def block(page: str, language: str, holds: str) -> str:
+    """The one block of a page in a language that holds a text."""
+    (block,) = (text for text in blocks(page, language) if holds in text)
     return block
 
 
 @pytest.fixture
 def users_folder(tmp_path):
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
-    (tmp_path / "my_problem.py").write_text(block("python", "MyProblem"))
-    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(block("yaml", "my_problem"))
+    page = "docs/start/problem.md"
+    (tmp_path / "my_problem.py").write_text(block(page, "python", "class MyProblem"))
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(block(page, "yaml", "my_problem"))
     return tmp_path
 
 
-def test_readme_shows_a_problem_of_ones_own_that_runs(users_folder):
-    assert len(block("python", "MyProblem").splitlines()) <= 10
-    assert len(block("yaml", "my_problem").splitlines()) <= 6
+def test_a_problem_of_ones_own_is_short_and_runs(users_folder):
+    assert len((users_folder / "my_problem.py").read_text().split("\n    def ")) <= 6
+    assert len((users_folder / "conf" / "experiment" / "mine.yaml").read_text().splitlines()) <= 6
     done = command("--config-dir", "conf", "experiment=mine", cwd=users_folder)
     assert done.returncode == 0, done.stderr
     (summary,) = summaries(users_folder / "outputs").values()
@@ -336,16 +341,25 @@ def test_readme_shows_a_problem_of_ones_own_that_runs(users_folder):
 
 def test_a_mistake_in_ones_own_problem_is_shown_where_it_is(users_folder):
     path = users_folder / "my_problem.py"
-    path.write_text(path.read_text().replace("self.dev.X @", "self.dev.X.T @"))
+    path.write_text(path.read_text().replace("X, y = self.dev_part", "X, y = self.dev_part.X.T, self.dev_part.y"))
     done = command("--config-dir", "conf", "experiment=mine", cwd=users_folder)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert re.search(r"at \S+my_problem.py:10 in outer_loss", done.stderr)
+    last = len(path.read_text().splitlines())
+    assert re.search(rf"at \S+my_problem.py:{last} in outer_loss", done.stderr)
 
 
-def test_readme_shows_python_that_runs(capsys):
-    exec(compile(block("python", "hg.Quadratic(size=20, condition=100.0)\nestimator"), "README.md", "exec"), {})
-    assert "adjoint_residual" in capsys.readouterr().out
+def test_readme_shows_a_model_of_ones_own_in_fifteen_lines(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("README.md")
+    assert len([line for line in code.splitlines() if line]) <= 15
+    assert ", 20, warm_start=False" in code
+    names: dict = {}
+    exec(compile(code.replace(", 20, warm_start=False", ", 2, warm_start=False"), "README.md", "exec"), names)
+    result, (X, y) = names["result"], names["dev"]
+    assert result.best.outer_loss < result.first.outer_loss
+    accuracy = (names["model"](X).argmax(1) == y).double().mean().item()
+    assert accuracy == pytest.approx(result.best.metrics["dev_accuracy"], abs=1e-6)
 
 
 def test_the_lasso_experiment_ends_within_a_thousandth_of_the_best_of_a_hundred_penalties(tmp_path):
@@ -375,18 +389,17 @@ def script(code, folder):
     return done.stdout
 
 
-def test_readme_shows_a_model_of_ones_own_that_runs_and_goes_home(tmp_path):
-    code, home = block("python", "hg.Supervised("), block("python", "model.load_state_dict")
-    assert len(code.splitlines()) + len(home.splitlines()) <= 25
-    for usual, few in [(", 10, warm_start=False", ", 2, warm_start=False"), ("inner_steps=60", "inner_steps=20")]:
-        assert usual in code
-        code = code.replace(usual, few)
-    script(code, tmp_path)
+def test_a_model_of_ones_own_goes_home(tmp_path):
+    made, problem, run, home, *_ = blocks("docs/start/model.md")
+    for usual, few in [(", 5, warm_start=False", ", 2, warm_start=False"), ("inner_steps=60", "inner_steps=20")]:
+        assert usual in run
+        run = run.replace(usual, few)
+    script(made + problem + run, tmp_path)
     summary = json.loads((tmp_path / "runs" / "cnn" / "summary.json").read_text())
     assert summary["best"]["loss/dev"] < summary["first"]["loss/dev"]
     # In another process: its own module, and data as it comes.
-    made, _ = code.split("problem = hg.Supervised(")
-    accuracy = script(made + home.replace(".mean(), ", ".mean().item(), "), tmp_path).split()[0]
+    load, _ = home.split("assert ")
+    accuracy = script(made + load, tmp_path).split()[0]
     assert float(accuracy) == pytest.approx(summary["best"]["metric/dev_accuracy"], abs=1e-6)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from mpmath import mp
 
-mp.dps = 70
+mp.dps = max(mp.dps, 70)
 Array = Any
 """A numpy array of mpmath's numbers."""
 

@@ -25,6 +25,18 @@ LINSOLVES: dict[str, hg.LinearSolver] = {
     "cg-jacobi": hg.CG(preconditioner=hg.Jacobi()),
     "cg-nystrom": hg.CG(preconditioner=hg.Nystrom(rank=4)),
 }
+LAYERED: dict[str, hg.LinearSolver] = {
+    "kfac": hg.KFAC(),
+    "ekfac": hg.EKFAC(),
+    "kfac-exact": hg.KFAC(damping=0.0),
+    "ekfac-exact": hg.EKFAC(damping=0.0),
+    "kfac-heuristic": hg.KFAC(heuristic=True),
+    "ekfac-empirical": hg.EKFAC(fisher="empirical"),
+    "cg-kfac": hg.CG(preconditioner=hg.KFAC()),
+    "cg-ekfac": hg.CG(preconditioner=hg.EKFAC()),
+    "cg-kfac-mc": hg.CG(preconditioner=hg.KFAC(fisher="mc", damping=0.01)),
+}
+"""For problems with layers."""
 PRODUCTS: dict[str, hg.Product] = {
     "reverse": hg.Reverse(),
     "forward": hg.ForwardOverReverse(),
@@ -61,10 +73,11 @@ class Call:
     """An estimator and where it starts.
 
     Attributes:
-        kind: implicit, function, unrolled, forward or single loop.
+        kind: implicit, function, unrolled, forward, single loop, or layers, which is implicit for a module.
         solver: the class and its numbers; `lr` None names the hyperparameter.
         point: the parameters: the rounded optimum, near it, or the start of training.
         away: log₁₀ of how far near is.
+        online: whether a second forward estimate goes on from the first.
     """
 
     kind: str = "implicit"
@@ -81,6 +94,12 @@ class Call:
     compile: bool | str = False
     point: str = "optimum"
     away: int = -4
+    online: bool = False
+
+    @property
+    def moves(self) -> int:
+        """Moves of a single-loop method before the one that is looked at; every second one of SRBA corrects."""
+        return 3 if self.method == "srba" else 2
 
     def make_solver(self) -> hg.InnerSolver:
         name, numbers = self.solver
@@ -97,12 +116,14 @@ class Call:
                 compile=self.compile,
             )
         if self.kind == "forward":
-            return hg.Forward(solver=self.make_solver(), inner_steps=self.inner_steps, compile=self.compile)
+            return hg.Forward(
+                solver=self.make_solver(), inner_steps=self.inner_steps, online=self.online, compile=self.compile
+            )
         if self.kind == "single loop":
             return hg.SingleLoop(method=METHODS[self.method])
         return hg.Implicit(
             solver=self.make_solver(),
-            linsolve=LINSOLVES[self.linsolve],
+            linsolve=(LINSOLVES | LAYERED)[self.linsolve],
             product=PRODUCTS[self.product],
             inner_steps=self.inner_steps,
             inner_tol=self.inner_tol,
@@ -113,7 +134,8 @@ class Call:
 
 
 def draw_kind(choices: Choices) -> str:
-    return choices.one(("implicit",) * 4 + ("function",) + ("unrolled",) * 4 + ("forward",) * 2 + ("single loop",))
+    often = ("implicit",) * 4 + ("function",) + ("unrolled",) * 4
+    return choices.one(often + ("forward",) * 2 + ("single loop",) * 2 + ("layers",))
 
 
 def draw_call(choices: Choices, kind: str, spec: Spec) -> Call:
@@ -121,7 +143,8 @@ def draw_call(choices: Choices, kind: str, spec: Spec) -> Call:
     inner, _, unit = spec.scales
     tuned = kind in ("unrolled", "forward") and "lr" in spec.parts
     steps = choices.integer(1, 8)
-    compile = choices.one((False,) * 6 + ("auto",))
+    # The few compiled cases, which take half a minute each, are a tenth of the time of a run.
+    compile = choices.one((False,) * 250 + ("auto",) * 49 + (True,))
     if kind in ("unrolled", "forward"):
         solver = _draw_solver(choices, tuned, spec)
         horizon = choices.one((None, None, None, 0, 1, 4))
@@ -134,16 +157,17 @@ def draw_call(choices: Choices, kind: str, spec: Spec) -> Call:
             inner_steps=steps,
             horizon=horizon if kind == "unrolled" else None,
             compile=compile,
+            online=kind == "forward" and choices.one((False, True)),
         )
-    trained = kind == "implicit" and choices.one((False, False, True))
+    trained = kind in ("implicit", "layers") and choices.one((False, False, True))
     solver = ("LBFGS", ())
     if trained:
         solver = choices.one((solver, ("Newton", ()), _draw_solver(choices, False, spec)))
-    products = [name for name in PRODUCTS if name != "gauss-newton" or kind == "implicit"]
+    products = [name for name in PRODUCTS if name != "gauss-newton" or kind != "function"]
     return Call(
         kind,
         solver,
-        linsolve=choices.one(tuple(LINSOLVES)),
+        linsolve=choices.one(tuple(LAYERED if kind == "layers" else LINSOLVES)),
         product=choices.one(("reverse", "reverse", *products)),
         method=choices.one(tuple(METHODS)),
         inner_steps=choices.one((20, 100, 5)) if trained else 0,

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
 
-mp.mp.dps = 60
-STEP = mp.mpf(10) ** -25
+mp.mp.dps = max(mp.mp.dps, 90)
+STEP = mp.mpf(10) ** -40
 """Of one-sided differences, relative: their error is about this, and rounding leaves 35 digits."""
 ROUGH_STEP = 1e-7
 """The same in double precision, where only the start of Newton's method is looked for."""
@@ -187,12 +187,15 @@ class Known:
             total = total - self.data["D"] @ hp["simplex"]
         return total
 
+    def named(self, u: Array) -> dict[str, Array]:
+        """u by name."""
+        return unflat(u, {name: np.empty(shape) for name, shape in self.shapes.items()})
+
     def _pull_back(self, u: Array, X: Array, slope: Callable[[Array], Array]) -> Array:
         """(∂z/∂u)ᵀ s for the slopes s at z(u)."""
         if self.spec.family not in NETWORKS:
             return X.T @ slope(X @ u)
-        like = {name: np.empty(shape) for name, shape in self.shapes.items()}
-        named = unflat(u, like)
+        named = self.named(u)
         before = X @ named["W"].T + named.get("b", 0)
         hidden = tanh(before) if self.spec.family == "tanh" else before * (before > 0)
         bent = 1 - hidden * hidden if self.spec.family == "tanh" else (before > 0) * 1

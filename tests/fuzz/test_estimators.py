@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,9 @@ from choices import Seeded, Shrinking
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from methods import Call
-from problems import Spec
+from moves_known import MOVES
+from problems import RandomProblem, Spec
+from problems_known import Known, norm, of_tensor, of_tensors
 from verdicts import REFUSED, RIGHT, TRACEBACK, WRONG, Case, Verdict, draw_case, judge
 
 KINDS = (RIGHT, REFUSED, WRONG, TRACEBACK)
@@ -47,6 +50,62 @@ def test_a_wrong_number_is_noticed():
         name, numbers = call.solver
         off = replace(call, solver=(name, (("lr", 0.1001), *numbers[1:])))
         assert judge(Case(spec, call), run=off).kind == WRONG
+
+
+@pytest.mark.parametrize("method", MOVES)
+def test_a_wrong_move_is_noticed(method, monkeypatch):
+    case = Case(Spec(sizes=(3, 2), condition=1, parts=("l2", "shift")), Call("single loop", method=method))
+    assert judge(case).kind == RIGHT
+    for wrong in ((1 + 1e-5, 1), (1, 1 + 1e-5)):
+
+        def off(*given: Any, move=MOVES[method], wrong=wrong) -> Any:
+            return tuple(factor * x for factor, x in zip(wrong, move(*given), strict=True))
+
+        with monkeypatch.context() as changed:
+            changed.setitem(MOVES, method, off)
+            assert judge(case).kind == WRONG
+
+
+@pytest.mark.parametrize("near", [-3, -6, -12])
+def test_the_truth_keeps_its_digits_near_a_bound(near):
+    """∂φ/∂λ of ½ λ/(1 − λ) ‖w‖² is w/(1 − λ)², whose derivative is 1e12 times as large at a distance of 1e-12."""
+    problem = RandomProblem(Spec(sizes=(2,), parts=("interval",), near=near, seed=2))
+    w, hp = of_tensor(problem.start), of_tensors(problem.init_hparams())
+    wanted = w / (1 - hp["interval"]) ** 2
+    assert norm(Known.of(problem).mixed(w, hp)[:, 0] - wanted) <= 1e-25 * norm(wanted)
+
+
+@pytest.mark.parametrize("family", ["squares", "logistic", "tanh", "relu"])
+@pytest.mark.parametrize("part", ["l2", "each l2"])
+def test_a_problem_with_layers_is_the_one_by_hand(family, part):
+    sizes = (2, 3, 3) if family in ("tanh", "relu") else (3, 2)
+    for linsolve in ("cg", "cg-ekfac"):
+        call = Call("layers", inner_steps=0, linsolve=linsolve, point="near", away=-6)
+        verdict = judge(Case(Spec(family, sizes, parts=(part,), log_l2=1, outer="dev"), call))
+        assert verdict.kind == RIGHT, verdict
+
+
+AT_EDGES = {
+    "a kink that steps of differences cross": Case(
+        Spec("relu", (1, 1, 3), 2, parts=("each l2", "interval"), log_l2=-8, outer="linear", seed=32916),
+        Call("single loop", method="amigo", point="near", away=-2),
+    ),
+    "the slope of Adam where rounding makes a gradient 0": Case(
+        Spec("softplus", (5, 4, 7), parts=("interval",), outer="linear", dtype="bfloat16", seed=29117),
+        Call("single loop", method="sama"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", AT_EDGES.values(), ids=AT_EDGES)
+def test_what_rounding_decides_is_not_called_wrong(case):
+    assert judge(case).kind == RIGHT
+
+
+def test_a_compiled_forward_run_that_goes_on():
+    solver = "GradientDescent", (("lr", 0.1),)
+    spec = Spec(family="squares", sizes=(2, 1), parts=("l2", "shift"))
+    assert judge(Case(spec, Call("forward", solver, inner_steps=4, compile=True, online=True))).kind == RIGHT
 
 
 def run(seed: int, first: int, count: int) -> Iterator[tuple[int, Case, Verdict]]:
