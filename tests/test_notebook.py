@@ -1,6 +1,8 @@
 """`hg.fit` as a notebook uses it: what it shows, and what the result holds."""
 
+import sys
 from functools import partial
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -40,3 +42,34 @@ def test_a_notebook_shows_lines_and_asks_for_no_widgets(monkeypatch):
     lines = [text.strip() for text in shown if text.strip()]
     assert [line.split("  ")[0] for line in lines] == [f"outer step {step}/3" for step in range(4)]
     assert all("‖dF/dλ‖" in line for line in lines)
+
+
+def test_a_notebook_shows_the_table_of_the_terminal_and_curves():
+    pytest.importorskip("matplotlib")
+    result = hg.fit(PROBLEMS["ridge-per-feature"], ESTIMATOR, ADAM, steps=3, progress=False)
+    shown = ElementTree.fromstring(result._repr_html_())  # well-formed
+    cells = ["".join(cell.itertext()) for row in shown.iter("tr") for cell in row]
+    assert cells[:3] == ["", "before", "after"]
+    assert cells[cells.index("dev loss") + 2] == f"{result.last.outer_loss:.6g}"
+    assert cells[cells.index("l2[4]") + 2] == f"{result.last.hparams['l2'][4].item():.6g}"
+    drawings = list(shown.iter("{http://www.w3.org/2000/svg}svg"))
+    assert [drawing.get("aria-label") for drawing in drawings] == ["loss against steps", "trajectories"]
+    assert {"dev loss", "outer step", "l2"} <= {text.text for text in shown.iter("{http://www.w3.org/2000/svg}text")}
+    assert len(result._repr_html_()) < 200_000
+
+
+def test_names_of_hyperparameters_are_no_markup(monkeypatch):
+    problem = hg.Supervised(
+        model=torch.nn.Linear(2, 1),
+        loss=torch.nn.functional.mse_loss,
+        train=(torch.eye(2), torch.ones(2)),
+        dev=(torch.ones(1, 2), torch.ones(1)),
+        hyperparameters={"<b>l2": hg.L2()},
+    )
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr("hypergrad.callback.notebook.find_spec", lambda name: None)
+    result = hg.fit(problem, ESTIMATOR, ADAM, steps=0, progress=False)
+    html = result._repr_html_()
+    assert "&lt;b&gt;l2" in html
+    assert "<b>" not in html
+    assert "<svg" not in html

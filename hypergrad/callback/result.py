@@ -9,16 +9,13 @@ import torch
 from torch import nn
 
 from hypergrad.callback.atomic import replacing
+from hypergrad.callback.before_after import before_after, number
+from hypergrad.callback.notebook import as_html
 from hypergrad.callback.record import OUTER_LOSS, Record
-from hypergrad.callback.rows import as_csv, as_frame, table_rows
+from hypergrad.callback.rows import as_csv, as_frame, recorded_rows, table_rows
 from hypergrad.callback.trained_model import TrainedModel
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.display import counted, on_screen
-
-
-def number(value: float | None) -> str:
-    """A number as text; "unknown" if it was not evaluated."""
-    return "unknown" if value is None else f"{value:.6g}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,6 +77,12 @@ class Result:
         best = [] if self.best.step == self.last.step else [least]
         taken = counted(self.last.step, "trial" if self.stopped == "budget" else "outer step")
         return on_screen("Result", [taken, losses, *best, f"stopped by {self.stopped}"])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the table of the terminal, and curves if matplotlib is installed."""
+        labels = {name: list(self.best.names(name)) for name in self.trajectory}
+        paths = {name: list(values) for name, values in self.trajectory.items()}
+        return as_html(before_after(self), list(recorded_rows(self.history, paths)), labels)
 
     def save(self, folder: str | Path) -> None:
         """Write `hparams.yaml`, `model.pt` and `history.csv`; earlier files of these names are replaced.

@@ -16,7 +16,10 @@ from hypergrad.core.torch_internals.tracing import TorchDispatchMode
 from hypergrad.core.torch_internals.transforms import get_unwrapped, is_functorch_wrapped_tensor, peek_interpreter_stack
 
 Tensors = dict[str, Tensor]
-"""Named tensors: the parameters w, or the hyperparameters λ."""
+"""Named tensors, in the order of their names: the parameters w, or the hyperparameters λ.
+
+The problem gives each its shape. A gradient, a direction or a solution has the names and shapes of what it belongs to.
+"""
 GRADIENTS: dict[type, Callable[[Callable[[Tensors], Tensor], Tensors], tuple[Tensor, Tensors]]] = {}
 """What `value_and_gradient` does with named tensors of a subclass that has derivatives of its own."""
 _IGNORED = (

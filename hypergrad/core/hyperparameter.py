@@ -55,7 +55,7 @@ class Hyperparameter:
             )
 
     def to_natural(self, unconstrained: Tensor) -> Tensor:
-        """λ = transform(u), differentiable."""
+        """λ = transform(u), differentiable; u has the shape that `to_unconstrained` gives it."""
         return cast(Tensor, self._transform(unconstrained))
 
     def to_unconstrained(self, natural: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ def first_of(data: Splits, *, train: int | None = None, dev: int | None = None, 
     """The first examples of each part; a random split has put them in random order.
 
     Args:
-        data: the parts.
+        data: the parts, each with X of shape (n, …) and y of shape (n,).
         train: number of train examples, ≥ 1; None keeps all.
         dev: the same for dev.
         test: the same for test.
@@ -31,7 +31,7 @@ def long_tailed(data: Splits, *, imbalance: float = 100.0) -> Splits:
     Class k of K keeps the first round(n₀ · imbalance^(−k/(K−1))) train examples, where the rarest class has n₀.
 
     Args:
-        data: the parts; targets are classes.
+        data: the parts, each with X of shape (n, …) and y of shape (n,), the classes 0 to K − 1.
         imbalance: examples of class 0 for each of class K − 1, ≥ 1.
 
     Raises:

@@ -11,14 +11,25 @@ _SEX = 1
 
 
 class Split(NamedTuple):
-    """Inputs of shape (n, p) and targets of shape (n,); only problems that say so accept sparse inputs."""
+    """One part of a data set: n examples with p features.
+
+    Attributes:
+        X: inputs, shape (n, p); only problems that say so accept sparse inputs.
+        y: targets, shape (n,): numbers, or classes as integers.
+    """
 
     X: Tensor
     y: Tensor
 
 
 class Splits(NamedTuple):
-    """The three disjoint parts of a data set: w is fitted on train, λ on dev, and test judges both."""
+    """The three disjoint parts of a data set, each with inputs X, shape (n, p), and targets y, shape (n,).
+
+    Attributes:
+        train: the part that w is fitted to.
+        dev: the part that λ is tuned on.
+        test: the part that judges both.
+    """
 
     train: Split
     dev: Split
@@ -115,7 +126,7 @@ def sparse_regression(
         correlation: ρ, in [0, 1).
 
     Returns:
-        The splits, in torch's default dtype.
+        The splits, in torch's default dtype; X has shape (n, p) in the train part.
 
     Raises:
         ValueError: if an argument is out of its range.

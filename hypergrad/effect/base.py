@@ -82,7 +82,8 @@ class Effect(ABC):
 
     u_i are the terms of the loss ℓ = 1/N Σ_i u_i, and N is its own denominator, such as n.
 
-    Only `space` is required. Every other method is differentiable in λ.
+    Only `space` is required. Every other method is differentiable in λ, which it receives as `value`, of the shape that
+    `space` gives it.
     """
 
     @abstractmethod
@@ -94,15 +95,18 @@ class Effect(ABC):
         """
 
     def initial(self, value: Tensor, params: Tensors) -> Tensors:
-        """The parameters from which training starts instead of `params`; see `InnerProblem.initial`."""
+        """The parameters from which training starts instead of `params`, of the same shapes.
+
+        See `InnerProblem.initial`.
+        """
         return params
 
     def buffers(self, value: Tensor) -> Tensors:
-        """The buffers of z that replace those of the model, by name, in training and in evaluation."""
+        """The buffers of z that replace those of the model, by name, in training and in evaluation; of their shapes."""
         return {}
 
     def inputs(self, value: Tensor, X: Tensor) -> Tensor:
-        """The inputs that the model sees instead of X, in training and in evaluation."""
+        """The inputs that the model sees instead of X, shape (n, …), in training and in evaluation."""
         return X
 
     def augmented(self, value: Tensor, X: Tensor, generator: torch.Generator) -> Tensor:
@@ -116,7 +120,7 @@ class Effect(ABC):
         return X
 
     def targets(self, value: Tensor, y: Tensor, num_classes: int | None) -> Tensor:
-        """The targets of training instead of y."""
+        """The targets of training instead of y, shape (n,), or (n, K) for one row of probabilities per example."""
         return y
 
     def weights(self, value: Tensor, rows: Tensor | None, y: Tensor) -> Tensor | None:
@@ -127,7 +131,10 @@ class Effect(ABC):
         return None
 
     def widened(self, value: Tensor, num_more: int) -> Tensor:
-        """λ for a train part with `num_more` further examples at its end, for effects that define `weights`."""
+        """λ for a train part with `num_more` further examples at its end, for effects that define `weights`.
+
+        Shape (n + num_more,) if λ has an entry for each of n examples, else that of λ.
+        """
         return value
 
     def penalty(self, value: Tensor, params: Tensors) -> Tensor | None:

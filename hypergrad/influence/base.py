@@ -37,5 +37,6 @@ class InfluenceMethod(ABC):
             hparams: λ.
 
         Returns:
-            The scores. Their bits depend on the rows only, so that a killed run can go on.
+            The scores: m rows of dev, shape (m,), ↦ shape (m, n); None ↦ shape (n,). Their bits depend on the rows
+            only, so that a killed run can go on.
         """

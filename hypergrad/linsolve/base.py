@@ -129,7 +129,13 @@ class LinearSolver(ABC):
 
     @abstractmethod
     def solve_unit(self, A: Operator, b: Tensor, x0: Tensor | None) -> LinearSolution:
-        """Solve A x = b for ‖b‖ = 1, so that no square under- or overflows; b and x0 may be overwritten."""
+        """Solve A x = b for ‖b‖ = 1, so that no square under- or overflows.
+
+        Args:
+            A: as for `solve`.
+            b: shape (n,), or (n, k) where `takes_columns`; it may be overwritten.
+            x0: where to start, shaped as b; None starts at 0. It may be overwritten.
+        """
 
 
 class Preconditioner(ABC):

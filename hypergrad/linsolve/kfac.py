@@ -103,7 +103,7 @@ class KFAC(LinearSolver, Preconditioner):
 
         Args:
             A: the operator.
-            like: a vector of its dtype.
+            like: a vector of its dtype, shape (n,).
             preconditions: chooses a damping that is None.
             layers_only: whether M⁻¹ v is 0 where there are no Kronecker factors; a warning says how much that is.
         """

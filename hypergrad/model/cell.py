@@ -94,5 +94,11 @@ def _mixed(shares: Tensor, operations: Any, x: Tensor) -> Tensor:
 
 
 def mixed_cell(candidates: Sequence[str] = OPERATIONS, *, nodes: int = 2, **settings: int) -> Cell:
-    """A `Cell` with `nodes` ≥ 1 nodes after the first, and the same candidates for each edge."""
+    """A `Cell` with the same candidates for each edge.
+
+    Args:
+        candidates: the operations to choose from, see `Cell`, such as "conv" and "zero".
+        nodes: how many follow the first, ≥ 1.
+        settings: of `Cell`: `side` of the images, `channels` and `num_outputs`.
+    """
     return Cell([candidates] * (nodes * (nodes + 1) // 2), **settings)

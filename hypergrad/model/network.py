@@ -8,7 +8,12 @@ from torch import nn
 
 
 def softmax_regression(num_features: int, num_classes: int) -> nn.Module:
-    """A linear layer with zero weights, so that all classes are equally likely."""
+    """A linear layer with zero weights, so that all classes are equally likely.
+
+    Args:
+        num_features: p of the inputs, shape (n, p), ≥ 1.
+        num_classes: K of the outputs, shape (n, K), ≥ 1.
+    """
     model = nn.Linear(num_features, num_classes)
     nn.init.zeros_(model.weight)
     nn.init.zeros_(model.bias)

@@ -48,7 +48,7 @@ def fit(
     Args:
         problem: what is tuned.
         estimator: how the hypergradient is formed.
-        optimizer: makes a `torch.optim` optimiser from a list of tensors; or a `SuggestedSGD`.
+        optimizer: makes a `torch.optim` optimiser from a list of tensors, of the shapes of λ; or a `SuggestedSGD`.
         steps: outer steps, ≥ 0.
         folder: where to record the run, as the command line does: `metrics.jsonl`, TensorBoard's events, the states,
             `hparams.yaml`, `model.pt` and `summary.json`. If it holds an earlier part of this run, that is continued:

@@ -19,7 +19,7 @@ class LBFGSB(Optimizer):
     saved.
 
     Args:
-        params: the tensors to optimise.
+        params: the tensors to optimise, of any shapes.
         memory: pairs of steps and gradient differences that model the curvature, ≥ 1.
         bound: each value stays within ± this, > 0.
 

@@ -130,7 +130,9 @@ def _heat_map(axis: Axes, part: _Part, setting: Setting) -> None:
     is_log = spreads(values, _RATIO)
     mean = np.exp(np.log(values).mean(0)) if is_log and len(values) > 1 else values.mean(0)
     norm = (LogNorm if is_log else Normalize)(*(mean.min(), mean.max()))
-    mesh = axis.pcolormesh(_steps(runs[0])[:rows], np.arange(len(part.entries)), mean.T, norm=norm, cmap="viridis")
+    mesh = axis.pcolormesh(
+        _steps(runs[0])[:rows], np.arange(len(part.entries)), mean.T, norm=norm, cmap="viridis", rasterized=True
+    )
     axis.figure.colorbar(mesh, ax=axis, label=part.name)
     axis.grid(visible=False)
     is_schedule = part.labels[0] == "step 0"

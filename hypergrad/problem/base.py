@@ -111,7 +111,7 @@ class InnerProblem(Shareable, nn.Module, ABC):
         return self
 
     def inner_loss_and_gradient(self, params: Tensors, hparams: Tensors, batch: Any) -> tuple[Tensor, Tensors]:
-        """g(w, λ) and ∇_w g(w, λ), differentiable if grad mode is enabled.
+        """g(w, λ), shape (), and ∇_w g(w, λ), shaped as w; differentiable if grad mode is enabled.
 
         Also raised, by what it calls: TypeError if the inner loss is not a tensor; ValueError if it is not a scalar, or
         depends on no parameter.
@@ -147,7 +147,7 @@ class InnerProblem(Shareable, nn.Module, ABC):
         return type(self).initial is not InnerProblem.initial
 
     def outputs(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
-        """The outputs z(w) of the model on a batch, for problems whose inner loss is ℓ(z(w), w, λ)."""
+        """The outputs z(w) of the model on a batch, shape (n, …), for problems whose inner loss is ℓ(z(w), w, λ)."""
         raise NotImplementedError(_NO_OUTPUTS.format(type(self).__name__, "outputs"))
 
     def loss_of_outputs(self, outputs: Tensor, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
@@ -230,6 +230,7 @@ class InnerProblem(Shareable, nn.Module, ABC):
     def on_examples(self, train: Tensor, dev: Tensor) -> "InnerProblem":
         """The problem that trains on the examples at positions `train` of the pool, and judges on those at `dev`.
 
+        Both are integers of shape (k,), for the k examples of a part.
         A hyperparameter with an entry for each train example has an entry for each example of the pool there.
         """
         raise NotImplementedError(_NO_POOL.format(type(self).__name__, "on_examples"))

@@ -88,7 +88,7 @@ class Oracle:
         return phi
 
     def loss_and_optimality(self, params: Tensors) -> tuple[Tensor, Tensors]:
-        """g and φ, from one forward pass if φ = ∇_w g; otherwise g is without a graph."""
+        """g, shape (), and φ, shaped as w, from one forward pass if φ = ∇_w g; otherwise g is without a graph."""
         if self.problem.is_minimisation:
             return self(params)
         with torch.no_grad():

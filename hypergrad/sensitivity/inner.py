@@ -18,7 +18,11 @@ from hypergrad.product.base import Stationarity
 
 @dataclass(frozen=True)
 class Root:
-    """An inner problem φ(w, λ) = 0, where φ is shaped as w; a plain function g(w, λ) is minimised instead."""
+    """An inner problem φ(w, λ) = 0; a plain function g(w, λ) is minimised instead.
+
+    Attributes:
+        phi: φ, a function of w and λ in the caller's structures; its value has the structure and the shapes of w.
+    """
 
     phi: Callable[[Any, Any], Any]
 

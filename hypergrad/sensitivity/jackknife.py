@@ -52,7 +52,7 @@ class InfinitesimalJackknife:
             require_real(self, "tol", least=0)
 
     def at(self, inner: Inner, params: Any, hparams: Any, *, inner_step: int = 0) -> WeightedFit:
-        """Expand around a fit; see `TaylorExpansion.at`.
+        """Expand around a fit in weights of shape (n,), one for each example; see `TaylorExpansion.at`.
 
         Raises:
             ValueError: if there is no hyperparameter of that name with one axis, and the problem is no `Supervised`.

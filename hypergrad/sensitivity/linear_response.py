@@ -36,7 +36,7 @@ class LinearResponse:
             require_real(self, "tol", least=0)
 
     def at(self, inner: Inner, params: Any, hparams: Any, *, inner_step: int = 0) -> "Response":
-        """Linearise around a solution; see `TaylorExpansion.at`."""
+        """Linearise around a solution, of any shapes; see `TaylorExpansion.at`."""
         optimum = Optimum.at(inner, params, hparams, linsolve=self.linsolve, tol=self.tol, inner_step=inner_step)
         return Response(optimum)
 

@@ -51,7 +51,7 @@ class TaylorExpansion:
         """Expand around a solution.
 
         Args:
-            inner: an inner problem, a loss g(w, λ), or `Root(φ)`.
+            inner: an inner problem, a loss g(w, λ), shape (), or `Root(φ)`, with φ shaped as w.
             params: w₀ = w*(λ₀), in the structure that the inner problem or function expects; not changed.
             hparams: λ₀; not changed.
             inner_step: the step whose batch is used.

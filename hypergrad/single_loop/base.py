@@ -149,7 +149,7 @@ class Method(ABC):
         return memory
 
     def map_rows(self, memory: Memory, function: MapRows) -> Memory:
-        """The memory with a function of each part that is shaped as λ: a flat vector, or named tensors.
+        """The memory with a function of each part that is shaped as λ: a flat vector, shape (p,), or named tensors.
 
         By default there is none. What the function makes of all parts is mapped back by another function.
         """

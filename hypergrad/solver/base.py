@@ -143,7 +143,7 @@ class InnerSolver:
         return self.coefficients().get("weight_decay", 0) != 0
 
     def coefficients_at(self, hparams: Tensors, t: int, params: Tensors) -> Coefficients:
-        """The coefficients in step t for each of the parameter tensors, as `step` receives them."""
+        """The coefficients in step t for each of the parameter tensors, as `step` receives them, shape ()."""
         numbers, others = self._numbers_and_others
         fixed = {field: dict.fromkeys(params, value) for field, value in numbers.items()}
         if not others:
@@ -156,7 +156,7 @@ class InnerSolver:
         return {field: coefficient(value, hparams, t) for field, value in self.coefficients().items()}
 
     def by_tensor(self, values: Values, params: Tensors) -> Coefficients:
-        """The coefficients for each parameter tensor, from one value for all of them or one for each group."""
+        """The coefficients for each parameter tensor, shape (), from one value for all or one for each group."""
         return {field: by_tensor(value, params, self.groups) for field, value in values.items()}
 
     def largest_lr(self, curvature: float, values: Values) -> float | None:
@@ -164,7 +164,7 @@ class InnerSolver:
 
         Args:
             curvature: the largest curvature of the inner loss, > 0.
-            values: the coefficients, see `values_at`.
+            values: the coefficients, of shape () or (G,), see `values_at`.
         """
         return None
 

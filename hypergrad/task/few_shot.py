@@ -52,7 +52,7 @@ class FewShot(TaskFamily):
             )
 
     def classes(self, *, held_out: bool) -> Tensor:
-        """The classes that tasks, or held-out tasks, are drawn from."""
+        """The classes that tasks, or held-out tasks, are drawn from, shape (K,)."""
         order = torch.randperm(len(self._examples), generator=torch.Generator().manual_seed(self.seed))
         return order[: self.held_out] if held_out else order[self.held_out :]
 

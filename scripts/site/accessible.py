@@ -4,7 +4,6 @@ from typing import Any
 
 CHANGES = {
     'data-md-component="search" role="dialog"': 'data-md-component="search" role="dialog" aria-label="Search"',
-    "<pre><span></span><code>": '<pre><span></span><code tabindex="0">',  # long lines scroll
     ' data-md-component="source"': "",  # would ask GitHub for the number of stars
 }
 

@@ -105,22 +105,25 @@ def _described(name: str) -> str:
 
 
 def _inherited(built: Any) -> Iterator[str]:
-    """What a class promises by its bases, which is documented there alone."""
-    for base in built.__mro__[1:] if inspect.isclass(built) else ():
-        members = [
-            name
+    """What a class promises by its public bases, which is documented there alone, and has from its other bases."""
+    bases = built.__mro__[1:] if inspect.isclass(built) else ()
+    is_public = {base: base.__name__ in MODULES for base in bases}
+    shown = {above for base in bases if is_public[base] for above in base.__mro__}
+    more = []
+    for base in bases:
+        members = {
+            name: member.__doc__.splitlines()[0]
             for name, member in vars(base).items()
             if base.__module__.startswith("hypergrad.") and name[0] != "_" and member.__doc__
             if isinstance(member, FunctionType | property | classmethod | staticmethod)
-        ]
-        if not members:
-            continue
-        if base.__name__ in MODULES:
+        }
+        if members and is_public[base]:
             links = ", ".join(f"[`{name}`][hypergrad.{base.__name__}.{name}]" for name in members)
             yield f"Promised by [`{base.__name__}`][hypergrad.{base.__name__}]: {links}."
-        else:
-            lines = [f"- `{name}`: {vars(base)[name].__doc__.splitlines()[0]}" for name in members]
-            yield f"Also has, from `{base.__name__}`:\n\n" + "\n".join(lines)
+        elif base not in shown:
+            more += [f"    - `{name}`: {said}" for name, said in members.items()]
+    if more:
+        yield "\n".join(['??? note "For those who extend it, it also has"', "", *more])
 
 
 def _defined(name: str, repository: str) -> str:

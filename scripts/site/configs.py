@@ -177,7 +177,8 @@ def meanings(target: str) -> dict[str, str]:
     for owner in built.__mro__[:-1] if inspect.isclass(built) else (built,):
         for text in (owner.__doc__, vars(owner).get("__init__", owner).__doc__):
             found = {**arguments(inspect.cleandoc(text or "")), **found}
-    return found
+    passed_on = re.match(r"of `(\w+)`", found.get("settings", ""))
+    return {**meanings(f"{built.__module__}.{passed_on[1]}"), **found} if passed_on else found
 
 
 def arguments(docstring: str) -> dict[str, str]:

@@ -49,6 +49,6 @@ def listed(markdown: str) -> list[Nav]:
     """One section for each heading of a page, with the pages that its list items begin with."""
     _, *parts = re.split(r"^## (.+)$", markdown, flags=re.MULTILINE)
     return [
-        {title: re.findall(r"^- \[[^\]]*\]\(([^)#]+)\)", part, flags=re.MULTILINE)}
+        {title: re.findall(r"^- \[[^\]]*\]\(([^)#]+)[)#]", part, flags=re.MULTILINE)}
         for title, part in zip(parts[::2], parts[1::2], strict=True)
     ]

@@ -39,6 +39,14 @@ def test_the_options_of_a_command_exist(page, arguments, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "arguments"), OFFERED, ids=lambda x: name(x) if isinstance(x, Path) else "")
+def test_a_command_runs(page, arguments, tmp_path):
+    """To its end, and not only to its config."""
+    done = call(run.main, *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_page_on_ones_own_problem_can_be_followed(tmp_path):
     text = OWN_PROBLEM.read_text()
     python, yaml = (re.findall(rf"^```{x}\n(.*?)^```", text, re.M | re.S)[0] for x in ("python", "yaml"))
@@ -79,6 +87,6 @@ def test_the_formula_is_that_of_flesch():
     assert reading_ease(text) == pytest.approx(206.835 - 1.015 * 9 / 2 - 84.6 * 10 / 9)
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *START], ids=name)
+@pytest.mark.parametrize("page", FIRST, ids=name)
 def test_the_prose_is_easy_to_read(page):
     assert reading_ease(prose(page.read_text())) > EASY

@@ -56,7 +56,7 @@ class ConvexLayer(InnerProblem):
 
     @abstractmethod
     def layer_parameters(self, hparams: Tensors) -> Sequence[Tensor]:
-        """The parameters θ(λ) of the layer, in its order, differentiable in λ."""
+        """The parameters θ(λ) of the layer, in its order and of its shapes, differentiable in λ."""
 
     def init_params(self) -> Tensors:
         like = next(self.buffers(recurse=False), torch.empty(0))

@@ -309,5 +309,10 @@ class Supervised(JudgedProblem):
 
 
 def on_splits(data: Splits, **settings: Any) -> Supervised:
-    """`Supervised` on given splits, for configs."""
+    """`Supervised` on given splits, for configs.
+
+    Args:
+        data: the train, dev and test parts, each with X of shape (n, …) and y of shape (n,).
+        settings: of `Supervised`.
+    """
     return Supervised(train=data.train, dev=data.dev, test=data.test, **settings)

@@ -201,7 +201,7 @@ class SemiAmortized(InnerProblem):
         return self
 
     def inner_share(self, batch: Tensor, rank: int, world: int) -> tuple[OwnDraws, float]:
-        """The images of a process; its gradient is zero for all others."""
+        """A process's images of `batch`, shape (samples, images, latent); its gradient is zero for all others."""
         own = own_rows(batch.shape[1], rank, world)
         return OwnDraws(batch[:, own.rows], own), own.share
 
