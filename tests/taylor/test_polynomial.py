@@ -242,3 +242,28 @@ def test_append_jvp_to_order_four_on_a_polynomial():
         directions.append(d)
         torch.testing.assert_close(function(x, *directions), truth, rtol=1e-12, atol=0.0)
         assert len(directions) == order
+
+
+DEPRECATED = {
+    "cross_entropy": (
+        lambda x: functional.cross_entropy((X * x)[:, :3], Y, size_average=False),
+        lambda x: ((X * x)[:, :3].logsumexp(1) - (X * x)[:, :3][range(len(Y)), Y]).sum(),
+    ),
+    "binary_cross_entropy_with_logits": (
+        lambda x: functional.binary_cross_entropy_with_logits(X @ x, (Y > 0).double(), size_average=False),
+        lambda x: (functional.softplus(X @ x) - (Y > 0).double() * (X @ x)).sum(),
+    ),
+    "mse_loss": (
+        lambda x: functional.mse_loss(X @ x, X[:, 0], False),
+        lambda x: ((X @ x - X[:, 0]) ** 2).sum(),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:size_average and reduce args will be deprecated")
+@pytest.mark.parametrize("name", DEPRECATED)
+def test_a_rule_leaves_deprecated_arguments_to_torch(name):
+    function, by_hand = DEPRECATED[name]
+    with pytest.warns(hg.NoTaylorRuleWarning, match=name):
+        found = function(Polynomial(path("dense")))
+    require_coefficients(found, expected(by_hand, path("dense")))
