@@ -1,18 +1,16 @@
 """What a command leaves to use, and that it computes what Python computes."""
 
 import json
-import os
-import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
+from commands import call
 
 import hypergrad as hg
+from hypergrad import run
 
-ROOT = Path(__file__).parents[2]
 PROBLEM = """
 import torch
 from torch import nn
@@ -50,26 +48,15 @@ optimizer:
 """
 
 
-def python(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{cwd}"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    ).stdout
-
-
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_command_computes_what_python_computes_and_its_model_is_used_elsewhere(dtype, tmp_path, monkeypatch):
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
     (tmp_path / "my_problem.py").write_text(PROBLEM)
     (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(EXPERIMENT)
     chosen = ("experiment=mine", f"dtype={dtype}", "hydra.run.dir=run", "callback.tensorboard=null")
-    out = python("-m", "hypergrad.run", "--config-dir", "conf", *chosen, cwd=tmp_path)
-    assert dtype in out
+    done = call(run.main, "--config-dir", "conf", *chosen, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert dtype in done.stdout
     folder = tmp_path / "run"
     summary = json.loads((folder / "summary.json").read_text())
 

@@ -81,7 +81,7 @@ def test_the_hypergradient_through_augmented_training_is_that_of_differences(eff
 def test_the_indirect_term_is_minus_the_mixed_derivative_along_the_adjoint(effect):
     """dF/dλ = −∂(vᵀ ∇_w g)/∂λ on the draws of the step after the last, with H v = ∂f/∂w."""
     problem = small(effect())
-    hparams, steps = problem.init_hparams(), 200
+    hparams, steps = problem.init_hparams(), 40
     implicit = hg.Implicit(
         solver=SOLVER, linsolve=hg.Neumann(num_terms=50), product=hg.GaussNewton(), inner_steps=steps, inner_tol=0.0
     )

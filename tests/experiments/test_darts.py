@@ -113,7 +113,9 @@ def test_zero_is_never_chosen():
     assert cell.strongest(alpha) == [["relu"]] * 3
 
 
-@pytest.mark.parametrize("planted", ["identity", "tanh", "relu", "conv"])
+@pytest.mark.parametrize(
+    "planted", ["tanh", "conv", *(pytest.param(name, marks=pytest.mark.slow) for name in ("identity", "relu"))]
+)
 def test_a_planted_operation_gets_the_largest_share(planted):
     """Data from a cell of one edge: a search over all operations, from equal shares, finds which one made them."""
     torch.manual_seed(3)

@@ -7,6 +7,7 @@ import torch
 from spectra import SPECTRA, Counted, N, rhs, spd
 
 import hypergrad as hg
+from hypergrad.core.operator import CannotApproximateError
 
 FEATURES, CLASSES = 60, 5
 SHAPES = ((FEATURES, CLASSES),)
@@ -39,8 +40,9 @@ def operator(A: torch.Tensor, **known) -> hg.Operator:
             r"CG preconditioned by Nyström, whose 20 eigenvalues fall 1,\d{3}-fold",
         ),
         (uneven(), 40, "a factorisation of 300 parameters for 40 right-hand sides"),
+        (uneven(), 2, r"CG preconditioned by Jacobi, because the curvature differs [\d.e+]+-fold"),
     ],
-    ids=["small", "uneven", "even", "steep", "many"],
+    ids=["small", "uneven", "even", "steep", "many", "two"],
 )
 def test_the_choice_is_right_and_said(A, columns, choice):
     b = torch.randn(len(A), columns, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
@@ -76,3 +78,33 @@ def test_an_indefinite_matrix_is_refused(n):
     A = spd(torch.cat([torch.tensor([-0.5]), torch.linspace(0.5, 3.0, n - 1)]))
     with pytest.raises(hg.IndefiniteError, match="needs a positive definite matrix"):
         hg.Auto().solve(A.matmul, rhs(n))
+
+
+def test_trials_are_of_the_approximation_and_the_solution_is_of_the_matrix():
+    A, near = spd(torch.linspace(1, 2, 150)), Counted(spd(torch.linspace(1, 2, 150)) + 0.01 * torch.eye(150))
+    b = rhs(150)
+    found = hg.Auto(tol=1e-9).solve(
+        hg.Operator(A.matmul, approximate=lambda: hg.Operator(near, dtype=torch.float64)), b
+    )
+    assert near.count >= 22  # of rank 20, and two probes
+    assert (A @ found.x - b).norm() <= 1e-9 * b.norm()
+
+
+def test_a_matrix_that_cannot_be_approximated_is_its_own_approximation():
+    def approximate() -> hg.Operator:
+        raise CannotApproximateError("no format is coarser")
+
+    A, b = spd(torch.linspace(1, 2, 150)), rhs(150)
+    matvec = Counted(A)
+    found = hg.Auto(tol=1e-9).solve(hg.Operator(matvec, approximate=approximate), b)
+    assert found.num_matvecs == matvec.count
+    assert (A @ found.x - b).norm() <= 1e-9 * b.norm()
+
+
+@pytest.mark.parametrize("n", [150, 2001])
+def test_a_system_is_prepared_once_for_many_right_hand_sides(n):
+    """By a factorisation up to 2000 parameters, and by iterations beyond."""
+    d = torch.linspace(1, 2, n, dtype=torch.float64)
+    solve = hg.Auto(tol=1e-10).inverse(lambda v: d * v, d)
+    for b in (rhs(n), torch.ones(n, dtype=torch.float64)):
+        torch.testing.assert_close(solve(b).x, b / d, rtol=0, atol=1e-9)

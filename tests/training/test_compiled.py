@@ -3,7 +3,7 @@
 import gc
 import weakref
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -75,18 +75,28 @@ def test_a_model_is_tried_for_second_derivatives_outside_the_trace():
 @pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize(
     ("solver", "problem"),
-    [*((solver, "network") for solver in SOLVERS), ("momentum", "quadratic"), ("dampened", "ridge")],
+    [
+        *((solver, "network") for solver in SOLVERS if solver != "dampened"),
+        pytest.param("dampened", "network", marks=pytest.mark.slow),
+        ("dampened", "ridge"),
+        ("momentum", "quadratic"),
+    ],
 )
 def test_all_solvers_and_tapes(solver, problem):
     problem, solver, hparams, start = case(problem, solver)
     assert both(problem, hparams, start, solver=solver, inner_step=24) == COMPILED
 
 
+@cache
+def compiled_once() -> tuple[hg.Quadratic, hg.Momentum]:
+    """One problem and solver for many lengths, because their steps are compiled only once."""
+    return hg.Quadratic(size=7, condition=20.0), hg.Momentum(lr=0.05)
+
+
 @pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize(("steps", "horizon"), [(2, None), (7, None), (23, None), (23, 17), (40, 16), (9, 8)])
 def test_steps_that_do_not_come_out_even(steps, horizon):
-    problem = hg.Quadratic(size=7, condition=20.0)
-    solver = hg.Momentum(lr=0.05)
+    problem, solver = compiled_once()
     start = {name: torch.linspace(-1, 1, w.numel()).view_as(w) for name, w in problem.init_params().items()}
     both(problem, problem.init_hparams(), start, solver=solver, inner_steps=steps, horizon=horizon)
 
@@ -169,7 +179,7 @@ RATE = hg.Momentum(lr="rate")
 
 
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize("batch_size", [None, 13, 6, 4])
+@pytest.mark.parametrize("batch_size", [None, 6, *(pytest.param(size, marks=pytest.mark.slow) for size in (13, 4))])
 def test_batches_of_a_data_set(batch_size):
     """26 examples in batches of 13, of 6 and a last one of 2, and of 4 and a last one of 2."""
     problem = supervised(*DENSE, batch_size=batch_size)
