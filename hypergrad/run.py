@@ -10,6 +10,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from hypergrad.cli.command import built, command, configured, configured_callbacks, configured_problem, run_folder
+from hypergrad.cli.command_help import RUN
+from hypergrad.cli.output import quiet_end
 from hypergrad.cli.resume import AUTO
 from hypergrad.outer.trainer import Trainer
 from hypergrad.table.printed import print_table
@@ -97,9 +99,10 @@ def _row(run: RecordedRun) -> dict[str, Any]:
     return row | losses | {"seconds": f"{row['seconds']:.1f}"}
 
 
+@quiet_end()
 def main() -> None:
     """Run the command line."""
-    command(tune, resumes=True, shares=True)
+    command(tune, RUN, resumes=True, shares=True)
 
 
 if __name__ == "__main__":

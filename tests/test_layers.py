@@ -37,7 +37,10 @@ ORDER = [
 """A file may import from its own level and from those before it."""
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
-HYDRA = {*(("cli", name) for name in ("command", "composition", "explain", "given", "screening")), ("run",)}
+HYDRA = {
+    *(("cli", name) for name in ("command", "composition", "config_files", "explain", "given", "screening")),
+    ("run",),
+}
 FAMILIES = {
     "effect",
     "task",
@@ -103,7 +106,7 @@ def test_no_file_imports_itself_by_way_of_others():
 
 def test_only_the_entrances_lie_at_the_root():
     at_root = {path.name for path in PACKAGE.iterdir() if path.is_file()}
-    assert at_root == {"__init__.py", "run.py", "functional.py", "py.typed"}
+    assert at_root == {"__init__.py", "__main__.py", "run.py", "functional.py", "py.typed"}
 
 
 @pytest.mark.parametrize("folder", sorted({path.parent for path in FILES} - {PACKAGE}), ids=lambda path: path.name)

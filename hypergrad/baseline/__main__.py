@@ -6,9 +6,13 @@ from typing import Any
 from hypergrad.baseline.budget import Budget
 from hypergrad.baseline.search import search
 from hypergrad.cli.command import built, command, configured, configured_callbacks, configured_problem
+from hypergrad.cli.command_help import BASELINE
+from hypergrad.cli.output import quiet_end
 from hypergrad.cli.settings import own_settings
+from hypergrad.core.errors import message
 
 
+@quiet_end()
 def main() -> None:
     """Run the search that the arguments choose.
 
@@ -18,7 +22,7 @@ def main() -> None:
     try:
         budget = Budget.of(settings["budget"])
     except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {message(error)}")
     method = settings["method"]
     folder = f"hydra.run.dir='outputs/${{name}}-{method}/${{now:%Y-%m-%d_%H-%M-%S-%f}}'"
     sys.argv[1:] = [folder, f"+baseline={method}", *rest]
@@ -30,7 +34,7 @@ def main() -> None:
             estimator, method = configured(cfg, "estimator"), configured(cfg, "baseline")
             return search(problem, estimator, method, budget, callbacks, config).best.outer_loss
 
-    command(task, sweeps=False)
+    command(task, BASELINE, sweeps=False)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from typing import Any
 
 from hypergrad.check.comparison import check_hypergradient
 from hypergrad.cli.command import command, configured_estimators, configured_problem
+from hypergrad.cli.command_help import CHECK
+from hypergrad.cli.output import quiet_end
 from hypergrad.estimator.single_loop import SingleLoop
 
 
@@ -26,9 +28,10 @@ def check(cfg: Any) -> None:
         sys.exit(1)
 
 
+@quiet_end()
 def main() -> None:
     """Run the command line."""
-    command(check, sweeps=False, shares=True)
+    command(check, CHECK, sweeps=False, shares=True)
 
 
 if __name__ == "__main__":

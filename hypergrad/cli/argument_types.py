@@ -60,7 +60,8 @@ def _require_known_ways(config: dict[str, Any], *keys: str) -> None:
     """
     for key, known in _WAYS.items():
         value = config.get(key)
-        if value is not None and not _fits(value, known):
+        is_given = key in config if key == "_target_" else value is not None
+        if is_given and not _fits(value, known):
             raise TypeError(f"{'.'.join((*keys, key))} must be {_described(known)}, but it is {value!r}.")
 
 

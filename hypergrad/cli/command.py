@@ -23,10 +23,12 @@ from omegaconf.errors import InterpolationResolutionError
 
 from hypergrad.callback.base import Callback
 from hypergrad.cli.argument_types import require_types
+from hypergrad.cli.command_help import CommandHelp
 from hypergrad.cli.composition import composed
 from hypergrad.cli.device import require_device
 from hypergrad.cli.explain import explain
-from hypergrad.cli.given import given, name_given
+from hypergrad.cli.given import given, name_given, overrides
+from hypergrad.cli.output import is_of_output
 from hypergrad.cli.permission import Permission
 from hypergrad.cli.resume import resumed
 from hypergrad.cli.run_settings import require_problem, require_settings
@@ -34,7 +36,7 @@ from hypergrad.cli.screening import plain, screen, unresolved
 from hypergrad.cli.settings import options_first, own_settings
 from hypergrad.cli.sharing import require_sharing
 from hypergrad.cli.target import targets
-from hypergrad.core.errors import Terminated
+from hypergrad.core.errors import Terminated, message
 from hypergrad.core.launch import is_first_to_fail, launched, processes, traced
 from hypergrad.estimator.base import HypergradEstimator
 from hypergrad.problem.base import InnerProblem
@@ -132,13 +134,13 @@ def configured_estimators() -> dict[str, HypergradEstimator]:
 
     If the command line chooses an estimator, only that one, so that it can have settings that others do not have.
     """
-    overrides = list(HydraConfig.get().overrides.task)
-    if any(override.startswith("estimator=") for override in overrides):
+    arguments = overrides()
+    if any(override.startswith("estimator=") for override in arguments):
         names = [HydraConfig.get().runtime.choices["estimator"]]
     else:
         names = GlobalHydra.instance().config_loader().get_group_options("estimator")
-    overrides = [override for override in overrides if not override.startswith("estimator=")]
-    composed = {name: hydra.compose("config", [*overrides, f"estimator={name}"]) for name in names}
+    others = [override for override in arguments if not override.startswith("estimator=")]
+    composed = {name: hydra.compose("config", [*others, f"estimator={name}"]) for name in names}
     return {name: configured(cfg, "estimator") for name, cfg in composed.items()}
 
 
@@ -162,7 +164,12 @@ def configured_callbacks(cfg: DictConfig, *, without: tuple[str, ...] = ()) -> l
 
 
 def command(
-    task: Callable[[DictConfig], float | None], *, sweeps: bool = True, resumes: bool = False, shares: bool = False
+    task: Callable[[DictConfig], float | None],
+    about: CommandHelp,
+    *,
+    sweeps: bool = True,
+    resumes: bool = False,
+    shares: bool = False,
 ) -> None:
     """Compose the config from the command line, run `task` on it, and show errors without a traceback.
 
@@ -171,6 +178,7 @@ def command(
 
     Args:
         task: what to do; it returns the number that Hydra's sweepers minimise.
+        about: what its help says before Hydra's.
         sweeps: whether the task can run with `-m`.
         resumes: whether `resume=<run folder>` continues a run with its own arguments.
         shares: whether several processes of torchrun can share the task.
@@ -190,8 +198,14 @@ def command(
         try:
             arguments, folder = resumed(arguments)
         except (OSError, ValueError) as error:
-            sys.exit(f"error: {error}" if is_first_to_fail(error) else 1)
-    permission = Permission(Path.cwd().resolve(), trusted, folder)
+            sys.exit(f"error: {message(error)}" if is_first_to_fail(error) else 1)
+    try:
+        here = Path.cwd().resolve()
+    except FileNotFoundError:
+        sys.exit("error: the current folder was deleted; change to one that exists, as with cd.")
+    permission = Permission(here, trusted, folder)
+    if {"--help", "-h"} & {*arguments}:
+        print(about)
     sys.argv[1:] = options_first(arguments)
     shows = launch is None or launch.rank == 0
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr) if shows else None
@@ -206,9 +220,9 @@ def command(
         print(explain(error), file=sys.stderr)
         sys.exit(128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT))
     except Exception as error:
-        if wants_traceback:
+        if wants_traceback or is_of_output(error):
             raise
-        sys.exit(explain(error) if is_first_to_fail(error) else 1)
+        sys.exit(explain(error, about.settings) if is_first_to_fail(error) else 1)
 
 
 def _one_run(
@@ -230,7 +244,7 @@ def _one_run(
         except Exception as error:
             if isinstance(error, InterpolationResolutionError) and (key := unresolved(cfg)):
                 error.add_note(f"This is the value of {key}; give it another one, or the key that it refers to.")
-            if raises or not is_sweep:
+            if raises or not is_sweep or is_of_output(error):
                 raise
             # `Comparison` counts this run as failed.
             print(explain(error), file=sys.stderr)

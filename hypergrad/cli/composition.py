@@ -5,11 +5,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from hypergrad.callback.state_file import found
+from hypergrad.cli.config_files import named_config_files
 from hypergrad.cli.permission import Permission
 from hypergrad.cli.resume import AUTO
 from hypergrad.cli.screening import plain, screen, screen_resumed
@@ -33,7 +35,12 @@ def composed(permission: Permission, launch: Launch | None, arguments: list[str]
     compose = ConfigLoaderImpl.load_configuration
 
     def screened(self: ConfigLoaderImpl, *given: Any, **settings: Any) -> DictConfig:
-        cfg = compose(self, *given, **settings)
+        try:
+            with named_config_files():
+                cfg = compose(self, *given, **settings)
+        except ValueError as error:
+            _require_names(self, arguments, error)
+            raise
         config = plain(cfg)
         screen(config, permission)
         if permission.resumed is not None:
@@ -49,6 +56,23 @@ def composed(permission: Permission, launch: Launch | None, arguments: list[str]
         yield
     finally:
         ConfigLoaderImpl.load_configuration = compose
+
+
+def _require_names(loader: ConfigLoaderImpl, arguments: list[str], error: ValueError) -> None:
+    """Name the group, if Hydra met something else than the name of a config for one, and did not say which.
+
+    Raises:
+        ValueError: if it did.
+    """
+    if not str(error).startswith("Config group override must be"):
+        return
+    for argument in arguments:
+        group, _, value = argument.lstrip("+").partition("=")
+        names = loader.get_group_options(group.partition("@")[0])
+        if names and not isinstance(yaml.safe_load(value), str | list):
+            raise ValueError(
+                f"{group} must be one of {', '.join(names)}, but it is {value}; ~{group} leaves it out."
+            ) from None
 
 
 def _require_verbosity(verbose: Any) -> None:
@@ -80,7 +104,10 @@ def _place(cfg: DictConfig, launch: Launch | None, *, has_folder: bool) -> None:
             "resume=auto goes on from what an earlier start left in the folder of the run, which must be the same each "
             "time: add hydra.run.dir=outputs/NAME. Only restarts of torchrun share a folder by themselves."
         )
-    if is_sweep or (launch is None and not is_auto):
+    if is_sweep:
+        _require_folders(cfg)
+        return
+    if launch is None and not is_auto:
         return
     folder = str(Path(cfg.hydra.run.dir).resolve())
     if launch is not None:
@@ -91,3 +118,17 @@ def _place(cfg: DictConfig, launch: Launch | None, *, has_folder: bool) -> None:
         cfg.hydra.job_logging = OmegaConf.create(_SILENT)
     elif is_auto and found(Path(folder)):
         cfg.hydra.output_subdir = ".hydra/resumed"  # the config with which the run began stays
+
+
+def _require_folders(cfg: DictConfig) -> None:
+    """Require that each run of a sweep has a folder of its own.
+
+    Raises:
+        ValueError: if all of them have the same.
+    """
+    subdir = OmegaConf.to_container(cfg.hydra.sweep, resolve=False)["subdir"]  # pyright: ignore
+    if "${" not in str(subdir):
+        raise ValueError(
+            f"hydra.sweep.subdir={subdir} would be the folder of every run of the sweep; write one that differs, such "
+            "as hydra.sweep.subdir='${hydra.job.num}'."
+        )

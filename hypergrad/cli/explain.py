@@ -1,36 +1,39 @@
 """Errors in a few lines: the message, where the error happened, and what the user may have meant."""
 
-import difflib
-import re
 import sys
 import traceback
-from dataclasses import fields, is_dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf.errors import InterpolationResolutionError
 
-from hypergrad.core.errors import HypergradError, RankError
+from hypergrad.cli.suggestion import choices, nearest, suggestion
+from hypergrad.core.errors import HypergradError, RankError, message
 
 _FOOTER = "HYDRA_FULL_ERROR=1 shows the traceback."
-_EXTRAS = {"joblib": "joblib", "submitit": "slurm", "ray": "ray"}
-"""The extra of this package that installs each launcher."""
-
 _LIBRARIES = ("site-packages", "dist-packages", "/lib/python", str(Path(__file__).parents[1]))
 """Parts of paths that are not the user's own code."""
 
 
-def explain(error: BaseException) -> str:
+def explain(error: BaseException, settings: Sequence[str] = ()) -> str:
     """A message for the user at the command line, without a traceback.
 
-    If a config key or an argument is misspelt, it names the key and the choices. If the error comes from the user's own
-    code, it names the line.
+    If a config key or an argument is misspelt, it begins with the name that is meant, and ends with the choices. If the
+    error comes from the user's own code, it names the line.
+
+    Args:
+        error: what ended the command.
+        settings: of the command, which are choices beside the keys of the config.
     """
     if isinstance(error, KeyboardInterrupt):
         return f"stopped: {str(error) or 'interrupted'}"
     causes = _chain(error)
-    lines = [f"error: {_first_line(error, causes)}"]
-    lines += [hint for cause in causes if (hint := _choices(cause) or _extra(cause))][:1]
+    hints = (suggestion(cause, settings) for cause in causes)
+    meant, others = next((hint for hint in hints if any(hint)), ("", ""))
+    lines = [" ".join(filter(None, ("error:", meant, _first_line(error, causes)))), *filter(None, (others,))]
+    if isinstance(error, InterpolationResolutionError):
+        lines += [f"The command line has {text}; give a value that exists." for text in sys.argv[1:] if "${" in text]
     lines += [note for cause in causes for note in getattr(cause, "__notes__", [])]
     place = _users_frame(causes[-1])
     if place:
@@ -52,15 +55,15 @@ def _first_line(error: BaseException, causes: list[BaseException]) -> str:
     # An error of this library may have been raised again with a longer message.
     is_longest = _is_about_config(error) or isinstance(error, HypergradError | RankError)
     says_most = error if is_longest else next(filter(_is_raised_here, causes), root)
-    message = str(says_most).strip()
-    if not message or isinstance(says_most, KeyError | AttributeError | ImportError) and not _is_about_config(error):
-        message = f"{type(root).__name__}: {message}"
+    said = message(says_most).strip()
+    if not said or isinstance(says_most, KeyError | AttributeError | ImportError) and not _is_about_config(error):
+        said = f"{type(root).__name__}: {said}"
     if isinstance(says_most, ModuleNotFoundError) and (missing := _attribute(says_most)):
-        message = missing
+        said = missing
     elif isinstance(says_most, ModuleNotFoundError):
-        message += ". `python -m` looks in the current folder: run it in the folder that holds the module."
+        said += ". `python -m` looks in the current folder: run it in the folder that holds the module."
     key = _config_key(causes)
-    return f"{key}: {message}" if key else message
+    return f"{key}: {said}" if key else said
 
 
 def _unread(error: Any) -> str:
@@ -84,7 +87,7 @@ def _attribute(error: ModuleNotFoundError) -> str:
     if module not in sys.modules:
         return ""
     known = [key for key in vars(sys.modules[module]) if not key.startswith("_")]
-    return f"The module {module} has no {name!r}. {_suggestion(name, known)}"
+    return " ".join(filter(None, (f"The module {module} has no {name!r}.", nearest(name, known), choices(known))))
 
 
 def _is_about_config(error: BaseException) -> bool:
@@ -100,58 +103,6 @@ def _config_key(causes: list[BaseException]) -> str:
                 if line.startswith("full_key: "):
                     return line.removeprefix("full_key: ")
     return ""
-
-
-def _choices(cause: BaseException) -> str:
-    """The choices, for a misspelt config key or keyword argument."""
-    parent = getattr(cause, "parent_node", None)
-    if isinstance(cause, InterpolationResolutionError):
-        return ""
-    if parent is not None and hasattr(parent, "keys"):
-        wrong, known = str(getattr(cause, "key", "")), [str(key) for key in parent.keys() if key != "hydra"]  # noqa: SIM118
-        if "outer_steps" in known:
-            known.append("experiment")  # a group at the top level without a key in the config
-        inside = [f"{name}.{wrong}" for name in known if wrong in _keys(parent._get_node(name, validate_access=False))]
-        if inside:
-            return f"Did you mean {' or '.join(inside)}?"
-        return _suggestion(wrong, known)
-    if "looks like a config group override" in str(cause):
-        return "To set a value, leave out @ and what follows it."
-    if "Additional config directory" in str(cause):
-        return "--config-dir must name a folder that exists."
-    options, wrong = getattr(cause, "options", None), str(getattr(cause, "missing_cfg_file", "")).rpartition("/")[2]
-    if options and (near := difflib.get_close_matches(wrong, options, n=1)):
-        return f"Did you mean {near[0]!r}?"
-    marker = "got an unexpected keyword argument "
-    if isinstance(cause, TypeError) and marker in str(cause):
-        wrong = str(cause).split(marker)[1].split("'")[1]
-        owner = _class_named(str(cause).split(".__init__")[0])
-        if owner is not None and is_dataclass(owner):
-            return _suggestion(wrong, [f.name for f in fields(owner)])
-    return ""
-
-
-def _keys(node: Any) -> list[str]:
-    """The keys of a part of a config."""
-    return [str(key) for key in node.keys()] if hasattr(node, "keys") else []  # noqa: SIM118
-
-
-def _extra(cause: BaseException) -> str:
-    """How to install the launcher that a config names, if it is missing."""
-    found = re.search(r"Could not (?:load|find) 'hydra/launcher/(joblib|submitit|ray)", str(cause))
-    return f"pip install 'torch-hypergrad[{_EXTRAS[found[1]]}]' installs that launcher." if found else ""
-
-
-def _suggestion(wrong: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(wrong, known, n=1)
-    start = f"Did you mean {near[0]!r}? " if near else ""
-    return f"{start}The choices are: {', '.join(sorted(known))}."
-
-
-def _class_named(name: str) -> type | None:
-    import hypergrad
-
-    return getattr(hypergrad, name, None)
 
 
 def _users_frame(error: BaseException) -> str:

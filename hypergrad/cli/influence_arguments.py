@@ -7,6 +7,7 @@ from pathlib import Path
 from hypergrad.cli.resume import continued
 from hypergrad.cli.settings import own_settings
 from hypergrad.influence.tables import require_format
+from hypergrad.table.recorded_files import mapping
 
 _FILE = "influence.json"
 _DEFAULTS = {"method": "", "top": "10", "steps": "10000", "each": "false", "groups": "", "table": "csv"}
@@ -88,11 +89,8 @@ def _stored(folder: Path) -> dict[str, str]:
     path = folder / _FILE
     if not path.exists():
         raise FileNotFoundError(f"resume must name the folder of a run of hypergrad.influence, but there is no {path}.")
-    try:
-        found = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
-    if not isinstance(found, dict) or found.keys() != _DEFAULTS.keys():
+    found = mapping(path)
+    if found.keys() != _DEFAULTS.keys():
         raise ValueError(f"{path} must hold the settings {', '.join(_DEFAULTS)}, which every run leaves there.")
     if not found["method"]:
         raise ValueError(f"The run in {folder} has no method, and is not resumed; start it again.")

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hypergrad.callback.state_file import read
 from hypergrad.cli.settings import options_and_others
 from hypergrad.core.errors import CheckpointError
+from hypergrad.table.recorded_files import yaml_content
 
 AUTO = "auto"
 """`resume=auto` goes on in the folder of the run if it holds a state, and begins there otherwise."""
@@ -54,14 +53,10 @@ def continued(folder: Path, given: list[str]) -> list[str]:
         folder: of the run; the config with which it started is not overwritten.
         given: which replace those of the run.
 
-    Raises:
-        FileNotFoundError: if it is not the folder of a run.
-
-    Also raised, by what it calls: ValueError if the folder holds arguments that a run does not leave there.
+    Also raised, by what it calls: FileNotFoundError if it is not the folder of a run; ValueError if the folder holds
+    arguments that a run does not leave there.
     """
     begun = folder / ".hydra"
-    if not (begun / "overrides.yaml").exists():
-        raise FileNotFoundError(f"resume must name the folder of a run, but there is no {begun / 'overrides.yaml'}.")
     keys = {_key(argument) for argument in given}
     before = [text for text in _overrides(begun) if not text.startswith(_OURS) and _key(text) not in keys]
     return [*before, *given, f"hydra.run.dir={_quoted(folder)}", "hydra.output_subdir=.hydra/resumed"]
@@ -104,6 +99,8 @@ def _config_dir(begun: Path) -> list[str]:
         given = [source["path"] for source in sources if source["provider"] == "command-line"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} has no hydra.runtime.config_sources, which every run leaves there.") from error
+    if given and not Path(str(given[0])).is_dir():
+        raise ValueError(f"{path} names the --config-dir {given[0]}, which is no folder; give --config-dir FOLDER.")
     return ["--config-dir", given[0]] if given else []
 
 
@@ -111,12 +108,12 @@ def _content(path: Path, kind: type) -> Any:
     """What a YAML file of a run holds.
 
     Raises:
+        FileNotFoundError: if there is no such file.
         ValueError: if it is not of that kind.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not path.exists():
+        raise FileNotFoundError(f"resume must name the folder of a run, but there is no {path}.")
+    content = yaml_content(path)
     if not isinstance(content, kind):
         raise ValueError(f"{path} must hold a {kind.__name__}, but it holds a {type(content).__name__}.")
     return content

@@ -35,6 +35,13 @@ def described(error: BaseException) -> str:
     return " ".join([message, *getattr(error, "__notes__", [])])
 
 
+def message(error: BaseException) -> str:
+    """The message of an error; for one of the operating system, the file, what is wrong with it, and what to do."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename} cannot be read or written ({error.strerror}); name another place, or repair this one."
+    return str(error)
+
+
 class CheckpointError(ValueError):
     """A file on disk cannot continue this run."""
 

@@ -1,5 +1,6 @@
 """Tables that need no download, split into train, dev and test with a seed."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -161,8 +162,11 @@ def random_parts(X: Tensor, y: Tensor, *, seed: int, dev: float, test: float) ->
         test: fraction in the test part, in (0, 1).
 
     Raises:
-        ValueError: if a part would hold fewer than two examples.
+        ValueError: if a part would hold fewer than two examples, or a fraction is not finite.
     """
+    for name, fraction in (("dev", dev), ("test", test)):
+        if not math.isfinite(fraction):
+            raise ValueError(f"{name} must be a fraction of the examples, between 0 and 1, but it is {fraction}.")
     num_dev, num_test = round(dev * len(y)), round(test * len(y))
     sizes = {"train": len(y) - num_dev - num_test, "dev": num_dev, "test": num_test}
     for name, size in sizes.items():

@@ -26,7 +26,7 @@ class Scoped(Effect):
             that have the same inputs; "output" for one per output of a layer (the first axis of its weight and its
             bias), shape (q,), shared by tensors that have the same outputs; "weight" for one per entry, shape (n,),
             tensor after tensor.
-        on: a glob pattern for the names of the parameters, or several, such as ("*.weight",); "*" is all.
+        on: a glob pattern for the names of the parameters, or several, such as `("*.weight",)`; `"*"` is all.
     """
 
     init: float

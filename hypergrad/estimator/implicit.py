@@ -105,7 +105,8 @@ class Implicit(HypergradEstimator):
         if self.solver.decays and self.inner_steps > 0:
             raise ValueError(
                 f"Implicit needs a minimum of the inner loss, but the weight_decay of {type(self.solver).__name__} "
-                "leads elsewhere. Set it to 0, and make the penalty a part of the inner loss."
+                f"leads elsewhere. Set it to 0 instead of {self.solver.coefficients()['weight_decay']!r}, and make the "
+                "penalty a part of the inner loss."
             )
         require_real(self, "damping", least=0)
         if self.tighten is not None and self.tighten not in _SUMMABLE:

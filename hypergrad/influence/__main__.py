@@ -7,8 +7,10 @@ from typing import Any
 from rich.console import Console
 
 from hypergrad.cli.command import command, configured, configured_problem, run_folder
+from hypergrad.cli.command_help import INFLUENCE
 from hypergrad.cli.influence_arguments import InfluenceArguments
-from hypergrad.core.errors import NotOptimalError
+from hypergrad.cli.output import quiet_end
+from hypergrad.core.errors import NotOptimalError, message
 from hypergrad.influence.examples import Influences, influences, require_supervised
 from hypergrad.influence.groups import write_groups
 from hypergrad.influence.scoring import Scoring
@@ -19,6 +21,7 @@ _TOL = 1e-9
 """Of ‖∇g‖, relative to the start: influences are first-order changes of a solution, and O(1/n) themselves."""
 
 
+@quiet_end()
 def main() -> None:
     """Train at the initial hyperparameters, print the examples that matter most, and write all of them.
 
@@ -29,12 +32,12 @@ def main() -> None:
     try:
         given, sys.argv[1:] = InfluenceArguments.of(sys.argv[1:])
     except (OSError, ValueError, ImportError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {message(error)}")
 
     def task(cfg: Any) -> None:
         folder, console = run_folder(), Console()
         given.save(folder)
-        examples = _scored(cfg, given, folder, console) if given.method else _trained_influences(cfg, given.steps)
+        examples = _scored(cfg, given, folder, console) if given.method else _trained_influences(cfg, given)
         examples.print(given.top, console)
         print(examples.write(folder, given.table))
         if given.each:
@@ -42,7 +45,7 @@ def main() -> None:
         if given.groups:
             write_groups(examples, given.groups, folder, given.table, console)
 
-    command(task, sweeps=False)
+    command(task, INFLUENCE, sweeps=False)
 
 
 def _scored(cfg: Any, given: InfluenceArguments, folder: Path, console: Console) -> Influences:
@@ -58,17 +61,19 @@ def _scored(cfg: Any, given: InfluenceArguments, folder: Path, console: Console)
         return scoring.each(params, given.top, given.table) if given.each else scoring.mean(params)
 
 
-def _trained_influences(cfg: Any, max_steps: int) -> Influences:
+def _trained_influences(cfg: Any, given: InfluenceArguments) -> Influences:
     """The influences at the solution of the configured problem, after training it.
 
     Raises:
         NotOptimalError: if training did not reach a solution.
     """
-    with configured_problem(cfg) as given:
-        problem = require_supervised(given)
+    with configured_problem(cfg) as configured_one:
+        problem = require_supervised(configured_one)
+        if given.groups:
+            read_groups(given.groups, problem.y)
         problem.batch_size = None  # influences need a solution on all of train
         hparams = problem.init_hparams()
-        training = Training(solver=configured(cfg, "solver"), steps=max_steps, tol=_TOL)
+        training = Training(solver=configured(cfg, "solver"), steps=given.steps, tol=_TOL)
         found = training.run(problem, hparams, problem.init_params())
         try:
             return influences(problem, found.params, hparams, jackknife=configured(cfg, "sensitivity"))

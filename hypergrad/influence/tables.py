@@ -69,15 +69,13 @@ def read_groups(given: str, targets: Tensor) -> tuple[list[str], Tensor]:
             raise ValueError(
                 f"groups must be target, or a CSV file with a line for each train example, but there is no file {name}."
             )
-        with Path(name).open(newline="") as file:
-            rows = csv.DictReader(file)
-            header = list(rows.fieldnames or ())
-            column = column or (header[0] if len(header) == 1 else "")
-            if column not in header:
-                raise ValueError(
-                    f"groups={name}:<column> must name one of the columns {', '.join(header)}, but it is {column!r}."
-                )
-            values = [row[column] for row in rows]
+        header, rows = _read(Path(name))
+        column = column or (header[0] if len(header) == 1 else "")
+        if column not in header:
+            raise ValueError(
+                f"groups={name}:<column> must name one of the columns {', '.join(header)}, but it is {column!r}."
+            )
+        values = [row[column] for row in rows]
         if len(values) != len(targets):
             raise ValueError(
                 f"{name} must have a line for each of the {len(targets)} train examples after its header, but it has "
@@ -86,6 +84,20 @@ def read_groups(given: str, targets: Tensor) -> tuple[list[str], Tensor]:
     names = sorted(set(values))
     number = {name: k for k, name in enumerate(names)}
     return names, torch.tensor([number[value] for value in values])
+
+
+def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns and the lines of a CSV file.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            return list(rows.fieldnames or ()), list(rows)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"groups={path} must be a CSV file in UTF-8, but it cannot be read: {error}") from None
 
 
 def shown(target: Tensor) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def require_numbers(role: str, owner: object, settings: Mapping[str, Any]) -> None:
-    """Require that no setting is NaN, with which torch goes on.
+    """Require that no setting is NaN, and no learning rate infinite, with which torch goes on.
 
     Args:
         role: the argument of `Trainer` that made the owner.
@@ -20,6 +20,8 @@ def require_numbers(role: str, owner: object, settings: Mapping[str, Any]) -> No
     for name, value in settings.items():
         if isinstance(value, float) and math.isnan(value):
             raise ValueError(f"{role}: {type(owner).__name__}.{name} must be a number, but it is nan; give one.")
+        if name == "lr" and isinstance(value, float) and math.isinf(value):
+            raise ValueError(f"{role}: {type(owner).__name__}.lr must be finite, but it is {value}; lower the lr.")
 
 
 @contextmanager

@@ -4,17 +4,26 @@ import argparse
 import sys
 from pathlib import Path
 
+from hypergrad.cli.command_help import PLOT
+from hypergrad.cli.output import quiet_end
+from hypergrad.core.errors import message
 from hypergrad.table.read import found_runs
 from hypergrad.table.recorded_run import FINISHED, RecordedRun
 from hypergrad.table.settings import settings_of
 
 
+@quiet_end()
 def main(arguments: list[str] | None = None) -> None:
     """Draw every figure of the runs as PNG and SVG.
 
     Also raised, by what it calls: SystemExit with what went wrong.
     """
-    parser = argparse.ArgumentParser(prog="python -m hypergrad.plot", description="Draws runs as PNG and SVG.")
+    parser = argparse.ArgumentParser(
+        prog="python -m hypergrad.plot",
+        description=f"{PLOT.summary}.",
+        epilog=PLOT.epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "runs", nargs="+", type=Path, help="folders of runs, or folders that hold runs, such as a sweep"
     )
@@ -29,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
         runs = _with_steps(found_runs(chosen.runs))
         chosen.out.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {message(error)}")
     settings = settings_of(runs)
     with publication():
         for name, draw in FIGURES.items():

@@ -31,8 +31,8 @@ class AdjointMethod(Method):
         if self.solver is not None and self.solver.decays:
             raise ValueError(
                 f"{type(self).__name__} needs a minimum of the inner loss, by whose Hessian v moves, but the "
-                f"weight_decay of {type(self.solver).__name__} leads elsewhere. Set it to 0, and make the penalty "
-                "a part of the inner loss."
+                f"weight_decay of {type(self.solver).__name__} leads elsewhere. Set it to 0 instead of "
+                f"{self.solver.coefficients()['weight_decay']!r}, and make the penalty a part of the inner loss."
             )
         if self.adjoint_lr is not None and isinstance(root(self.adjoint_lr), str):
             raise TypeError(

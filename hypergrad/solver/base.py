@@ -55,7 +55,7 @@ class InnerSolver:
     - (T, G) for one per step and group.
 
     Attributes:
-        groups: glob patterns such as ("*.weight", "*.bias"), one for each group. Each parameter's name must match
+        groups: glob patterns such as `("*.weight", "*.bias")`, one for each group. Each parameter's name must match
             exactly one of them. None makes each tensor a group, in the order of `init_params()`. "entry" makes each
             entry of each tensor a group, in the order of the flat parameters, so that G = n; see Li, Zhou, Chen & Li,
             "Meta-SGD: learning to learn quickly for few-shot learning" (2017).

@@ -6,6 +6,9 @@ import re
 import sys
 from pathlib import Path
 
+from hypergrad.cli.command_help import TABLE
+from hypergrad.cli.output import quiet_end
+from hypergrad.core.errors import message
 from hypergrad.table.printed import print_table
 from hypergrad.table.read import found_runs
 from hypergrad.table.recorded_run import FINISHED
@@ -18,12 +21,18 @@ _HIDDEN = ("best_step", "test_first", "inner_", "converged", "hparam/", "error")
 """The beginnings of the names of columns that are in the CSV file only."""
 
 
+@quiet_end()
 def main(arguments: list[str] | None = None) -> None:
     """Print one row for each run, and write all columns as CSV.
 
     Also raised, by what it calls: SystemExit with what went wrong.
     """
-    parser = argparse.ArgumentParser(prog="python -m hypergrad.table", description="Shows runs in one table.")
+    parser = argparse.ArgumentParser(
+        prog="python -m hypergrad.table",
+        description=f"{TABLE.summary}.",
+        epilog=TABLE.epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "runs", nargs="+", type=Path, help="folders of runs, or folders that hold runs, such as a sweep"
     )
@@ -46,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
             _write(chosen.csv, rows)
             print(chosen.csv)
     except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {message(error)}")
 
 
 def _short(rows: list[Row]) -> list[Row]:

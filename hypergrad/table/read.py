@@ -1,11 +1,11 @@
 """Recorded runs, found in folders and read."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hypergrad.table.recorded_files import labels, rows, summary, yaml_content
 from hypergrad.table.recorded_run import RecordedRun
 
 # yaml is imported where it is used, because hypergrad imports this file.
@@ -42,20 +42,17 @@ def read_run(folder: Path) -> RecordedRun:
 
     Also raised, by what it calls: ValueError if a file cannot be read.
     """
-    metrics, summary, labels = folder / _METRICS, folder / _SUMMARY, folder / "labels.json"
-    # A run that is being written, or was killed, may have an incomplete last line.
-    lines = metrics.read_text().splitlines() if metrics.exists() else []
     hydra = folder / _HYDRA / "resumed"
     if not (hydra / "overrides.yaml").exists():
         hydra = folder / _HYDRA
     return RecordedRun(
         folder=folder,
-        rows=[_parsed(json.loads, line, metrics) for line in lines if line.endswith("}")],
-        summary=_parsed(json.loads, summary.read_text(), summary) if summary.exists() else {},
-        overrides=_overrides(_yaml(hydra / "overrides.yaml") or []),
-        choices=_choices(_yaml(hydra / "hydra.yaml")),
-        config=_yaml(hydra / "config.yaml") or {},
-        labels=_parsed(json.loads, labels.read_text(), labels) if labels.exists() else {},
+        rows=rows(folder / _METRICS),
+        summary=summary(folder / _SUMMARY),
+        overrides=_overrides(yaml_content(hydra / "overrides.yaml") or []),
+        choices=_choices(yaml_content(hydra / "hydra.yaml")),
+        config=yaml_content(hydra / "config.yaml") or {},
+        labels=labels(folder / "labels.json"),
     )
 
 
@@ -76,27 +73,6 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
     """A sort key by which 2 comes before 10."""
     parts = re.split(r"(\d+)", str(path))
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
-
-
-def _yaml(path: Path) -> Any:
-    import yaml
-
-    return _parsed(yaml.safe_load, path.read_text(), path) if path.exists() else None
-
-
-def _parsed(load: Any, text: str, path: Path) -> Any:
-    """The content of a file.
-
-    Raises:
-        ValueError: if it cannot be parsed.
-    """
-    import yaml
-
-    try:
-        return load(text)
-    except (ValueError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} cannot be read ({reason}); repair the file, or leave this run out.") from None
 
 
 def _overrides(arguments: Any) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def _comment(lines: list[str], at: int) -> str:
         first -= 1
     found = [line.strip().lstrip("# ") for line in lines[first:at]]
     after = re.search(r"\s# ?(.*)$", lines[at])
-    return " ".join([*found, *([after[1]] if after else [])])
+    return " ".join([*found, *([after[1]] if after else [])]).replace("*", "\\*")
 
 
 @cache

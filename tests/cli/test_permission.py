@@ -261,9 +261,9 @@ def test_nor_can_the_configs_that_come_with_it(config, strange, main, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("overrides.yaml", "hydra: [", "is no YAML"),
+        ("overrides.yaml", "hydra: [", "cannot be read"),
         ("overrides.yaml", "{a: 1}", "must hold a list, but it holds a dict"),
-        ("hydra.yaml", "hydra: [", "is no YAML"),
+        ("hydra.yaml", "hydra: [", "cannot be read"),
         ("hydra.yaml", "{a: 1}", "has no hydra.runtime.config_sources"),
     ],
 )

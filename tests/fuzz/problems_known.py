@@ -72,12 +72,19 @@ def norm(x: Array) -> Any:
 
 @dataclass(frozen=True)
 class Known:
-    """A problem on the rounded data of a `RandomProblem`, with φ = ∇_w g and the gradients of f."""
+    """A problem on the rounded data of a `RandomProblem`, with φ = ∇_w g and the gradients of f.
+
+    Attributes:
+        shapes: of the parameters.
+        units: of the inner loss, the outer loss and w.
+        hidden: a relative error of each hidden unit, of which 1 − tanh² makes a large one where it is small.
+    """
 
     spec: Spec
     shapes: dict[str, tuple[int, ...]]
     data: dict[str, Array]
     units: tuple[Any, Any, Any]
+    hidden: Any = 0
 
     @classmethod
     def of(cls, problem: RandomProblem) -> "Known":
@@ -87,7 +94,8 @@ class Known:
 
     def shaken(self, eps: float, rng: np.random.Generator) -> "Known":
         """The same with data that are rounded otherwise, which shows what rounding can do."""
-        return replace(self, data={name: shaken(x, eps, rng) for name, x in self.data.items()})
+        data, size = {name: shaken(x, eps, rng) for name, x in self.data.items()}, len(self.data["y"])
+        return replace(self, data=data, hidden=eps * exact(rng.standard_normal((size, 1))))
 
     def phi(self, w: Array, hp: dict[str, Array]) -> Array:
         """∇_w g, flat."""
@@ -197,7 +205,7 @@ class Known:
             return X.T @ slope(X @ u)
         named = self.named(u)
         before = X @ named["W"].T + named.get("b", 0)
-        hidden = tanh(before) if self.spec.family == "tanh" else before * (before > 0)
+        hidden = tanh(before) * (1 + self.hidden) if self.spec.family == "tanh" else before * (before > 0)
         bent = 1 - hidden * hidden if self.spec.family == "tanh" else (before > 0) * 1
         v = named.get("v", np.ones(hidden.shape[1], dtype=int))
         s = slope(hidden @ v)

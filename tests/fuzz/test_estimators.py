@@ -90,6 +90,10 @@ AT_EDGES = {
         Spec("relu", (1, 1, 3), 2, parts=("each l2", "interval"), log_l2=-8, outer="linear", seed=32916),
         Call("single loop", method="amigo", point="near", away=-2),
     ),
+    "1 - tanh² of saturated units in float32": Case(
+        Spec("tanh", (3, 4, 1), 2, parts=("shift", "interval"), log_l2=-4, outer="dev", dtype="float32", seed=50690),
+        Call(linsolve="minres", damping=1.0, error_bar=False),
+    ),
     "the slope of Adam where rounding makes a gradient 0": Case(
         Spec("softplus", (5, 4, 7), parts=("interval",), outer="linear", dtype="bfloat16", seed=29117),
         Call("single loop", method="sama"),

@@ -244,7 +244,7 @@ def test_append_jvp_to_order_four_on_a_polynomial():
         assert len(directions) == order
 
 
-DEPRECATED = {
+LEFT_TO_TORCH = {
     "cross_entropy": (
         lambda x: functional.cross_entropy((X * x)[:, :3], Y, size_average=False),
         lambda x: ((X * x)[:, :3].logsumexp(1) - (X * x)[:, :3][range(len(Y)), Y]).sum(),
@@ -257,13 +257,29 @@ DEPRECATED = {
         lambda x: functional.mse_loss(X @ x, X[:, 0], False),
         lambda x: ((X @ x - X[:, 0]) ** 2).sum(),
     ),
+    "einsum": (lambda x: torch.einsum("i,ij,i->j", x, X[:4], x), lambda x: x**2 @ X[:4]),
+    "logsumexp": (lambda x: torch.logsumexp(X * x, (0, 1)), lambda x: (X * x).reshape(-1).logsumexp(0)),
+    "pairwise_distance": (
+        lambda x: functional.pairwise_distance(X * x, X - 2, p=4.0, eps=0.0),
+        lambda x: ((X * x - X + 2) ** 4).sum(1) ** 0.25,
+    ),
+    "var": (lambda x: (X * x).var(0, unbiased=False), lambda x: x**2 * X.var(0, correction=0)),
 }
 
 
 @pytest.mark.filterwarnings("ignore:size_average and reduce args will be deprecated")
-@pytest.mark.parametrize("name", DEPRECATED)
-def test_a_rule_leaves_deprecated_arguments_to_torch(name):
-    function, by_hand = DEPRECATED[name]
+@pytest.mark.parametrize("name", LEFT_TO_TORCH)
+def test_a_rule_leaves_rare_arguments_to_torch(name):
+    function, by_hand = LEFT_TO_TORCH[name]
     with pytest.warns(hg.NoTaylorRuleWarning, match=name):
         found = function(Polynomial(path("dense")))
     require_coefficients(found, expected(by_hand, path("dense")))
+
+
+def test_a_large_determinant_is_that_of_the_matrix_determinant_lemma():
+    B = torch.randn(20, 4, generator=torch.Generator().manual_seed(5)) / 4
+
+    def function(x):
+        return torch.linalg.det(torch.eye(20) + torch.outer(B @ x, B @ x))
+
+    require_coefficients(function(Polynomial(path("dense"))), expected(lambda x: 1 + (B @ x) @ (B @ x), path("dense")))

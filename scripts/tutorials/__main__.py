@@ -1,11 +1,11 @@
 """Runs tutorials: puts below each piece of code what it printed, and draws the picture from its results.
 
-`python docs/tutorials/make.py tuning` does so for one page, and without a name for all.
+`python -m scripts.tutorials tuning` does so for one page, and without a name for all. The three that are notebooks too
+are written as such.
 """
 
 import ast
 import contextlib
-import importlib
 import io
 import os
 import re
@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-NOTEBOOKS = {page: ROOT / "docs" / "notebooks" / f"{page}.py" for page in ("tuning", "cleaning", "influence")}
-PAGES = [page for page in sorted(HERE.glob("*.md")) if page.stem != "index"]
+from scripts.tutorials import notebooks
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [page for page in sorted((ROOT / "docs" / "tutorials").glob("*.md")) if page.stem != "index"]
 _BLOCK = re.compile(
     r'^```(?P<language>python|bash)(?: title="(?P<file>[^"]+)")?\n(?P<code>.*?)^```\n'
     r"(?:\n```text\n(?P<output>.*?)^```\n)?",
@@ -113,8 +113,8 @@ def written(text: str, printed: list[str]) -> str:
 
 def main(names: list[str]) -> None:
     """Make the pages with these names, or all."""
-    sys.path.insert(0, str(HERE))
-    figures = importlib.import_module("figures")
+    from scripts.tutorials import figures  # needs matplotlib
+
     for page in PAGES:
         if names and page.stem not in names:
             continue
@@ -123,6 +123,7 @@ def main(names: list[str]) -> None:
             figures.draw(page.stem, ran.names, Path(folder))
         page.write_text(written(page.read_text(), ran.printed))
         print(f"{page.stem}: {len(ran.printed)} blocks")
+    notebooks.write()
 
 
 if __name__ == "__main__":

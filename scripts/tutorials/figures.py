@@ -1,4 +1,4 @@
-"""The pictures of the tutorials, drawn from their own results; `make.py` calls this."""
+"""The pictures of the tutorials, drawn from their own results; `__main__.py` calls this."""
 
 import json
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from hypergrad.plot.panel import publication
-from hypergrad.table.read import read_run
+from hypergrad.table.recorded_run import RecordedRun
 
-_FOLDER = Path(__file__).resolve().parent / "img"
+_FOLDER = Path(__file__).resolve().parents[2] / "docs" / "tutorials" / "img"
 Names = dict[str, Any]
 """The variables of a tutorial after its last piece of code."""
 
@@ -104,13 +104,14 @@ def stochastic_loop(names: Names, folder: Path) -> Figure:
 def sweeps(names: Names, folder: Path) -> Figure:
     """The lowest dev loss so far, and its test loss, for each split."""
     figure = Figure(figsize=(8, 2.6), layout="constrained")
-    for axis, tag, words in zip(figure.subplots(1, 2), ("loss/dev", "loss/test"), ("best dev", "test"), strict=True):
-        for color, name in enumerate(("gradient", "tpe")):
-            for i in range(3):
-                run = read_run(folder / "runs" / name / str(i))
-                label = name if i == 0 else None
+    axes = figure.subplots(1, 2)
+    for color, (name, results) in enumerate({"gradient": names["runs"], "TPE": names["searches"]}.items()):
+        for i, result in enumerate(results):
+            run, label = RecordedRun(folder, result.history), None if i else name
+            for axis, tag in zip(axes, ("loss/dev", "loss/test"), strict=True):
                 axis.step(run.work(), run.best_so_far(tag), where="post", color=f"C{color}", label=label)
-        axis.set(xlabel="gradients (a product is two)", ylabel=f"{words} loss", xscale="log")
+    for axis, words in zip(axes, ("lowest dev loss", "test loss there"), strict=True):
+        axis.set(xlabel="gradients (a product is two)", ylabel=words, xscale="log")
         axis.legend()
     return figure
 
