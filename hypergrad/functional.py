@@ -96,6 +96,14 @@ def hypergradient(
     arguments, draws random numbers, or is not a function of the registered parameters of the module; NonFiniteError if
     a loss, gradient or product is NaN or infinite; IndefiniteError if a linear solver that needs a positive definite
     Hessian meets another one; UnusedHyperparameterError if the estimate could not depend on a hyperparameter.
+
+    Examples:
+        >>> a, λ = torch.tensor([1.0, 2.0]), torch.tensor(1.0)
+        >>> inner = lambda w, λ: (w - a).square().sum() + λ * w.square().sum()
+        >>> outer = lambda w, λ: (w - 1).square().sum() / 2
+        >>> w = a / (1 + λ)  # the minimum of the inner loss
+        >>> hg.hypergradient(inner, outer, w, λ).grad
+        tensor(0.1250)
     """
     if isinstance(product, GaussNewton):
         raise ValueError("hypergradient knows no outputs of a model, which GaussNewton needs; use product=Reverse().")

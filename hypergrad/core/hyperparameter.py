@@ -27,6 +27,15 @@ class Hyperparameter:
         ValueError: if init is not finite, does not fit the shape, violates the constraint, or lies on its boundary
             (which no step could leave), or if the constraint has no bijection to unconstrained values, or if there are
             labels, but not one for each entry of a vector.
+
+    Examples:
+        >>> rate = hg.Hyperparameter(0.1, constraint=hg.positive)
+        >>> u = rate.to_unconstrained(torch.tensor(0.1))  # log λ
+        >>> print(f"{u:.4f}, {rate.to_natural(u - 1):.4f}")
+        -2.3026, 0.0368
+        >>> rates = hg.Hyperparameter(0.1, shape=(100,), constraint=hg.positive)  # one for each of 100 steps
+        >>> rates.value(torch.float64).shape
+        torch.Size([100])
     """
 
     init: float | Tensor

@@ -28,6 +28,13 @@ def digits(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
 
     Also raised, by what it calls: ValueError if a part would be empty.
 
+    Examples:
+        >>> train, dev, test = hg.digits(seed=0)
+        >>> train.X.shape, dev.X.shape, test.X.shape
+        (torch.Size([899, 64]), torch.Size([449, 64]), torch.Size([449, 64]))
+        >>> train.y.unique()
+        tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+
     Source: Alpaydin & Kaynak, "Optical recognition of handwritten digits", UCI Machine Learning Repository (1998).
     """
     from sklearn.datasets import load_digits

@@ -17,6 +17,11 @@ class Split(NamedTuple):
     Attributes:
         X: inputs, shape (n, p); only problems that say so accept sparse inputs.
         y: targets, shape (n,): numbers, or classes as integers.
+
+    Examples:
+        >>> X, y = hg.Split(X=torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), y=torch.tensor([0, 1, 1]))
+        >>> X.shape, y.shape
+        (torch.Size([3, 2]), torch.Size([3]))
     """
 
     X: Tensor
@@ -30,6 +35,15 @@ class Splits(NamedTuple):
         train: the part that w is fitted to.
         dev: the part that λ is tuned on.
         test: the part that judges both.
+
+    Examples:
+        >>> X, y = torch.arange(8.0).reshape(8, 1), torch.arange(8.0)
+        >>> data = hg.Splits(train=hg.Split(X[:4], y[:4]), dev=hg.Split(X[4:6], y[4:6]), test=hg.Split(X[6:], y[6:]))
+        >>> data.dev.y
+        tensor([4., 5.])
+        >>> problem = hg.Ridge(data, l2=3.5)
+        >>> problem.solution(problem.init_hparams())
+        {'weight': tensor([0.5000])}
     """
 
     train: Split
@@ -73,6 +87,13 @@ def diabetes(*, seed: int = 0, dev: float = 0.25, test: float = 0.25, quadratic:
         The splits, in torch's default dtype.
 
     Also raised, by what it calls: ValueError if a part would be empty.
+
+    Examples:
+        >>> train, dev, test = hg.diabetes(seed=0)
+        >>> train.X.shape, dev.X.shape, test.X.shape
+        (torch.Size([222, 10]), torch.Size([110, 10]), torch.Size([110, 10]))
+        >>> hg.diabetes(quadratic=True).train.X.shape
+        torch.Size([222, 64])
 
     Source: Efron, Hastie, Johnstone & Tibshirani, "Least angle regression", Annals of Statistics (2004).
     """

@@ -21,6 +21,15 @@ class ExampleWeights(Effect):
         init: the initial weight.
         constraint: of the weights: `positive`, or `unit_interval` for weights from 0 to 1.
 
+    Examples:
+        >>> X, y = torch.ones(3, 1), torch.tensor([1.0, 1.0, 4.0])  # the last target is wrong
+        >>> model, loss, dev = torch.nn.Linear(1, 1, bias=False), torch.nn.MSELoss(), (2 * X, 2 * X[:, 0])
+        >>> weights = {"weight": hg.ExampleWeights()}
+        >>> problem = hg.Supervised(model=model, loss=loss, train=(X, y), dev=dev, hyperparameters=weights)
+        >>> estimator = hg.Implicit(solver=hg.LBFGS(), inner_tol=1e-8)
+        >>> estimator.estimate(problem, problem.init_hparams(), problem.init_params()).grad["weight"]
+        tensor([-2.6667, -2.6667,  5.3333])
+
     Source: Ren, Zeng, Yang & Urtasun, "Learning to reweight examples for robust deep learning", ICML (2018).
     """
 

@@ -15,6 +15,14 @@ class L2(Scoped):
 
     With an `L1` beside it, this is the elastic net.
 
+    Examples:
+        >>> train, dev, test = hg.digits()
+        >>> model, loss = torch.nn.Linear(64, 10), torch.nn.CrossEntropyLoss()
+        >>> penalties = {"all": hg.L2(), "pixel": hg.L2(per="feature", on="weight")}
+        >>> problem = hg.Supervised(model=model, loss=loss, train=train, dev=dev, hyperparameters=penalties)
+        >>> {name: tuple(λ.shape) for name, λ in problem.init_hparams().items()}
+        {'all': (), 'pixel': (64,)}
+
     Source: Hoerl & Kennard, "Ridge regression", Technometrics (1970).
     """
 

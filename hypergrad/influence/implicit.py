@@ -45,6 +45,16 @@ class ImplicitInfluence(InfluenceMethod):
         dev_block: dev examples at once, ≥ 1; each needs the memory of the parameters a few times.
         train_block: train examples at once, ≥ 1; the activations are held for this many times `dev_block`.
 
+    Examples:
+        >>> X, y = torch.ones(3, 1), torch.tensor([1.0, 1.0, 4.0])  # the last target is wrong
+        >>> model, loss, dev = torch.nn.Linear(1, 1, bias=False), torch.nn.MSELoss(), (2 * X, 2 * X[:, 0])
+        >>> weights = {"weight": hg.ExampleWeights()}
+        >>> problem = hg.Supervised(model=model, loss=loss, train=(X, y), dev=dev, hyperparameters=weights)
+        >>> trained = {"weight": torch.tensor([[2.0]])}  # the mean of y
+        >>> method = hg.ImplicitInfluence(linsolve=hg.Dense())
+        >>> hg.influence_scores(problem, trained, problem.init_hparams(), method=method, mean=True)
+        tensor([ 2.6667,  2.6667, -5.3333])
+
     Source: Koh & Liang, "Understanding black-box predictions via influence functions", ICML (2017); Bae, Ng, Lo,
     Ghassemi & Grosse, "If influence functions are the answer, then what is the question?", NeurIPS (2022); Grosse et
     al., "Studying large language model generalization with influence functions" (2023).

@@ -37,6 +37,14 @@ class CG(Krylov):
         tol: stop once ‖b − A x‖ ≤ tol ‖b‖ (dimensionless), ≥ 0.
         preconditioner: makes M ≈ A; None means M = I.
 
+    Examples:
+        >>> A, b = torch.tensor([[2.0, 1.0], [1.0, 3.0]]), torch.tensor([3.0, 6.5])
+        >>> found = hg.CG(tol=1e-6).solve(lambda v: A @ v, b)
+        >>> found.x
+        tensor([0.5000, 2.0000])
+        >>> found.converged
+        True
+
     Source: Hestenes & Stiefel, "Methods of conjugate gradients for solving linear systems" (1952).
     """
 

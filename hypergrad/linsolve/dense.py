@@ -40,6 +40,11 @@ class Dense(LinearSolver):
 
     Raises:
         ValueError: (from `solve`) if n exceeds `max_size`, or A is not symmetric.
+
+    Examples:
+        >>> A, b = torch.tensor([[2.0, 1.0], [1.0, -3.0]]), torch.tensor([3.0, -5.5])
+        >>> hg.Dense(definite=False).solve(lambda v: A @ v, b).x
+        tensor([0.5000, 2.0000])
     """
 
     takes_columns: ClassVar[bool] = True

@@ -63,6 +63,12 @@ def fit(
     Also raised, by what it calls: TypeError if an argument has another type, or there is no such setting;
     CheckpointError if the folder holds a run with other settings, with what differs;
     FolderInUseError if another process writes to it; FileExistsError if it holds something else.
+
+    Examples:
+        >>> problem, estimator = hg.Ridge(hg.diabetes()), hg.Implicit(solver=hg.LBFGS())
+        >>> result = hg.fit(problem, estimator, lambda u: torch.optim.Adam(u, lr=0.3), 10, progress=False)
+        >>> print(f"dev loss {result.best.dev_loss:.3f} at λ = {result.hparams['l2']:.2f}")
+        dev loss 0.481 at λ = 0.21
     """
     own = settings.pop("callbacks", ())
     require_callbacks(own)

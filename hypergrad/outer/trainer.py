@@ -87,6 +87,13 @@ class Trainer:
             docs/precision.md.
         retrain: train once more at the end, on train and dev together at the best λ, and report its metrics.
         callbacks: what happens around each step.
+
+    Examples:
+        >>> problem, estimator = hg.Ridge(hg.diabetes(), per_feature=True), hg.Implicit(solver=hg.LBFGS())
+        >>> adam = lambda u: torch.optim.Adam(u, lr=0.3)
+        >>> result = hg.Trainer(problem=problem, estimator=estimator, optimizer=adam, outer_steps=10).fit()
+        >>> print(f"dev loss {result.first.dev_loss:.3f}, then {result.best.dev_loss:.3f}")
+        dev loss 0.505, then 0.450
     """
 
     problem: InnerProblem

@@ -31,6 +31,13 @@ class Ridge(InnerProblem):
     Raises:
         ValueError: if the parts disagree about the number of features or examples, are empty, or hold NaN.
 
+    Examples:
+        >>> problem = hg.Ridge(hg.diabetes(), l2=0.1)
+        >>> λ = problem.init_hparams()
+        >>> w = problem.solution(λ)
+        >>> print(f"inner loss {problem.inner_loss(w, λ, None):.4f}, dev loss {problem.outer_loss(w, λ, None):.4f}")
+        inner loss 0.5088, dev loss 0.4829
+
     Source: Hoerl & Kennard, "Ridge regression", Technometrics (1970).
     """
 

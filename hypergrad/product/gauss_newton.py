@@ -26,6 +26,15 @@ class GaussNewton(Product):
     fits the data or is linear. φ and the mixed derivatives stay exact; the hypergradient is biased by
     (H − G). The problem must define `outputs` and `loss_of_outputs`.
 
+    Examples:
+        >>> train, dev, test = hg.digits()
+        >>> model, loss = hg.perceptron(64, 10, hidden=(5,)), torch.nn.CrossEntropyLoss()
+        >>> problem = hg.Supervised(model=model, loss=loss, train=train, dev=dev, hyperparameters={"l2": hg.L2()})
+        >>> estimator = hg.Implicit(solver=hg.Momentum(), inner_steps=20, product=hg.GaussNewton())
+        >>> found = estimator.estimate(problem, problem.init_hparams(), problem.init_params())
+        >>> found.stats["adjoint_residual"] < 1e-3
+        True
+
     Source: Schraudolph, "Fast curvature matrix-vector products for second-order gradient descent", Neural Computation
     (2002); Martens, "Deep learning via Hessian-free optimization", ICML (2010).
     """

@@ -62,6 +62,13 @@ def argmin(
         TypeError: if `linsolve` is no linear solver.
 
     Also raised, by what it calls: NotOptimalError if φ(w₀, λ₀) is not zero.
+
+    Examples:
+        >>> a, λ = torch.tensor([1.0, 2.0]), torch.tensor(1.0, requires_grad=True)
+        >>> loss = lambda w, λ: (w - a).square().sum() + λ * w.square().sum()
+        >>> solution = hg.argmin(loss, a / 2, λ.detach())  # λ ↦ a / (1 + λ)
+        >>> torch.autograd.grad(solution(λ).sum(), λ)
+        (tensor(-0.7500),)
     """
     if at not in ("raise", "resolve"):
         raise ValueError(f'argmin\'s at must be "raise" or "resolve", but it is {at!r}.')

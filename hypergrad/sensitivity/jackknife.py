@@ -34,6 +34,15 @@ class InfinitesimalJackknife:
         tol: as in `TaylorExpansion`.
         chunk: fits to predict at once at orders above 1, ≥ 1; each needs the memory of several evaluations of the loss.
 
+    Examples:
+        >>> y, ones = torch.tensor([1.0, 2.0, 6.0]), torch.ones(3)
+        >>> loss = lambda w, weights: (weights * (w - y).square()).sum()
+        >>> for order in (1, 2, 8):
+        ...     print(hg.InfinitesimalJackknife(order=order).at(loss, y.mean(), ones).leave_out())
+        tensor([3.6667, 3.3333, 2.0000])
+        tensor([3.8889, 3.4444, 1.6667])
+        tensor([3.9998, 3.4999, 1.5002])
+
     Source: Giordano, Stephenson, Liu, Jordan & Broderick, "A Swiss Army infinitesimal jackknife", AISTATS (2019);
     Giordano, Jordan & Broderick, "A higher-order Swiss Army infinitesimal jackknife" (2019).
     """

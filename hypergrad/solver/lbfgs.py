@@ -30,6 +30,15 @@ class LBFGS(InnerSolver):
     Attributes:
         memory: pairs (s, y) to keep, ≥ 1, each of 2 n numbers.
 
+    Examples:
+        >>> problem = hg.Ridge(hg.diabetes(), l2=0.1)
+        >>> λ = problem.init_hparams()
+        >>> trained = hg.Training(solver=hg.LBFGS(), steps=100, tol=1e-6).run(problem, λ, problem.init_params())
+        >>> torch.allclose(trained.params["weight"], problem.solution(λ)["weight"], atol=1e-4)
+        True
+        >>> trained.report.steps < 30
+        True
+
     Source: Liu & Nocedal, "On the limited memory BFGS method for large scale optimization", Mathematical Programming
     (1989); Byrd, Nocedal & Schnabel, "Representations of quasi-Newton matrices and their use in limited memory
     methods", Mathematical Programming (1994).

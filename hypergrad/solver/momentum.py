@@ -34,6 +34,16 @@ class Momentum(InnerSolver):
     Raises:
         ValueError: if nesterov is on and dampening is not 0.
 
+    Examples:
+        >>> train, dev, test = hg.digits()
+        >>> model, loss = hg.softmax_regression(64, 10), torch.nn.CrossEntropyLoss()
+        >>> rate = hg.Hyperparameter(0.05, constraint=hg.positive)
+        >>> problem = hg.Supervised(model=model, loss=loss, train=train, dev=dev, hyperparameters={"rate": rate})
+        >>> estimator = hg.Unrolled(solver=hg.Momentum(lr="rate"), inner_steps=20)
+        >>> found = estimator.estimate(problem, problem.init_hparams(), problem.init_params())
+        >>> print(f"dF/dlr = {found.grad['rate']:.1f}")
+        dF/dlr = -13.3
+
     Source: Polyak, "Some methods of speeding up the convergence of iteration methods" (1964); Sutskever, Martens, Dahl
     & Hinton, "On the importance of initialization and momentum in deep learning", ICML (2013).
     """

@@ -74,6 +74,11 @@ class Cosine(Schedule):
         steps: inner steps until `end` is reached, ≥ 1 and at most the steps of the run.
         end: the last factor, from 0 to 1.
 
+    Examples:
+        >>> hg.Cosine(base=0.1, steps=4).values(4)
+        tensor([0.1000, 0.0854, 0.0500, 0.0146])
+        >>> solver = hg.Momentum(lr=hg.Cosine(base="rate", steps=100))  # the hyperparameter `rate` is tuned
+
     Source: Loshchilov & Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR (2017).
     """
 

@@ -28,6 +28,15 @@ class Checkpoint(OffloadingTape):
         offload: where states go that do not stay in memory: "cpu" (from a GPU), "disk" or None; see `OffloadingTape`.
         budget: bytes of states that stay before the first is moved out, ≥ 0; only with `offload`.
 
+    Examples:
+        >>> problem = hg.Ridge(hg.diabetes())
+        >>> for tape in (hg.Store(), hg.Checkpoint(slots=5)):
+        ...     estimator = hg.Unrolled(solver=hg.GradientDescent(lr=0.1), inner_steps=50, tape=tape)
+        ...     found = estimator.estimate(problem, problem.init_hparams(), problem.init_params())
+        ...     print(f"dF/dλ = {found.grad['l2']:.4f}")
+        dF/dλ = 0.0425
+        dF/dλ = 0.0425
+
     Source: Griewank & Walther, "Algorithm 799: revolve", ACM Transactions on Mathematical Software (2000).
     """
 

@@ -42,6 +42,8 @@ MODULES = {
     if isinstance(node, ast.ImportFrom) and node.names[0].asname in dir(hypergrad)
 }
 """The module of each public name."""
+INTRODUCTION = """Every name below is an attribute of `hypergrad`: `import hypergrad as hg`. The examples also need
+`import torch`. The tests run them after `torch.set_default_dtype(torch.float64)`."""
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -73,7 +75,7 @@ def _is_promise(name: str) -> bool:
 
 
 def _index(families: dict[str, list[str]]) -> str:
-    parts = ["# API reference", "Every name below is an attribute of `hypergrad`: `import hypergrad as hg`."]
+    parts = ["# API reference", INTRODUCTION]
     for place, names in families.items():
         links = ", ".join(f"[`{name}`]({place}.md#hypergrad.{name})" for name in names)
         parts.append(f"**[{FAMILIES[place]}]({place}.md)**: {links}")

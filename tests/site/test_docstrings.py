@@ -26,7 +26,8 @@ def is_called(value: Any) -> bool:
 
 def documented(name: str, value: Any) -> Iterator[tuple[str, Callable[..., Any], str]]:
     """(name, function, what is said of it) for a function, or for a class and its methods."""
-    yield name, value, value.__doc__ or ""
+    said, _, _ = (value.__doc__ or "").partition("\n    Examples:\n")  # in which () is a call, and no shape
+    yield name, value, said
     for method, member in vars(value).items() if inspect.isclass(value) else ():
         function = getattr(member, "__func__", member)
         if inspect.isfunction(function) and method[0] != "_" and function.__doc__:

@@ -55,6 +55,14 @@ class MetaLearning(InnerProblem):
         ValueError: if a number is out of its range, or the model draws random numbers.
         TypeError: if an argument that must be a number is not.
 
+    Examples:
+        >>> model, loss = hg.perceptron(1, 1, hidden=(8,)), torch.nn.functional.mse_loss
+        >>> problem = hg.MetaLearning(model=model, loss=loss, tasks=hg.Sinusoids(shots=5), tasks_per_step=4)
+        >>> maml = hg.Unrolled(solver=hg.GradientDescent(lr=0.01), inner_steps=1)
+        >>> found = maml.estimate(problem, problem.init_hparams(), problem.init_params())
+        >>> found.params["0.weight"].shape, found.grad["0.weight"].shape
+        (torch.Size([4, 8, 1]), torch.Size([8, 1]))
+
     Source: Finn, Abbeel & Levine, "Model-agnostic meta-learning for fast adaptation of deep networks", ICML (2017);
     Rajeswaran, Finn, Kakade & Levine, "Meta-learning with implicit gradients", NeurIPS (2019).
     """

@@ -38,6 +38,13 @@ class HyperCleaning(Supervised):
     Raises:
         ValueError: if noise or l2 is out of its range, or the data does not fit the model.
 
+    Examples:
+        >>> problem = hg.HyperCleaning(hg.first_of(hg.digits(), train=100), noise=0.3)
+        >>> estimator = hg.Unrolled(solver=hg.GradientDescent(lr=1.0), inner_steps=20)
+        >>> result = hg.fit(problem, estimator, lambda u: torch.optim.Adam(u, lr=0.5), 5, progress=False)
+        >>> result.last.metrics["f1"] > 0.6
+        True
+
     Source: Franceschi, Donini, Frasconi & Pontil, "Forward and reverse gradient-based hyperparameter optimization",
     ICML (2017).
     """
