@@ -73,9 +73,11 @@ def _rose_again(result: Result, problem: InnerProblem, lowest: Record | None, wh
     (before,) = (row for row in result.history if row["step"] == step)
     if result.monitor == OUTER_LOSS and result.best.scalars()["loss/dev"] > before["loss/dev"]:
         return []  # their problems differ, if each outer step has its own
-    found = rise(problem, lowest, result.best) if lowest is not None and lowest.step == step else None
     text = f"after step {step} it went on falling while the test loss rose, from {tests[step]:.6g} to {after:.6g}"
-    said = _said(found, what, text)
+    if lowest is None or lowest.step != step:
+        unknown = f"The run was resumed after step {step}, without the parameters that could tell these apart."
+        return [f"The {what} may have been overfitted, or it is chance: {text}. {unknown}"]
+    said = _said(rise(problem, lowest, result.best), what, text)
     return [said] if said else []
 
 

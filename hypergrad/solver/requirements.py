@@ -112,7 +112,8 @@ def require_fitting(
     if layer not in hparams:
         raise ValueError(
             f"{where} is neither a number nor the name of a hyperparameter; the problem has "
-            f"{', '.join(sorted(hparams))}."
+            f"{', '.join(sorted(hparams))}. To tune it, add a hyperparameter of that name, such as "
+            f"{layer!r}: hg.Hyperparameter(0.1, constraint=hg.positive)."
         )
     shape = tuple(hparams[layer].shape)
     if shape not in ((), (num_steps,), (1, num_groups), (num_steps, num_groups)):

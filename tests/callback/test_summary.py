@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 
 import hypergrad as hg
-from hypergrad.callback.overfitting import rise
+from hypergrad.callback.overfitting import overfitting, rise
 from hypergrad.callback.summary import Summary
 
 
@@ -66,6 +66,17 @@ def test_without_losses_of_examples_the_standard_error_is_unknown(tmp_path):
     text = " ".join(told(tmp_path, [0.5, 0.4, 0.6], spread=None).split())
     assert "may have been overfitted" in text
     assert "Its standard error is not known." in text
+
+
+def test_a_resumed_run_says_that_it_may_be_chance():
+    problem, estimator = hg.Ridge(hg.diabetes(seed=3)), hg.Implicit(solver=hg.LBFGS())
+    result = hg.fit(problem, estimator, lambda u: torch.optim.Adam(u, lr=0.1), 3, progress=False)
+    for row, loss in zip(result.history, [0.5, 0.4, 0.45, 0.48], strict=True):
+        row["loss/test"] = loss
+    result.first.metrics["test_loss"], result.best.metrics["test_loss"] = 0.5, 0.48
+    (text,) = overfitting(result, problem, result.best, "dev loss")
+    assert "may have been overfitted, or it is chance: after step 1 " in text
+    assert "The run was resumed after step 1" in text
 
 
 def test_the_rise_is_paired():
