@@ -7,7 +7,6 @@ from hypergrad.check.comparison import check_hypergradient
 from hypergrad.cli.command import command, configured_estimators, configured_problem
 from hypergrad.cli.command_help import CHECK
 from hypergrad.cli.output import quiet_end
-from hypergrad.estimator.single_loop import SingleLoop
 
 
 def check(cfg: Any) -> None:
@@ -18,9 +17,7 @@ def check(cfg: Any) -> None:
     Also raised, by what it calls: SystemExit if a row does not agree.
     """
     with configured_problem(cfg) as problem:
-        estimators = configured_estimators()
-        if len(estimators) > 1:
-            estimators = {name: one for name, one in estimators.items() if not isinstance(one, SingleLoop)}
+        estimators = configured_estimators(without="hypergrad.SingleLoop")
         found = check_hypergradient(problem, estimators=estimators)
     if problem.peers.is_first:
         found.print()

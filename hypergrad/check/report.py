@@ -1,6 +1,7 @@
 """The result of a check, for programs and for people."""
 
 from dataclasses import dataclass
+from math import isnan
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -60,7 +61,11 @@ class Check:
         return all(row.verdict == AGREES for row in self.rows)
 
     def table(self) -> "Table":
-        """The rows as a table; "off by" is the relative error, "bar" the estimator's own, "cost" Hessian products."""
+        """The rows as a table.
+
+        "off by" is the relative error, "bar" the estimator's own estimate of it, both relative to the witness, and
+        "cost" counts Hessian products.
+        """
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
 
@@ -104,7 +109,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row.witness:.6g}",
         f"{row.uncertainty:.0e}",
         f"{row.relative_error:.0e}",
-        f"{row.error_estimate:.0e}" if row.error_estimate == row.error_estimate else "",
+        f"{row.error_estimate / abs(row.witness):.0e}" if row.witness and not isnan(row.error_estimate) else "",
         str(row.num_matvecs),
         f"{row.seconds:.2f}",
         "error" if _is_error(row) else row.verdict,

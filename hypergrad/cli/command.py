@@ -129,10 +129,13 @@ def _is_seeded(cfg: DictConfig) -> bool:
     return cfg.folds is not None or plain(cfg.problem) != plain(other.problem)
 
 
-def configured_estimators() -> dict[str, HypergradEstimator]:
+def configured_estimators(*, without: str = "") -> dict[str, HypergradEstimator]:
     """Every estimator that has a config, with the other overrides of the command line.
 
     If the command line chooses an estimator, only that one, so that it can have settings that others do not have.
+
+    Args:
+        without: the target of those that are left out, and not built, unless the command line chooses one.
     """
     arguments = overrides()
     if any(override.startswith("estimator=") for override in arguments):
@@ -141,6 +144,8 @@ def configured_estimators() -> dict[str, HypergradEstimator]:
         names = GlobalHydra.instance().config_loader().get_group_options("estimator")
     others = [override for override in arguments if not override.startswith("estimator=")]
     composed = {name: hydra.compose("config", [*others, f"estimator={name}"]) for name in names}
+    if len(composed) > 1:
+        composed = {name: cfg for name, cfg in composed.items() if cfg.estimator._target_ != without}
     return {name: configured(cfg, "estimator") for name, cfg in composed.items()}
 
 

@@ -235,6 +235,13 @@ def test_the_command_finds_out_a_truncated_series(tmp_path):
     assert "unrolled" not in done.stdout
 
 
+def test_a_solver_that_single_loops_refuse_is_no_reason_to_stop(tmp_path):
+    """`SingleLoop` is not compared, so it is not built either: SOBA with momentum needs a setting of its own."""
+    done = command("experiment=ridge", "solver=momentum", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "7 of 7 agree" in done.stdout
+
+
 def test_the_command_refuses_a_sweep(tmp_path):
     done = command("-m", "experiment=ridge", "data.seed=1,2", cwd=tmp_path)
     assert done.returncode == 1
@@ -243,7 +250,7 @@ def test_the_command_refuses_a_sweep(tmp_path):
 
 def test_the_page_shows_a_check_that_runs(capsys):
     page = (ROOT / "docs" / "checking.md").read_text()
-    (block,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    block, _ = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
     exec(compile(block, "checking.md", "exec"), {})
     printed = capsys.readouterr().out
     assert re.findall(r" (agrees|disagrees)", printed) == ["agrees"] * 2 + ["disagrees"] * 2 + ["agrees"] * 2
