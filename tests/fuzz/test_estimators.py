@@ -106,6 +106,13 @@ def test_what_rounding_decides_is_not_called_wrong(case):
     assert judge(case).kind == RIGHT
 
 
+@pytest.mark.xfail(reason="the error bar does not know how torch rounds 1 - tanh² of saturated units", strict=True)
+def test_the_bar_covers_the_rounding_of_saturated_units():
+    """In float32 ∂f/∂w is off by 1.3e-3, and there is no direct term beside which that is small."""
+    spec = Spec("tanh", (3, 4, 1), 2, parts=("shift", "interval"), log_l2=-4, outer="dev", dtype="float32", seed=50690)
+    assert judge(Case(spec, Call(linsolve="dense"))).kind == RIGHT
+
+
 def test_a_compiled_forward_run_that_goes_on():
     solver = "GradientDescent", (("lr", 0.1),)
     spec = Spec(family="squares", sizes=(2, 1), parts=("l2", "shift"))
