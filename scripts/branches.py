@@ -88,7 +88,7 @@ def main() -> int:
     parser.add_argument("command", nargs=argparse.REMAINDER)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        sys.pycache_prefix = str(Path(folder, "bytecode"))
+        sys.pycache_prefix, sys.dont_write_bytecode = str(Path(folder, "bytecode")), False
         _Loader.found, _Loader.taken = [], Path(folder, "taken")
         for path in sorted((ROOT / "hypergrad").rglob("*.py")):
             _Loader("", str(path)).get_code("")

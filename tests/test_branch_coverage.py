@@ -56,7 +56,8 @@ def test_the_branches_of_a_command_and_its_children_are_counted_both_ways(tmp_pa
     (tmp_path / "hypergrad" / "__init__.py").write_text('"""A package."""\n')
     (tmp_path / "hypergrad" / "walk.py").write_text(SOURCE)
     command = [sys.executable, script, "--missing", "63", sys.executable, "-c", IN_A_CHILD + after]
-    done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    environment = {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     lines = done.stdout.splitlines()
     assert lines[-1] == f"branch coverage {percent} % of 8 branches; at least 63 % are required", done.stderr
     assert [line for line in lines[:-1] if line] == [f"hypergrad/walk.py:{branch}" for branch in missing]

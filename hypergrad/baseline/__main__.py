@@ -24,6 +24,8 @@ def main() -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"error: {message(error)}")
     method = settings["method"]
+    if not method.isidentifier():
+        sys.exit(f"error: method must be the name of a search, such as tpe, random or grid, but it is {method!r}.")
     folder = f"hydra.run.dir='outputs/${{name}}-{method}/${{now:%Y-%m-%d_%H-%M-%S-%f}}'"
     sys.argv[1:] = [folder, f"+baseline={method}", *rest]
 

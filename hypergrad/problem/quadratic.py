@@ -104,13 +104,17 @@ def _coefficients(eigenvalues: Tensor, generator: torch.Generator) -> Tensors:
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
+    def symmetric(matrix: Tensor) -> Tensor:
+        # to the last bit, so that it remains so in a longer format, where the closed form is compared
+        return (matrix + matrix.T) / 2
+
     Q = torch.linalg.qr(normal(size, size)).Q
     root = normal(size, size) / size**0.5
     return {
-        "A": Q @ (eigenvalues[:, None] * Q.T),
+        "A": symmetric(Q @ (eigenvalues[:, None] * Q.T)),
         "c": normal(size),
         "C": normal(size, 3),
-        "M": root @ root.T,
+        "M": symmetric(root @ root.T),
         "D": normal(3, size),
         "target": normal(size),
     }

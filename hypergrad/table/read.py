@@ -31,7 +31,7 @@ def found_runs(folders: Sequence[str | Path]) -> list[RecordedRun]:
         inside = [path for path in _below(folder) if _is_run(path)]
         if not inside:
             raise FileNotFoundError(
-                f"{folder} holds no run: no {_METRICS} and no {_SUMMARY}, nor does a folder below it."
+                f"{folder} holds no run: no {_METRICS} and no {_SUMMARY}, nor does a folder below it; name another."
             )
         found |= {path.resolve(): read_run(path) for path in inside}
     return list(found.values())

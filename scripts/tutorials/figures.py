@@ -111,7 +111,7 @@ def sweeps(names: Names, folder: Path) -> Figure:
             for axis, tag in zip(axes, ("loss/dev", "loss/test"), strict=True):
                 axis.step(run.work(), run.best_so_far(tag), where="post", color=f"C{color}", label=label)
     for axis, words in zip(axes, ("lowest dev loss", "test loss there"), strict=True):
-        axis.set(xlabel="gradients (a product is two)", ylabel=words, xscale="log")
+        axis.set(xlabel="gradients (a product is two)", ylabel=words)
         axis.legend()
     return figure
 

@@ -68,7 +68,7 @@ def process(*arguments, cwd, **streams):
 
 def test_141_once_nobody_reads_the_output_and_the_run_goes_on_later(tmp_path):
     child = process(
-        "outer_steps=100000",
+        "outer_steps=300",
         "optimizer=sgd",
         "optimizer.lr=1e-9",
         "hydra.run.dir=run",

@@ -181,12 +181,12 @@ def main(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["estimatr=unrolled"], "Did you mean 'estimator'? The choices are: any_world, callback, data, device"),
+        (["estimatr=unrolled"], "The choices are: allow_targets, any_world, callback, data, device"),
         (["solver.lrr=3"], "Did you mean 'lr'?"),
         (["inner_steps=40"], "Did you mean estimator.inner_steps?"),  # and not outer_steps, which is as near
         (["experiment=rigde"], "Could not find 'experiment/rigde'"),
         (["experiment=rigde"], "Did you mean 'ridge'?"),
-        (["experment=ridge"], "Did you mean 'experiment'? The choices are: "),
+        (["experment=ridge"], "error: Did you mean 'experiment'? Could not override 'experment'"),
         (
             ["estimator=unroled"],
             "Available options in 'estimator':\n\t"
@@ -195,7 +195,7 @@ def main(tmp_path, monkeypatch, capsys):
         ),
         (["outer_steps=abc"], "Trainer.outer_steps must be an integer, but it is 'abc' of type str"),
         (["linsolve.max_iter=1.5"], "linsolve: CG.max_iter must be an integer, but it is 1.5"),
-        (["+linsolve.maxiter=3"], "Did you mean 'max_iter'? The choices are: max_iter, preconditioner, tol."),
+        (["+linsolve.maxiter=3"], "The choices are: max_iter, preconditioner, tol."),
         (["solver.lr=-1"], "solver: GradientDescent.lr must be greater than 0, but it is -1"),
         (["solver=adam", "+solver.amsgrad=true"], "solver: Adam has no option amsgrad: its running maximum has a kink"),
         (["solver=adamw"], "the weight_decay of AdamW leads elsewhere. Set it to 0"),

@@ -49,6 +49,13 @@ def test_quadratic_has_the_condition_number_asked_for(condition):
     assert condition == 1.0 or coupling.norm() > 0.1
 
 
+def test_a_quadratic_made_in_single_precision_is_symmetric_in_double():
+    torch.set_default_dtype(torch.float32)  # the fixture of all tests resets it
+    problem = hg.Quadratic(size=20, condition=1e8).double()
+    assert torch.equal(problem.A, problem.A.T)  # else the closed form has another A than products with the Hessian
+    assert torch.equal(problem.M, problem.M.T)
+
+
 def test_ridge_names_the_part_that_does_not_fit():
     good = synthetic(0)
     bad_shape = good._replace(dev=hg.Split(good.dev.X[:, :3], good.dev.y))
