@@ -8,17 +8,17 @@ from torch import Tensor
 
 from hypergrad.core.autodiff import flatten, unflatten
 from hypergrad.core.errors import HypergradError
-from hypergrad.core.length import length
 from hypergrad.core.local_shard import standard_normal
 from hypergrad.core.operator import Operator
 from hypergrad.estimator.linearization import Linearization
+from hypergrad.estimator.loss_rounding import NotMeasuredError, measure
+from hypergrad.estimator.norms import norm, root_mean_square
 from hypergrad.estimator.point import Point
 from hypergrad.estimator.report import NO_GRADIENT, ErrorBar
 from hypergrad.linsolve.base import LinearSolver, Preconditioner
 from hypergrad.linsolve.cg import CG
 from hypergrad.linsolve.inverse import Inverse, UnresolvedError
 from hypergrad.linsolve.recording import Recording
-from hypergrad.linsolve.window import read
 
 _SAFETY = 3.0
 """The bar over the distance that the Newton step moves the hypergradient: a judgement."""
@@ -37,8 +37,6 @@ _NEGLIGIBLE = 0.5
 """What the solves leave may have an effect of this part of the distance: a judgement."""
 _STEPS = 6
 """Newton steps within which φ must become linear: a judgement."""
-_TINY = 1e-150
-"""Below, squares are not normal numbers in float64."""
 _DISAGREE = 0.1
 """Between differences and second derivatives, relative. A judgement: so much is no longer a small inexactness."""
 
@@ -74,7 +72,7 @@ def error_bar(here: Linearization, adjoint: Tensor, linsolve: LinearSolver, seen
         return ErrorBar.unknown(objection) if objection else ErrorBar(0.0, "estimated", 0)
     step = _NewtonStep(here, adjoint, seen, linsolve.preconditioner if isinstance(linsolve, CG) else None, budget)
     try:
-        return ErrorBar(step.bar(), "estimated", step.spent)
+        return ErrorBar(step.bar(), "estimated", step.spent, step.remark)
     except UnresolvedError as reason:
         return ErrorBar.unknown(str(reason), step.spent)
     except HypergradError as error:
@@ -92,6 +90,7 @@ class _NewtonStep:
     budget: int
     extra: int = 0
     inverse: Inverse | None = None
+    remark: str | None = None
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
 
     @property
@@ -111,7 +110,7 @@ class _NewtonStep:
         self.first = estimated.gradient(v)
         vanishing = self._effect(here, [self._random() * v for _ in range(_SAMPLES)])
         eps = torch.finfo(v.dtype).eps
-        self.rounding = eps * (_ROUNDING * vanishing + _norm(self.first))
+        self.rounding = eps * (_ROUNDING * vanishing + norm(self.first))
         self.before = here.df_dw - H(v)
         self.extra += 1
         x, left = inverse.rough(here.inner.phi)
@@ -150,7 +149,7 @@ class _NewtonStep:
         if rough.inaccuracy is not None:
             self.extra += 1
             differed = rough(self.adjoint)
-            off = _norm(differed - exact) / (max(_norm(exact), _norm(differed)) or 1.0)
+            off = norm(differed - exact) / (max(norm(exact), norm(differed)) or 1.0)
             if not off <= _DISAGREE:
                 is_rounded = point.product.reference is point.product
                 rough_ones = "products in this precision" if is_rounded else "differences"
@@ -166,7 +165,7 @@ class _NewtonStep:
         for _ in range(_STEPS):
             inverse, w = self._inverse, flatten(at.point.params)
             eps = torch.finfo(w.dtype).eps
-            sizes = inverse.size * _norm(w) + _norm(self.here.inner.phi)
+            sizes = inverse.size * norm(w) + norm(self.here.inner.phi)
             noise = _ROUNDING * eps * sizes / math.sqrt(len(w))
             xi = noise * self._random()  # so that an accidental φ = 0 tells nothing
             shaken, outside = inverse.rough(xi)
@@ -177,12 +176,12 @@ class _NewtonStep:
             first, bent = at.inner.evaluation.grad_norm, far.inner.phi - left - xi + outside
             self.inverse = inverse.moved(far.inner.product)
             # ‖φ‖ hides what is left along small curvatures, and the length of the next step shows it.
-            is_local = _norm(bent) <= _QUADRATIC_REGIME * first + 2 * noise * math.sqrt(len(w))
+            is_local = norm(bent) <= _QUADRATIC_REGIME * first + 2 * noise * math.sqrt(len(w))
             again = self.inverse.rough(bent)[0]
-            is_local = is_local and _norm(again) <= _QUADRATIC_REGIME * _norm(x) + 2 * _norm(shaken)
-            if is_local or _norm(x) <= _SHORT * _norm(w):
+            is_local = is_local and norm(again) <= _QUADRATIC_REGIME * norm(x) + 2 * norm(shaken)
+            if is_local or norm(x) <= _SHORT * norm(w):
                 return far, noise
-            left_over, at = max(_norm(bent) / first, _norm(again) / _norm(x)), far
+            left_over, at = max(norm(bent) / first, norm(again) / norm(x)), far
             x, left = self.inverse.rough(far.inner.phi) if inverse.is_whole else self.inverse.further(far.inner.phi)
         raise UnresolvedError(f"a Newton step leaves {left_over:.2g} of the way to a minimum, too far to be local")
 
@@ -192,27 +191,39 @@ class _NewtonStep:
         eps = torch.finfo(v.dtype).eps
         r = far.df_dw - far.inner.product(v)
         self.extra += 1
-        way = _norm(flatten(far.point.params) - flatten(self.here.point.params))
-        slope = _norm(r - self.before) / max(way, torch.finfo(v.dtype).tiny)
-        unsure = _ROUNDING * eps * (inverse.size * _norm(v) + _norm(far.df_dw)) / root
+        way = norm(flatten(far.point.params) - flatten(self.here.point.params))
+        slope = norm(r - self.before) / max(way, torch.finfo(v.dtype).tiny)
+        unsure = _ROUNDING * eps * (inverse.size * norm(v) + norm(far.df_dw)) / root
         epsilon, rest = inverse.rough(r)
-        if _norm(rest) > root * unsure:  # else the subspace solves the system to rounding
+        if norm(rest) > root * unsure:  # else the subspace solves the system to rounding
             more, rest = inverse.further(rest)
             epsilon = epsilon + more
         while True:
             spread = [inverse.spread(self._random()) for _ in range(_SAMPLES)]
-            effect, wide = self._effect(far, spread), _rms(spread) / root
+            effect, wide = self._effect(far, spread), root_mean_square(spread) / root
             floor = effect * (unsure + slope * wide * noise) + self.rounding
-            moved = _norm(far.gradient(v + epsilon) - self.first) + floor
-            remains = _GENERIC * effect * _norm(rest) / root
+            moved = norm(far.gradient(v + epsilon) - self.first) + floor
+            remains = _GENERIC * effect * norm(rest) / root
             if remains <= _NEGLIGIBLE * moved:
                 break
             more, rest = inverse.further(rest)
             epsilon = epsilon + more
-        behind = 0.0 if inverse.is_whole else _GENERIC * effect * slope * wide * _norm(far.inner.phi) / root
-        if _norm(far.inner.phi) > 3 * noise * root:  # more than the disturbance and rounding
-            moved = max(moved, _norm(self._after_next(far, v + epsilon) - self.first) + floor)
+        behind = 0.0 if inverse.is_whole else _GENERIC * effect * slope * wide * norm(far.inner.phi) / root
+        if norm(far.inner.phi) > 3 * noise * root:  # more than the disturbance and rounding
+            moved = max(moved, norm(self._after_next(far, v + epsilon) - self.first) + floor)
+        if v.dtype == torch.float32:
+            moved = max(moved, self._without_loss_rounding(far, v + epsilon, effect / root, slope) + floor)
         return moved + remains, behind
+
+    def _without_loss_rounding(self, far: Linearization, v: Tensor, effect: float, slope: float) -> float:
+        """The distance to the hypergradient with losses in float64; 0 and a remark if there is none."""
+        try:
+            found = measure(far, v, self._inverse)
+        except NotMeasuredError as reason:
+            self.remark = f"rounding inside the losses was not measured: {reason}"
+            return 0.0
+        self.extra, self.remark = self.extra + 1, found.remark
+        return norm(found.grad - self.first) + _GENERIC * effect * (found.rest + slope * found.shift)
 
     def _after_next(self, far: Linearization, v: Tensor) -> Tensor:
         """The hypergradient after one more step of both unknowns, where both ends of the first may be equally wrong."""
@@ -232,16 +243,4 @@ class _NewtonStep:
 
     def _effect(self, at: Linearization, vectors: list[Tensor]) -> float:
         """The root mean square of ‖(∂φ/∂λ)ᵀ x‖."""
-        return _rms([at.flat_indirect(x) for x in vectors])
-
-
-def _rms(vectors: list[Tensor]) -> float:
-    """The root mean square of the norms."""
-    sizes = read([torch.linalg.vector_norm(x.double()) for x in vectors])
-    sizes = sizes if min(sizes) > _TINY else [_norm(x) for x in vectors]
-    unit = 2.0 ** (math.frexp(max(sizes))[1] - 1)  # a power of two, by which division is exact
-    return unit * math.sqrt(sum((size / unit) ** 2 for size in sizes) / len(sizes))
-
-
-def _norm(x: Tensor) -> float:
-    return length(x.double())
+        return root_mean_square([at.flat_indirect(x) for x in vectors])

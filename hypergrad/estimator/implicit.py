@@ -76,7 +76,8 @@ class Implicit(HypergradEstimator):
             loss of loosely trained parameters says little about λ.
         error_bar: estimate ‖estimate − dF/dλ‖, which is `error_estimate` in the stats. If it is unknown it is NaN,
             and `error_status` gives the reason. It requires `error_matvecs` further Hessian products, fewer than the
-            adjoint where a Krylov solver found it.
+            adjoint where a Krylov solver found it. In float32 both losses are also evaluated in float64, see
+            docs/error_bar.md; where they cannot be, `error_remark` says so.
         compile: run the training steps through torch's Inductor, several at a time. It needs a C++ compiler, and some
             ten seconds once for a problem. "auto" does so once it pays, see docs/compile.md. `training_remark` in the
             stats says whether it was done, or why not.

@@ -59,11 +59,13 @@ class ErrorBar:
         estimate: in the units of the hypergradient; NaN if it is unknown.
         status: "estimated", or "unknown: …" with the assumption that failed.
         num_matvecs: products with the Hessian.
+        remark: what it leaves out, or a loss whose value in float64 is another one; None if there is neither.
     """
 
     estimate: float
     status: str
     num_matvecs: int
+    remark: str | None = None
 
     @classmethod
     def unknown(cls, why: str, num_matvecs: int = 0) -> "ErrorBar":
@@ -109,7 +111,12 @@ _KEYS: dict[type, dict[str, str]] = {
         "truncation_bias": "truncation_bias",
         "growth": "adjoint_growth",
     },
-    ErrorBar: {"estimate": "error_estimate", "status": "error_status", "num_matvecs": "error_matvecs"},
+    ErrorBar: {
+        "estimate": "error_estimate",
+        "status": "error_status",
+        "num_matvecs": "error_matvecs",
+        "remark": "error_remark",
+    },
     SamplingReport: {"standard_error": "standard_error", "num_batches": "num_batches"},
 }
 """The fields of each report by their names in logs."""
