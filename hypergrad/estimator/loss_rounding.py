@@ -49,6 +49,8 @@ def measure(far: Linearization, v: Tensor, inverse: Inverse) -> InDouble:
     """
     if far.point.oracle.problem.is_spread:  # a process alone may fail, and the others would wait for it
         raise NotMeasuredError("several processes share the problem")
+    if v.device.type != "cpu":  # most GPUs compute in float64 at a thirtieth or less of their speed
+        raise NotMeasuredError(f"float64 is slow on most devices of type {v.device.type}")
     try:
         with in_double():
             return _measured(far, v, inverse)
