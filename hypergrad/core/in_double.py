@@ -28,15 +28,15 @@ class in_double(TorchFunctionMode):  # noqa: N801 (a context manager)
     ) -> Any:
         if func == _DTYPE_OF:  # with which formats are recognised, and their ε asked for
             return func(*args)
-        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        name = getattr(func, "__name__", "")
         if name in _DRAWS or name in _DROPS and not all(x.is_cpu for x in args if isinstance(x, Tensor)):
             raise NotImplementedError(f"{name} draws other random numbers in float64")
-        args, kwargs = tree_map_only(Tensor, as_double, (args, kwargs))
+        given = tree_map_only(Tensor, as_double, (args, kwargs or {}))
         if func is Tensor.float:
             func = Tensor.double
         elif any(isinstance(x, Tensor) for x in args):
-            args, kwargs = tree_map_only(torch.dtype, _wider, (args, kwargs))
-        return tree_map_only(Tensor, as_double, func(*args, **kwargs))
+            given = tree_map_only(torch.dtype, _wider, given)
+        return tree_map_only(Tensor, as_double, func(*given[0], **given[1]))
 
 
 def as_double(x: Tensor) -> Tensor:
