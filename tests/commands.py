@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 
 from hypergrad.cli.target import public_target
 
@@ -58,6 +59,7 @@ def _alone(cwd: Path, arguments: tuple[str, ...]) -> Iterator[None]:
     finally:
         folder, sys.argv, sys.path[:], modules, environment, handlers = before
         torch.set_default_dtype(dtype)
+        HydraConfig.instance().cfg = None
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)

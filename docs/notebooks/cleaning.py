@@ -90,7 +90,7 @@ for name, examples in choices.items():
 #   images, and the test loss in the summary says so.
 # - Your own model and data: `hg.Supervised(…, hyperparameters={"weights": hg.ExampleWeights()})`.
 # - A network: `product=hg.GaussNewton()` in the estimator, or K-FAC: [kfac](../kfac.md).
-# - Many examples: mini-batches in one loop, [a stochastic single loop](../single_loop.md).
+# - Many examples: mini-batches in one loop, [a stochastic single loop](../tutorials/stochastic_loop.md).
 # - 20,000 images, and six other methods: [the experiment](../../experiments/hyper_cleaning/README.md).
 #
 # Concepts: [implicit differentiation](../implicit.md), [losses and weights](../losses.md).

@@ -47,7 +47,7 @@ SOLVERS: dict[str, hg.InnerSolver] = {
     "lbfgs": hg.LBFGS(),
     "momentum": UNROLLED.solver,
     "nesterov": hg.Momentum(lr=0.2, nesterov=True),
-    "newton": hg.Newton(linsolve=hg.CG(tol=1e-8)),
+    "newton": hg.Newton(linsolve=hg.CG(tol=1e-12)),
     "rmsprop": hg.RMSprop(lr=0.05, eps=0.1),
 }
 OF_ONE_BATCH = ("lbfgs", "newton")
