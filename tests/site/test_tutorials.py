@@ -9,12 +9,13 @@ import pytest
 from scripts.tutorials import __main__ as tutorials
 from scripts.tutorials import notebooks
 
-LONG = {"augmentation", "interrupted", "meta_learning", "several_processes", "stochastic_loop", "tuning"}
-"""More than ten seconds of one core."""
+IN_SHORT_TESTS = {"influence"}
+"""The others take ten seconds of one core or more."""
 EXTRAS = {"sweeps": "optuna"}
 """What a page needs that the tests can do without."""
 PAGES = [
-    pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem in LONG else []) for page in tutorials.PAGES
+    pytest.param(page, id=page.stem, marks=[] if page.stem in IN_SHORT_TESTS else [pytest.mark.slow])
+    for page in tutorials.PAGES
 ]
 NUMBER = re.compile(r"[-+]?\d+\.?\d*(?:e[-+]?\d+)?")
 
