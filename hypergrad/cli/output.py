@@ -30,7 +30,7 @@ def quiet_end() -> Iterator[None]:
     except BrokenPipeError as error:
         if not is_of_output(error):
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes it again at its end
         sys.exit(_CODE)
     except SystemExit as error:
         if isinstance(error.__context__, BrokenPipeError):  # of rich, which asks for a code of 1
