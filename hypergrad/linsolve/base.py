@@ -210,6 +210,6 @@ def bad_product(count: int) -> str:
 def negative_curvature(value: float, step: int) -> str:
     """The message about a curvature pᵀAp/pᵀp = `value` ≤ 0 at iteration `step` of conjugate gradient."""
     return (
-        f"CG needs a positive definite matrix, but step {step} met curvature pᵀAp/pᵀp = {value:.2e}. Solve the "
-        f"inner problem further, or add damping larger than {0.0 - value:.2e}; a later step may meet a lower curvature."
+        f"CG needs a positive definite matrix, but step {step} met curvature pᵀAp/pᵀp = {value:.2e}, and a later one "
+        f"may meet less. Solve the inner problem further, or add damping larger than {0.0 - value:.2e}."
     )
