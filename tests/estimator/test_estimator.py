@@ -322,6 +322,24 @@ def test_training_that_blows_up_names_step_loss_rate_and_bound(kind, steps):
     assert "The learning rate 7.00e-01 is above 4.88e-01" in message  # 2 / (4 + 0.1)
 
 
+class Rates(hg.Quadratic):
+    """With a learning rate for each of the two tensors."""
+
+    def hyperparameters(self):
+        return super().hyperparameters() | {"rate": hg.Hyperparameter(torch.tensor([[9.0, 0.1]]))}
+
+
+@pytest.mark.parametrize("solver", [hg.GradientDescent(lr="rate"), hg.Momentum(lr=0.1, momentum="rate")], ids=repr)
+def test_where_coefficients_differ_by_tensor_no_bound_is_named(solver):
+    problem = Rates(size=5)
+    hparams = problem.init_hparams() | ({"rate": torch.tensor([[0.99, 0.9]])} if solver.lr == 0.1 else {})
+    problem.A.mul_(1e3)
+    with pytest.raises(
+        hg.DivergenceError, match=r"The (largest of the learning rates was 9|learning rate was 1.00e-01)"
+    ):
+        hg.Unrolled(solver=solver, inner_steps=500).estimate(problem, hparams, problem.init_params())
+
+
 def test_momentum_has_the_wider_bound():
     problem = hg.Quadratic(size=5, curvature=4.0, penalty=0.1)
     estimator = hg.Unrolled(solver=hg.Momentum(lr=1.0, momentum=0.5), inner_steps=300)

@@ -54,3 +54,13 @@ def test_how_often_the_parts_of_an_implicit_estimate_are_done():
         "the rest of the error bar": (1, "~"),
     }
     assert times(hg.Implicit(linsolve=hg.CG(max_iter=9, tol=0.0)))["product for the error bar"] == (200, "≤")
+
+
+def test_without_a_horizon_no_step_is_differentiated():
+    plan = hg.Unrolled(inner_steps=12, horizon=0).plan(PROBLEMS["quadratic"], world=1)
+    assert {part.name: part.times for part in plan.parts if part.times} == {
+        "loss and gradient at the start": 1,
+        "training step": 12,
+        "both losses at the end": 1,
+    }
+    assert plan.memory == 0
