@@ -39,6 +39,11 @@ def test_a_nav_is_filled():
     ]
 
 
+def test_a_page_of_the_nav_that_does_not_exist_is_an_error():
+    with pytest.raises(ValueError, match=r"names a\.md, but there is no such page"):
+        nav.filled([{"A": ["a.md"]}], {"b.md": ""})
+
+
 def test_links_lead_to_the_site_and_else_to_the_repository():
     site = {"index.md", "cost.md", "start/a.md", "experiments/ridge/README.md", "experiments/ridge/figure.png"}
 
