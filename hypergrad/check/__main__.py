@@ -6,7 +6,8 @@ from typing import Any
 from rich.console import Console
 
 from hypergrad.check.comparison import check_hypergradient
-from hypergrad.cli.command import command, configured_estimators, configured_problem
+from hypergrad.cli.building import configured_estimators, configured_problem
+from hypergrad.cli.command import command
 from hypergrad.cli.command_help import CHECK
 from hypergrad.cli.output import quiet_end
 
