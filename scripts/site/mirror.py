@@ -9,6 +9,8 @@ ROOT = Path(__file__).parents[2]
 MIRRORED = ("CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/README.md", "experiments/**/*.md", "experiments/**/*.png")
 LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=(?:#[^)\s]*)?\))")
 """The path in `](path#anchor)`, unless it has a scheme."""
+NAMED_BY_FILE = re.compile(r"\[`?[\w./]+\.md`?\](\(([^)\s#:]+\.md)(?:#[^)\s]*)?\))")
+"""`[docs/cost.md](path#anchor)`: a link whose text is a file, as it is right for who reads the repository."""
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -23,7 +25,13 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """The Markdown of a page with its links as they are on the site; mkdocs calls it."""
     path = Path(page.file.abs_src_path or ROOT / "docs" / page.file.src_uri).relative_to(ROOT).as_posix()
-    return relinked(markdown, path, set(files.src_uris), config.repo_url)
+    markdown = relinked(markdown, path, set(files.src_uris), config.repo_url)
+
+    def titled(link: re.Match[str]) -> str:
+        to = files.get_file_from_path(posixpath.normpath(posixpath.join(posixpath.dirname(_on_site(path)), link[2])))
+        return f"[{title(to.content_string)}]{link[1]}" if to else link[0]
+
+    return NAMED_BY_FILE.sub(titled, markdown)
 
 
 def mirrored() -> list[str]:
@@ -44,6 +52,11 @@ def relinked(markdown: str, path: str, site: set[str], repository: str) -> str:
         return link[1]
 
     return LINK.sub(target, markdown)
+
+
+def title(markdown: str) -> str:
+    """The first heading of a page."""
+    return re.findall(r"^# (.+)$", markdown, flags=re.MULTILINE)[0]
 
 
 def _on_site(path: str) -> str:
