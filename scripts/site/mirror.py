@@ -2,6 +2,7 @@
 
 import posixpath
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ MIRRORED = ("CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/README.md", "experime
 LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=(?:#[^)\s]*)?\))")
 """The path in `](path#anchor)`, unless it has a scheme."""
 NAMED_BY_FILE = re.compile(r"\[`?[\w./]+\.md`?\](\(([^)\s#:]+\.md)(?:#[^)\s]*)?\))")
-"""`[docs/cost.md](path#anchor)`: a link whose text is a file, as it is right for who reads the repository."""
+"""`[docs/cost.md](path#anchor)`: a link whose text is a file, which is right for those who read the repository."""
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -25,13 +26,12 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """The Markdown of a page with its links as they are on the site; mkdocs calls it."""
     path = Path(page.file.abs_src_path or ROOT / "docs" / page.file.src_uri).relative_to(ROOT).as_posix()
-    markdown = relinked(markdown, path, set(files.src_uris), config.repo_url)
 
-    def titled(link: re.Match[str]) -> str:
-        to = files.get_file_from_path(posixpath.normpath(posixpath.join(posixpath.dirname(_on_site(path)), link[2])))
-        return f"[{title(to.content_string)}]{link[1]}" if to else link[0]
+    def content(uri: str) -> str | None:
+        file = files.get_file_from_path(uri)
+        return file.content_string if file else None
 
-    return NAMED_BY_FILE.sub(titled, markdown)
+    return titled(relinked(markdown, path, set(files.src_uris), config.repo_url), path, content)
 
 
 def mirrored() -> list[str]:
@@ -54,9 +54,15 @@ def relinked(markdown: str, path: str, site: set[str], repository: str) -> str:
     return LINK.sub(target, markdown)
 
 
-def title(markdown: str) -> str:
-    """The first heading of a page."""
-    return re.findall(r"^# (.+)$", markdown, flags=re.MULTILINE)[0]
+def titled(markdown: str, path: str, content: Callable[[str], str | None]) -> str:
+    """The Markdown with the title of a page where the text of a link is its file; `content` reads a page."""
+    here = posixpath.dirname(_on_site(path))
+
+    def title(link: re.Match[str]) -> str:
+        text = content(posixpath.normpath(posixpath.join(here, link[2])))
+        return link[0] if text is None else f"[{re.findall(r'^# (.+)$', text, flags=re.MULTILINE)[0]}]{link[1]}"
+
+    return NAMED_BY_FILE.sub(title, markdown)
 
 
 def _on_site(path: str) -> str:
