@@ -1,4 +1,4 @@
-"""The API reference: a page for each folder of the package, with all of its public names."""
+"""The API reference: a page for each folder of the package that has public names."""
 
 import ast
 import inspect
@@ -14,6 +14,12 @@ FAMILIES = {
     "functional": "One hypergradient",
     "outer": "The outer loop",
     "problem": "Problems",
+    "problem/supervised": "Supervised problems",
+    "problem/sparse": "Problems with an L1 penalty",
+    "problem/layers": "Problems with layers that solve",
+    "problem/meta": "Meta-learning",
+    "problem/variational": "Variational inference",
+    "problem/distributed": "Problems on several processes",
     "effect": "Effects of hyperparameters",
     "solver": "Inner solvers",
     "estimator": "Estimators",
@@ -66,8 +72,8 @@ def pages(repository: str) -> dict[str, str]:
 
 def folder(name: str) -> str:
     """The folder or file of the package that has a public name, or "torch"."""
-    first, *rest = MODULES[name].split(".")
-    return rest[0] if first == "hypergrad" else first
+    path = MODULES[name].removeprefix("hypergrad.").split(".")
+    return next(place for place in ("/".join(path[:2]), path[0]) if place in FAMILIES)
 
 
 def _is_promise(name: str) -> bool:
@@ -95,7 +101,7 @@ def _introduction(place: str) -> str:
         path = ROOT / "hypergrad" / place / f"{name}.py"
         said = ast.get_docstring(ast.parse(path.read_text())) if path.exists() else None
         if said:
-            return said.split("\n\n")[0]
+            return said.split("\n\n")[0].partition(" May import ")[0]
     return ""
 
 

@@ -2,6 +2,7 @@
 
 import posixpath
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ ROOT = Path(__file__).parents[2]
 MIRRORED = ("CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/README.md", "experiments/**/*.md", "experiments/**/*.png")
 LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=(?:#[^)\s]*)?\))")
 """The path in `](path#anchor)`, unless it has a scheme."""
+NAMED_BY_FILE = re.compile(r"\[`?[\w./]+\.md`?\](\(([^)\s#:]+\.md)(?:#[^)\s]*)?\))")
+"""`[docs/cost.md](path#anchor)`: a link whose text is a file, which is right for those who read the repository."""
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -23,7 +26,12 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """The Markdown of a page with its links as they are on the site; mkdocs calls it."""
     path = Path(page.file.abs_src_path or ROOT / "docs" / page.file.src_uri).relative_to(ROOT).as_posix()
-    return relinked(markdown, path, set(files.src_uris), config.repo_url)
+
+    def content(uri: str) -> str | None:
+        file = files.get_file_from_path(uri)
+        return file.content_string if file else None
+
+    return titled(relinked(markdown, path, set(files.src_uris), config.repo_url), path, content)
 
 
 def mirrored() -> list[str]:
@@ -44,6 +52,17 @@ def relinked(markdown: str, path: str, site: set[str], repository: str) -> str:
         return link[1]
 
     return LINK.sub(target, markdown)
+
+
+def titled(markdown: str, path: str, content: Callable[[str], str | None]) -> str:
+    """The Markdown with the title of a page where the text of a link is its file; `content` reads a page."""
+    here = posixpath.dirname(_on_site(path))
+
+    def title(link: re.Match[str]) -> str:
+        text = content(posixpath.normpath(posixpath.join(here, link[2])))
+        return link[0] if text is None else f"[{re.findall(r'^# (.+)$', text, flags=re.MULTILINE)[0]}]{link[1]}"
+
+    return NAMED_BY_FILE.sub(title, markdown)
 
 
 def _on_site(path: str) -> str:

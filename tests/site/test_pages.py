@@ -61,6 +61,16 @@ def test_links_lead_to_the_site_and_else_to_the_repository():
     assert relinked("[g](https://a.b/c.md) [h](#x) f[0](y)", "docs/cost.md") == "[g](https://a.b/c.md) [h](#x) f[0](y)"
 
 
+def test_a_link_that_is_named_by_its_file_gets_the_title_of_the_page():
+    content = {"cost.md": "# What a gradient costs\n\n# Not this"}.get
+    assert mirror.titled("[docs/cost.md](cost.md#x), [`cost.md`](cost.md)", "CHANGELOG.md", content) == (
+        "[What a gradient costs](cost.md#x), [What a gradient costs](cost.md)"
+    )
+    assert mirror.titled("[cost](../cost.md) [a.md](https://b.c)", "docs/start/a.md", content) == (
+        "[cost](../cost.md) [a.md](https://b.c)"
+    )
+
+
 def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
