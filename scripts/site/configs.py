@@ -139,7 +139,11 @@ def _meaning(key: Any, value: Any) -> str:
         name = value.value
         is_public = hasattr(hypergrad, name.removeprefix("hypergrad."))
         return f"what is built, [{name}][]" if is_public else "what is built"
-    own = {"_partial_": "more arguments are given later", "defaults": "what it is composed of", "_convert_": "to what"}
+    own = {
+        "_partial_": "more arguments are given later",
+        "defaults": "what it is composed of",
+        "_convert_": "what lists and dicts become",
+    }
     return own.get(key.value, "")
 
 
