@@ -12,8 +12,6 @@ LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=(?:#[^)\s]*)?\))")
 """The path in `](path#anchor)`, unless it has a scheme."""
 NAMED_BY_FILE = re.compile(r"\[`?[\w./]+\.md`?\](\(([^)\s#:]+\.md)(?:#[^)\s]*)?\))")
 """`[docs/cost.md](path#anchor)`: a link whose text is a file, which is right for those who read the repository."""
-
-
 MENTIONED = re.compile(r"\bdocs/([\w/]+\.md)\b(?![^<]*</(?:a|code)>)")
 """A page in the text of a docstring or a comment, as the reference has it."""
 
