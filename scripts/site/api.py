@@ -48,6 +48,8 @@ MODULES = {
     if isinstance(node, ast.ImportFrom) and node.names[0].asname in dir(hypergrad)
 }
 """The module of each public name."""
+MOST_LINKS = 12
+"""Links to what a base promises; more would be in the way on the page of each class."""
 INTRODUCTION = """Every name below is an attribute of `hypergrad`: `import hypergrad as hg`. The examples also need
 `import torch`. The tests run them after `torch.set_default_dtype(torch.float64)`."""
 
@@ -126,8 +128,9 @@ def _inherited(built: Any) -> Iterator[str]:
             if isinstance(member, FunctionType | property | classmethod | staticmethod)
         }
         if members and is_public[base]:
+            owner = f"[`{base.__name__}`][hypergrad.{base.__name__}]"
             links = ", ".join(f"[`{name}`][hypergrad.{base.__name__}.{name}]" for name in members)
-            yield f"Promised by [`{base.__name__}`][hypergrad.{base.__name__}]: {links}."
+            yield f"Promised by {owner}: {links if len(members) <= MOST_LINKS else 'all that is listed there'}."
         elif base not in shown:
             more += [f"    - `{name}`: {said}" for name, said in members.items()]
     if more:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -69,6 +70,20 @@ def test_a_link_that_is_named_by_its_file_gets_the_title_of_the_page():
     assert mirror.titled("[cost](../cost.md) [a.md](https://b.c)", "docs/start/a.md", content) == (
         "[cost](../cost.md) [a.md](https://b.c)"
     )
+
+
+def test_the_reference_links_to_the_pages_that_docstrings_mention():
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="api/tape.md"))
+    cost = SimpleNamespace(content_string="# Cost", url_relative_to=lambda file: "../../cost/")
+    files = SimpleNamespace(get_file_from_path={"cost.md": cost}.get)
+
+    def linked(html: str) -> str:
+        return mirror.on_page_content(html, page, None, files)
+
+    assert linked("<p>see docs/cost.md, docs/no.md</p>") == '<p>see <a href="../../cost/">Cost</a>, docs/no.md</p>'
+    assert linked("<code>docs/cost.md</code>") == "<code>docs/cost.md</code>"
+    page.file.src_uri = "memory.md"
+    assert linked("see docs/cost.md") == "see docs/cost.md"
 
 
 def slug(heading: str) -> str:
