@@ -197,6 +197,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
         [(torch.zeros(2, 3), torch.zeros(2)), (torch.zeros(2, 4), torch.zeros(2))],
         r"batches of the train part must have the same shape .* X is \(2, 3\) float32 in one and \(2, 4\)",
     ),
+    "no inputs": (({}, LABELS), "train part must have at least one input, but it has none"),
     "infinite": ((np.full((8, 3), np.inf), LABELS), "X of the train part holds 24 of 24 values that are NaN or inf"),
 }
 
@@ -244,3 +245,22 @@ def test_reading_a_fixed_data_set_leaves_the_random_states():
         warnings.simplefilter("error")
         read(TensorDataset(torch.tensor(NUMBERS), torch.tensor(LABELS)), "train")
     assert random_state() == states
+
+
+def test_the_synthetic_and_the_smaller_data_sets_refuse_what_they_cannot_make():
+    with pytest.raises(ValueError, match="needs n ≥ 2, 1 ≤ num_relevant ≤ p"):
+        hg.sparse_regression(n=1)
+    with pytest.raises(ValueError, match=r"snr > 0 and correlation in \[0, 1\), but they are .* 3 and 1"):
+        hg.sparse_regression(correlation=1.0, snr=3.0)
+    part = hg.Split(torch.zeros(6, 2), torch.tensor([0, 0, 0, 0, 1, 1]))
+    data = hg.Splits(part, part, part)
+    with pytest.raises(ValueError, match="The dev part holds 6 examples, but 7 are requested"):
+        hg.first_of(data, train=6, dev=7)
+    with pytest.raises(ValueError, match="imbalance must be from 1 to the 2 examples of the rarest class, but it is 9"):
+        hg.long_tailed(data, imbalance=9.0)
+    with pytest.raises(ValueError, match=r"but it is 0\.5"):
+        hg.long_tailed(data, imbalance=0.5)
+    with pytest.raises(TypeError, match=r"data must be hg.Splits\(train, dev, test\) .* but it is a tuple"):
+        hg.Ridge((part, part, part))  # pyright: ignore
+    with pytest.raises(ValueError, match="Quadratic needs size ≥ 2, .* but they are 1, 10 and 3"):
+        hg.Quadratic(size=1)

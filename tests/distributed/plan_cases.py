@@ -6,6 +6,7 @@ import torch
 
 import hypergrad as hg
 from hypergrad.core.collectives import Traffic
+from hypergrad.core.flops import FlopCounter
 
 HEAVY_BALL = hg.Momentum(lr=0.2)
 STEPS = 12
@@ -38,6 +39,7 @@ CASES = {
     "gauss_newton": implicit(product=hg.GaussNewton()),
     "forward over reverse": implicit(product=hg.ForwardOverReverse()),
     "training to a tolerance": implicit(inner_steps=200, inner_tol=1e-3),
+    "a tolerance never reached": implicit(inner_steps=45, inner_tol=1e-30),
     "adam": implicit(solver=hg.Adam(lr=0.01)),
     "lbfgs": implicit(solver=hg.LBFGS()),
     "given parameters": implicit(inner_steps=0),
@@ -60,6 +62,10 @@ CASES = {
     "bome": hg.SingleLoop(method=hg.BOME(solver=hg.GradientDescent(lr=0.01), inner_steps=3)),
     "srba": hg.SingleLoop(method=hg.SRBA(solver=hg.GradientDescent(lr=0.1), period=2)),
 }
+BOUNDED = {"cg to a tolerance", "dense", "auto", "training to a tolerance", "lbfgs", "error bar"}
+"""Cases that stop by themselves, so that a plan has the most or an estimate."""
+OWN_ALGEBRA = {"gmres", "cg, nystrom", "nystrom"}
+"""Cases in which a linear solver multiplies matrices of its own, which a plan does not count."""
 QUICK = ["cg", "cg to a tolerance", "differences", "graph", "store", "checkpoint", "forward", "soba", "f2sa"]
 """The cases that always run."""
 
@@ -79,20 +85,20 @@ def make(estimator):
     )
 
 
-def counted(estimator):
-    """Calls and numbers of the first and the second estimate, and the steps and products that the second reports."""
-    problem = hg.DataParallel(make(estimator))
+def counted(estimator, problem=None):
+    """Calls and numbers of the first and the second estimate, and the flops and products of the second."""
+    problem = hg.DataParallel(make(estimator)) if problem is None else problem
     params, hparams = problem.init_params(), problem.init_hparams()
 
     def estimate(k, carry):
-        with Traffic().counting() as met:
+        with Traffic().counting() as met, FlopCounter() as flops:
             found = estimator.estimate(problem, hparams, params, outer_step=k, inner_step=k, carry=carry)
-        return found, (met.calls, met.numbers)
+        return found, [met.calls, met.numbers], flops.total
 
-    found, first = estimate(0, None)
-    found, later = estimate(1, found.carry if isinstance(estimator, hg.SingleLoop) else None)
-    efforts, training, adjoint = [first, later], found.training, found.adjoint_system
-    return {"efforts": efforts, "steps": training.steps, "products": adjoint.num_matvecs if adjoint else 0}
+    found, first, _ = estimate(0, None)
+    found, later, flops = estimate(1, found.carry if isinstance(estimator, hg.SingleLoop) else None)
+    products = found.adjoint_system.num_matvecs if found.adjoint_system else 0
+    return {"efforts": [first, later], "products": products, "flops": flops}
 
 
 def cases():

@@ -271,7 +271,9 @@ class Broken(hg.Quadratic):
         if self.what == "ignores w":
             return hparams["penalty"] * 2
         loss = super().outer_loss(params, hparams, batch)
-        return loss * float("nan") if self.what == "nan outer" else loss
+        if self.what == "root":
+            loss = loss + (hparams["penalty"] - hparams["penalty"].detach()).sqrt()
+        return loss * float("nan") if self.what == "nan outer" else loss.detach() if self.what == "constant" else loss
 
 
 BOTH = {"implicit": hg.Implicit(inner_steps=50), "unrolled": hg.Unrolled(inner_steps=50)}
@@ -284,18 +286,15 @@ BOTH = {"implicit": hg.Implicit(inner_steps=50), "unrolled": hg.Unrolled(inner_s
         ("idle", hg.UnusedHyperparameterError, "Nothing depends on the hyperparameter 'idle'"),
         ("nan inner", hg.NonFiniteError, "Before any training the inner loss is nan"),
         ("nan outer", hg.NonFiniteError, "The outer loss is nan"),
+        ("root", hg.NonFiniteError, "with respect to 'penalty' holds NaN or infinite values although the losses are"),
+        ("ignores w", ValueError, "depends on none of the parameters"),
+        ("constant", ValueError, "depends on none of the parameters"),
     ],
 )
 def test_meaningless_numbers_are_refused(what, error, message, estimator):
     problem = Broken(what)
     with pytest.raises(error, match=message):
         estimator.estimate(problem, problem.init_hparams(), problem.init_params())
-
-
-def test_an_outer_loss_that_ignores_the_parameters_is_refused():
-    problem = Broken("ignores w")
-    with pytest.raises(ValueError, match="depends on none of the parameters"):
-        hg.Implicit(inner_steps=5).estimate(problem, problem.init_hparams(), problem.init_params())
 
 
 def test_cg_at_a_point_of_negative_curvature_is_refused():
@@ -321,6 +320,24 @@ def test_training_that_blows_up_names_step_loss_rate_and_bound(kind, steps):
     message = str(caught.value)
     assert "after inner step" in message
     assert "The learning rate 7.00e-01 is above 4.88e-01" in message  # 2 / (4 + 0.1)
+
+
+class Rates(hg.Quadratic):
+    """With a learning rate for each of the two tensors."""
+
+    def hyperparameters(self):
+        return super().hyperparameters() | {"rate": hg.Hyperparameter(torch.tensor([[9.0, 0.1]]))}
+
+
+@pytest.mark.parametrize("solver", [hg.GradientDescent(lr="rate"), hg.Momentum(lr=0.1, momentum="rate")], ids=repr)
+def test_where_coefficients_differ_by_tensor_no_bound_is_named(solver):
+    problem = Rates(size=5)
+    hparams = problem.init_hparams() | ({"rate": torch.tensor([[0.99, 0.9]])} if solver.lr == 0.1 else {})
+    problem.A.mul_(1e3)
+    with pytest.raises(
+        hg.DivergenceError, match=r"The (largest of the learning rates was 9|learning rate was 1.00e-01)"
+    ):
+        hg.Unrolled(solver=solver, inner_steps=500).estimate(problem, hparams, problem.init_params())
 
 
 def test_momentum_has_the_wider_bound():

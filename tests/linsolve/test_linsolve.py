@@ -7,7 +7,7 @@ import torch
 from spectra import EVERY_SOLVER, REACHABLE, SOLVERS, SPECTRA, Counted, N, rhs, spd
 
 import hypergrad as hg
-from hypergrad.linsolve.spectrum import largest_eigenvalue
+from hypergrad.linsolve.spectrum import extreme_eigenvalues, largest_eigenvalue
 
 
 @EVERY_SOLVER
@@ -166,6 +166,22 @@ def test_a_right_hand_side_that_is_not_finite_is_refused(solver):
         solver.solve(lambda v: v, b)
 
 
+def test_a_preconditioner_that_is_not_finite_is_refused():
+    class Broken(hg.Preconditioner):
+        def prepare(self, A, like):
+            return lambda v: v * float("nan"), 0
+
+    with pytest.raises(hg.NonFiniteError, match="NaN or infinite"):
+        hg.CG(preconditioner=Broken()).solve(lambda v: 2 * v, rhs())
+
+
+def test_lanczos_names_the_product_that_is_not_finite():
+    products = iter([1.0, 1.0, float("nan")])
+    slopes = torch.arange(1.0, N + 1)
+    with pytest.raises(hg.NonFiniteError, match="Product 3 with A"):
+        extreme_eigenvalues(lambda v: next(products) * slopes * v, rhs())
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -175,6 +191,7 @@ def test_a_right_hand_side_that_is_not_finite_is_refused(solver):
         (lambda: hg.Neumann(num_terms=2.5), TypeError, "num_terms must be an integer"),  # pyright: ignore
         (lambda: hg.Neumann(scale=0.0), ValueError, "scale must be greater than 0"),
         (lambda: hg.Dense(max_size=0), ValueError, "max_size must be at least 1"),
+        (lambda: hg.Jacobi(per="row"), ValueError, "Jacobi.per must be one of .*, but it is 'row'"),
     ],
 )
 def test_bad_settings_are_refused_by_name(make, error, message):

@@ -80,6 +80,22 @@ def test_cg_ends_at_the_dense_solution(make, shape):
     assert (found.x - exact).norm() <= 1e-9 * exact.norm()
 
 
+@pytest.mark.parametrize("damping", [0.0, 0.7])
+def test_with_all_rows_it_is_the_inverse(damping):
+    problem = supervised(mlp(), l2=0.05)
+    G, v = gauss_newton(problem), torch.randn(sum(w.numel() for w in problem.init_params().values()))
+    inverse, products = hg.LowRankGaussNewton(rank=ALL, damping=damping).prepare(curvature(problem).shifted(0.3), v)
+    assert inverse is not None
+    assert products == 0
+    # single precision, and a condition number of 1e3
+    assert (inverse(G @ v + (0.3 + damping) * v) - v).norm() <= 1e-4 * v.norm()
+
+
+def test_its_cost_is_its_rows():
+    cost = hg.LowRankGaussNewton(rank=20).preparation(1000)
+    assert (cost.products, cost.blocks, cost.vectors) == (0, (), 20)
+
+
 def test_few_examples_with_much_curvature_need_few_products():
     problem = supervised(mlp(), hyperparameters={"c": hg.ExampleWeights(), "l2": hg.L2(init=1e-6)})
     hparams = {"c": torch.full((N,), 1e-3), "l2": torch.tensor(1e-6)}

@@ -129,3 +129,19 @@ def test_a_neumann_series_ends_where_its_products_end():
     found = hg.Neumann(num_terms=500, tol=1e-10, scale=1.0).solve(inexact(A, 1e-3), rhs(20))
     assert found.status == "stagnated"
     assert 1e-5 < found.residual < 1e-2
+
+
+def test_an_inexact_product_that_is_not_finite_is_refused():
+    A, products = torch.diag(torch.linspace(0.5, 1.0, 20)), iter([1.0, 1.0, float("nan")])
+    with pytest.raises(hg.NonFiniteError, match="Product 3 with A"):
+        hg.CG(tol=1e-10).solve(hg.Operator(lambda v: next(products) * (A @ v), inaccuracy=lambda: 1e-3), rhs(20))
+
+
+def test_a_rounded_operator_is_left_where_rounding_hides_the_residual():
+    A = spd(SPECTRA["condition 1e3"]).float()
+    b = rhs(len(A)).float()
+    rounded = hg.Operator(lambda v: A @ v, is_rounded=True)
+    cycle = hg.CG().cycle(rounded, None, b.clone(), 0.0, 10_000)
+    assert cycle.num_matvecs < 500
+    eps = torch.finfo(torch.float32).eps
+    assert (b - A @ cycle.d).norm() <= 100 * eps * torch.linalg.matrix_norm(A, 2) * cycle.d.norm()

@@ -241,6 +241,28 @@ def test_bad_settings_are_refused(settings, message):
         hg.argmin(objective, solve(hpar0), hpar0, **settings)
 
 
+def test_what_is_no_solver_and_no_problem_is_refused():
+    objective, solve, hpar0, _ = SEED
+    linsolve, inner = "cg", hg.Ridge  # of other types
+    with pytest.raises(TypeError, match="linsolve must be a LinearSolver, such as hg.CG"):
+        hg.argmin(objective, solve(hpar0), hpar0, linsolve=linsolve)  # pyright: ignore
+    with pytest.raises(TypeError, match="The inner problem must be an InnerProblem, .* of a class, make an object"):
+        hg.argmin(inner, solve(hpar0), hpar0)  # pyright: ignore
+    with pytest.raises(TypeError, match="must hold values, but .* is on the device meta"):
+        hg.argmin(objective, solve(hpar0).to("meta"), hpar0)
+    for make in (hg.LinearResponse, hg.TaylorExpansion):
+        with pytest.raises(ValueError, match=f"{make.__name__}.tol must be at least 0"):
+            make(tol=-1.0)
+
+
+def test_a_system_that_is_not_solved_is_a_warning(monkeypatch):
+    monkeypatch.setattr(module, "_LARGEST_DENSE", 0)
+    objective, solve, hpar0, delta = SEED
+    function = hg.argmin(objective, solve(hpar0), hpar0, linsolve=hg.CG(max_iter=1, tol=1e-12))
+    with pytest.warns(hg.NotConvergedWarning, match=r"left at a relative residual .* raise max_iter or tol of CG"):
+        jvp(function, (hpar0,), (delta,))
+
+
 def test_a_vector_of_another_shape_is_refused():
     objective, solve, hpar0, _ = SEED
     with pytest.raises(ValueError, match="was made for hyperparameters of shapes"):

@@ -253,3 +253,16 @@ def test_no_directions_at_all_are_refused():
     expansion = hg.TaylorExpansion().at(lambda w, hp: (w - hp).square().sum(), torch.ones(2), torch.ones(()))
     with pytest.raises(ValueError, match="A direction must have the shapes"):
         expansion.derivatives(torch.ones(0))
+
+
+def test_directions_that_do_not_fit_are_refused():
+    x, half = torch.ones(3), torch.ones(3, dtype=torch.int64)
+    derivative = hg.append_jvp(torch.sum)
+    with pytest.raises(TypeError, match="needs 2 arguments and 2 directions, but it met 1 arguments"):
+        hg.append_jvp(torch.dot, 2)(x, x, x)
+    with pytest.raises(TypeError, match="it met torch.int64"):
+        derivative(x, half)
+    with pytest.raises(TypeError, match="it met float"):
+        derivative(x, 1.0)
+    with pytest.raises(ValueError, match=r"a direction of shape \(3,\), as its argument, but it met \(2,\)"):
+        derivative(x, x[:2])

@@ -79,11 +79,39 @@ def test_a_precision_that_does_not_resolve_the_difference(method):
         (lambda: hg.BOME(inner_lr=0), "BOME.inner_lr must be greater than 0"),
         (lambda: hg.MEHA(growth_power=0.5), "MEHA.growth_power must be below 0.5, but it is 0.5"),
         (lambda: hg.MEHA(smoothing=0), "MEHA.smoothing must be greater than 0"),
+        (lambda: hg.SOBA(solver=hg.Adam()), "SOBA.adjoint_lr must be given with Adam, whose lr is no step along a"),
+        (
+            lambda: hg.F2SA(solver=hg.GradientDescent(lr="rate")),
+            "cannot tune a coefficient of the solver, such as lr =",
+        ),
     ],
 )
 def test_a_setting_out_of_range(make, match):
     with pytest.raises(ValueError, match=match):
         make()
+
+
+class NewEachStep(LeastSquares):
+    def at_outer_step(self, step):
+        return NewEachStep()
+
+
+class TunedStart(LeastSquares):
+    def initial(self, params, hparams):
+        return params
+
+
+@pytest.mark.parametrize(
+    ("problem", "match"),
+    [
+        (NewEachStep(), "NewEachStep has another one in each outer step"),
+        (TunedStart(), "the initial parameters of Tun"),
+    ],
+    ids=["new in each step", "tuned start"],
+)
+def test_a_problem_without_one_solution_to_follow(problem, match):
+    with pytest.raises(ValueError, match=match):
+        hg.SingleLoop(method=hg.F2SA()).estimate(problem, problem.init_hparams(), problem.init_params())
 
 
 def test_one_batch_or_two_is_a_bool():

@@ -183,3 +183,13 @@ def test_what_a_solver_knows_of_its_state_is_true(solver):
         state = Dynamics(problem, solver, hparams).step(state, t)
         point = Oracle(problem, hparams, problem.inner_batch(t)).evaluate(solver.params(state))
         assert solver.known(state) == pytest.approx((point.loss, point.grad_norm), rel=1e-9)
+
+
+def test_newton_refuses_a_condition_that_is_not_a_gradient():
+    class Shifted(hg.Quadratic):
+        def optimality(self, params, hparams, batch):
+            return {name: w - 1 for name, w in params.items()}
+
+    problem = Shifted()
+    with pytest.raises(ValueError, match="Newton minimises the inner loss, but Shifted has a condition of its own"):
+        hg.Implicit(solver=hg.Newton()).estimate(problem, problem.init_hparams(), problem.init_params())

@@ -7,7 +7,9 @@ from tables import PROBLEMS
 
 import hypergrad as hg
 from hypergrad.core.autodiff import leaves
+from hypergrad.tape.base import TapeCost
 from hypergrad.tape.footprint import measure
+from hypergrad.tape.plan import Plan
 from hypergrad.training.dynamics import Dynamics
 
 TAPES = [hg.Graph(), hg.Store(), hg.Checkpoint(), hg.Checkpoint(slots=2), hg.Checkpoint(slots=99), hg.Reversible()]
@@ -113,6 +115,25 @@ def test_a_plan_is_a_table():
     assert lines[6].endswith("does not serve the solver")
     assert lines[3].split()[-1] == lines[7].split()[-1] == "20"
     assert "eager" not in str(plan)
+
+
+def test_the_table_of_a_plan():
+    costs = {
+        "Graph()": TapeCost(2_345_000, 20),
+        "Offload(slots=3)": TapeCost(1000, 37, 1_234_000),
+        "Reversible()": None,
+    }
+    assert str(Plan(costs, 20)) == (
+        "one hypergradient through 20 steps, with 20 Hessian products\n\n"
+        "tape                     MB  gradients  MB offloaded\n"
+        "Graph()                2.35         20             0\n"
+        "Offload(slots=3)      0.001         37          1.23\n"
+        "Reversible()      does not serve the solver"
+    )
+    assert str(Plan({"no tape": TapeCost(0, 1)}, 0)).splitlines()[2:] == [
+        "tape            MB  gradients",
+        "no tape          0          1",
+    ]
 
 
 def test_a_plan_says_that_it_is_of_eager_steps():

@@ -67,6 +67,14 @@ ARGUMENTS = {
     "special-log1p": lambda x: special.log1p(x * x),
     "special-log-softmax": lambda x: special.log_softmax(x, 0),
     "drawn-once": drawn_once,
+    "div-rounded": lambda x: torch.div(x, 0.3, rounding_mode="floor") + x,
+    "gather-from-a-constant": lambda x: C.expand_as(A * x) * x,
+    "solve-from-the-right": lambda x: linalg.solve(A + x[0], A, left=False),
+    "batch-norm-with-averages": lambda x: functional.batch_norm(A * x, C * 0, C**2, training=True),
+    "group-of-constants": lambda x: functional.linear(A, A, x),
+    "largest-of-rows": lambda x: torch.amax(A * x, dim=1) + (A * x).max(dim=0).values,
+    "clamp-min-tensor": lambda x: torch.clamp_min(x, C),
+    "where-without-values": lambda x: x * torch.where(x)[0],
 }
 
 
