@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUsage]
 
+from hypergrad.core import launch as module
 from hypergrad.core.launch import Launch, _leave_error_file, is_first_to_fail, launched, processes
+from hypergrad.core.notice import listen, notify
 from hypergrad.core.ranks import ALONE
 
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -62,3 +64,20 @@ def test_torchrun_is_told_of_an_error_in_the_file_that_it_names(monkeypatch, tmp
     _leave_error_file("ValueError: no such file")
     told = json.loads(path.read_text())["message"]
     assert told["message"] == told["extraInfo"]["py_callstack"] == "ValueError: no such file"
+
+
+def test_of_two_that_fail_the_first_says_what_happened(monkeypatch):
+    root = HashStore()
+    for rank, is_first in ((1, True), (0, False), (1, True)):
+        monkeypatch.setattr(module, "launched", lambda rank=rank: launch(root, rank=rank))
+        assert is_first_to_fail(ValueError(f"of {rank}")) == is_first
+
+
+def test_a_listener_hears_until_it_is_stopped_once_or_twice():
+    heard = []
+    stop = listen(heard.append)
+    notify("one")
+    stop()
+    stop()
+    notify("two")
+    assert heard == ["one"]

@@ -91,3 +91,39 @@ def test_an_indefinite_hessian_is_refused_solved_or_damped_as_asked():
     damped = hg.Implicit(inner_steps=0, damping=10.0).estimate(problem, hparams, start)
     assert damped.stats["adjoint_status"] == "converged"
     assert relative_error(damped.grad, direct.grad) > 0.01
+
+
+class FirstOrder(hg.Quadratic):
+    """Without second derivatives, so that products are differences of gradients."""
+
+    @property
+    def has_second_derivatives(self):
+        return False
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"error_bar": True}, "The error bar of Implicit needs second derivatives, which FirstOrder has not"),
+        ({"compile": True}, "Training steps of FirstOrder are not compiled"),
+        ({"solver": hg.LBFGS()}, "FirstOrder trains by solvers that are a rule .* but LBFGS is none"),
+        ({"linsolve": hg.Dense()}, "but linsolve has Dense. Use one of these two"),
+        ({"linsolve": hg.CG(preconditioner=hg.Jacobi())}, "but linsolve has a preconditioner. Use one of these two"),
+    ],
+    ids=["error bar", "compile", "solver", "dense", "preconditioner"],
+)
+def test_without_second_derivatives_only_differences_of_gradients_serve(settings, message):
+    problem = FirstOrder()
+    estimator = hg.Implicit(**{"product": hg.CentredDifferences(), "error_bar": False} | settings)
+    with pytest.raises(ValueError, match=message):
+        estimator.estimate(problem, problem.init_hparams(), problem.init_params())
+
+
+@pytest.mark.parametrize("linsolve", [hg.CG(tol=1e-6), hg.Neumann(num_terms=500, tol=1e-8)], ids=["cg", "neumann"])
+def test_without_second_derivatives_it_is_the_closed_form_to_the_error_of_differences(linsolve):
+    problem = FirstOrder()
+    estimator = hg.Implicit(
+        solver=hg.Momentum(lr=0.2), product=hg.CentredDifferences(), linsolve=linsolve, error_bar=False, inner_tol=1e-9
+    )
+    found = estimator.estimate(problem, problem.init_hparams(), problem.init_params())
+    assert relative_error(found.grad, problem.hypergradient(problem.init_hparams())) < 1e-4
