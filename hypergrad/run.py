@@ -9,7 +9,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
-from hypergrad.cli.command import built, command, configured, configured_callbacks, configured_problem, run_folder
+from hypergrad.cli.building import built, configured, configured_callbacks, configured_problem
+from hypergrad.cli.command import command, run_folder
 from hypergrad.cli.command_help import RUN
 from hypergrad.cli.output import quiet_end
 from hypergrad.cli.resume import AUTO

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from slow_cases import mostly_slow
 
 import hypergrad as hg
 from benchmarks.case import Case
@@ -167,9 +168,7 @@ def of_a_gpu(*arguments):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
 
 
-@pytest.mark.parametrize(
-    "section", [pytest.param(name, marks=[] if name == "correctness" else pytest.mark.slow) for name in SECTIONS]
-)
+@pytest.mark.parametrize("section", mostly_slow(SECTIONS, []))
 def test_every_section_for_a_gpu_runs_small_on_a_cpu(section):
     ended = of_a_gpu("--section", section, "--minutes", "14")
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -177,6 +176,7 @@ def test_every_section_for_a_gpu_runs_small_on_a_cpu(section):
     assert "WRONG" not in ended.stdout
 
 
+@pytest.mark.slow
 def test_a_section_whose_time_is_over_leaves_the_others():
     ended = of_a_gpu("--section", "resume", "correctness", "--minutes", "0.09")
     assert ended.returncode == 1

@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import hypergrad as hg
-from hypergrad.cli.command import configured_problem
+from hypergrad.cli.building import configured_problem
 from hypergrad.core.autodiff import central_difference, flatten
 from hypergrad.problem.supervised.hyper_cleaning import corrupted
 

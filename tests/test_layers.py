@@ -38,7 +38,10 @@ ORDER = [
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 HYDRA = {
-    *(("cli", name) for name in ("command", "composition", "config_files", "explain", "given", "screening")),
+    *(
+        ("cli", name)
+        for name in ("building", "command", "composition", "config_files", "explain", "given", "screening")
+    ),
     ("run",),
 }
 FAMILIES = {

@@ -9,7 +9,7 @@
 # # Data cleaning
 #
 # **The question.** 40 % of the labels of 800 train images are wrong, and nobody knows which. 200 further images have
-# labels that were checked. Can they tell which of the 800 to believe?
+# labels that were checked. Can they show which of the 800 to believe?
 #
 # Give each train image a weight λ_i between 0 and 1, and choose the weights by the loss on the checked images, the
 # validation (dev) part:
@@ -52,8 +52,8 @@ result
 #
 # ## Is it worth it?
 #
-# The checked images could also train a model themselves. So the comparison is with them alone, and with them and all that
-# seems right. It is judged by the test part.
+# The checked images could also train a model themselves. So we also train on them alone, and on them together with all
+# images that seem right. The test part judges.
 
 # %%
 def test_accuracy(X, y):
@@ -81,8 +81,8 @@ for name, examples in choices.items():
 # %% [markdown]
 # ![histograms of the learned weights of right and of wrong labels, and images with the smallest weights](../tutorials/img/cleaning.png)
 #
-# The weights part right from wrong labels, without a threshold that somebody had to choose. Look at the second line before
-# you clean data of your own: checked images are worth much as train images, too.
+# The weights separate right labels from wrong ones, and nobody had to choose a threshold. Look at the second line before
+# you clean data of your own: the checked images are also worth much as train images.
 #
 # ## What to change next
 #

@@ -49,7 +49,7 @@ def tune(hyperparameters):
 #
 # ## One learning rate
 #
-# The rate alone comes first, as something to compare with.
+# First, only the rate is tuned, for comparison.
 
 # %%
 plain = tune({"rate": hg.Hyperparameter(0.05, constraint=hg.positive)})
@@ -79,17 +79,17 @@ print("penalties", result.hparams["decay"], "smoothing", result.hparams["smooth"
 # ![dev loss over the outer steps, learning rates over the inner steps, penalties over the outer steps](../tutorials/img/tuning.png)
 #
 # The learned schedule is far above the first 0.05, and it is not smooth: each step has its own batch. Smoothing and
-# penalties shrink. Both keep the network from being sure of itself, and with 60 steps it is not. Look at the test part
-# before you believe the dev part: 65 numbers were fitted to it. Here the test loss is lower too, but the test accuracy is
-# no better than with one rate.
+# penalties shrink. Both keep a network from being too sure of its answers, and after 60 steps this one is not. Look at
+# the test part before you believe the dev part: 65 numbers were fitted to it. Here the test loss is lower too, but the
+# test accuracy is no better than with one rate.
 #
 # ## What to change next
 #
 # - A schedule for each tensor: give `rate` the shape `(T, 4)`. Or start from a cosine:
 #   `hg.Hyperparameter(hg.Cosine(base=0.1, steps=T).values(T), constraint=hg.positive)`.
-# - More steps need more memory. `tape=hg.Checkpoint()` needs the square root of it: [memory](../memory.md).
+# - More steps need more memory. `tape=hg.Checkpoint()` keeps about √T states instead of T: [memory](../memory.md).
 # - If dev is small, `hg.k_fold(problem, 5)` judges by all of train and dev: [validation](../validation.md).
-# - Your own network takes the place of `nn.Sequential(…)`: [models](../models.md). The learned weights go home with
-#   `result.save(folder)`: [going home](../going_home.md).
+# - Your own network takes the place of `nn.Sequential(…)`: [models](../models.md). `result.save(folder)` saves the
+#   learned weights: [going home](../going_home.md).
 #
 # Concepts: [four ways to a derivative](../differentiation.md), [what gradients cost](../cost.md).

@@ -5,7 +5,8 @@ from typing import Any
 
 from hypergrad.baseline.budget import Budget
 from hypergrad.baseline.search import search
-from hypergrad.cli.command import built, command, configured, configured_callbacks, configured_problem
+from hypergrad.cli.building import built, configured, configured_callbacks, configured_problem
+from hypergrad.cli.command import command
 from hypergrad.cli.command_help import BASELINE
 from hypergrad.cli.output import quiet_end
 from hypergrad.cli.settings import own_settings

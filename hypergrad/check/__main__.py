@@ -3,8 +3,11 @@
 import sys
 from typing import Any
 
+from rich.console import Console
+
 from hypergrad.check.comparison import check_hypergradient
-from hypergrad.cli.command import command, configured_estimators, configured_problem
+from hypergrad.cli.building import configured_estimators, configured_problem
+from hypergrad.cli.command import command
 from hypergrad.cli.command_help import CHECK
 from hypergrad.cli.output import quiet_end
 
@@ -18,7 +21,8 @@ def check(cfg: Any) -> None:
     """
     with configured_problem(cfg) as problem:
         estimators = configured_estimators(without="hypergrad.SingleLoop")
-        found = check_hypergradient(problem, estimators=estimators)
+        with Console(stderr=True).status(f"Training again, and comparing {', '.join(estimators)} with that"):
+            found = check_hypergradient(problem, estimators=estimators)
     if problem.peers.is_first:
         found.print()
     if not found.ok:

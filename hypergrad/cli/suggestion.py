@@ -16,6 +16,8 @@ _REMEDIES = {
     "Could not delete from config": "Leave this argument out.",
 }
 """What to do where Hydra says only what is wrong."""
+_EXCHANGED = ("linsolve", "product", "single_loop", "solver")
+"""Config groups, which are packages too, whose keys experiments set."""
 
 
 def suggestion(error: BaseException, settings: Sequence[str] = ()) -> tuple[str, str]:
@@ -41,7 +43,7 @@ def suggestion(error: BaseException, settings: Sequence[str] = ()) -> tuple[str,
         owner = _class_named(str(error).split(".__init__")[0])
         if owner is not None and is_dataclass(owner):
             wrong, known = str(error).split(marker)[1].split("'")[1], [f.name for f in fields(owner)]
-            return nearest(wrong, known), choices(known)
+            return nearest(wrong, known), choices(known) + _set_by_experiment(owner, wrong)
     return "", _extra(error)
 
 
@@ -65,6 +67,12 @@ def _of_config(wrong: str, parent: Any, settings: Sequence[str]) -> tuple[str, s
     if inside:
         return f"Did you mean {' or '.join(inside)}?", ""
     return (nearest(wrong, known), choices(known)) if known else ("", "")
+
+
+def _set_by_experiment(owner: type, wrong: str) -> str:
+    """How to leave out a key that an experiment sets for another class of its group; "" where none does."""
+    group = owner.__module__.split(".")[1]
+    return f" If an experiment sets {wrong}, ~{group}.{wrong} leaves it out." if group in _EXCHANGED else ""
 
 
 def _keys(node: Any) -> list[str]:

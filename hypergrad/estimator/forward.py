@@ -16,7 +16,7 @@ from hypergrad.estimator.rehearsal import Rehearsal
 from hypergrad.estimator.report import UnrollingReport
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.second_derivatives import require_second_derivatives
-from hypergrad.solver.base import InnerSolver, State, require_differentiable
+from hypergrad.solver.base import InnerSolver, State, require_differentiable, require_solver
 from hypergrad.solver.coefficient import root
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.tape.footprint import measure
@@ -56,7 +56,7 @@ class Forward(HypergradEstimator):
     compile: bool | str = False
 
     def __post_init__(self) -> None:
-        require_instance(self, "solver", InnerSolver)
+        require_solver(self)
         require_differentiable(self, self.solver)
         require_int(self, "inner_steps", least=1)
         require_instance(self, "online", bool)

@@ -36,7 +36,7 @@ from hypergrad.problem.oracle import Oracle
 from hypergrad.problem.precision import require_parameters
 from hypergrad.product.base import Product
 from hypergrad.product.reverse import Reverse
-from hypergrad.solver.base import InnerSolver
+from hypergrad.solver.base import InnerSolver, require_solver
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.training.training import Trained, Training
 
@@ -106,7 +106,7 @@ class Implicit(HypergradEstimator):
     compile: bool | str = False
 
     def __post_init__(self) -> None:
-        require_instance(self, "solver", InnerSolver)
+        require_solver(self)
         require_instance(self, "linsolve", LinearSolver)
         require_instance(self, "product", Product)
         require_int(self, "inner_steps", least=0)

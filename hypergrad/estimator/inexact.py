@@ -104,5 +104,6 @@ def _of_error_bar(report: ErrorBar) -> dict[str, str]:
         return {}
     return {
         "error_status": f"the error of the hypergradient is {report.status}. Solve the inner problem and the adjoint "
-        "system further, or turn the estimate off by error_bar=False."
+        "system further: with more inner_steps or another solver, and a smaller tol of the linear solver. If it stays "
+        "unknown, python -m hypergrad.check compares the hypergradient with training again."
     }

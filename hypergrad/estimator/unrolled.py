@@ -23,7 +23,7 @@ from hypergrad.estimator.tally import Tally, add
 from hypergrad.estimator.unrolled_plan import plan_unrolled
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.second_derivatives import require_second_derivatives
-from hypergrad.solver.base import InnerSolver, State, require_differentiable
+from hypergrad.solver.base import InnerSolver, State, require_differentiable, require_solver
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.tape.base import Tape, TapeCost, Trajectory
 from hypergrad.tape.checkpoint import Checkpoint
@@ -76,7 +76,7 @@ class Unrolled(HypergradEstimator):
     compile: bool | str = False
 
     def __post_init__(self) -> None:
-        require_instance(self, "solver", InnerSolver)
+        require_solver(self)
         require_differentiable(self, self.solver)
         require_instance(self, "tape", Tape)
         require_int(self, "inner_steps", least=1)

@@ -6,7 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
-from hypergrad.cli.command import command, configured, configured_problem, run_folder
+from hypergrad.cli.building import configured, configured_problem
+from hypergrad.cli.command import command, run_folder
 from hypergrad.cli.command_help import INFLUENCE
 from hypergrad.cli.influence_arguments import InfluenceArguments
 from hypergrad.cli.output import quiet_end

@@ -15,7 +15,7 @@ from hypergrad.influence.base import InfluenceMethod, Scores
 from hypergrad.influence.terms import Terms, require_separable
 from hypergrad.problem.second_derivatives import require_second_derivatives
 from hypergrad.problem.supervised.supervised import Supervised
-from hypergrad.solver.base import InnerSolver, State, require_differentiable
+from hypergrad.solver.base import InnerSolver, State, require_differentiable, require_solver
 from hypergrad.solver.gradient_descent import GradientDescent
 from hypergrad.tape.base import Tape
 from hypergrad.tape.checkpoint import Checkpoint
@@ -59,7 +59,7 @@ class UnrolledInfluence(InfluenceMethod):
     dev_block: int = 16
 
     def __post_init__(self) -> None:
-        require_instance(self, "solver", InnerSolver)
+        require_solver(self)
         require_differentiable(self, self.solver)
         require_instance(self, "tape", Tape)
         require_int(self, "inner_steps", least=1)

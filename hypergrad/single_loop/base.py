@@ -12,12 +12,11 @@ from typing import Any, Self
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
-from hypergrad.core.validation import require_instance
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.second_derivatives import require_second_derivatives
 from hypergrad.single_loop.direction_rows import MapRows
 from hypergrad.single_loop.terms import Terms
-from hypergrad.solver.base import InnerSolver
+from hypergrad.solver.base import InnerSolver, require_solver
 from hypergrad.solver.coefficient import root
 from hypergrad.solver.gradient_descent import GradientDescent
 
@@ -69,7 +68,7 @@ class Method(ABC):
     def __post_init__(self) -> None:
         if self.solver is None:
             return
-        require_instance(self, "solver", InnerSolver)
+        require_solver(self)
         named = {name: root(value) for name, value in self.solver.coefficients().items()}
         tuned = [f"{name} = {value!r}" for name, value in named.items() if isinstance(value, str)]
         if tuned:

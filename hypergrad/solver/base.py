@@ -4,10 +4,12 @@ from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from hypergrad.core.autodiff import Tensors
 from hypergrad.core.errors import UnusedHyperparameterError
+from hypergrad.core.validation import require_instance
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.oracle import Oracle
 from hypergrad.solver.coefficient import (
@@ -231,6 +233,25 @@ class InnerSolver:
     @cache
     def _ranges(cls) -> dict[str, Range]:
         return {field.name: field.metadata["range"] for field in fields(cls) if "range" in field.metadata}
+
+
+def require_solver(owner: object) -> None:
+    """Require that field `solver` of `owner` is a solver of this library.
+
+    Raises:
+        TypeError: if it is an optimiser of `torch.optim`.
+
+    Also raised, by what it calls: TypeError if it is anything else.
+    """
+    met = vars(owner)["solver"]
+    kind = met if isinstance(met, type) else type(met)
+    if issubclass(kind, torch.optim.Optimizer):
+        raise TypeError(
+            f"{type(owner).__name__}.solver must be an InnerSolver, but it is {kind.__name__} of torch.optim, through "
+            "whose steps no gradient flows. Its counterpart is the solver of that name, such as hg.AdamW(lr=1e-3), or "
+            "hg.Momentum(lr=0.1, momentum=0.9) for SGD."
+        )
+    require_instance(owner, "solver", InnerSolver)
 
 
 def require_differentiable(owner: object, solver: InnerSolver) -> None:

@@ -8,10 +8,10 @@ import torch
 from hypergrad.core.autodiff import Tensors, detach
 from hypergrad.core.errors import DivergenceError
 from hypergrad.core.status import Status
-from hypergrad.core.validation import require_compile, require_instance, require_int, require_real
+from hypergrad.core.validation import require_compile, require_int, require_real
 from hypergrad.problem.base import InnerProblem
 from hypergrad.problem.evaluation import InnerEvaluation, blew_up, require_finite
-from hypergrad.solver.base import InnerSolver, State
+from hypergrad.solver.base import InnerSolver, State, require_solver
 from hypergrad.solver.requirements import require_normal_squares
 from hypergrad.training.compile_choice import Ledger
 from hypergrad.training.compile_steps import compile_steps, eager_seconds
@@ -61,7 +61,7 @@ class Training:
     compile: bool | str = False
 
     def __post_init__(self) -> None:
-        require_instance(self, "solver", InnerSolver)
+        require_solver(self)
         require_int(self, "steps", least=0)
         require_real(self, "tol", least=0)
         require_compile(self)

@@ -1,4 +1,4 @@
-"""The API reference: a page for each folder of the package, with all of its public names."""
+"""The API reference: a page for each folder of the package that has public names."""
 
 import ast
 import inspect
@@ -14,6 +14,12 @@ FAMILIES = {
     "functional": "One hypergradient",
     "outer": "The outer loop",
     "problem": "Problems",
+    "problem/supervised": "Supervised problems",
+    "problem/sparse": "Problems with an L1 penalty",
+    "problem/layers": "Problems with layers that solve",
+    "problem/meta": "Meta-learning",
+    "problem/variational": "Variational inference",
+    "problem/distributed": "Problems on several processes",
     "effect": "Effects of hyperparameters",
     "solver": "Inner solvers",
     "estimator": "Estimators",
@@ -42,6 +48,8 @@ MODULES = {
     if isinstance(node, ast.ImportFrom) and node.names[0].asname in dir(hypergrad)
 }
 """The module of each public name."""
+MOST_LINKS = 12
+"""Links to what a base promises; more would be in the way on the page of each class."""
 INTRODUCTION = """Every name below is an attribute of `hypergrad`: `import hypergrad as hg`. The examples also need
 `import torch`. The tests run them after `torch.set_default_dtype(torch.float64)`."""
 
@@ -66,8 +74,8 @@ def pages(repository: str) -> dict[str, str]:
 
 def folder(name: str) -> str:
     """The folder or file of the package that has a public name, or "torch"."""
-    first, *rest = MODULES[name].split(".")
-    return rest[0] if first == "hypergrad" else first
+    path = MODULES[name].removeprefix("hypergrad.").split(".")
+    return next(place for place in ("/".join(path[:2]), path[0]) if place in FAMILIES)
 
 
 def _is_promise(name: str) -> bool:
@@ -95,7 +103,7 @@ def _introduction(place: str) -> str:
         path = ROOT / "hypergrad" / place / f"{name}.py"
         said = ast.get_docstring(ast.parse(path.read_text())) if path.exists() else None
         if said:
-            return said.split("\n\n")[0]
+            return said.split("\n\n")[0].partition(" May import ")[0]
     return ""
 
 
@@ -120,8 +128,9 @@ def _inherited(built: Any) -> Iterator[str]:
             if isinstance(member, FunctionType | property | classmethod | staticmethod)
         }
         if members and is_public[base]:
+            owner = f"[`{base.__name__}`][hypergrad.{base.__name__}]"
             links = ", ".join(f"[`{name}`][hypergrad.{base.__name__}.{name}]" for name in members)
-            yield f"Promised by [`{base.__name__}`][hypergrad.{base.__name__}]: {links}."
+            yield f"Promised by {owner}: {links if len(members) <= MOST_LINKS else 'all that is listed there'}."
         elif base not in shown:
             more += [f"    - `{name}`: {said}" for name, said in members.items()]
     if more:

@@ -76,7 +76,8 @@ def _option(path: Path, repository: str) -> str:
     place = path.relative_to(CONFIGS).with_suffix("").as_posix()
     title = f"{path.parent.relative_to(CONFIGS).as_posix()}={path.stem}" if "/" in place else "Keys of no group"
     top = takewhile(lambda line: line.startswith("#"), text.splitlines())
-    comment = " ".join(line.lstrip("# ") for line in top if not line.startswith("# @package"))
+    lines = [line.lstrip("# ") for line in top if not line.startswith("# @package")]
+    comment = " ".join(lines).replace("_target_", r"\_target\_")  # which Markdown would make italic
     file = f"File: [`configs/{place}.yaml`]({repository}/blob/main/configs/{place}.yaml)"
     return "\n\n".join(filter(None, [f"## {title}", comment, "\n".join(items(path)), file]))
 
@@ -138,13 +139,17 @@ def _meaning(key: Any, value: Any) -> str:
         name = value.value
         is_public = hasattr(hypergrad, name.removeprefix("hypergrad."))
         return f"what is built, [{name}][]" if is_public else "what is built"
-    own = {"_partial_": "more arguments are given later", "defaults": "what it is composed of", "_convert_": "to what"}
+    own = {
+        "_partial_": "more arguments are given later",
+        "defaults": "what it is composed of",
+        "_convert_": "what lists and dicts become",
+    }
     return own.get(key.value, "")
 
 
 def _joined(said: str, comment: str) -> str:
     """What a docstring says, and then the comment in the YAML."""
-    if not said or not comment:
+    if not said or not comment or comment.lower() in said.lower():
         return said or comment
     return f"{said} {comment[0].upper()}{comment[1:]}" if said.endswith(".") else f"{said}; {comment}"
 

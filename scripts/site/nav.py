@@ -31,7 +31,9 @@ def filled(nav: list[Nav], pages: dict[str, str]) -> list[Nav]:
             return [item[:-1], *listed(pages[item[:-1]])]
         if "*" in item:
             return [page for page in pages if fnmatch(page, item) and page not in taken]
-        return [item] if item in pages else []
+        if item not in pages:
+            raise ValueError(f"The nav of mkdocs.yml names {item}, but there is no such page.")
+        return [item]
 
     return entries(nav)
 

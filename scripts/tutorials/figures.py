@@ -56,6 +56,7 @@ def influence(names: Names, folder: Path) -> Figure:
     axis.axline((0, 0), slope=1, color="black", linewidth=0.8)
     axis.plot(scores[names["chosen"]], changes, "o")
     axis.locator_params(nbins=5)
+    axis.locator_params(axis="x", nbins=3)
     axis.set(xlabel="score", ylabel="change of the dev loss")
     for part, i in zip(_row_of(right), names["order"][:6], strict=True):
         show(part, names["data"].train.X[i], f"called {y[i]}\nis {names['data'].train.y[i]}")
@@ -112,7 +113,7 @@ def sweeps(names: Names, folder: Path) -> Figure:
                 axis.step(run.work(), run.best_so_far(tag), where="post", color=f"C{color}", label=label)
     for axis, words in zip(axes, ("lowest dev loss", "test loss there"), strict=True):
         axis.set(xlabel="gradients (a product is two)", ylabel=words)
-        axis.legend()
+    axes[1].legend()  # on the first, it would hide a curve
     return figure
 
 

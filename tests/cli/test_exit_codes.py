@@ -86,6 +86,7 @@ def test_141_once_nobody_reads_the_output_and_the_run_goes_on_later(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_process_without_input_and_output_ends_as_always(tmp_path):
     closed = {"preexec_fn": lambda: (os.close(0), os.close(1))}
     child = process(*FEW, "hydra.run.dir=run", cwd=tmp_path, **closed)
@@ -94,6 +95,7 @@ def test_a_process_without_input_and_output_ends_as_always(tmp_path):
     assert '"finished"' in (tmp_path / "run" / "summary.json").read_text()
 
 
+@pytest.mark.slow
 def test_143_in_a_process_of_its_own(tmp_path):
     child = process("outer_steps=100000", "optimizer=sgd", "optimizer.lr=1e-9", cwd=tmp_path, stdout=subprocess.DEVNULL)
     while child.poll() is None and not list(tmp_path.rglob("state-*.pt")):

@@ -14,6 +14,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import MissingConfigException
+from slow_cases import mostly_slow
 from test_run import ROOT, process, summaries
 
 from hypergrad.cli.explain import explain
@@ -49,10 +50,7 @@ def statuses(folder):
     return sorted(summary["status"] for summary in summaries(folder).values())
 
 
-SLOW = [pytest.param(launcher, marks=pytest.mark.slow) for launcher in ("submitit_local", "slurm", "cluster")]
-
-
-@pytest.mark.parametrize("launcher", ["cores", *SLOW])
+@pytest.mark.parametrize("launcher", mostly_slow(["cores", "submitit_local", "slurm", "cluster"], []))
 def test_a_failed_run_does_not_take_the_others_down(launcher, tmp_path):
     done = launched(launcher, "solver.lr=0.5,0.1", cwd=tmp_path)
     assert done.returncode == 1
@@ -106,6 +104,7 @@ def test_every_launcher_has_a_config_or_says_what_to_install(launcher):
             assert f"pip install 'torch-hypergrad[{EXTRAS[launcher]}]'" in explain(caught.value)
 
 
+@pytest.mark.slow
 def test_a_multirun_that_is_interrupted_says_how_to_go_on(tmp_path):
     arguments = ["-m", "experiment=ridge", "seed=0,1", "outer_steps=1000000", "optimizer=sgd", "optimizer.lr=1e-9"]
     process = subprocess.Popen(

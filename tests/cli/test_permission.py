@@ -45,7 +45,7 @@ REFUSED = [
     *("torch.utils.data.datapipes.utils.decoder.basichandlers", "torch.utils.data.dataloader.os.system"),
     *("torch.nn.functional.importlib.import_module", "torch.nn.modules.module.torch.load", "torch.nn.functional"),
     *("torch.nn.Module.__init__.__globals__", "torch.nn.functional.warnings.warn", "torch.classes.load_library"),
-    *("hypergrad.cli.command.sys.exit", "hypergrad.cli.command.instantiate", "hypergrad.cli.command.configured"),
+    *("hypergrad.cli.command.sys.exit", "hypergrad.cli.building.instantiate", "hypergrad.cli.building.configured"),
     *("hypergrad.cli.target.public_target", "hypergrad.callback.state_file.torch.load", "hypergrad.run.main"),
     *("hypergrad.callback.jsonl.os.system", "hypergrad.core", "hypergrad.outer.lock.locked"),
     *("hydra.utils.instantiate", "hydra.utils.call", "hydra.main", "functools.reduce", "operator.methodcaller"),

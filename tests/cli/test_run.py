@@ -67,6 +67,7 @@ def everything(tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_every_estimator_finds_the_minimiser_of_brute_force(everything):
     folder, done = everything
     assert done.returncode == 0, done.stderr
@@ -106,7 +107,7 @@ def test_a_run_shows_and_keeps_everything(tmp_path):
     ("experiment", "solver"),
     [
         ("ridge", "momentum"),
-        ("lasso", "proximal_gradient"),
+        pytest.param("lasso", "proximal_gradient", marks=pytest.mark.slow),
         pytest.param("ridge", "gradient_descent", marks=pytest.mark.slow),
         pytest.param("lasso", "coordinate_descent", marks=pytest.mark.slow),
     ],
@@ -131,6 +132,7 @@ def test_solvers_compose_with_every_linear_solver(experiment, solver, tmp_path):
     assert max(losses) - min(losses) < 1e-6
 
 
+@pytest.mark.slow
 def test_implicit_finds_the_same_optimum_by_every_solver_that_gets_there(tmp_path):
     solvers = ["gradient_descent", "nesterov", "adam", "lbfgs", "newton"]
     done = command("-m", f"solver={','.join(solvers)}", "outer_steps=1", "callback=[summary]", cwd=tmp_path)
@@ -141,6 +143,7 @@ def test_implicit_finds_the_same_optimum_by_every_solver_that_gets_there(tmp_pat
     assert max(losses) - min(losses) < 1e-6
 
 
+@pytest.mark.slow
 def test_every_solver_trains_under_unrolled_or_says_why_not(tmp_path):
     done = command("-m", "estimator=unrolled", "solver=glob(*)", "outer_steps=0", "callback=[summary]", cwd=tmp_path)
     solvers = {path.stem for path in (ROOT / "configs" / "solver").glob("*.yaml")}
@@ -196,6 +199,7 @@ def main(tmp_path, monkeypatch, capsys):
         (["outer_steps=abc"], "Trainer.outer_steps must be an integer, but it is 'abc' of type str"),
         (["linsolve.max_iter=1.5"], "linsolve: CG.max_iter must be an integer, but it is 1.5"),
         (["+linsolve.maxiter=3"], "The choices are: max_iter, preconditioner, tol."),
+        (["experiment=distillation", "solver=lbfgs"], "If an experiment sets lr, ~solver.lr leaves it out."),
         (["solver.lr=-1"], "solver: GradientDescent.lr must be greater than 0, but it is -1"),
         (["solver=adam", "+solver.amsgrad=true"], "solver: Adam has no option amsgrad: its running maximum has a kink"),
         (["solver=adamw"], "the weight_decay of AdamW leads elsewhere. Set it to 0"),
@@ -242,6 +246,7 @@ def test_the_traceback_can_be_had(tmp_path):
     assert "Traceback" in done.stderr
 
 
+@pytest.mark.slow
 def test_folds_judge_and_a_final_training_uses_all(tmp_path):
     done = command("folds=5", "retrain=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -389,6 +394,7 @@ def script(code, folder):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_goes_home(tmp_path):
     made, problem, run, home, *_ = blocks("docs/start/model.md")
     for usual, few in [(", 5, warm_start=False", ", 2, warm_start=False"), ("inner_steps=60", "inner_steps=20")]:

@@ -8,7 +8,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 import hypergrad as hg
-from hypergrad.cli.command import configured
+from hypergrad.cli.building import configured
 from hypergrad.cli.target import public_target, targets
 from hypergrad.run import main
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from folder_runs import RUNS, evidence, require_same, tuned
 from moments import End, full, in_a_child, killed, nothing
+from slow_cases import mostly_slow
 
 import hypergrad as hg
 from hypergrad.callback import state_file
@@ -50,7 +51,7 @@ def kill_and_go_on(name: str, at: int, folder: Path, whole: dict[str, Any]) -> E
     return cut
 
 
-QUICK = {"batches and dropout": 3, "retrain": 1, "single loop": 1}
+QUICK = {"batches and dropout": 2, "single loop": 1}
 """Kills in CI."""
 
 
@@ -85,7 +86,7 @@ def saved(x: float, folder: Path) -> None:
     TrainedModel(hparams, {"w": torch.full((3,), x)}, hg.Quadratic(size=3), {}, "a test").save(folder)
 
 
-@pytest.mark.parametrize("how", [killed, full])
+@pytest.mark.parametrize("how", mostly_slow([killed, full], [killed]))
 def test_a_save_that_breaks_off_never_leaves_files_of_two_models(how, tmp_path):
     """The last of them, hparams.yaml, is missing until all are those of the new one."""
     found = []

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from glm_problems import GLM, LOSSES
+from slow_cases import mostly_slow
 from tables import as_matrix
 
 import hypergrad as hg
@@ -171,7 +172,7 @@ def check(family: str, rows: list[Row], least: float) -> None:
 FAMILIES = (*LOSSES, "tanh network")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", mostly_slow(FAMILIES, ["quadratic"]))
 def test_the_bar_covers_the_error_on_some_problems(family):
     check(family, rows_of(family, 0, 24, (2, 12)), 0.99)
 

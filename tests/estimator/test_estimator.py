@@ -355,6 +355,7 @@ def test_momentum_has_the_wider_bound():
         (lambda: hg.Unrolled(horizon=-1), ValueError, "horizon must be at least 0"),
         (lambda: hg.Implicit(damping=-1.0), ValueError, "damping must be at least 0"),
         (lambda: hg.Implicit(solver="sgd"), TypeError, "Implicit.solver must be an InnerSolver"),  # pyright: ignore
+        (lambda: hg.Unrolled(solver=torch.optim.AdamW), TypeError, r"it is AdamW of torch\.optim.* such as hg\.AdamW"),  # pyright: ignore
         (lambda: hg.GradientDescent(lr=0.0), ValueError, "lr must be greater than 0"),
         (lambda: hg.GradientDescent(lr=float("nan")), ValueError, "lr must be finite"),
         (lambda: hg.Momentum(momentum=1.0), ValueError, "momentum must be below 1"),

@@ -62,6 +62,7 @@ print(json.dumps({"off": off, "vectors": megabytes * 2**20 / 8e6, "products": fo
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
 def test_cg_takes_a_few_vectors_at_a_million_parameters():
     done = subprocess.run(

@@ -37,8 +37,8 @@ def batches(generator):
     ("size", "damping", "repeats", "allowed"),
     [
         (1, 0.0, 25, 1.5),
-        (N, 0.3, 60, 1.3),  # the spread of 60 is known to 9 %
-        (20, 0.0, 25, 1.7),  # the worst of 20
+        pytest.param(N, 0.3, 60, 1.3, marks=pytest.mark.slow),  # the spread of 60 is known to 9 %
+        pytest.param(20, 0.0, 25, 1.7, marks=pytest.mark.slow),  # the worst of 20
         pytest.param(N, 0.0, 200, 1.2, marks=pytest.mark.slow),
         pytest.param(20, 0.3, 200, 1.3, marks=pytest.mark.slow),
     ],
@@ -93,6 +93,7 @@ def test_the_result_is_that_of_the_mean_loss():
     assert single.stats["num_batches"] == 1
 
 
+@pytest.mark.slow
 def test_dropout_and_a_loader():
     torch.manual_seed(0)
     data = TensorDataset(torch.randn(60, 4), torch.randn(60, 1))

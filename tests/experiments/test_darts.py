@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from slow_cases import mostly_slow
 from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
@@ -113,9 +114,7 @@ def test_zero_is_never_chosen():
     assert cell.strongest(alpha) == [["relu"]] * 3
 
 
-@pytest.mark.parametrize(
-    "planted", ["tanh", "conv", *(pytest.param(name, marks=pytest.mark.slow) for name in ("identity", "relu"))]
-)
+@pytest.mark.parametrize("planted", mostly_slow(["tanh", "conv", "identity", "relu"], ["tanh"]))
 def test_a_planted_operation_gets_the_largest_share(planted):
     """Data from a cell of one edge: a search over all operations, from equal shares, finds which one made them."""
     torch.manual_seed(3)

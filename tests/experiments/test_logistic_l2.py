@@ -36,6 +36,7 @@ def test_tightening_ends_where_fixed_tolerances_do():
     assert errors[1] < 1e-4 < errors[0]
 
 
+@pytest.mark.slow
 def test_descent_ends_at_the_penalty_of_brute_force():
     problem = problem_of(1, "all", **SMALL)
     _, last = by_lbfgsb(problem)

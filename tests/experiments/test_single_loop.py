@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from slow_cases import mostly_slow
 
 import hypergrad as hg
 from benchmarks.problem.bilevel_logistic import BilevelLogistic
@@ -146,7 +147,7 @@ ORACLES = {
 }
 
 
-@pytest.mark.parametrize("name", ENTRANTS)
+@pytest.mark.parametrize("name", mostly_slow(list(ENTRANTS), ["SABA", "F2SA", "BOME, 10 steps", "MEHA"]))
 def test_every_entrant_starts_from_the_same_gap_and_pays_for_what_it_computes(name):
     path = ENTRANTS[name].run(tiny, step=0.05, ratio=0.5, epochs=30)
     problem = tiny(None)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from slow_cases import mostly_slow
 
 import hypergrad as hg
 from experiments.text_cleaning import table
@@ -38,7 +39,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.mark.filterwarnings("ignore:.*are in the .* part too:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*is not solved:hypergrad.NotConvergedWarning")
-@pytest.mark.parametrize("estimators", [["ours"], pytest.param(["ours", "K-FAC"], marks=pytest.mark.slow)])
+@pytest.mark.parametrize("estimators", mostly_slow([["ours"], ["ours", "K-FAC"]], []))
 def test_weights_tell_wrong_labels_from_right_ones(root: Path, monkeypatch: pytest.MonkeyPatch, estimators: list[str]):
     if "K-FAC" in estimators:
         pytest.importorskip("curvlinops")

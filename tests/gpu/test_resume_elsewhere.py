@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from moved import PROBLEMS, with_dropout
+from slow_cases import mostly_slow
 
 import hypergrad as hg
 from hypergrad.callback import state_file
@@ -54,7 +55,7 @@ def goes_on_to_the_same_bits(problem, estimator, tmp_path, optimizer=ADAM, **set
     assert [row["loss/dev"] for row in after.history] == [row["loss/dev"] for row in whole.history]
 
 
-@pytest.mark.parametrize(("optimizer", "settings"), OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize(("optimizer", "settings"), mostly_slow(OPTIMIZERS, ["momentum"]))
 def test_optimisers(device, tmp_path, optimizer, settings):
     if "fused" in repr(optimizer) and device.type != "cuda":
         pytest.skip("the kernel is of a real device")
@@ -62,6 +63,7 @@ def test_optimisers(device, tmp_path, optimizer, settings):
     goes_on_to_the_same_bits(problem, IMPLICIT, tmp_path, optimizer, **settings)
 
 
+@pytest.mark.slow
 def test_a_recorded_run(device, tmp_path):
     problem = PROBLEMS["ridge"]().to(device)
     results = [

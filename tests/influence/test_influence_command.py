@@ -61,6 +61,7 @@ def test_each_dev_example_is_scored_and_the_mean_is_that_of_the_default(tmp_path
     assert total == pytest.approx(scores.mean(0).sum())
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_same_bits(tmp_path):
     arguments = (*SETTINGS, "each=true", "influence.dev_block=1")
     whole = call(main, *arguments, f"hydra.run.dir={tmp_path}/whole", cwd=tmp_path)

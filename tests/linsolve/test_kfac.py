@@ -17,6 +17,7 @@ from layered_problems import (
     seeded,
     supervised,
 )
+from slow_cases import mostly_slow
 from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
@@ -59,8 +60,8 @@ def test_on_softmax_regression_ekfac_beats_kfac_and_that_the_identity():
 
 
 @pytest.mark.parametrize("kind", [hg.KFAC, hg.EKFAC])
-@pytest.mark.parametrize("fisher", ["type-2", "mc", "empirical"])
-@pytest.mark.parametrize(("model", "shape"), [(mlp, (P,)), (cnn, (2, 4, 4))], ids=["mlp", "cnn"])
+@pytest.mark.parametrize("fisher", mostly_slow(["type-2", "mc", "empirical"], ["type-2"]))
+@pytest.mark.parametrize(("model", "shape"), mostly_slow({"mlp": (mlp, (P,)), "cnn": (cnn, (2, 4, 4))}, ["mlp"]))
 def test_preconditioned_cg_agrees_with_the_dense_solve(model, shape, fisher, kind):
     problem = supervised(model(), shape=shape)
     tol = 1e-9

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from slow_cases import mostly_slow
 from torch import nn
 from torch.nn.functional import linear, mse_loss
 from torch.nn.utils import parametrizations, prune
@@ -339,7 +340,7 @@ def _eager_backend(monkeypatch):
 
 
 @pytest.mark.usefixtures("_eager_backend")
-@pytest.mark.parametrize("kind", [*SERVED, *(pytest.param(kind, marks=pytest.mark.slow) for kind in MORE)])
+@pytest.mark.parametrize("kind", mostly_slow([*SERVED, *MORE], SERVED[::2]))
 def test_it_is_the_slope_of_plain_training(kind):
     h = 1e-5
     loss, ahead, behind = (Plain(kind).trained(LAM + t).dev_loss() for t in (0, h, -h))

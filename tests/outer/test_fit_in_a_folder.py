@@ -212,6 +212,7 @@ def test_a_second_process_is_refused_by_pid_host_and_time(tmp_path, another):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_no_lock(tmp_path, another):
     another.send_signal(signal.SIGKILL)
     another.wait()

@@ -41,6 +41,7 @@ def test_a_path_is_what_stacking_its_tensors_gives(dtype: torch.dtype) -> None:
     assert torch.equal(kept[-1], rows[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_descriptors_and_threads_stay_and_are_given_back(name: str) -> None:
     sampled(name, 2)  # imports and pools

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from minibatches import Minibatches
+from slow_cases import mostly_slow
 from synchronisations import Synchronisations
 from test_resume import require_same
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
@@ -55,7 +56,7 @@ def rows(result, *without):
 
 
 @pytest.mark.filterwarnings("ignore::hypergrad.NotConvergedWarning")
-@pytest.mark.parametrize("every", [3, 50])
+@pytest.mark.parametrize("every", mostly_slow([3, 50], [3]))
 @pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
 def test_the_records_are_those_of_a_run_that_records_every_step(estimator, every):
     settings = {"scheduler": partial(CosineAnnealingLR, T_max=9), "max_grad_norm": 0.3}

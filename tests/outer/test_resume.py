@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from slow_cases import mostly_slow
 from tables import PROBLEMS
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -205,7 +206,7 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize(("optimizer", "settings"), OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize(("optimizer", "settings"), mostly_slow(OPTIMIZERS, ["adam", "lbfgsb", "acceptance"]))
 def test_every_optimiser_goes_on_to_the_same_bits(tmp_path, optimizer, settings):
     def make(folder, callbacks=()):
         return trainer(
@@ -508,6 +509,7 @@ print("went on")
 """
 
 
+@pytest.mark.slow
 def test_a_small_disk_that_fills_up_loses_nothing_that_was_saved(tmp_path):
     """A tmpfs of 2 MB, in a mount namespace of its own."""
     quick(tmp_path / "whole", steps=6).fit()

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from slow_cases import mostly_slow
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, IterableDataset
@@ -100,7 +101,7 @@ def cut_short(folder: Path, num_workers: int, **settings: Any) -> None:
     assert not multiprocessing.active_children()
 
 
-@pytest.mark.parametrize("in_order", [False, True], ids=["map", "in order"])
+@pytest.mark.parametrize("in_order", mostly_slow({"map": False, "in order": True}, ["map"]))
 def test_a_run_goes_on_with_any_number_of_workers(tmp_path, in_order):
     trainer(tmp_path / "whole", 0, in_order=in_order).fit()
     wanted = bits(tmp_path / "whole")

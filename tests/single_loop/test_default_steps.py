@@ -88,6 +88,7 @@ def test_a_suggestion_out_of_range_is_refused(setting):
         hg.SuggestedSGD(**setting)
 
 
+@pytest.mark.slow
 def test_the_experiment_runs_on_the_command_line(tmp_path):
     settings = ["outer_steps=4", "record_every=2", "exact_every=4", "optimizer.num_batches=2", "callback=[summary]"]
     done = subprocess.run(

@@ -109,6 +109,7 @@ def test_on_one_batch_both_are_soba(method, settings):
         torch.testing.assert_close(flatten(ours), flatten(by), **NEAR)
 
 
+@pytest.mark.slow
 def test_constant_steps_reach_the_hypergradient_where_those_of_soba_do_not():
     problem, hparams = FiniteSum(), FiniteSum().init_hparams()
     wanted = flatten(problem.hypergradient(hparams))
@@ -175,7 +176,7 @@ def in_one_go(method: Any) -> hg.Result:
 
 @pytest.mark.parametrize(
     ("method", "moment", "record_every"),
-    [(hg.SABA(solver=SGD), k, 1) for k in range(1, 11)]
+    [pytest.param(hg.SABA(solver=SGD), k, 1, marks=[] if k in (1, 7) else pytest.mark.slow) for k in range(1, 11)]
     + [(hg.SRBA(solver=SGD, period=5), k, 1) for k in (3, 7, 10)]
     + [(hg.SABA(solver=SGD), 10, 5), (hg.SRBA(solver=SGD, period=4), 10, 5)],
 )
@@ -206,6 +207,7 @@ def test_a_move_replaces_one_row_of_each_table_and_copies_none():
         before = after
 
 
+@pytest.mark.slow
 def test_compiled_saba_has_the_numbers_of_eager_saba(monkeypatch):
     monkeypatch.setattr(inductor, "compile_graph", lambda graph, _: lambda tensors: graph(*tensors))
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -39,6 +40,11 @@ def test_a_nav_is_filled():
     ]
 
 
+def test_a_page_of_the_nav_that_does_not_exist_is_an_error():
+    with pytest.raises(ValueError, match=r"names a\.md, but there is no such page"):
+        nav.filled([{"A": ["a.md"]}], {"b.md": ""})
+
+
 def test_links_lead_to_the_site_and_else_to_the_repository():
     site = {"index.md", "cost.md", "start/a.md", "experiments/ridge/README.md", "experiments/ridge/figure.png"}
 
@@ -54,6 +60,30 @@ def test_links_lead_to_the_site_and_else_to_the_repository():
         f"[e]({REPOSITORY}/blob/main/hypergrad/run.py) [f]({REPOSITORY}/tree/main/tests)"
     )
     assert relinked("[g](https://a.b/c.md) [h](#x) f[0](y)", "docs/cost.md") == "[g](https://a.b/c.md) [h](#x) f[0](y)"
+
+
+def test_a_link_that_is_named_by_its_file_gets_the_title_of_the_page():
+    content = {"cost.md": "# What a gradient costs\n\n# Not this"}.get
+    assert mirror.titled("[docs/cost.md](cost.md#x), [`cost.md`](cost.md)", "CHANGELOG.md", content) == (
+        "[What a gradient costs](cost.md#x), [What a gradient costs](cost.md)"
+    )
+    assert mirror.titled("[cost](../cost.md) [a.md](https://b.c)", "docs/start/a.md", content) == (
+        "[cost](../cost.md) [a.md](https://b.c)"
+    )
+
+
+def test_the_reference_links_to_the_pages_that_docstrings_mention():
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="api/tape.md"))
+    cost = SimpleNamespace(content_string="# Cost", url_relative_to=lambda file: "../../cost/")
+    files = SimpleNamespace(get_file_from_path={"cost.md": cost}.get)
+
+    def linked(html: str) -> str:
+        return mirror.on_page_content(html, page, None, files)
+
+    assert linked("<p>see docs/cost.md, docs/no.md</p>") == '<p>see <a href="../../cost/">Cost</a>, docs/no.md</p>'
+    assert linked("<code>docs/cost.md</code>") == "<code>docs/cost.md</code>"
+    page.file.src_uri = "memory.md"
+    assert linked("see docs/cost.md") == "see docs/cost.md"
 
 
 def slug(heading: str) -> str:

@@ -30,6 +30,7 @@ def test_a_class_shows_what_its_bases_promise():
     assert "Promised by [`LinearSolver`][hypergrad.LinearSolver]: " in PAGES["api/linsolve.md"]
     assert "[`solve`][hypergrad.LinearSolver.solve]" in PAGES["api/linsolve.md"]
     assert "    - `cycle`: " in PAGES["api/linsolve.md"]  # of a class that is not public
+    assert "Promised by [`InnerProblem`][hypergrad.InnerProblem]: all that is listed there." in PAGES["api/problem.md"]
 
 
 def test_each_group_has_a_page():
@@ -52,11 +53,13 @@ def test_each_key_has_a_meaning(path):
 def test_a_key_has_its_default_and_what_docstring_and_comment_say(tmp_path):
     path = tmp_path / "cg.yaml"
     path.write_text(
-        "_target_: hypergrad.CG\ntol: 1.0e-3  # and beside.\nown:\n  # A comment,\n  b: [x, 2]  # in two parts\n"
+        "_target_: hypergrad.CG\ntol: 1.0e-3  # and beside.\nmax_iter: 5  # Most iterations\n"
+        "own:\n  # A comment,\n  b: [x, 2]  # in two parts\n"
     )
     assert list(configs.keys(path)) == [
         ("_target_", "hypergrad.CG", "what is built, [hypergrad.CG][]"),
         ("tol", "1.0e-3", "stop once ‖b − A x‖ ≤ tol ‖b‖ (dimensionless), ≥ 0. And beside."),
+        ("max_iter", "5", "most iterations, each with one product with A per right-hand side, ≥ 1."),
         ("own", "", ""),
         ("own.b", "[x, 2]", "A comment, in two parts"),
     ]

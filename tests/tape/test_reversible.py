@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from runs import STEPS, Network, case, problems
+from slow_cases import mostly_slow
 from tables import PROBLEMS, relative_error, synthetic
 
 import hypergrad as hg
@@ -134,7 +135,7 @@ def test_checks_that_wait_change_no_bit(problem):
             assert all(torch.equal(q, wanted[name]) for name, q in found.items())
 
 
-@pytest.mark.parametrize("beta", [0.5, 0.9, 0.98, 0.99])
+@pytest.mark.parametrize("beta", mostly_slow([0.5, 0.9, 0.98, 0.99], [0.5, 0.9]))
 def test_comes_back_bit_for_bit_within_the_bits_that_are_lost(beta):
     (bits,) = there_and_back(beta, 1000)
     assert bits <= 1.05 * 1000 * math.log2(1 / beta) + 64

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from runs import SOLVERS, STEPS, Network, case
+from slow_cases import mostly_slow
 from tables import relative_error, synthetic
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -76,8 +77,7 @@ def test_a_model_is_tried_for_second_derivatives_outside_the_trace():
 @pytest.mark.parametrize(
     ("solver", "problem"),
     [
-        *((solver, "network") for solver in SOLVERS if solver != "dampened"),
-        pytest.param("dampened", "network", marks=pytest.mark.slow),
+        *(pytest.param(name, "network", marks=[] if name == "adam" else pytest.mark.slow) for name in SOLVERS),
         ("dampened", "ridge"),
         ("momentum", "quadratic"),
     ],
@@ -130,6 +130,7 @@ def test_coefficients_by_step_and_tensor():
     both(problem, problem.init_hparams(), problem.init_params(), solver=solver)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("traced")
 def test_a_schedule_over_a_number():
     problem, _, hparams, start = case("network", "adam")
@@ -179,7 +180,7 @@ RATE = hg.Momentum(lr="rate")
 
 
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize("batch_size", [None, 6, *(pytest.param(size, marks=pytest.mark.slow) for size in (13, 4))])
+@pytest.mark.parametrize("batch_size", mostly_slow([None, 6, 13, 4], [None]))
 def test_batches_of_a_data_set(batch_size):
     """26 examples in batches of 13, of 6 and a last one of 2, and of 4 and a last one of 2."""
     problem = supervised(*DENSE, batch_size=batch_size)
@@ -207,6 +208,7 @@ class Attention(nn.Module):
         return self.out(self.attend(X, X, X, need_weights=False)[0].mean(1))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("traced")
 def test_attention_is_compiled():
     problem = supervised(Attention)

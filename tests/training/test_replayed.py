@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from runs import STEPS, case
+from slow_cases import mostly_slow
 from tables import relative_error
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -60,7 +61,7 @@ def recorder(monkeypatch):
 
 
 @pytest.mark.parametrize("tape", TAPES, ids=repr)
-@pytest.mark.parametrize("solver", ["momentum", "adam"])
+@pytest.mark.parametrize("solver", mostly_slow(["momentum", "adam"], ["momentum"]))
 def test_results_that_are_overwritten_were_copied_before(recorder, solver, tape):
     problem, solver, hparams, start = case("network", solver)
     settings: dict[str, Any] = {"solver": solver, "inner_steps": STEPS - 1}

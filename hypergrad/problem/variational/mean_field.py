@@ -15,12 +15,12 @@ from hypergrad.problem.base import InnerProblem
 class MeanField(InnerProblem):
     """Binary images x from noisy images y, by a Markov random field on the grid of the pixels x_i, y_i = ±1.
 
-    p(x | y) ∝ exp(Σ_i (unary y_i + field_i) x_i + Σ_k coupling_k Σ_i x_i x_{i + o_k})
+        p(x | y) ∝ exp(Σ_i (unary y_i + field_i) x_i + Σ_k coupling_k Σ_i x_i x_{i + o_k})
 
     is approximated by independent pixels with means m_i = tanh θ_i, which minimise the free energy
     g = −Σ_i (unary y_i + field_i) m_i − Σ_k coupling_k Σ_i m_i m_{i + o_k} − Σ_i entropy(m_i), per image, where
 
-    φ(θ) = θ − (unary y + field + C m) = 0    with    (C m)_i = Σ_k coupling_k (m_{i + o_k} + m_{i − o_k}).
+        φ(θ) = θ − (unary y + field + C m) = 0    with    (C m)_i = Σ_k coupling_k (m_{i + o_k} + m_{i − o_k}).
 
     φ is the natural gradient of g, and a step of `FixedPoint` is a mean-field update of all pixels at once. The dev
     loss is −log q(clean pixel), in nats, averaged over pixels. The parameter is `logits`, θ of all dev and test images,

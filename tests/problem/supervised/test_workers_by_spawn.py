@@ -14,6 +14,7 @@ def spawned():
     multiprocessing.set_start_method(before, force=True)
 
 
+@pytest.mark.slow
 def test_the_numbers_are_the_same_bits():
     wanted = outcome(problem_on(Made(1, noise=0.3), stream=False), steps=4)
     require_same(outcome(problem_on(Made(1, noise=0.3), stream=True, num_workers=1), steps=4), wanted)
