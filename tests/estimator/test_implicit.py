@@ -119,6 +119,17 @@ def test_without_second_derivatives_only_differences_of_gradients_serve(settings
         estimator.estimate(problem, problem.init_hparams(), problem.init_params())
 
 
+@pytest.mark.parametrize("size", [3, 12])
+def test_an_adjoint_of_another_size_is_not_a_start(size):
+    problem = PROBLEMS["quadratic"]
+    estimator = hg.Implicit(solver=HEAVY_BALL, inner_steps=50)
+    found, alone = (
+        estimator.estimate(problem, problem.init_hparams(), problem.init_params(), carry=carry)
+        for carry in (torch.ones(size, dtype=torch.float64), None)
+    )
+    assert all(torch.equal(found.grad[name], g) for name, g in alone.grad.items())
+
+
 @pytest.mark.parametrize("linsolve", [hg.CG(tol=1e-6), hg.Neumann(num_terms=500, tol=1e-8)], ids=["cg", "neumann"])
 def test_without_second_derivatives_it_is_the_closed_form_to_the_error_of_differences(linsolve):
     problem = FirstOrder()

@@ -91,6 +91,14 @@ def test_without_a_graph_the_memory_is_that_of_vectors(linsolve):
     assert plan.memory == (3 + (0 if cost is None else cost.vectors)) * n * 8
 
 
+def test_the_error_bar_may_take_four_times_the_products():
+    plan = hg.Implicit(linsolve=hg.Dense(chunk=20)).plan(hg.Quadratic(size=70))
+    products = sum(int(p.name.split()[2]) if p.name.startswith("product with") else 0 for p in plan.parts)
+    parts = {p.name: p.times for p in plan.parts}
+    assert products == 70
+    assert parts["product for the error bar"] == 4 * (products + parts["Hessian product"])
+
+
 def test_without_a_horizon_no_step_is_differentiated():
     plan = hg.Unrolled(inner_steps=12, horizon=0).plan(PROBLEMS["quadratic"], world=1)
     assert {part.name: part.times for part in plan.parts if part.times} == {
