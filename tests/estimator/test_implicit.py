@@ -36,6 +36,11 @@ def test_both_tolerances_tighten_over_the_outer_steps(kind, at_the_fourth):
     assert int(first.stats["inner_steps"]) <= int(later.stats["inner_steps"])
 
 
+@pytest.mark.parametrize("kind", [None, "exponential", "quadratic", "cubic"])
+def test_the_first_outer_step_has_the_given_tolerances(kind):
+    assert hg.Implicit(tighten=kind).looseness(0) == 1
+
+
 def test_an_unknown_way_to_tighten_is_refused():
     with pytest.raises(ValueError, match="one of exponential, quadratic, cubic, but it is 'slowly'"):
         hg.Implicit(tighten="slowly")
