@@ -16,10 +16,9 @@ LATENT, PIXELS, TRAIN, TEST = 2, 5, 7, 3
 def problem(amortized: bool = True, **settings: Any) -> hg.SemiAmortized:
     torch.manual_seed(0)
     parts = [hg.Split(torch.rand(n, PIXELS), torch.zeros(n)) for n in (TRAIN, 1, TEST)]
-    networks = {"encoder": nn.Linear(PIXELS, 2 * LATENT) if amortized else None, "decoder": nn.Linear(LATENT, PIXELS)}
-    return hg.SemiAmortized(
-        hg.Splits(*parts), **networks | {"latent": LATENT, "num_test": TEST, "batch_size": 4} | settings
-    )
+    given: dict[str, Any] = {"latent": LATENT, "num_test": TEST, "batch_size": 4, "decoder": nn.Linear(LATENT, PIXELS)}
+    given |= {"encoder": nn.Linear(PIXELS, 2 * LATENT) if amortized else None} | settings
+    return hg.SemiAmortized(hg.Splits(*parts), **given)
 
 
 @pytest.mark.parametrize("encoder", [True, False], ids=["encoder", "prior"])
