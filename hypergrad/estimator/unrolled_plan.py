@@ -49,7 +49,7 @@ def plan_unrolled(rehearsal: Rehearsal, solver: InnerSolver, tape: Tape, inner_s
         Part("both losses at the end", 1, judge),
         Part("pull-back of a step", horizon - is_cut, whole),
         Part("pull-back of the first step", int(is_cut), last),
-        Part("sum of the terms of all steps", int(horizon > 0 and end != Effort()), end),
+        Part("sum of the terms of all steps", int(end != Effort()), end),
     ]
     return RankPlan(rehearsal.world, parts, memory, rehearsal.itemsize)
 

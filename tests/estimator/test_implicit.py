@@ -36,6 +36,11 @@ def test_both_tolerances_tighten_over_the_outer_steps(kind, at_the_fourth):
     assert int(first.stats["inner_steps"]) <= int(later.stats["inner_steps"])
 
 
+@pytest.mark.parametrize("kind", [None, "exponential", "quadratic", "cubic"])
+def test_the_first_outer_step_has_the_given_tolerances(kind):
+    assert hg.Implicit(tighten=kind).looseness(0) == 1
+
+
 def test_an_unknown_way_to_tighten_is_refused():
     with pytest.raises(ValueError, match="one of exponential, quadratic, cubic, but it is 'slowly'"):
         hg.Implicit(tighten="slowly")
@@ -117,6 +122,17 @@ def test_without_second_derivatives_only_differences_of_gradients_serve(settings
     estimator = hg.Implicit(**{"product": hg.CentredDifferences(), "error_bar": False} | settings)
     with pytest.raises(ValueError, match=message):
         estimator.estimate(problem, problem.init_hparams(), problem.init_params())
+
+
+@pytest.mark.parametrize("size", [3, 12])
+def test_an_adjoint_of_another_size_is_not_a_start(size):
+    problem = PROBLEMS["quadratic"]
+    estimator = hg.Implicit(solver=HEAVY_BALL, inner_steps=50)
+    found, alone = (
+        estimator.estimate(problem, problem.init_hparams(), problem.init_params(), carry=carry)
+        for carry in (torch.ones(size, dtype=torch.float64), None)
+    )
+    assert all(torch.equal(found.grad[name], g) for name, g in alone.grad.items())
 
 
 @pytest.mark.parametrize("linsolve", [hg.CG(tol=1e-6), hg.Neumann(num_terms=500, tol=1e-8)], ids=["cg", "neumann"])

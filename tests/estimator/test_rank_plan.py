@@ -1,9 +1,19 @@
 """Plans for ranks: their table, and how often each part of an estimate is done."""
 
+import pytest
 from tables import PROBLEMS
 
 import hypergrad as hg
 from hypergrad.estimator.rank_plan import ABOUT, AT_MOST, Effort, Part, RankPlan
+from hypergrad.linsolve.base import LinearSolver
+
+
+class OwnSolver(LinearSolver):
+    """Whose cost is not known before."""
+
+    def solve_unit(self, A, b, x0):
+        return hg.CG().solve_unit(A, b, x0)
+
 
 TABLE = """\
 one hypergradient on each of 4 ranks
@@ -54,6 +64,39 @@ def test_how_often_the_parts_of_an_implicit_estimate_are_done():
         "the rest of the error bar": (1, "~"),
     }
     assert times(hg.Implicit(linsolve=hg.CG(max_iter=9, tol=0.0)))["product for the error bar"] == (200, "≤")
+
+
+def test_how_often_the_parts_of_an_estimate_through_training_are_done():
+    """Of 12 steps 5 are differentiated."""
+    estimator = hg.Unrolled(inner_steps=12, horizon=5, tape=hg.Store())
+    parts = {part.name: part.times for part in estimator.plan(PROBLEMS["quadratic"], world=1).parts if part.times}
+    assert parts == {
+        "loss and gradient at the start": 1,
+        "training step": 12,
+        "training step with its graph": 5,
+        "both losses at the end": 1,
+        "pull-back of a step": 4,
+        "pull-back of the first step": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "linsolve", [hg.CG(), hg.GMRES(max_iter=9), hg.Neumann(), OwnSolver()], ids=lambda x: type(x).__name__
+)
+def test_without_a_graph_the_memory_is_that_of_vectors(linsolve):
+    """φ, ∂f/∂w and the adjoint, and those of the linear solver."""
+    problem = PROBLEMS["quadratic"]
+    n, cost = sum(w.numel() for w in problem.init_params().values()), linsolve.cost(7)
+    plan = hg.Implicit(linsolve=linsolve, product=hg.ForwardOverReverse()).plan(problem)
+    assert plan.memory == (3 + (0 if cost is None else cost.vectors)) * n * 8
+
+
+def test_the_error_bar_may_take_four_times_the_products():
+    plan = hg.Implicit(linsolve=hg.Dense(chunk=20)).plan(hg.Quadratic(size=70))
+    products = sum(int(p.name.split()[2]) if p.name.startswith("product with") else 0 for p in plan.parts)
+    parts = {p.name: p.times for p in plan.parts}
+    assert products == 70
+    assert parts["product for the error bar"] == 4 * (products + parts["Hessian product"])
 
 
 def test_without_a_horizon_no_step_is_differentiated():

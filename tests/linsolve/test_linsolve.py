@@ -159,9 +159,10 @@ def test_a_product_that_is_not_finite_is_refused(solver):
 
 
 @EVERY_SOLVER
-def test_a_right_hand_side_that_is_not_finite_is_refused(solver):
+@pytest.mark.parametrize("value", [float("inf"), float("nan")], ids=str)
+def test_a_right_hand_side_that_is_not_finite_is_refused(solver, value):
     b = rhs()
-    b[3] = float("inf")
+    b[3] = value
     with pytest.raises(hg.NonFiniteError, match=f"1 of {N} values"):
         solver.solve(lambda v: v, b)
 
