@@ -88,7 +88,13 @@ class Hypergradient(Generic[H, P]):
 
     @property
     def stats(self) -> Mapping[str, float | int | str]:
-        """The numbers of all reports by their names in logs, see `hypergrad.estimator.report`."""
+        """The numbers of all reports by their names in logs; those of a report that is None, or that are, are left out.
+
+        training: `inner_loss`, `inner_grad_norm`, `inner_steps`, `inner_status`, `training_remark`. adjoint_system:
+        `num_matvecs`, `adjoint_residual`, `adjoint_status`, `adjoint_remark`, `adjoint_condition`, `support_size`.
+        unrolling: `num_matvecs`, `truncation_bias`, `adjoint_growth`. error_bar: `error_estimate`, `error_status`,
+        `error_matvecs`, `error_remark`. sampling: `standard_error`, `num_batches`. The reports document each field.
+        """
         return flat(self.training, self.adjoint_system, self.unrolling, self.error_bar, self.sampling)
 
     @property

@@ -120,3 +120,14 @@ def test_dropout_and_a_loader():
     # the batches are the same in all, so only the masks differ, and the whole standard error is larger
     spread = torch.tensor([one.grad["l2"] for one in found[:-1]]).std()
     assert 0 < spread < found[0].stats["standard_error"]
+
+
+def test_a_known_standard_error():
+    """(w − c_b)²/2 is the only loss that differs: at w = a / (1 + λ), G_b = −w (w − c_b) / (1 + λ)."""
+    c, λ, w = torch.tensor([0.3, 1.0, 2.5, 2.7]), torch.tensor(0.5), torch.tensor(2.0)
+    found = hg.hypergradient(
+        lambda w, λ, c: (w - 3).square() / 2 + λ * w.square() / 2, lambda w, λ, c: (w - c).square() / 2, w, λ, batches=c
+    )
+    assert torch.allclose(found.grad, -w * (w - c.mean()) / (1 + λ), rtol=1e-10)
+    assert found.stats["standard_error"] == pytest.approx((w / (1 + λ) * c.std() / 2).item(), rel=1e-10)
+    assert found.stats["num_batches"] == 4

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import hypergrad
+from hypergrad.estimator import report
 from scripts.site.api import MODULES
 from scripts.site.configs import meanings
 
@@ -64,3 +65,8 @@ def test_each_argument_is_documented(name):
 
 def test_each_name_says_what_it_is():
     assert not [name for name, value in OBJECTS.items() if name != "Tensors" and not value.__doc__]
+
+
+def test_the_docstring_of_stats_has_each_key():
+    said = set(re.findall(r"`(\w+)`", hypergrad.Hypergradient.stats.__doc__ or ""))
+    assert said == {key for keys in report._KEYS.values() for key in keys.values()}
