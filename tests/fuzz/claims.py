@@ -146,7 +146,8 @@ class Claims:
         def grad_norm(known: Known, w: Array, hp: dict[str, Array]) -> Array:
             return np.array([norm(known.phi(w, hp))], dtype=object)
 
-        wrong += self._same("inner_grad_norm", reported, grad_norm, (self.w, self.hp))
+        # Across a kink the gradient may change its sign and keep its norm.
+        wrong += self._same("inner_grad_norm", reported, grad_norm, (self.w, self.hp), through=Known.phi)
         if stats["inner_status"] == "converged":
             wrong += self._of_tolerance()
         v = self.found.carry
@@ -212,17 +213,19 @@ class Claims:
             return []
         if error > bar:
             self.notes.append(f"error {_ratio(error, bar):.1e} bars")
-        if error > TIMES * bar:
+        if error > TIMES * bar and not self._is_rounding(error, 0):
             return [f"error {_ratio(error, norm(truth)):.1e}, {_ratio(error, bar):.1e} bars"]
         return []
 
-    def _same(self, name: str, met: Array, function: Any, arguments: tuple[Any, ...]) -> list[str]:
-        """Whether a number is the value of a function, up to what rounding does to it."""
+    def _same(self, name: str, met: Array, function: Any, arguments: tuple[Any, ...], through: Any = None) -> list[str]:
+        """Whether a number is the value of a function, up to what rounding does to it, or to what it is made from."""
         truth = function(self.known, *arguments)
         error = norm(met - truth)
         if self._is_rounding(error, norm(truth)):
             return []
-        if not error <= 100 * self.eps * norm(truth) + TIMES * SAMPLED * self._spread(function, arguments, truth):
+        through = through or function
+        spread = self._spread(through, arguments, through(self.known, *arguments))
+        if not error <= 100 * self.eps * norm(truth) + TIMES * SAMPLED * spread:
             return [f"{name} off by {_ratio(error, norm(truth)):.1e}"]
         return []
 
@@ -237,7 +240,7 @@ class Claims:
 
     def _spread(self, function: Any, arguments: tuple[Any, ...], truth: Array) -> Any:
         off, eps = [], self._noise
-        for seed in range(3):
+        for seed in range(3 if self.spec.is_smooth else 16):  # a kink may be on the same side of a few
             rng = np.random.default_rng(seed)
             moved = [
                 unflat(shaken(flat(x), eps, rng), x) if isinstance(x, dict) else shaken(x, eps, rng) for x in arguments

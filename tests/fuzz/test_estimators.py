@@ -94,6 +94,24 @@ AT_EDGES = {
         Spec("tanh", (3, 4, 1), 2, parts=("shift", "interval"), log_l2=-4, outer="dev", dtype="float32", seed=50690),
         Call(linsolve="minres", damping=1.0, error_bar=False),
     ),
+    "a kink within rounding of which training ends": Case(
+        Spec(
+            "absolute",
+            (1,),
+            10,
+            parts=("l2", "simplex", "interval"),
+            log_l2=-1,
+            near=-3,
+            outer="linear",
+            direct=True,
+            seed=28574,
+        ),
+        Call(linsolve="auto", inner_steps=100, error_bar=False, point="start"),
+    ),
+    "a hypergradient too small for its format": Case(
+        Spec("tanh", (3, 4, 3), 4, "repeated", ("l2",), 1, -3, "dev", dtype="float32", seed=40644),
+        Call("layers", linsolve="ekfac-exact"),
+    ),
     "the slope of Adam where rounding makes a gradient 0": Case(
         Spec("softplus", (5, 4, 7), parts=("interval",), outer="linear", dtype="bfloat16", seed=29117),
         Call("single loop", method="sama"),
