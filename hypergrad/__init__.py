@@ -128,6 +128,7 @@ from hypergrad.single_loop.saba import SABA as SABA
 from hypergrad.single_loop.sama import SAMA as SAMA
 from hypergrad.single_loop.soba import SOBA as SOBA
 from hypergrad.single_loop.srba import SRBA as SRBA
+from hypergrad.estimator.report import SamplingReport as SamplingReport
 from hypergrad.solver.schedule import Schedule as Schedule
 from hypergrad.baseline.base import Search as Search
 from hypergrad.problem.variational.semi_amortized import SemiAmortized as SemiAmortized

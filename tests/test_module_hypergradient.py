@@ -1,5 +1,6 @@
 """`hg.hypergradient` for a module, against central differences through plain training of the module in place."""
 
+import math
 import random
 import warnings
 from copy import deepcopy
@@ -390,6 +391,25 @@ def test_kinks_within_single_precision_are_served(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", hg.NotConvergedWarning)  # the point is no optimum
         assert isinstance(estimate().grad["l2"], float)
-        monkeypatch.setattr(Recording, "crosses_a_kink", lambda self, gradient: False)
+        monkeypatch.setattr(Recording, "crosses_a_kink", lambda self, off: False)
         with pytest.raises(ValueError, match="product with the Hessian that is off"):
             estimate()
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-12])
+def test_dead_units_at_zero_are_no_wrong_second_derivative(size):
+    """Weight decay shrinks a unit that no example activates; one side of its kink stays close at every width."""
+    torch.manual_seed(0)
+    first, last = nn.Linear(6, 8), nn.Linear(8, 3)
+    module = nn.Sequential(first, nn.ReLU(), last)
+    with torch.no_grad():
+        first.weight[0], first.bias[0], last.weight[:, 0] = size, -size, size
+    X, y = torch.rand(50, 6), torch.arange(50) % 3
+
+    def inner(net, hparams):
+        return F.cross_entropy(net(X), y) + hparams["l2"] * sum(p.square().sum() for p in net.parameters())
+
+    found = hg.hypergradient(
+        inner, lambda net, _: F.cross_entropy(net(X), y), module, {"l2": 0.1}, damping=1.0, error_bar=False
+    )
+    assert math.isfinite(found.grad["l2"])

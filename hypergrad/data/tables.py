@@ -109,7 +109,7 @@ def diabetes(*, seed: int = 0, dev: float = 0.25, test: float = 0.25, quadratic:
 
 
 def breast_cancer(*, seed: int = 0, dev: float = 0.25, test: float = 0.25) -> Splits:
-    """scikit-learn's breast cancer data: 569 tumours, 30 features, 1 for benign and 0 for malignant.
+    """scikit-learn's breast cancer data: 569 tumours, 30 features, 1.0 for benign and 0.0 for malignant.
 
     Inputs are standardised with the mean and deviation of the train part.
 

@@ -88,7 +88,7 @@ class Hypergradient(Generic[H, P]):
 
     @property
     def stats(self) -> Mapping[str, float | int | str]:
-        """The numbers of all reports by their names in logs; those of a report that is None, or that are, are left out.
+        """The numbers of all reports by their names in logs; what is None is left out.
 
         training: `inner_loss`, `inner_grad_norm`, `inner_steps`, `inner_status`, `training_remark`. adjoint_system:
         `num_matvecs`, `adjoint_residual`, `adjoint_status`, `adjoint_remark`, `adjoint_condition`, `support_size`.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hypergrad.core.autodiff import Tensors, detach, leaves
+from hypergrad.core.autodiff import Tensors, leaves
 from hypergrad.model.lent_module import LentModule
 from hypergrad.model.lost_gradient import Evaluated, Recording, refusal
 from hypergrad.model.wrong_derivative import direction_like, error, product
@@ -62,7 +62,7 @@ class LentLoss:
         names = eager.lost()
         if names:
             raise ValueError(refusal(f"{self.name} of {type(self.lent.module).__name__}", names))
-        if off and not eager.crosses_a_kink(detach(first)):
+        if off and not eager.crosses_a_kink(off):
             raise ValueError(self._refusal(f"a product with the Hessian that is off by {off:.0%} from differences"))
 
     def _gradient(self, at: Tensors, *, create_graph: bool = False) -> Tensors:

@@ -64,16 +64,23 @@ class Recording:
         alone = {name: self._around(w, {name: x}) for name, x in d.items()}
         return [name for name, slope in alone.items() if slope] or list(w)
 
-    def crosses_a_kink(self, gradient: Tensors) -> bool:
-        """Whether the differences ahead of a point and behind it disagree, so that they do not tell its curvature.
+    def crosses_a_kink(self, off: float) -> bool:
+        """Whether the differences ahead of the point and behind it disagree, so that they do not tell its curvature.
+
+        A rectifier that is dead, with weights that a penalty has shrunk to 0, has a kink there over every width.
 
         Args:
-            gradient: ∇L there.
+            off: a relative error by differences, which a kink of this size explains.
         """
-        ahead, behind = (one.gradient for one in self.seen[:2])
-        bend = torch.stack([torch.linalg.vector_norm(ahead[k] - 2 * g + behind[k]) for k, g in gradient.items()]).norm()
-        slope = torch.stack([torch.linalg.vector_norm(g - behind[k]) for k, g in ahead.items()]).norm()
-        return bool(bend > _BEND * slope)
+        ahead, behind = self.seen[:2]
+        here = self.evaluate({name: (p + behind.w[name]) / 2 for name, p in ahead.w.items()}).gradient
+        eps = torch.finfo(next(iter(here.values())).dtype).eps
+        slopes, bends = {}, {}
+        for name, g in here.items():
+            slopes[name] = torch.linalg.vector_norm(ahead.gradient[name] - behind.gradient[name])
+            bends[name] = torch.linalg.vector_norm(ahead.gradient[name] - 2 * g + behind.gradient[name])
+        size, part = torch.stack([*slopes.values()]).norm(), max(min(_BEND, off / 4), eps**0.25)
+        return any(bool(bend > part * slopes[k] + 100 * eps ** (2 / 3) * size) for k, bend in bends.items())
 
     def _around(self, w: Tensors, d: Tensors) -> float:
         def moved(sign: int) -> Evaluated:

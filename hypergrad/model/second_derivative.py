@@ -68,7 +68,9 @@ def objection(model: PureModule, criterion: Criterion, X: Any, y: Tensor) -> str
     names = eager.lost()
     if names:
         return refusal(layer(model.module, model.module.get_submodule(names[0].rpartition(".")[0])), names)
-    return _wrong(model, criterion, w, X, y, off, functions) if off else ""
+    if not off or eager.crosses_a_kink(off):
+        return ""
+    return _wrong(model, criterion, w, X, y, off, functions)
 
 
 def _compared(

@@ -53,12 +53,18 @@ def test_the_page_on_ones_own_problem_can_be_followed(tmp_path):
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
     (tmp_path / "my_problem.py").write_text(python)
     (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(yaml)
-    (_, sweep), (comparison,), (rows,) = (commands(OWN_PROBLEM, module) for module in ("run", "check", "table"))
+    (_, sweep, estimators), (comparison,), (rows,) = (
+        commands(OWN_PROBLEM, module) for module in ("run", "check", "table")
+    )
     # The first run is tested in tests/cli/test_run.py.
     for main, arguments in ((check, comparison), (run.main, sweep), (table, rows)):
         done = call(main, *arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     assert len((tmp_path / "runs.csv").read_text().splitlines()) == 1 + 3
+    done = call(run.main, *estimators, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = re.findall(r"Both end at a dev loss of (\d\.\d+)\.", text)
+    assert re.findall(r"^outer step 10/10  dev loss (\d\.\d{4})", done.stdout, re.M) == 2 * said
 
 
 def prose(markdown: str) -> str:
