@@ -199,7 +199,7 @@ def main(tmp_path, monkeypatch, capsys):
         (["outer_steps=abc"], "Trainer.outer_steps must be an integer, but it is 'abc' of type str"),
         (["linsolve.max_iter=1.5"], "linsolve: CG.max_iter must be an integer, but it is 1.5"),
         (["+linsolve.maxiter=3"], "The choices are: max_iter, preconditioner, tol."),
-        (["experiment=distillation", "solver=lbfgs"], "If an experiment sets lr, ~solver.lr leaves it out."),
+        (["solver=lbfgs", "+solver.lr=0.1"], "If an experiment sets lr, ~solver.lr leaves it out."),
         (["solver.lr=-1"], "solver: GradientDescent.lr must be greater than 0, but it is -1"),
         (["solver=adam", "+solver.amsgrad=true"], "solver: Adam has no option amsgrad: its running maximum has a kink"),
         (["solver=adamw"], "the weight_decay of AdamW leads elsewhere. Set it to 0"),
