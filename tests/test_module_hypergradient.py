@@ -391,7 +391,7 @@ def test_kinks_within_single_precision_are_served(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", hg.NotConvergedWarning)  # the point is no optimum
         assert isinstance(estimate().grad["l2"], float)
-        monkeypatch.setattr(Recording, "crosses_a_kink", lambda self, off: False)
+        monkeypatch.setattr(Recording, "crosses_a_kink", lambda self, wrong: False)
         with pytest.raises(ValueError, match="product with the Hessian that is off"):
             estimate()
 
@@ -413,3 +413,41 @@ def test_dead_units_at_zero_are_no_wrong_second_derivative(size):
         inner, lambda net, _: F.cross_entropy(net(X), y), module, {"l2": 0.1}, damping=1.0, error_bar=False
     )
     assert math.isfinite(found.grad["l2"])
+
+
+class OnceDifferentiable(torch.autograd.Function):
+    """x³, whose slope has a wrong slope of its own."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, *grad_outputs):
+        (x,) = ctx.saved_tensors
+        return grad_outputs[0] * (3 * x**2).detach()
+
+
+class Cubes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, X):
+        return OnceDifferentiable.apply(self.scale) * self.last(self.first(X).relu())
+
+
+def test_dead_units_do_not_hide_a_wrong_second_derivative():
+    torch.manual_seed(0)
+    module = Cubes()
+    with torch.no_grad():
+        module.first.weight[0], module.first.bias[0], module.last.weight[:, 0] = 0.0, 0.0, 0.0
+    X, y = torch.rand(50, 6), torch.arange(50) % 3
+
+    def loss(net, hparams):
+        return F.cross_entropy(net(X), y) + hparams["l2"] * sum(p.square().sum() for p in net.parameters())
+
+    with pytest.raises(ValueError, match="product with the Hessian that is off"):
+        hg.hypergradient(loss, lambda net, _: F.cross_entropy(net(X), y), module, {"l2": 0.1}, damping=1.0)

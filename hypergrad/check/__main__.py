@@ -21,7 +21,8 @@ def check(cfg: Any) -> None:
     """
     with configured_problem(cfg) as problem:
         estimators = configured_estimators(without="hypergrad.SingleLoop")
-        with Console(stderr=True).status(f"Training again, and comparing {', '.join(estimators)} with that"):
+        console = Console(stderr=True, quiet=not problem.peers.is_first)
+        with console.status(f"Training again, and comparing {', '.join(estimators)} with that"):
             found = check_hypergradient(problem, estimators=estimators)
     if problem.peers.is_first:
         found.print()

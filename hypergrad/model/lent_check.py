@@ -9,7 +9,7 @@ from torch import Tensor
 from hypergrad.core.autodiff import Tensors, leaves
 from hypergrad.model.lent_module import LentModule
 from hypergrad.model.lost_gradient import Evaluated, Recording, refusal
-from hypergrad.model.wrong_derivative import direction_like, error, product
+from hypergrad.model.wrong_derivative import direction_like, errors, product
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,12 @@ class LentLoss:
                 return Evaluated(params, value.item(), self._gradient_of(value, self.lent.own))
 
         eager = Recording(evaluate)
-        off = error(found, eager.gradient, w, v)
+        wrong = errors(found, eager.gradient, w, v)
         names = eager.lost()
         if names:
             raise ValueError(refusal(f"{self.name} of {type(self.lent.module).__name__}", names))
-        if off and not eager.crosses_a_kink(off):
+        if wrong and not eager.crosses_a_kink(wrong):
+            off = max(wrong.values())
             raise ValueError(self._refusal(f"a product with the Hessian that is off by {off:.0%} from differences"))
 
     def _gradient(self, at: Tensors, *, create_graph: bool = False) -> Tensors:

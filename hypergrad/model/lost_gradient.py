@@ -1,7 +1,7 @@
 """Parameters that a loss reads without a gradient: changes of the loss against what its gradient says."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,8 +13,6 @@ _WIDER = 64
 """Times the width of the differences, at which rounding inside the model no longer looks like a lost gradient."""
 _LEAST = 1e-3
 """Part of a change of the loss from which it counts as lost. A judgement: far above rounding."""
-_BEND = 0.05
-"""Relative difference of the curvature ahead and behind from which there is a kink. Smooth losses bend by the width."""
 _ROUNDING = 100
 """Times the rounding of the loss from which a change of it counts."""
 _AGREEMENT = 0.1
@@ -31,7 +29,7 @@ class Evaluated(NamedTuple):
 
 @dataclass
 class Recording:
-    """A loss whose gradients are formed around a point along one direction, as `wrong_derivative.error` does first.
+    """A loss whose gradients are formed around a point along one direction, as `wrong_derivative.errors` does first.
 
     Attributes:
         evaluate: the loss and its gradient at some parameters.
@@ -64,23 +62,24 @@ class Recording:
         alone = {name: self._around(w, {name: x}) for name, x in d.items()}
         return [name for name, slope in alone.items() if slope] or list(w)
 
-    def crosses_a_kink(self, off: float) -> bool:
-        """Whether the differences ahead of the point and behind it disagree, so that they do not tell its curvature.
+    def crosses_a_kink(self, wrong: Mapping[str, float]) -> bool:
+        """Whether the differences ahead of the point and behind it disagree by as much as seems wrong.
 
         A rectifier that is dead, with weights that a penalty has shrunk to 0, has a kink there over every width.
 
         Args:
-            off: a relative error by differences, which a kink of this size explains.
+            wrong: the relative errors by differences of the tensors that seem wrong; each must have its kink.
         """
         ahead, behind = self.seen[:2]
         here = self.evaluate({name: (p + behind.w[name]) / 2 for name, p in ahead.w.items()}).gradient
         eps = torch.finfo(next(iter(here.values())).dtype).eps
-        slopes, bends = {}, {}
-        for name, g in here.items():
-            slopes[name] = torch.linalg.vector_norm(ahead.gradient[name] - behind.gradient[name])
-            bends[name] = torch.linalg.vector_norm(ahead.gradient[name] - 2 * g + behind.gradient[name])
-        size, part = torch.stack([*slopes.values()]).norm(), max(min(_BEND, off / 4), eps**0.25)
-        return any(bool(bend > part * slopes[k] + 100 * eps ** (2 / 3) * size) for k, bend in bends.items())
+        slopes = {name: torch.linalg.vector_norm(g - behind.gradient[name]) for name, g in ahead.gradient.items()}
+        rounding = 100 * eps ** (2 / 3) * torch.stack([*slopes.values()]).norm()
+        for name, off in wrong.items():
+            bend = torch.linalg.vector_norm(ahead.gradient[name] - 2 * here[name] + behind.gradient[name])
+            if not bend > max(min(off, 1.0) / 4, eps**0.25) * slopes[name] + rounding:
+                return False
+        return True
 
     def _around(self, w: Tensors, d: Tensors) -> float:
         def moved(sign: int) -> Evaluated:

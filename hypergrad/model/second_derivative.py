@@ -20,7 +20,7 @@ from hypergrad.model.padding import without_padding
 from hypergrad.model.probe import away, require_functional, write
 from hypergrad.model.pure_module import PureModule
 from hypergrad.model.requirements import layer
-from hypergrad.model.wrong_derivative import direction_like, error, layer_with_wrong, product
+from hypergrad.model.wrong_derivative import direction_like, errors, layer_with_wrong, product
 
 _REMEDY = (
     "An implicit estimator with product=differences (hg.CentredDifferences()) works without second derivatives; for "
@@ -64,25 +64,25 @@ def objection(model: PureModule, criterion: Criterion, X: Any, y: Tensor) -> str
     # Differences of what the model itself computes in bfloat16 are rounding.
     if coarse or not all(g.isfinite().all() for g in first):
         return ""
-    eager, off = _compared(model, criterion, X, y, found, w, v)
+    eager, wrong = _compared(model, criterion, X, y, found, w, v)
     names = eager.lost()
     if names:
         return refusal(layer(model.module, model.module.get_submodule(names[0].rpartition(".")[0])), names)
-    if not off or eager.crosses_a_kink(off):
+    if not wrong or eager.crosses_a_kink(wrong):
         return ""
-    return _wrong(model, criterion, w, X, y, off, functions)
+    return _wrong(model, criterion, w, X, y, max(wrong.values()), functions)
 
 
 def _compared(
     model: PureModule, criterion: Criterion, X: Any, y: Tensor, found: Tensors, w: Tensors, v: Tensors
-) -> tuple[Recording, float]:
-    """The error of a product by differences, in float64 if model and loss can be computed in it, and what was seen."""
+) -> tuple[Recording, dict[str, float]]:
+    """The errors of a product by differences, in float64 if model and loss can be computed in it, and what was seen."""
     try:
         eager = _eager(model, criterion, in_float64(X), in_float64(y), torch.float64)
-        return eager, error(found, eager.gradient, in_float64(w), in_float64(v))
+        return eager, errors(found, eager.gradient, in_float64(w), in_float64(v))
     except RuntimeError:  # dtypes that the module or loss names do not fit
         eager = _eager(model, criterion, X, y, _kind_of(model)[0])
-        return eager, error(found, eager.gradient, detach(w), v)
+        return eager, errors(found, eager.gradient, detach(w), v)
 
 
 def in_float64(values: Any) -> Any:
@@ -144,7 +144,7 @@ def _loss_is_wrong(model: PureModule, criterion: Criterion, w: Tensors, X: Any, 
 
     v, point = direction_like(z), leaves(z)
     found = product(gradient(point, create_graph=True), point, v)
-    return error(found, lambda at: {"outputs": gradient(leaves(at))[0]}, z, v) > 0
+    return bool(errors(found, lambda at: {"outputs": gradient(leaves(at))[0]}, z, v))
 
 
 class TwiceDifferentiable:

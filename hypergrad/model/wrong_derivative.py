@@ -23,12 +23,13 @@ def direction_like(w: Tensors) -> Tensors:
     return {name: torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p.device) for name, p in w.items()}
 
 
-def error(product: Tensors, gradient: Callable[[Tensors], Tensors], w: Tensors, v: Tensors) -> float:
-    """The largest relative error ‖Jᵀ v − d‖ / ‖d‖ of the entries for one tensor, where d are differences of ∇ along v.
+def errors(product: Tensors, gradient: Callable[[Tensors], Tensors], w: Tensors, v: Tensors) -> dict[str, float]:
+    """The relative errors ‖Jᵀ v − d‖ / ‖d‖ of the tensors that seem wrong, where d are differences of ∇ along v.
 
-    It is 0 where it does not exceed what rounding explains, or what differences of two widths leave open: at a kink, as
-    that of a rectifier, they do not agree with each other. It is 0 too where J, the derivative of ∇, is not symmetric
-    but Jᵀ v is right: u · Jᵀ v = v · J u. An example is an embedding of padding, which has no gradient.
+    A tensor is not among them where its error does not exceed what rounding explains, or what differences of two widths
+    leave open: at a kink, as that of a rectifier, they do not agree with each other. Nor is it where J, the derivative
+    of ∇, is not symmetric but Jᵀ v is right: u · Jᵀ v = v · J u. An example is an embedding of padding, which has no
+    gradient.
 
     Args:
         product: Jᵀ v.
@@ -40,7 +41,7 @@ def error(product: Tensors, gradient: Callable[[Tensors], Tensors], w: Tensors, 
     near, far = (_difference(gradient, w, v, k * width) for k in (1, 4))
     eps = torch.finfo(next(iter(product.values())).dtype).eps
     size = _norm(near)
-    disagreement, worst = _norm({name: far[name] - d for name, d in near.items()}) / (size or 1.0), 0.0
+    disagreement, wrong = _norm({name: far[name] - d for name, d in near.items()}) / (size or 1.0), dict[str, float]()
     for name, d in near.items():
         own, spread = (torch.linalg.vector_norm(x).item() for x in (d, far[name] - d))
         u = product[name].to(d) - d
@@ -49,8 +50,8 @@ def error(product: Tensors, gradient: Callable[[Tensors], Tensors], w: Tensors, 
             along = _difference(gradient, w, {k: u if k == name else torch.zeros_like(x) for k, x in v.items()}, width)
             gap = (product[name].to(u) * u).sum() - sum((v[k] * x).sum() for k, x in along.items())
             if abs(gap) > u.square().sum() / 2:
-                worst = max(worst, off / own if own else float("inf"))
-    return worst
+                wrong[name] = off / own if own else float("inf")
+    return wrong
 
 
 def product(first: list[Tensor], w: Tensors, v: Tensors) -> Tensors:
@@ -72,7 +73,7 @@ def layer_with_wrong(model: PureModule, w: Tensors, X: Any) -> str:
             v = direction_like(point)
             at = leaves(point)
             found = product(call.gradient(at, create_graph=True), at, v)
-            if error(found, lambda at, call=call: dict(zip(at, call.gradient(leaves(at)), strict=True)), point, v):
+            if errors(found, lambda at, call=call: dict(zip(at, call.gradient(leaves(at)), strict=True)), point, v):
                 return layer(model.module, part)
     return layer(model.module, model.module)
 

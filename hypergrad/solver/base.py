@@ -248,7 +248,7 @@ def require_solver(owner: object) -> None:
     if issubclass(kind, torch.optim.Optimizer):
         raise TypeError(
             f"{type(owner).__name__}.solver must be an InnerSolver, but it is {kind.__name__} of torch.optim, through "
-            "whose steps no gradient flows. Its counterpart is the solver of that name, such as hg.AdamW(lr=1e-3), or "
+            "whose steps no gradient flows. Give a solver of this library, such as hg.AdamW(lr=1e-3), or "
             "hg.Momentum(lr=0.1, momentum=0.9) for SGD."
         )
     require_instance(owner, "solver", InnerSolver)
