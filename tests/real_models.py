@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 from warnings import catch_warnings, filterwarnings
 
@@ -30,6 +31,12 @@ class RealModel:
     dev: Any
     draws: bool = False
     refused: str = ""
+
+
+def untyped(module: str, *names: str) -> list[Any]:
+    """Parts of a module that pyright would need half a minute to read."""
+    found = import_module(module)
+    return [getattr(found, name) for name in names]
 
 
 def _images(size: int) -> Any:
@@ -61,7 +68,7 @@ def _next_tokens(ids: Tensor) -> Tensor:
 
 
 def _bert(dropout: float = 0.1) -> RealModel:
-    from transformers import BertConfig, BertForSequenceClassification
+    BertConfig, BertForSequenceClassification = untyped("transformers", "BertConfig", "BertForSequenceClassification")
 
     config = BertConfig(
         vocab_size=_TOKENS,
@@ -78,7 +85,7 @@ def _bert(dropout: float = 0.1) -> RealModel:
 
 
 def _gpt2() -> RealModel:
-    from transformers import GPT2Config, GPT2LMHeadModel
+    GPT2Config, GPT2LMHeadModel = untyped("transformers", "GPT2Config", "GPT2LMHeadModel")
 
     config = GPT2Config(
         vocab_size=_TOKENS, n_positions=_LENGTH, n_embd=8, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0
@@ -87,7 +94,7 @@ def _gpt2() -> RealModel:
 
 
 def _llama(checkpointing: bool = False) -> RealModel:
-    from transformers import LlamaConfig, LlamaForCausalLM
+    LlamaConfig, LlamaForCausalLM = untyped("transformers", "LlamaConfig", "LlamaForCausalLM")
 
     config = LlamaConfig(
         vocab_size=_TOKENS,
@@ -108,7 +115,7 @@ def _llama(checkpointing: bool = False) -> RealModel:
 
 
 def _t5() -> RealModel:
-    from transformers import T5Config, T5ForConditionalGeneration
+    T5Config, T5ForConditionalGeneration = untyped("transformers", "T5Config", "T5ForConditionalGeneration")
 
     config = T5Config(
         vocab_size=_TOKENS,
@@ -124,7 +131,7 @@ def _t5() -> RealModel:
 
 
 def _vit() -> RealModel:
-    from transformers import ViTConfig, ViTForImageClassification
+    ViTConfig, ViTForImageClassification = untyped("transformers", "ViTConfig", "ViTForImageClassification")
 
     config = ViTConfig(
         image_size=8,
@@ -140,7 +147,7 @@ def _vit() -> RealModel:
 
 
 def _resnet() -> RealModel:
-    from transformers import ResNetConfig, ResNetForImageClassification
+    ResNetConfig, ResNetForImageClassification = untyped("transformers", "ResNetConfig", "ResNetForImageClassification")
 
     config = ResNetConfig(
         embedding_size=4,
@@ -154,14 +161,16 @@ def _resnet() -> RealModel:
 
 
 def _convnext() -> RealModel:
-    from transformers import ConvNextConfig, ConvNextForImageClassification
+    ConvNextConfig, ConvNextForImageClassification = untyped(
+        "transformers", "ConvNextConfig", "ConvNextForImageClassification"
+    )
 
     config = ConvNextConfig(patch_size=2, hidden_sizes=[4, 8], depths=[1, 1], num_stages=2, **_LABELS)
     return RealModel(ConvNextForImageClassification(config), cross_entropy, *_images(8))
 
 
 def _lora() -> RealModel:
-    from peft import LoraConfig, get_peft_model
+    LoraConfig, get_peft_model = untyped("peft", "LoraConfig", "get_peft_model")
 
     real = _bert(dropout=0.0)
     config = LoraConfig(task_type="SEQ_CLS", r=2, lora_alpha=4, target_modules=["query", "value"], lora_dropout=0.0)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from slow_cases import mostly_slow
 from tables import relative_error
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -186,7 +187,7 @@ def test_all_pairs_of_settings_with_every_estimator(estimator):
             require_same(estimate(made(*names, tuned=is_tuned(how), model=model), how), wanted)
 
 
-@pytest.mark.parametrize("estimator", ["graph", "store", "checkpoint", "cg"])
+@pytest.mark.parametrize("estimator", mostly_slow(["graph", "store", "checkpoint", "cg"], ["store", "cg"]))
 @pytest.mark.parametrize(
     "names", [("recompute",), ("stream", "recompute"), ("recompute", "dev_batch_size")], ids="-".join
 )
@@ -200,9 +201,9 @@ def test_dropout_in_attention_draws_as_in_the_plain_problem(names, estimator):
     ("names", "estimator"),
     [
         (("micro_batch",), "store"),
-        (("micro_batch",), "cg"),
         (("micro_batch", "recompute"), "store"),
-        (("micro_batch", "stream"), "store"),
+        pytest.param(("micro_batch",), "cg", marks=pytest.mark.slow),
+        pytest.param(("micro_batch", "stream"), "store", marks=pytest.mark.slow),
         pytest.param(("micro_batch", "recompute"), "cg", marks=pytest.mark.slow),
         pytest.param(("micro_batch", "stream"), "cg", marks=pytest.mark.slow),
     ],
@@ -226,7 +227,7 @@ PRECISIONS = {
 }
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", mostly_slow(list(PRECISIONS), ["bf16-mixed"]))
 @pytest.mark.parametrize(
     "names", [*((name,) for name in SETTINGS), ("stream", "micro_batch"), tuple(SETTINGS)], ids="-".join
 )
@@ -314,9 +315,7 @@ COMPILED: dict[tuple[str, ...], hg.Tape] = {
 
 
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize(
-    "names", [pytest.param(x, marks=[pytest.mark.slow] * (len(x) > 1)) for x in COMPILED], ids="-".join
-)
+@pytest.mark.parametrize("names", mostly_slow(list(COMPILED), [("recompute",)]), ids="-".join)
 def test_compiled_steps_are_the_plain_ones(names):
     how = replace(FEW, tape=COMPILED[names])
     found = estimate(made(*names, tuned=True), replace(how, compile=True))

@@ -9,6 +9,7 @@ from hypergrad.problem.base import InnerProblem
 
 _RISE = 1.01
 """A test loss above its minimum by more than this factor counts as a rise. A judgement: less hardly matters."""
+_REMEDY = "More dev examples help, or folds, or fewer hyperparameters: see docs/validation.md."
 _ERRORS = 2
 """A rise of more standard errors than this is more than chance: by chance alone, one in about 40 is as large."""
 
@@ -45,7 +46,7 @@ def rise(problem: InnerProblem, before: Record, after: Record) -> Rise | None:
 
 
 def overfitting(result: Result, problem: InnerProblem, lowest: Record | None, what: str) -> list[str]:
-    """A sentence if the test loss at the best step is higher than at the start, or than at a step before it.
+    """A sentence, and one on what helps, if the test loss at the best step is above that of the start or of a step before.
 
     Args:
         result: of the run.
@@ -58,8 +59,9 @@ def overfitting(result: Result, problem: InnerProblem, lowest: Record | None, wh
         where = "its minimum" if result.monitor == OUTER_LOSS else f"the minimum of the {what}"
         text = f"at {where} the test loss is {after:.6g}, higher than the {before:.6g} of the initial hyperparameters"
         if said := _said(rise(problem, result.first, result.best), what, text):
-            return [said]
-    return [] if result.stopped == "budget" else _rose_again(result, problem, lowest, what)
+            return [said, _REMEDY]
+    said = [] if result.stopped == "budget" else _rose_again(result, problem, lowest, what)
+    return [*said, _REMEDY] if said else []
 
 
 def _rose_again(result: Result, problem: InnerProblem, lowest: Record | None, what: str) -> list[str]:

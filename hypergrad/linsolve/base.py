@@ -211,5 +211,6 @@ def negative_curvature(value: float, step: int) -> str:
     """The message about a curvature pᵀAp/pᵀp = `value` ≤ 0 at iteration `step` of conjugate gradient."""
     return (
         f"CG needs a positive definite matrix, but step {step} met curvature pᵀAp/pᵀp = {value:.2e}, and a later one "
-        f"may meet less. Solve the inner problem further, or add damping larger than {0.0 - value:.2e}."
+        f"may meet less. Solve the inner problem further, or add damping larger than {0.0 - value:.2e}; "
+        "begin with ten times as much."
     )

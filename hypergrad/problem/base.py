@@ -219,6 +219,10 @@ class InnerProblem(Shareable, nn.Module, ABC):
         """The names of the hyperparameters that do nothing unless a coefficient of the solver names them."""
         return []
 
+    def with_effect(self) -> list[str]:
+        """The names of the hyperparameters that are known to act in the losses, and so must not be the solver's too."""
+        return []
+
     def pictures(self) -> dict[str, tuple[int, ...]]:
         """The shape (h, w) or (c, h, w) of the images that a hyperparameter holds, by its name."""
         return {}

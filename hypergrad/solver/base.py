@@ -184,10 +184,11 @@ class InnerSolver:
             )
 
     def require_used(self, problem: InnerProblem) -> None:
-        """Check that the coefficients name every hyperparameter that does nothing else.
+        """Check that the coefficients name every hyperparameter that does nothing else, and none that does.
 
         Raises:
             UnusedHyperparameterError: if one is not named.
+            ValueError: if one is named that already acts in the losses, where an L2 penalty would decay twice.
         """
         coefficients = self.coefficients()
         named = [root(value) for value in coefficients.values()]
@@ -198,6 +199,13 @@ class InnerSolver:
                     f"Nothing depends on the hyperparameter {name!r}: it is an hg.Hyperparameter, which a coefficient "
                     f"of the solver must name, but those of {type(self).__name__} are {values or 'none'}. Write, for "
                     f"example, lr={name!r}, or choose an effect, such as hg.L2(init=0.01)."
+                )
+        for field, value in coefficients.items():
+            if (name := root(value)) in problem.with_effect():
+                raise ValueError(
+                    f"{type(self).__name__}.{field} = {value!r} names a hyperparameter that already acts in the losses "
+                    "of the problem, so it would act twice. Declare it as an hg.Hyperparameter, which only the solver "
+                    f"uses, or leave {field} at its default."
                 )
 
     def validate(self, hparams: Tensors, inner_steps: int, params: Tensors) -> None:

@@ -74,9 +74,10 @@ def test_a_resumed_run_says_that_it_may_be_chance():
     for row, loss in zip(result.history, [0.5, 0.4, 0.45, 0.48], strict=True):
         row["loss/test"] = loss
     result.first.metrics["test_loss"], result.best.metrics["test_loss"] = 0.5, 0.48
-    (text,) = overfitting(result, problem, result.best, "dev loss")
+    text, remedy = overfitting(result, problem, result.best, "dev loss")
     assert "may have been overfitted, or it is chance: after step 1 " in text
     assert "The run was resumed after step 1" in text
+    assert "folds" in remedy
 
 
 def test_the_rise_is_paired():

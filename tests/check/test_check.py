@@ -56,7 +56,7 @@ WRONG: dict[str, hg.HypergradEstimator] = {
     [
         ("ridge", torch.float64),
         pytest.param("quadratic", torch.float64, marks=pytest.mark.slow),
-        ("ridge", torch.float32),
+        pytest.param("ridge", torch.float32, marks=pytest.mark.slow),
         pytest.param("quadratic", torch.float32, marks=pytest.mark.slow),
     ],
 )
@@ -235,6 +235,7 @@ def test_the_command_finds_out_a_truncated_series(tmp_path):
     assert "unrolled" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_solver_that_single_loops_refuse_is_no_reason_to_stop(tmp_path):
     """`SingleLoop` is not compared, so it is not built either: SOBA with momentum needs a setting of its own."""
     done = command("experiment=ridge", "solver=momentum", cwd=tmp_path)

@@ -1,5 +1,6 @@
 """A value of another type than its function declares is refused by its key, before anything is called."""
 
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -57,11 +58,15 @@ def test_what_is_not_known_yet_or_not_ours_is_left_to_others():
 
 
 def test_all_configs_have_the_types_that_their_objects_declare():
+    groups = {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in CONFIGS.glob("*/")}
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        for path in sorted(CONFIGS.glob("*/*.yaml")):
-            group = path.parent.name
-            chosen = f"{'+' * (group in CALLED)}{group}={path.stem}"
-            require_types(plain(compose("config", [chosen])), chosen)
+        # An experiment chooses of the other groups, and is composed alone. Of those, one config of each at a time.
+        for name in groups.pop("experiment"):
+            require_types(plain(compose("config", [f"experiment={name}"])), name)
+        for names in zip_longest(*groups.values()):
+            pairs = zip(groups, names, strict=True)
+            chosen = [f"{'+' * (group in CALLED)}{group}={name}" for group, name in pairs if name is not None]
+            require_types(plain(compose("config", chosen)), str(chosen))
 
 
 @pytest.mark.parametrize("override", ["callback.checkpoint.keep={a: 1}", "problem.per_feature=abc"])

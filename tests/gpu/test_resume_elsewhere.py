@@ -74,7 +74,7 @@ def test_a_recorded_run(device, tmp_path):
         assert torch.equal(results[2].last.hparams[name], value)
 
 
-@pytest.mark.parametrize(("make", "estimator"), RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize(("make", "estimator"), mostly_slow(RUNS, ["draws in batches", "forward, online"]))
 def test_estimators(device, tmp_path, make, estimator):
     goes_on_to_the_same_bits(make().to(device), estimator, tmp_path)
 

@@ -19,6 +19,7 @@ from moved import (
     with_averages,
 )
 from runs import SOLVERS, STEPS, Ridge
+from slow_cases import mostly_slow
 from sparse_tables import made_sparse
 from synchronisations import Synchronisations
 from tables import synthetic
@@ -50,7 +51,7 @@ def test_what_a_gpu_refuses_is_refused_elsewhere():
         assert len(met.operations) == 3
 
 
-@pytest.mark.parametrize("tape", TAPES.values(), ids=TAPES)
+@pytest.mark.parametrize("tape", mostly_slow(TAPES, ["store"]))
 @pytest.mark.parametrize("solver", [name for name in SOLVERS if name != "gradient descent"])  # it has no `beta`
 def test_steps_and_tapes(device, solver, tape):
     agree(Ridge(synthetic(0), l2=0.3), hg.Unrolled(solver=SOLVERS[solver], inner_steps=STEPS, tape=tape), device)
@@ -66,14 +67,14 @@ def test_problems_backwards(device, problem):
     agree(PROBLEMS[problem](), hg.Unrolled(solver=solver, inner_steps=3), device)
 
 
-@pytest.mark.parametrize("problem", [name for name in PROBLEMS if name not in ONE_WAY])
+@pytest.mark.parametrize("problem", mostly_slow([x for x in PROBLEMS if x not in ONE_WAY], ["ridge", "batches"]))
 def test_problems_forwards(device, problem):
     solver = hg.Momentum(lr="lr", momentum="beta") if problem == "learning to learn" else HEAVY_BALL
     agree(PROBLEMS[problem](), hg.Forward(solver=solver, inner_steps=3), device)
 
 
 @pytest.mark.parametrize("solver", [hg.ProximalGradient(), hg.CoordinateDescent()], ids=["proximal", "coordinates"])
-@pytest.mark.parametrize("problem", SPARSE)
+@pytest.mark.parametrize("problem", mostly_slow(list(SPARSE), ["lasso"]))
 def test_sparse_problems(device, problem, solver):
     made = SPARSE[problem]()
     if problem == "logistic" and isinstance(solver, hg.CoordinateDescent):
@@ -87,7 +88,7 @@ def test_effects(device, effect):
     agree(supervised(hyperparameters=EFFECTS[effect](), batch_size=7), hg.Unrolled(solver=GD, inner_steps=3), device)
 
 
-@pytest.mark.parametrize("effect", MOVES)
+@pytest.mark.parametrize("effect", mostly_slow(list(MOVES), ["one"]))
 def test_random_moves_of_images(device, effect):
     problem = convolutions(hyperparameters={"moves": MOVES[effect]()})
     agree(problem, hg.Unrolled(solver=GD, inner_steps=3), device)
@@ -100,7 +101,7 @@ def test_reversible(device, problem):
     agree(PROBLEMS[problem](), hg.Unrolled(solver=solver, inner_steps=5, tape=hg.Reversible()), device)
 
 
-@pytest.mark.parametrize("problem", ["batches", "convolutions"])
+@pytest.mark.parametrize("problem", mostly_slow(["batches", "convolutions"], ["batches"]))
 def test_gradients_in_parts(device, problem):
     made = supervised(batch_size=7, micro_batch=2) if problem == "batches" else convolutions(micro_batch=4)
     few: Any = {"inner_steps": 3, "inner_tol": 0.0, "linsolve": hg.CG(max_iter=4), "error_bar": False}

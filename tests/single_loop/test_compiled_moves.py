@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from least_squares import LeastSquares
+from slow_cases import mostly_slow
 from synchronisations import Synchronisations
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -65,7 +66,7 @@ METHODS = {
 
 
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize("method", mostly_slow(METHODS, ["soba with schedules", "masoba with adam"]))
 def test_methods(method):
     require_equal(method)
 
@@ -97,7 +98,7 @@ OUTER: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize("outer", OUTER.values(), ids=OUTER)
+@pytest.mark.parametrize("outer", mostly_slow(OUTER, ["one cycle"]))
 def test_optimisers_and_schedulers(outer):
     require_equal(SOBA, **outer)
 

@@ -278,3 +278,14 @@ def test_a_solver_without_a_dynamics_says_so():
 
     with pytest.raises(NotImplementedError, match="Empty defines neither update nor step"):
         Training(solver=Empty(), steps=1).run(problem(), problem().init_hparams(), problem().init_params())
+
+
+def test_a_penalty_of_the_loss_is_not_a_weight_decay_too():
+    train, dev = ((torch.randn(8, 3), torch.randn(8, 1)) for _ in range(2))
+    l2 = {"decay": hg.L2()}
+    problem = hg.Supervised(
+        model=torch.nn.Linear(3, 1), loss=torch.nn.MSELoss(), train=train, dev=dev, hyperparameters=l2
+    )
+    estimator = hg.Unrolled(solver=hg.Momentum(lr=0.1, weight_decay="decay"), inner_steps=3)
+    with pytest.raises(ValueError, match="Momentum.weight_decay = 'decay' .* already acts .* twice. Declare it"):
+        estimator.estimate(problem, problem.init_hparams(), problem.init_params())

@@ -248,6 +248,9 @@ class Supervised(JudgedProblem):
         # A subclass may use them in its losses.
         return self.effects.without_effect if type(self) is Supervised else []
 
+    def with_effect(self) -> list[str]:
+        return [name for name in self.effects.declared if name not in self.effects.without_effect]
+
     def on_examples(self, train: Tensor, dev: Tensor) -> Self:
         other = super().on_examples(train, dev)
         other.has_dev = not torch.equal(train, dev)

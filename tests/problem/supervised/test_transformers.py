@@ -6,18 +6,19 @@ from typing import Any
 import pytest
 import torch
 from plain_training import estimates, slope
+from real_models import untyped
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 
 import hypergrad as hg
 
-pytestmark = pytest.mark.slow  # transformers is not among the requirements of the tests
+pytestmark = pytest.mark.slow
 LR, STEPS, L2 = 0.1, 4, 0.01
 
 
 def bert() -> nn.Module:
-    from transformers import BertConfig, BertForSequenceClassification
+    BertConfig, BertForSequenceClassification = untyped("transformers", "BertConfig", "BertForSequenceClassification")
 
     torch.manual_seed(0)
     settings: dict[str, Any] = {"num_labels": 3, "attn_implementation": "eager"}
@@ -54,7 +55,7 @@ class Rows(Dataset):
 
 
 def encoded(batch: dict[str, Tensor]) -> Any:
-    from transformers import BatchEncoding
+    (BatchEncoding,) = untyped("transformers", "BatchEncoding")
 
     return BatchEncoding(batch)
 
@@ -96,7 +97,7 @@ def test_bert_has_the_slope_of_plain_training(loss, form):
 
 
 def test_a_model_without_a_head_is_refused():
-    from transformers import BertConfig, BertModel
+    BertConfig, BertModel = untyped("transformers", "BertConfig", "BertModel")
 
     config = BertConfig(vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     with pytest.raises((TypeError, ValueError), match="BertModel must return .* last_hidden_state.* wrap it"):
