@@ -46,7 +46,7 @@ def rise(problem: InnerProblem, before: Record, after: Record) -> Rise | None:
 
 
 def overfitting(result: Result, problem: InnerProblem, lowest: Record | None, what: str) -> list[str]:
-    """A sentence, and one on what helps, if the test loss at the best step is above that of the start or of a step before.
+    """A sentence, and one on what helps, if the test loss at the best step is above that at the start or a step before.
 
     Args:
         result: of the run.
