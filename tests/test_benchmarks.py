@@ -168,7 +168,7 @@ def of_a_gpu(*arguments):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
 
 
-@pytest.mark.parametrize("section", mostly_slow(SECTIONS, []))
+@pytest.mark.parametrize("section", mostly_slow(list(SECTIONS), []))
 def test_every_section_for_a_gpu_runs_small_on_a_cpu(section):
     ended = of_a_gpu("--section", section, "--minutes", "14")
     assert ended.returncode == 0, ended.stdout + ended.stderr
