@@ -1,6 +1,9 @@
 """Problems with an L1 penalty against closed forms, scikit-learn and what is refused."""
 
+from typing import Any
+
 import pytest
+import sklearn
 import torch
 from scipy import sparse
 from sklearn.linear_model import ElasticNet, Lasso, LogisticRegression
@@ -56,8 +59,10 @@ def test_the_solutions_are_those_of_scikit_learn():
 def test_the_logistic_solution_is_that_of_scikit_learn():
     data = hg.breast_cancer(seed=1)
     X, y = (part.numpy() for part in data.train)
+    before = tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8)
+    l1: Any = {"penalty": "l1"} if before else {"l1_ratio": 1.0}
     model = LogisticRegression(
-        C=1 / (len(y) * 0.02), l1_ratio=1.0, solver="saga", fit_intercept=False, tol=1e-10, max_iter=50_000
+        C=1 / (len(y) * 0.02), solver="saga", fit_intercept=False, tol=1e-10, max_iter=50_000, **l1
     )
     theirs = torch.tensor(model.fit(X, y).coef_[0])
     ours = solved(hg.SparseLogistic(data), {"l1": torch.tensor(0.02)})["weight"]
