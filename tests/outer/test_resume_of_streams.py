@@ -154,7 +154,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, num_workers, seed):
 def test_no_process_outlives_a_killed_run(tmp_path, num_workers):
     source = f"""
 import os, sys, time
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]!r}
 from test_resume_of_streams import *
 run = trainer(Path({str(tmp_path)!r}), {num_workers})
 run.problem.inner_batch(0)
