@@ -184,7 +184,7 @@ def _warn(found: Hypergradient) -> None:
         reasons["error_status"] = (
             f"the error of the hypergradient is {found.stats['error_status']}. Minimise the inner loss further before "
             "this call, and use less damping or a smaller tol of the linear solver. If it stays unknown, compare with "
-            "a difference of trainings, as docs/start/loop.md does."
+            "a difference of trainings: In your own loop (start/loop), in the documentation."
         )
     if found.error_bar is not None and found.training is not None:
         error, norm = found.error_bar.estimate, torch.linalg.vector_norm(flatten(found.grad)).item()
