@@ -13,6 +13,8 @@ def mostly_slow(cases: Iterable[Any], quick: Collection[Any]) -> list[Any]:
         cases: values, or by the names that the tests show, a value or a tuple of several for each.
         quick: values, or names, of those that run always.
     """
+    cases = cases if isinstance(cases, Mapping) else list(cases)
+    assert all(one in cases for one in quick), f"{quick} must be among {[*cases]}"
     if not isinstance(cases, Mapping):
         return [case if case in quick else pytest.param(case, marks=pytest.mark.slow) for case in cases]
     return [

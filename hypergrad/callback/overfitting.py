@@ -9,9 +9,9 @@ from hypergrad.problem.base import InnerProblem
 
 _RISE = 1.01
 """A test loss above its minimum by more than this factor counts as a rise. A judgement: less hardly matters."""
-_REMEDY = "More dev examples help, or folds, or fewer hyperparameters: see docs/validation.md."
 _ERRORS = 2
 """A rise of more standard errors than this is more than chance: by chance alone, one in about 40 is as large."""
+_REMEDY = "More dev examples help, or folds, or fewer hyperparameters: see Validation in the documentation."
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,9 @@ class KFold(InnerProblem):
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         return self.pool.hyperparameters()
 
+    def with_effect(self) -> list[str]:
+        return self.pool.with_effect()
+
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         losses = self._each(lambda fold, w, part: Oracle(fold, hparams, part).loss(w), params, batch)
         return _scaled(_sum(losses), batch)

@@ -41,6 +41,9 @@ class LearningToLearn(Wrapper):
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         return self._coefficients
 
+    def with_effect(self) -> list[str]:
+        return []  # those of the problem are fixed, and a coefficient may have the name of one
+
     def outer_batch(self, step: int) -> Any:
         return self.problem.inner_batch(step)
 

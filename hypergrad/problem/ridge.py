@@ -66,6 +66,9 @@ class Ridge(InnerProblem):
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         return self._hyperparameters
 
+    def with_effect(self) -> list[str]:
+        return ["l2"]
+
     def inner_loss(self, params: Tensors, hparams: Tensors, batch: Any) -> Tensor:
         w, rows = params["weight"], rows_of(batch)
         return mean_squared_error(self.X[rows], w, self.y[rows]) + (hparams["l2"] * w**2).sum()

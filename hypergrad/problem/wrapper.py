@@ -65,6 +65,9 @@ class Wrapper(InnerProblem):
         set_submodules(other, submodules_of(self) | {"problem": problem})
         return other
 
+    def with_effect(self) -> list[str]:
+        return self.problem.with_effect()
+
     def init_params(self) -> Tensors:
         return self.problem.init_params()
 

@@ -17,6 +17,7 @@ import torch
 from choices import Seeded, Shrinking
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layered_problems import NEEDS_CURVLINOPS
 from methods import Call
 from moves_known import MOVES
 from problems import RandomProblem, Spec
@@ -75,10 +76,10 @@ def test_the_truth_keeps_its_digits_near_a_bound(near):
     assert norm(Known.of(problem).mixed(w, hp)[:, 0] - wanted) <= 1e-25 * norm(wanted)
 
 
+@NEEDS_CURVLINOPS
 @pytest.mark.parametrize("family", ["squares", "logistic", "tanh", "relu"])
 @pytest.mark.parametrize("part", ["l2", "each l2"])
 def test_a_problem_with_layers_is_the_one_by_hand(family, part):
-    pytest.importorskip("curvlinops")
     sizes = (2, 3, 3) if family in ("tanh", "relu") else (3, 2)
     for linsolve in ("cg", "cg-ekfac"):
         call = Call("layers", inner_steps=0, linsolve=linsolve, point="near", away=-6)
@@ -109,10 +110,6 @@ AT_EDGES = {
         ),
         Call(linsolve="auto", inner_steps=100, error_bar=False, point="start"),
     ),
-    "a hypergradient too small for its format": Case(
-        Spec("tanh", (3, 4, 3), 4, "repeated", ("l2",), 1, -3, "dev", dtype="float32", seed=40644),
-        Call("layers", linsolve="ekfac-exact"),
-    ),
     "the slope of Adam where rounding makes a gradient 0": Case(
         Spec("softplus", (5, 4, 7), parts=("interval",), outer="linear", dtype="bfloat16", seed=29117),
         Call("single loop", method="sama"),
@@ -122,9 +119,13 @@ AT_EDGES = {
 
 @pytest.mark.parametrize("case", AT_EDGES.values(), ids=AT_EDGES)
 def test_what_rounding_decides_is_not_called_wrong(case):
-    if case.call.kind == "layers":
-        pytest.importorskip("curvlinops")
     assert judge(case).kind == RIGHT
+
+
+@NEEDS_CURVLINOPS
+def test_a_hypergradient_too_small_for_its_format_is_not_called_wrong():
+    spec = Spec("tanh", (3, 4, 3), 4, "repeated", ("l2",), 1, -3, "dev", dtype="float32", seed=40644)
+    assert judge(Case(spec, Call("layers", linsolve="ekfac-exact"))).kind == RIGHT
 
 
 def test_the_bar_covers_the_rounding_of_saturated_units():

@@ -10,6 +10,7 @@ from tables import PROBLEMS, relative_error
 
 import hypergrad as hg
 from hypergrad.core.autodiff import flatten
+from hypergrad.problem.precision import InPrecision
 from hypergrad.solver.coefficient import Coefficient, ranged
 from hypergrad.training.dynamics import Dynamics
 from hypergrad.training.training import Training
@@ -280,12 +281,32 @@ def test_a_solver_without_a_dynamics_says_so():
         Training(solver=Empty(), steps=1).run(problem(), problem().init_hparams(), problem().init_params())
 
 
-def test_a_penalty_of_the_loss_is_not_a_weight_decay_too():
-    train, dev = ((torch.randn(8, 3), torch.randn(8, 1)) for _ in range(2))
-    l2 = {"decay": hg.L2()}
-    problem = hg.Supervised(
-        model=torch.nn.Linear(3, 1), loss=torch.nn.MSELoss(), train=train, dev=dev, hyperparameters=l2
-    )
-    estimator = hg.Unrolled(solver=hg.Momentum(lr=0.1, weight_decay="decay"), inner_steps=3)
-    with pytest.raises(ValueError, match="Momentum.weight_decay = 'decay' .* already acts .* twice. Declare it"):
-        estimator.estimate(problem, problem.init_hparams(), problem.init_params())
+def regression():
+    torch.manual_seed(0)
+    train, dev = ((torch.randn(12, 3), torch.randn(12, 1)) for _ in range(2))
+    model, loss = torch.nn.Linear(3, 1), torch.nn.MSELoss()
+    return hg.Supervised(model=model, loss=loss, train=train, dev=dev, hyperparameters={"l2": hg.L2(per="tensor")})
+
+
+PENALISED = {
+    "supervised": regression,
+    "folds": lambda: hg.k_fold(regression(), 3),
+    "tied": lambda: hg.Tied(regression(), name="l2", groups=1),
+    "precision": lambda: InPrecision(regression(), "bf16-mixed"),
+    "ridge": lambda: PROBLEMS["ridge"],
+}
+
+
+@pytest.mark.parametrize("make", PENALISED.values(), ids=PENALISED)
+@pytest.mark.parametrize("estimator", [hg.Unrolled, hg.Forward])
+def test_a_penalty_of_the_loss_is_not_a_weight_decay_too(make, estimator):
+    made = make()
+    how = estimator(solver=hg.Momentum(lr=0.1, weight_decay="l2"), inner_steps=3)
+    with pytest.raises(ValueError, match="Momentum.weight_decay = 'l2' .* already acts .* twice. Declare it"):
+        how.estimate(made, made.init_hparams(), made.init_params())
+
+
+def test_a_coefficient_may_have_the_name_of_a_penalty_that_is_fixed():
+    made = hg.LearningToLearn(regression(), {"l2": hg.Hyperparameter(0.01)})
+    how = hg.Unrolled(solver=hg.Momentum(lr=0.1, weight_decay="l2"), inner_steps=3)
+    assert how.estimate(made, made.init_hparams(), made.init_params()).grad["l2"].isfinite()

@@ -174,9 +174,6 @@ class DataParallel(Wrapper):
     def of_solver(self) -> list[str]:
         return self.problem.of_solver()
 
-    def with_effect(self) -> list[str]:
-        return self.problem.with_effect()
-
     def pictures(self) -> Mapping[str, tuple[int, ...]]:  # type: ignore[override]
         return self.problem.pictures()
 

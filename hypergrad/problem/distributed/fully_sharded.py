@@ -190,9 +190,6 @@ class FullySharded(Wrapper):
     def of_solver(self) -> list[str]:
         return self.problem.of_solver()
 
-    def with_effect(self) -> list[str]:
-        return self.problem.with_effect()
-
     def pictures(self) -> dict[str, tuple[int, ...]]:
         return self.problem.pictures()
 
