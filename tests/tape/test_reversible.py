@@ -184,14 +184,14 @@ def test_another_solver_is_refused_by_name():
     [
         (hg.Momentum(dampening=0.2), "dampening = 0.2"),
         (hg.Momentum(weight_decay=0.1), "weight_decay = 0.1"),
-        (hg.Momentum(weight_decay="l2"), "weight_decay = 'l2'"),
+        (hg.Momentum(weight_decay="decay"), "weight_decay = 'decay'"),
         (hg.Momentum(nesterov=True), "nesterov = True"),
         (hg.Momentum(dampening=0.2, weight_decay=0.1), "dampening = 0.2 and weight_decay = 0.1"),
     ],
     ids=["dampening", "weight decay", "tuned weight decay", "nesterov", "two"],
 )
 def test_what_the_integers_do_not_know_is_refused(solver, met):
-    problem = PROBLEMS["ridge"]
+    problem = hg.LearningToLearn(PROBLEMS["ridge"], {"decay": hg.Hyperparameter(0.1)})
     estimator = hg.Unrolled(solver=solver, tape=hg.Reversible())
     with pytest.raises(ValueError, match=f"but this Momentum has {met}. Leave that out .* such as Checkpoint"):
         estimator.estimate(problem, problem.init_hparams(), problem.init_params())
